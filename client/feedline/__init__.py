@@ -1,0 +1,1 @@
+"""feedline: a data loader that streams ready batches from loader servers."""

@@ -1,0 +1,11 @@
+"""What trainers and loaders say to each other: keys, tensors, frames, errors.
+
+The law: `loader.proto` is the contract, everything here is byte-compatible with it, and nothing from the wire is ever
+unpickled, imported or opened.
+"""
+
+PROTOCOL = 1
+"""Version of the contract. Raised when an old peer would misunderstand a new one; both sides refuse another number."""
+
+IDS = "__ids__"
+"""The column that every batch carries: the sample id (int64) of each row."""

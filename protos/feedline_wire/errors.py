@@ -1,0 +1,122 @@
+"""Everything that can go wrong, named by whose turn it is to act.
+
+The caller's: InvalidRequest, Closed. The dataset's: DataError and below. The network's or the loader's: LoaderUnavailable and
+below. An error travels as a `Failure` and arrives as itself, with the worker's traceback; an error's text alone is enough to
+act on, because TensorFlow keeps only the text.
+"""
+
+from collections.abc import Iterable
+
+from feedline_wire import loader_pb2 as pb
+
+SAMPLES_NAMED = 16
+"""Sample ids an error carries at most; the batch's key names the rest."""
+
+
+class FeedlineError(Exception):
+    """Anything feedline raises on purpose."""
+
+    def __init__(
+        self, message: str, *, traceback: str = "", samples: Iterable[int] = (), elsewhere: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        """The traceback in the worker, as text; empty when the error was not raised by the dataset's code."""
+        self.samples = tuple(int(sample) for sample in samples)[:SAMPLES_NAMED]
+        """Ids of the samples concerned, the first few."""
+        self.elsewhere = elsewhere
+        """Another replica may be able to answer the same key."""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}\n\nIn the loader's worker:\n{self.traceback}" if self.traceback else message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {"traceback": self.traceback, "samples": self.samples, "elsewhere": self.elsewhere}
+        return (type(self), self.args, state)
+
+
+class InvalidRequest(FeedlineError, ValueError):
+    """The caller asked for something that does not exist or makes no sense."""
+
+
+class Closed(FeedlineError, RuntimeError):
+    """The object was closed, here, before or while this was asked."""
+
+
+class DataError(FeedlineError):
+    """The dataset cannot give what was asked."""
+
+
+class BadSample(DataError):
+    """A sample cannot be read or transformed; the message and `samples` name it."""
+
+
+class BatchKillsWorkers(DataError):
+    """Assembling one batch ended several worker processes; the message and `samples` name it."""
+
+
+class DatasetChanged(DataError):
+    """The dataset served is not the one asked for: another fingerprint."""
+
+
+class LoaderUnavailable(FeedlineError, ConnectionError):
+    """No loader answers at the address."""
+
+
+class LoaderStalled(LoaderUnavailable, TimeoutError):
+    """A loader is connected, but what was asked did not arrive in time."""
+
+
+class LoaderBusy(LoaderUnavailable):
+    """The loader has no room for another trainer or a larger request now."""
+
+
+class LoaderDraining(LoaderUnavailable):
+    """The loader is shutting down and takes no new keys."""
+
+
+class ProtocolMismatch(FeedlineError):
+    """Trainer and loader do not speak the same version of the contract."""
+
+
+class LoaderBroken(FeedlineError):
+    """A fault of feedline itself inside the loader; the traceback belongs in a bug report."""
+
+
+_BY_NAME: dict[str, type[FeedlineError]] = {
+    kind.__name__: kind
+    for kind in (
+        InvalidRequest,
+        DataError,
+        BadSample,
+        BatchKillsWorkers,
+        DatasetChanged,
+        LoaderUnavailable,
+        LoaderStalled,
+        LoaderBusy,
+        LoaderDraining,
+        ProtocolMismatch,
+        LoaderBroken,
+    )
+}
+
+
+def to_failure(error: FeedlineError) -> pb.Failure:
+    """The error as it travels."""
+    return pb.Failure(
+        kind=type(error).__name__,
+        message=str(error.args[0]) if error.args else "",
+        traceback=error.traceback,
+        samples=error.samples,
+        elsewhere=error.elsewhere,
+    )
+
+
+def from_failure(failure: pb.Failure) -> FeedlineError:
+    """The error that arrived; a kind this side does not know yet becomes the plain FeedlineError naming it."""
+    kind = _BY_NAME.get(failure.kind)
+    message = failure.message if kind is not None else f"{failure.kind}: {failure.message}"
+    return (kind or FeedlineError)(
+        message, traceback=failure.traceback, samples=failure.samples, elsewhere=failure.elsewhere
+    )

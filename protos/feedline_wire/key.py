@@ -1,0 +1,55 @@
+"""A batch's identity.
+
+A batch is a pure function of its key. Nothing else decides what is in it: not which replica answers, how many workers
+it has, who asked before, or how often.
+"""
+
+from dataclasses import dataclass
+
+from feedline_wire import loader_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Rows `offset .. offset + rows` of one epoch's order; positions past the view's end run on into the next epoch."""
+
+    dataset: str
+    fingerprint: bytes
+    view: str
+    order: str
+    seed: int
+    epoch: int
+    offset: int
+    rows: int
+
+    def __str__(self) -> str:
+        last = self.offset + self.rows - 1
+        return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {self.offset}..{last}"
+
+
+def to_message(key: Key) -> pb.Key:
+    """The key as it travels."""
+    return pb.Key(
+        dataset=key.dataset,
+        fingerprint=key.fingerprint,
+        view=key.view,
+        order=key.order,
+        seed=key.seed,
+        epoch=key.epoch,
+        offset=key.offset,
+        rows=key.rows,
+    )
+
+
+def from_message(message: pb.Key) -> Key:
+    """The key that arrived; its numbers are in range by their wire types, their meaning is checked by the loader."""
+    return Key(
+        dataset=message.dataset,
+        fingerprint=message.fingerprint,
+        view=message.view,
+        order=message.order,
+        seed=message.seed,
+        epoch=message.epoch,
+        offset=message.offset,
+        rows=message.rows,
+    )

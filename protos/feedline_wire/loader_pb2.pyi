@@ -1,0 +1,239 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("protocol",)
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    def __init__(self, protocol: _Optional[int] = ...) -> None: ...
+
+class Description(_message.Message):
+    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    version: str
+    replica: str
+    datasets: _containers.RepeatedCompositeFieldContainer[Dataset]
+    limits: Limits
+    lanes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_batch_bytes", "max_window")
+    MAX_BATCH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WINDOW_FIELD_NUMBER: _ClassVar[int]
+    max_batch_bytes: int
+    max_window: int
+    def __init__(self, max_batch_bytes: _Optional[int] = ..., max_window: _Optional[int] = ...) -> None: ...
+
+class Dataset(_message.Message):
+    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    STRUCTURE_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    fingerprint: bytes
+    samples: int
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    structure: Structure
+    views: _containers.RepeatedCompositeFieldContainer[View]
+    orders: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("name", "samples")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    samples: int
+    def __init__(self, name: _Optional[str] = ..., samples: _Optional[int] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "dtype", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Structure(_message.Message):
+    __slots__ = ("kind", "column", "names", "parts")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        COLUMN: _ClassVar[Structure.Kind]
+        TUPLE: _ClassVar[Structure.Kind]
+        MAPPING: _ClassVar[Structure.Kind]
+    COLUMN: Structure.Kind
+    TUPLE: Structure.Kind
+    MAPPING: Structure.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    kind: Structure.Kind
+    column: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    parts: _containers.RepeatedCompositeFieldContainer[Structure]
+    def __init__(self, kind: _Optional[_Union[Structure.Kind, str]] = ..., column: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., parts: _Optional[_Iterable[_Union[Structure, _Mapping]]] = ...) -> None: ...
+
+class Key(_message.Message):
+    __slots__ = ("dataset", "fingerprint", "view", "order", "seed", "epoch", "offset", "rows")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    fingerprint: bytes
+    view: str
+    order: str
+    seed: int
+    epoch: int
+    offset: int
+    rows: int
+    def __init__(self, dataset: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., view: _Optional[str] = ..., order: _Optional[str] = ..., seed: _Optional[int] = ..., epoch: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class Want(_message.Message):
+    __slots__ = ("ticket", "key")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ticket: int
+    key: Key
+    def __init__(self, ticket: _Optional[int] = ..., key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("protocol", "wants", "cancelled")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    wants: _containers.RepeatedCompositeFieldContainer[Want]
+    cancelled: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, protocol: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Frame(_message.Message):
+    __slots__ = ("pieces", "draining")
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    pieces: _containers.RepeatedCompositeFieldContainer[Piece]
+    draining: bool
+    def __init__(self, pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., draining: bool = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("ticket", "header", "start", "failure", "data")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ticket: int
+    header: BatchHeader
+    start: int
+    failure: Failure
+    data: bytes
+    def __init__(self, ticket: _Optional[int] = ..., header: _Optional[_Union[BatchHeader, _Mapping]] = ..., start: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class BatchHeader(_message.Message):
+    __slots__ = ("nbytes", "arrays")
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    nbytes: int
+    arrays: _containers.RepeatedCompositeFieldContainer[Array]
+    def __init__(self, nbytes: _Optional[int] = ..., arrays: _Optional[_Iterable[_Union[Array, _Mapping]]] = ...) -> None: ...
+
+class Array(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "offset")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("kind", "message", "traceback", "samples", "elsewhere")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ELSEWHERE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    traceback: str
+    samples: _containers.RepeatedScalarFieldContainer[int]
+    elsewhere: bool
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., samples: _Optional[_Iterable[int]] = ..., elsewhere: bool = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_BUSY_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_RESTARTED_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    ARENA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ARENA_LENT_FIELD_NUMBER: _ClassVar[int]
+    TRAINERS_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLING_S_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    version: str
+    uptime_s: float
+    draining: bool
+    workers: int
+    workers_busy: int
+    workers_restarted: int
+    batches: int
+    bytes: int
+    failures: int
+    arena_bytes: int
+    arena_lent: int
+    trainers: _containers.RepeatedCompositeFieldContainer[Trainer]
+    assembling_s: float
+    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ...) -> None: ...
+
+class Trainer(_message.Message):
+    __slots__ = ("peer", "waiting", "assembling", "ready", "batches", "bytes")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLING_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    waiting: int
+    assembling: int
+    ready: int
+    batches: int
+    bytes: int
+    def __init__(self, peer: _Optional[str] = ..., waiting: _Optional[int] = ..., assembling: _Optional[int] = ..., ready: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
