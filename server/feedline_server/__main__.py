@@ -1,0 +1,108 @@
+"""The loader's command line: `feedline serve` and `python -m feedline_server serve`.
+
+Nothing heavy is imported before the arguments are understood, and gRPC only in `serve`: workers import this package
+too.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SERVE_EPILOG = """\
+PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
+  x.npy, y.npy (any names)              columns, one view called 'train'
+  train/x.npy …, validation/x.npy …     columns, a view a sub-folder
+  ID.npy …, partition.json, labels.json one file a sample, views from the partition
+
+examples:
+  feedline serve ./digits                         serve a folder to trainers on this host
+  feedline serve loader.toml --workers 16         serve what a configuration declares
+  FEEDLINE_LISTEN=0.0.0.0:50051 feedline serve .  every setting is also an environment variable
+
+A trainer then writes:
+  from feedline import RemoteSequence
+  model.fit(RemoteSequence("127.0.0.1:50051"), validation_data=RemoteSequence("127.0.0.1:50051", view="validation"))
+
+SIGTERM finishes what is being assembled and lets trainers move on; Ctrl-C, or a second SIGTERM, stops at once.
+exit codes: 0 stopped as told, 1 cannot serve (the reason is printed), 2 wrong usage
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parser = argparse.ArgumentParser(prog="feedline", description="Serve datasets to trainers.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_digits(commands)
+    asked = parser.parse_args(arguments)
+    from feedline_wire.errors import FeedlineError
+
+    try:
+        return _serve(asked) if asked.command == "serve" else _digits(asked)
+    except FeedlineError as error:
+        print(f"feedline {asked.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="serve datasets to trainers",
+        description="Serve datasets to trainers over gRPC until told to stop.",
+        epilog=SERVE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("path", nargs="?", type=Path, help="loader.toml or folder (default: $FEEDLINE_DATA)")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
+    serve.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
+    serve.add_argument("--memory", metavar="SIZE", help="budget for batches, like 512MiB (default 1GiB)")
+    serve.add_argument("--max-trainers", type=int, metavar="N", help="streams served at once (default 64)")
+    serve.add_argument("--batch-timeout-s", type=float, metavar="S", help="a batch may take this long (default 30)")
+    serve.add_argument(
+        "--drain-timeout-s", type=float, metavar="S", help="SIGTERM waits this long for trainers (default 20)"
+    )
+    serve.add_argument("--log-format", choices=["auto", "text", "json"], help="default auto: text on a terminal")
+    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="default info")
+    serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving")
+
+
+def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    digits = commands.add_parser(
+        "demo-data",
+        help="write the demo's dataset",
+        description=(
+            "Write scikit-learn's 1,797 handwritten digits as a dataset: train/ and validation/, x.npy and y.npy."
+        ),
+    )
+    digits.add_argument("folder", type=Path, help="where to write it; replaced if it is a dataset of the demo already")
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    from feedline_server.logs import configure_logs
+    from feedline_server.settings import load_settings
+
+    flags = vars(asked)
+    overrides = {
+        name: value
+        for name, value in flags.items()
+        if value is not None and name not in {"command", "path", "port_file"}
+    }
+    settings = load_settings(asked.path, overrides)
+    configure_logs(settings.log_format, settings.log_level)
+    from feedline_server.serve import serve
+
+    serve(settings, asked.port_file)
+    return 0
+
+
+def _digits(asked: argparse.Namespace) -> int:
+    from feedline_server.digits import write_digits
+
+    write_digits(asked.folder)
+    print(f"wrote {asked.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Structured logs on standard error: for people on a terminal, one JSON object a line for machines."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+LogFormat = Literal["auto", "text", "json"]
+
+
+def configure_logs(log_format: LogFormat, level: str) -> None:
+    """Set how this process logs; `auto` is text on a terminal and JSON elsewhere."""
+    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if text
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

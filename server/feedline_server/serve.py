@@ -1,0 +1,146 @@
+"""A loader from start to end: open, listen, drain, stop.
+
+Whatever the way it ends, nothing is left: streams are told, workers end with their sockets (and with this process, by
+the kernel), the arena has no name anywhere.
+"""
+
+import importlib.metadata
+import os
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter
+
+from feedline_server.catalog import Catalog, Served
+from feedline_server.dataset import open_dataset
+from feedline_server.dispatch import Dispatch
+from feedline_server.fingerprint import fingerprint
+from feedline_server.pool import Pool
+from feedline_server.service import Service
+from feedline_server.settings import DatasetConfig, Settings
+from feedline_server.slots import Arena
+from feedline_server.tasks import Opening
+
+STOP_S = 0.3
+"""How long streams may take to end when the loader stops without draining; Ctrl-C must leave in under a second."""
+
+log = structlog.get_logger()
+
+
+class Stop:
+    """What signals ask for: first SIGTERM drains, SIGINT or a second SIGTERM stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.at_once = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard)
+
+    def _heard(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT or self.asked.is_set():
+            self.at_once.set()
+        self.asked.set()
+
+
+def serve(settings: Settings, port_file: Path | None = None) -> None:
+    """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin."""
+    stop = Stop()
+    version = importlib.metadata.version("feedline")
+    replica = secrets.token_hex(4)
+    catalog = _open_catalog(settings)
+    arena = Arena(settings.memory)
+    pool: Pool
+    dispatch = Dispatch(
+        catalog=catalog,
+        arena=arena,
+        workers=settings.workers,
+        max_trainers=settings.max_trainers,
+        submit=lambda task: pool.submit(task),  # noqa: PLW0108 - the pool is made next, and needs dispatch
+    )
+    pool = Pool(
+        size=settings.workers,
+        opening=Opening(_as_json(settings.datasets)),
+        arena_fd=arena.fd,
+        batch_timeout_s=settings.batch_timeout_s,
+        answer=dispatch.answer,
+    )
+    service = Service(
+        catalog=catalog,
+        dispatch=dispatch,
+        pool=pool,
+        replica=replica,
+        version=version,
+        max_trainers=settings.max_trainers,
+    )
+    try:
+        pool.start()
+        port = service.start(settings.listen)
+        address = f"{settings.listen.rpartition(':')[0]}:{port}"
+        if port_file is not None:
+            _write_whole(port_file, f"{port}\n")
+        log.info(
+            "serving",
+            address=address,
+            datasets={name: _summary(served) for name, served in catalog.served.items()},
+            workers=settings.workers,
+            memory_bytes=arena.nbytes,
+            version=version,
+            replica=replica,
+            pid=os.getpid(),
+        )
+        stop.asked.wait()
+        if not stop.at_once.is_set():
+            _drain(service, dispatch, stop, settings.drain_timeout_s)
+    finally:
+        service.stop(STOP_S)
+        pool.close()
+        arena.close()
+        log.info("stopped", replica=replica)
+
+
+def _drain(service: Service, dispatch: Dispatch, stop: Stop, timeout_s: float) -> None:
+    log.info("draining", timeout_s=timeout_s)
+    service.drain()
+    deadline = time.monotonic() + timeout_s
+    while not dispatch.wait_until_empty(0.1):  # short, so that a second signal is answered at once
+        if stop.at_once.is_set() or time.monotonic() > deadline:
+            log.warning("stopping with streams open", streams=len(dispatch.state().sessions))
+            return
+
+
+def _open_catalog(settings: Settings) -> Catalog:
+    served = {}
+    for name, config in settings.datasets.items():
+        started = time.perf_counter()
+        dataset = open_dataset(name, config)
+        served[name] = Served(dataset, fingerprint(dataset, config))
+        log.debug("opened", dataset=name, seconds=round(time.perf_counter() - started, 3))
+        for note in dataset.notes:
+            log.warning("about the dataset", dataset=name, note=note)
+    return Catalog(served, max_batch_nbytes=settings.memory // 2)
+
+
+def _summary(served: Served) -> dict[str, object]:
+    dataset = served.dataset
+    return {
+        "views": {view.name: view.samples for view in dataset.views.values()},
+        "columns": [str(column) for column in dataset.columns],
+        "fingerprint": served.fingerprint.hex()[:12],
+    }
+
+
+def _as_json(datasets: Mapping[str, DatasetConfig]) -> dict[str, str]:
+    adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
+    return {name: adapter.dump_json(config).decode() for name, config in datasets.items()}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Whoever waits for the file never reads half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,87 @@
+"""The arena: shared memory that batches are assembled in, lent as slots and taken back.
+
+The law: what is lent and what is free never overlap and together are the whole arena. It is one memfd, so nothing has
+a name in /dev/shm, a small /dev/shm in a container does not matter, and a kill -9 leaves nothing behind.
+"""
+
+import bisect
+import mmap
+import os
+from dataclasses import dataclass
+
+GRAIN = 4096
+"""Slots start on and fill whole pages, so two workers never write to the same page; far above the wire's alignment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A piece of the arena that one batch is assembled in; `nbytes` is whole grains."""
+
+    start: int
+    nbytes: int
+
+
+class Arena:
+    """Lends slots of any size out of a fixed budget; pages count against memory once they are first written.
+
+    Lending and taking back are not locked here: one owner (dispatch) does both under its own lock.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = max(nbytes // GRAIN, 1) * GRAIN
+        self.fd = os.memfd_create("feedline-arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, self.nbytes)
+        self._memory = mmap.mmap(self.fd, self.nbytes)
+        self._free = [Slot(0, self.nbytes)]  # in order of address, never two that touch
+        self._lent: set[Slot] = set()
+
+    def __repr__(self) -> str:
+        return f"<Arena lent={self.lent_nbytes}/{self.nbytes} slots={len(self._lent)}>"
+
+    @property
+    def lent_nbytes(self) -> int:
+        """Bytes lent now."""
+        return self.nbytes - sum(slot.nbytes for slot in self._free)
+
+    def lend(self, nbytes: int) -> Slot | None:
+        """A slot of at least `nbytes`, or None while no free piece is long enough.
+
+        First fit from the lowest address: pages already written are used again before new ones are touched.
+        """
+        wanted = max(-(-nbytes // GRAIN), 1) * GRAIN
+        for index, free in enumerate(self._free):
+            if free.nbytes < wanted:
+                continue
+            if free.nbytes == wanted:
+                del self._free[index]
+            else:
+                self._free[index] = Slot(free.start + wanted, free.nbytes - wanted)
+            slot = Slot(free.start, wanted)
+            self._lent.add(slot)
+            return slot
+        return None
+
+    def take_back(self, slot: Slot) -> None:
+        """Make a lent slot free again; ValueError if it is not lent."""
+        if slot not in self._lent:
+            raise ValueError(f"{slot} is not lent")
+        self._lent.remove(slot)
+        index = bisect.bisect(self._free, slot.start, key=lambda free: free.start)
+        start, end = slot.start, slot.start + slot.nbytes
+        if index < len(self._free) and self._free[index].start == end:
+            end += self._free.pop(index).nbytes
+        if index and self._free[index - 1].start + self._free[index - 1].nbytes == start:
+            index -= 1
+            start = self._free.pop(index).start
+        self._free.insert(index, Slot(start, end - start))
+
+    def memory(self, slot: Slot, nbytes: int) -> memoryview:
+        """The slot's first `nbytes` bytes; release the view before the slot is taken back."""
+        return memoryview(self._memory)[slot.start : slot.start + nbytes]
+
+    def close(self) -> None:
+        """Unmap and close; twice is fine. Workers keep their own mapping until they end."""
+        if self.fd >= 0:
+            self._memory.close()
+            os.close(self.fd)
+            self.fd = -1

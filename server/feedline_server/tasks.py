@@ -1,0 +1,71 @@
+"""What the front process and its workers say to each other.
+
+One frozen dataclass a meaning, sent over a socket pair between our own processes. None of it comes from or goes to the
+wire.
+"""
+
+from dataclasses import dataclass
+
+from feedline_wire.errors import FeedlineError
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """To a new worker, once: what to open."""
+
+    datasets: dict[str, str]
+    """Name → the dataset's configuration as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """To a worker: assemble this batch at byte `start` of the arena."""
+
+    number: int
+    key: Key
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: the datasets are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """From a worker: the datasets cannot be opened; it ends now."""
+
+    error: FeedlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The batch lies in its slot."""
+
+    number: int
+    layout: Layout
+    seconds: float
+    """How long the worker took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The dataset's code or files answered with an error; the worker is well."""
+
+    number: int
+    error: FeedlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """From the pool, not from a worker: the batch ended `deaths` workers and is not tried again."""
+
+    number: int
+    deaths: int
+    cause: str
+
+
+Outcome = Done | Failed | Killed

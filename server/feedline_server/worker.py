@@ -1,0 +1,98 @@
+"""A worker process: takes tasks, fills slots, until its loader is gone.
+
+It is started as `python -m feedline_server.worker` with two descriptors, a socket to the pool and the arena, and
+imports no gRPC and no
+framework. It ends when the socket ends, and the kernel ends it when the loader is killed, so it never outlives its
+loader.
+"""
+
+import ctypes
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, Never
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from feedline_server.assembly import assemble
+from feedline_server.dataset import Dataset, open_dataset
+from feedline_server.settings import DatasetConfig
+from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
+from feedline_wire.errors import FeedlineError, LoaderBroken
+from feedline_wire.tensors import Array
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal this process gets when the thread that started it ends."""
+
+
+def main() -> None:
+    """Serve one pool; the arguments are the socket's and the arena's descriptors and the pool's process id."""
+    socket_fd, arena_fd, parent = (int(argument) for argument in sys.argv[1:4])
+    _end_with(parent)
+    # Ctrl-C on the terminal reaches the whole process group; only the loader decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pool: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
+    try:
+        memory = np.frombuffer(mmap.mmap(arena_fd, 0), dtype=np.uint8)
+        os.close(arena_fd)
+        opening: Opening = pool.recv()
+        datasets = _open(opening, pool)
+        pool.send(Ready())
+        while True:
+            pool.send(_answer(pool.recv(), datasets, memory))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        _leave(0)  # the loader closed the socket: it is done with us
+
+
+def _end_with(parent: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        _leave(0)
+
+
+def _leave(code: int) -> Never:
+    # Not sys.exit: the user's modules may hold threads and exit handlers that would keep the process, and a shared
+    # arena
+    # needs no tidying.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
+    adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
+    try:
+        return {
+            name: open_dataset(name, adapter.validate_json(config), checked=True)
+            for name, config in opening.datasets.items()
+        }
+    except FeedlineError as error:
+        pool.send(Unfit(error))
+    except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
+        pool.send(Unfit(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())))
+    _leave(1)
+
+
+def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | Failed:
+    started = time.perf_counter()
+    try:
+        layout = assemble(datasets[task.key.dataset], task.key, memory[task.start : task.start + task.nbytes])
+    except FeedlineError as error:
+        return Failed(task.number, error)
+    except Exception as error:  # a fault of our own must reach the trainer as an error too, not as a dead stream
+        return Failed(
+            task.number,
+            LoaderBroken(f"assembling the batch {task.key} failed: {error!r}", traceback=traceback.format_exc()),
+        )
+    return Done(task.number, layout, time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

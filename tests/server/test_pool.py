@@ -1,0 +1,193 @@
+"""The pool, with real worker processes that are killed, that hang, that raise."""
+
+import os
+import queue
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from feedline_server import processes
+from feedline_server.dataset import open_dataset
+from feedline_server.pool import Pool
+from feedline_server.settings import DatasetConfig, load_settings
+from feedline_server.slots import Arena
+from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Task
+from feedline_wire.errors import DataError, LoaderBroken
+from feedline_wire.key import Key
+from feedline_wire.tensors import views
+from pydantic import TypeAdapter
+
+KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
+SAMPLES = 1000
+SLOT = 1 << 16
+
+
+class Bench:
+    """A pool over x[i] = i, with an inbox of answers."""
+
+    def __init__(self, folder: Path, workers: int, batch_timeout_s: float) -> None:
+        np.save(folder / "x.npy", np.arange(SAMPLES))
+        [(self.name, config)] = load_settings(folder, {}).datasets.items()
+        adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
+        self.dataset = open_dataset(self.name, config)
+        self.arena = Arena(256 * SLOT)
+        self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
+        self.pool = Pool(
+            size=workers,
+            opening=Opening({self.name: adapter.dump_json(config).decode()}),
+            arena_fd=self.arena.fd,
+            batch_timeout_s=batch_timeout_s,
+            answer=lambda task, outcome: self.answers.put((task, outcome)),
+        )
+
+    def submit(self, number: int, *, seed: int = 0) -> None:
+        key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
+        slot = self.arena.lend(SLOT)
+        assert slot is not None
+        self.pool.submit(Task(number, key, slot.start, slot.nbytes))
+
+    def collect(self, count: int) -> dict[int, tuple[Task, Outcome]]:
+        found = [self.answers.get(timeout=60) for _ in range(count)]
+        return {task.number: (task, outcome) for task, outcome in found}
+
+    def rows(self, task: Task, outcome: Outcome) -> list[int]:
+        assert isinstance(outcome, Done)
+        with os.fdopen(os.dup(self.arena.fd), "rb") as memory:
+            body = np.frombuffer(os.pread(memory.fileno(), outcome.layout.nbytes, task.start), dtype=np.uint8)
+        rows: list[int] = views(body, outcome.layout)["x"].tolist()
+        return rows
+
+
+Start = Callable[..., Bench]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """A started pool; `faulty` workers misbehave for some seeds."""
+    benches: list[Bench] = []
+
+    def start(*, workers: int = 2, faulty: bool = False, batch_timeout_s: float = 60) -> Bench:
+        if faulty:
+            monkeypatch.setattr(processes, "WORKER", (str(Path(__file__).with_name("faulty_worker.py")),))
+            monkeypatch.setenv("FAULTY_WORKER_MARKER", str(tmp_path / "marker"))
+        bench = Bench(tmp_path, workers, batch_timeout_s)
+        benches.append(bench)
+        bench.pool.start()
+        return bench
+
+    yield start
+    for bench in benches:
+        bench.pool.close()
+        bench.pool.close()
+        bench.arena.close()
+    assert psutil.Process().children(recursive=True) == []
+
+
+def expected(number: int) -> list[int]:
+    return list(range(number * 10, number * 10 + 10))
+
+
+def test_every_task_is_answered_once_with_its_own_rows(start: Start) -> None:
+    bench = start()
+    for number in range(100):
+        bench.submit(number)
+
+    answers = bench.collect(100)
+
+    assert bench.answers.empty()
+    assert [bench.rows(*answers[number]) for number in range(100)] == [expected(number) for number in range(100)]
+
+
+def test_a_batch_is_done_although_its_worker_died(start: Start) -> None:
+    bench = start(faulty=True)
+    for number in range(20):
+        bench.submit(number, seed=KILLS_ONE_WORKER if number == 7 else 0)
+
+    answers = bench.collect(20)
+
+    assert [bench.rows(*answers[number]) for number in range(20)] == [expected(number) for number in range(20)]
+    assert bench.pool.state().restarted == 1
+
+
+def test_workers_killed_from_outside_in_the_middle_of_work_lose_nothing(start: Start) -> None:
+    bench = start()
+    for number in range(50):
+        bench.submit(number)
+    for worker in psutil.Process().children():
+        worker.send_signal(signal.SIGKILL)
+    for number in range(50, 100):
+        bench.submit(number)
+
+    answers = bench.collect(100)
+
+    assert bench.answers.empty()
+    assert [bench.rows(*answers[number]) for number in range(100)] == [expected(number) for number in range(100)]
+
+
+def test_a_batch_that_kills_every_worker_is_given_up_and_the_others_are_done(start: Start) -> None:
+    bench = start(faulty=True)
+    for number in range(12):
+        bench.submit(number, seed=KILLS_EVERY_WORKER if number == 5 else 0)
+
+    answers = bench.collect(12)
+
+    assert answers[5][1] == Killed(5, 3, "signal SIGKILL: killed, for instance for want of memory")
+    for number in {*range(12)} - {5}:
+        assert bench.rows(*answers[number]) == expected(number)
+
+
+def test_a_worker_that_never_answers_is_ended_and_its_batch_done_by_another(start: Start) -> None:
+    bench = start(faulty=True, batch_timeout_s=1.0)
+    bench.submit(3, seed=NEVER_ENDS_ONCE)
+
+    answers = bench.collect(1)
+
+    assert bench.rows(*answers[3]) == expected(3)
+
+
+def test_a_stopped_worker_is_ended_and_its_batches_done_by_another(start: Start) -> None:
+    bench = start(workers=1, batch_timeout_s=1.0)
+    [worker] = psutil.Process().children()
+    worker.send_signal(signal.SIGSTOP)
+    bench.submit(1)
+    bench.submit(2)
+
+    answers = bench.collect(2)
+
+    assert bench.rows(*answers[1]) == expected(1)
+    assert bench.rows(*answers[2]) == expected(2)
+
+
+def test_a_fault_in_the_worker_itself_is_an_error_with_its_traceback_and_no_death(start: Start) -> None:
+    bench = start(faulty=True)
+    bench.submit(1, seed=RAISES)
+
+    [(_, outcome)] = bench.collect(1).values()
+
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, LoaderBroken)
+    assert "a fault of the worker's own" in outcome.error.traceback
+    assert bench.pool.state().restarted == 0
+
+
+def test_a_pool_that_cannot_open_its_data_says_why_at_the_start(start: Start, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 2, 60)
+    (tmp_path / "x.npy").unlink()
+
+    with pytest.raises(DataError, match=r"x\.npy"):
+        bench.pool.start()
+
+    bench.arena.close()
+
+
+def test_a_closed_pool_leaves_no_process_even_when_its_workers_hang(start: Start) -> None:
+    bench = start(faulty=True)
+    bench.submit(1, seed=NEVER_ENDS_ONCE)
+    children = psutil.Process().children()
+
+    bench.pool.close()
+
+    assert [child for child in children if child.is_running()] == []

@@ -1,0 +1,83 @@
+"""The arena lends and takes back: nothing overlaps, nothing is lost."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from feedline_server.slots import GRAIN, Arena, Slot
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    arena = Arena(16 * GRAIN)
+    yield arena
+    arena.close()
+
+
+def test_a_slot_is_whole_grains_from_the_lowest_free_address(arena: Arena) -> None:
+    first = arena.lend(1)
+    second = arena.lend(GRAIN + 1)
+
+    assert first == Slot(0, GRAIN)
+    assert second == Slot(GRAIN, 2 * GRAIN)
+    assert arena.lent_nbytes == 3 * GRAIN
+
+
+def test_nothing_is_lent_beyond_the_budget(arena: Arena) -> None:
+    assert arena.lend(16 * GRAIN) == Slot(0, 16 * GRAIN)
+    assert arena.lend(1) is None
+
+
+def test_neighbours_grow_together_when_they_come_back_in_any_order(arena: Arena) -> None:
+    slots = [arena.lend(4 * GRAIN) for _ in range(4)]
+
+    for index in (2, 0, 3, 1):
+        slot = slots[index]
+        assert slot is not None
+        arena.take_back(slot)
+
+    assert arena.lend(16 * GRAIN) == Slot(0, 16 * GRAIN)
+
+
+def test_a_slot_is_not_taken_back_twice(arena: Arena) -> None:
+    slot = arena.lend(GRAIN)
+    assert slot is not None
+    arena.take_back(slot)
+
+    with pytest.raises(ValueError, match="is not lent"):
+        arena.take_back(slot)
+
+
+def test_after_any_history_the_lent_slots_never_overlap_and_all_comes_back() -> None:
+    draw = random.Random(7)
+    arena = Arena(64 * GRAIN)
+    held: list[Slot] = []
+
+    for _ in range(3000):
+        if held and draw.random() < 0.5:
+            arena.take_back(held.pop(draw.randrange(len(held))))
+        elif slot := arena.lend(draw.randrange(1, 9 * GRAIN)):
+            held.append(slot)
+        owned = sorted((slot.start, slot.start + slot.nbytes) for slot in held)
+        assert all(end <= start for (_, end), (start, _) in zip(owned, owned[1:], strict=False))
+        assert arena.lent_nbytes == sum(slot.nbytes for slot in held)
+
+    for slot in held:
+        arena.take_back(slot)
+    assert arena.lend(64 * GRAIN) == Slot(0, 64 * GRAIN)
+    arena.close()
+
+
+def test_the_arena_has_no_name_in_dev_shm_and_close_may_come_twice() -> None:
+    before = set(Path("/dev/shm").iterdir())
+    arena = Arena(GRAIN)
+    fd = arena.fd
+
+    assert set(Path("/dev/shm").iterdir()) == before
+    arena.close()
+    arena.close()
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
