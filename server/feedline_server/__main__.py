@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FeedlineError as error:
         print(f"feedline {asked.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

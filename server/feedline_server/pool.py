@@ -74,6 +74,7 @@ class Pool:
         self._unfit: FeedlineError | None = None
         self._restarted = 0
         self._assembling_s = 0.0
+        self._door = threading.Lock()  # guards _closing and writing to _wake, which close() closes
         self._closing = False
         self._all_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedline-pool", daemon=True)
@@ -91,9 +92,11 @@ class Pool:
             raise self._unfit
 
     def submit(self, task: Task) -> None:
-        """Have the task assembled. Never blocks; any thread."""
-        self._inbox.append(task)
-        os.eventfd_write(self._wake, 1)
+        """Have the task assembled. Never blocks; any thread. A closing pool answers nothing any more."""
+        with self._door:
+            if not self._closing:
+                self._inbox.append(task)
+                os.eventfd_write(self._wake, 1)
 
     def state(self) -> PoolState:
         """What the pool is doing now. Any thread; the numbers may be a moment apart."""
@@ -108,11 +111,12 @@ class Pool:
 
     def close(self) -> None:
         """End all workers, within CLOSE_S for those that work and at once for the others; twice is fine."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._thread.is_alive():
+        with self._door:
+            if self._closing:
+                return
+            self._closing = True
             os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
             self._thread.join()
         self._selector.close()
         os.close(self._wake)

@@ -10,19 +10,18 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from pydantic import TypeAdapter
 
 from feedline_server.catalog import Catalog, Served
 from feedline_server.dataset import open_dataset
+from feedline_server.declaration import to_json
 from feedline_server.dispatch import Dispatch
 from feedline_server.fingerprint import fingerprint
 from feedline_server.pool import Pool
 from feedline_server.service import Service
-from feedline_server.settings import DatasetConfig, Settings
+from feedline_server.settings import Settings
 from feedline_server.slots import Arena
 from feedline_server.tasks import Opening
 
@@ -33,15 +32,21 @@ log = structlog.get_logger()
 
 
 class Stop:
-    """What signals ask for: first SIGTERM drains, SIGINT or a second SIGTERM stops at once."""
+    """What signals ask for: the first SIGTERM drains, SIGINT or a second SIGTERM stops at once.
+
+    Until `serving` is set there is nothing to drain, and a signal ends the start with KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
+        self.serving = False
         self.asked = threading.Event()
         self.at_once = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
     def _heard(self, number: int, _frame: object) -> None:
+        if not self.serving:
+            raise KeyboardInterrupt
         if number == signal.SIGINT or self.asked.is_set():
             self.at_once.set()
         self.asked.set()
@@ -64,7 +69,7 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
     )
     pool = Pool(
         size=settings.workers,
-        opening=Opening(_as_json(settings.datasets)),
+        opening=Opening({name: to_json(config) for name, config in settings.datasets.items()}),
         arena_fd=arena.fd,
         batch_timeout_s=settings.batch_timeout_s,
         answer=dispatch.answer,
@@ -93,6 +98,7 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
             replica=replica,
             pid=os.getpid(),
         )
+        stop.serving = True
         stop.asked.wait()
         if not stop.at_once.is_set():
             _drain(service, dispatch, stop, settings.drain_timeout_s)
@@ -132,11 +138,6 @@ def _summary(served: Served) -> dict[str, object]:
         "columns": [str(column) for column in dataset.columns],
         "fingerprint": served.fingerprint.hex()[:12],
     }
-
-
-def _as_json(datasets: Mapping[str, DatasetConfig]) -> dict[str, str]:
-    adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
-    return {name: adapter.dump_json(config).decode() for name, config in datasets.items()}
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ a name in /dev/shm, a small /dev/shm in a container does not matter, and a kill 
 """
 
 import bisect
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Arena:
     def close(self) -> None:
         """Unmap and close; twice is fine. Workers keep their own mapping until they end."""
         if self.fd >= 0:
-            self._memory.close()
+            with contextlib.suppress(BufferError):  # a sender that was cut off may hold a view until it is collected
+                self._memory.close()
             os.close(self.fd)
             self.fd = -1

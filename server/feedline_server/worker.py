@@ -18,11 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Never
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from feedline_server.assembly import assemble
 from feedline_server.dataset import Dataset, open_dataset
-from feedline_server.settings import DatasetConfig
+from feedline_server.declaration import from_json
 from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
 from feedline_wire.errors import FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
@@ -67,12 +66,8 @@ def _leave(code: int) -> Never:
 
 
 def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
-    adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
     try:
-        return {
-            name: open_dataset(name, adapter.validate_json(config), checked=True)
-            for name, config in opening.datasets.items()
-        }
+        return {name: open_dataset(name, from_json(config), checked=True) for name, config in opening.datasets.items()}
     except FeedlineError as error:
         pool.send(Unfit(error))
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process

@@ -5,7 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
-import feedline_server.worker as worker
+from feedline_server import worker
 from feedline_server.dataset import Dataset
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Layout

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from feedline_server.assembly import layout_of
 from feedline_server.catalog import Catalog, Served
 from feedline_server.dataset import Dataset, View
@@ -23,7 +25,6 @@ from feedline_wire.errors import (
 )
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Column
-from numpy.typing import NDArray
 
 FINGERPRINT = b"f" * 16
 
@@ -41,7 +42,7 @@ class Numbers:
         yield b"numbers"
 
 
-DATASET = Dataset(name="numbers", source=Numbers(), views={"train": View.range("train", 0, 100)}, structure=("x",))
+DATASET = Dataset(name="numbers", source=Numbers(), views={"train": View("train", range(100))}, structure=("x",))
 
 
 def a_key(offset: int = 0, rows: int = 1, **changes: object) -> Key:
@@ -65,9 +66,7 @@ class Stage:
         self.arena = Arena(16 * GRAIN)
         self.tasks: list[Task] = []
         catalog = Catalog({"numbers": Served(DATASET, FINGERPRINT)}, max_batch_nbytes=8 * GRAIN)
-        self.dispatch = Dispatch(
-            catalog=catalog, arena=self.arena, workers=2, max_trainers=3, submit=self.tasks.append
-        )
+        self.dispatch = Dispatch(catalog=catalog, arena=self.arena, workers=2, max_trainers=3, submit=self.tasks.append)
 
     def finish(self, task: Task) -> None:
         self.dispatch.answer(task, Done(task.number, layout_of(DATASET, task.key.rows), 0.0))

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from feedline_server import processes
 from feedline_server.dataset import open_dataset
+from feedline_server.declaration import to_json
 from feedline_server.pool import Pool
-from feedline_server.settings import DatasetConfig, load_settings
+from feedline_server.settings import load_settings
 from feedline_server.slots import Arena
 from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Task
 from feedline_wire.errors import DataError, LoaderBroken
 from feedline_wire.key import Key
 from feedline_wire.tensors import views
-from pydantic import TypeAdapter
 
 KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
 SAMPLES = 1000
@@ -31,13 +32,12 @@ class Bench:
     def __init__(self, folder: Path, workers: int, batch_timeout_s: float) -> None:
         np.save(folder / "x.npy", np.arange(SAMPLES))
         [(self.name, config)] = load_settings(folder, {}).datasets.items()
-        adapter: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
         self.dataset = open_dataset(self.name, config)
         self.arena = Arena(256 * SLOT)
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.pool = Pool(
             size=workers,
-            opening=Opening({self.name: adapter.dump_json(config).decode()}),
+            opening=Opening({self.name: to_json(config)}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
             answer=lambda task, outcome: self.answers.put((task, outcome)),

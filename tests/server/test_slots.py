@@ -1,11 +1,13 @@
 """The arena lends and takes back: nothing overlaps, nothing is lost."""
 
+import itertools
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from feedline_server.slots import GRAIN, Arena, Slot
 
 
@@ -61,7 +63,7 @@ def test_after_any_history_the_lent_slots_never_overlap_and_all_comes_back() -> 
         elif slot := arena.lend(draw.randrange(1, 9 * GRAIN)):
             held.append(slot)
         owned = sorted((slot.start, slot.start + slot.nbytes) for slot in held)
-        assert all(end <= start for (_, end), (start, _) in zip(owned, owned[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(owned))
         assert arena.lent_nbytes == sum(slot.nbytes for slot in held)
 
     for slot in held:
