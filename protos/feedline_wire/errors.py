@@ -1,8 +1,8 @@
 """Everything that can go wrong, named by whose turn it is to act.
 
-The caller's: InvalidRequest, Closed. The dataset's: DataError and below. The network's or the loader's: LoaderUnavailable and
-below. An error travels as a `Failure` and arrives as itself, with the worker's traceback; an error's text alone is enough to
-act on, because TensorFlow keeps only the text.
+The caller's: InvalidRequest, Closed. The dataset's: DataError and below. The network's or the loader's:
+LoaderUnavailable and below. An error travels as a `Failure` and arrives as itself, with the worker's traceback; an
+error's text alone is enough to act on, because TensorFlow keeps only the text.
 """
 
 from collections.abc import Iterable
@@ -87,6 +87,7 @@ class LoaderBroken(FeedlineError):
 _BY_NAME: dict[str, type[FeedlineError]] = {
     kind.__name__: kind
     for kind in (
+        FeedlineError,
         InvalidRequest,
         DataError,
         BadSample,
@@ -106,11 +107,16 @@ def to_failure(error: FeedlineError) -> pb.Failure:
     """The error as it travels."""
     return pb.Failure(
         kind=type(error).__name__,
-        message=str(error.args[0]) if error.args else "",
-        traceback=error.traceback,
+        message=_sendable(str(error.args[0]) if error.args else ""),
+        traceback=_sendable(error.traceback),
         samples=error.samples,
         elsewhere=error.elsewhere,
     )
+
+
+def _sendable(text: str) -> str:
+    # A file name that is not UTF-8 leaves lone surrogates in a message; protobuf refuses them and the failure is lost.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def from_failure(failure: pb.Failure) -> FeedlineError:

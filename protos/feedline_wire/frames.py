@@ -1,8 +1,8 @@
 """Frames written and read by hand, byte-compatible with `Frame` and `Piece` of loader.proto.
 
-A protobuf message with a `bytes` body encodes at 0.4-0.8 GB/s from Python; the same bytes written by hand (tag, length, memoryview
-joined once) at 14-30 GB/s, and a hand parse is free (docs/design.md). Only what carries bulk bytes is done by hand: headers and
-failures are small and go through the generated classes.
+A protobuf message with a `bytes` body encodes at 0.4-0.8 GB/s from Python; the same bytes written by hand (tag, length,
+memoryview joined once) at 14-30 GB/s, and a hand parse is free (docs/design.md). Only what carries bulk bytes is done
+by hand: headers and failures are small and go through the generated classes.
 """
 
 from collections.abc import Iterator
@@ -25,12 +25,19 @@ _PIECE_START = 3 << 3 | 0
 _PIECE_FAILURE = 4 << 3 | 2
 _PIECE_DATA = 15 << 3 | 2
 
+_FRAME_PIECES_TAG, _PIECE_TICKET_TAG, _PIECE_HEADER_TAG, _PIECE_START_TAG, _PIECE_FAILURE_TAG, _PIECE_DATA_TAG = (
+    bytes((tag,)) for tag in (_FRAME_PIECES, _PIECE_TICKET, _PIECE_HEADER, _PIECE_START, _PIECE_FAILURE, _PIECE_DATA)
+)
+
 _MAX_VARINT_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of one batch: `data` belongs at byte `start` of its body; `header` comes with the first part."""
+    """A part of one batch: `data` belongs at byte `start` of its body; `header` comes with the first part.
+
+    A memoryview given as `data` is one-dimensional and of bytes: its `len` is taken for its size.
+    """
 
     ticket: int
     start: int
@@ -60,7 +67,7 @@ def encode(pieces: tuple[Piece, ...], *, draining: bool = False) -> bytes:
     parts: list[Buffer] = []
     for piece in pieces:
         prefix = _prefix(piece)
-        parts += (bytes([_FRAME_PIECES]) + _varint(len(prefix) + len(piece.data)) + prefix, piece.data)
+        parts += (_FRAME_PIECES_TAG, _varint(len(prefix) + len(piece.data)), prefix, piece.data)
     if draining:
         parts.append(bytes([_FRAME_DRAINING, 1]))
     return b"".join(parts)
@@ -71,11 +78,17 @@ def decode(wire: bytes) -> Frame:
     view = memoryview(wire)
     pieces = []
     draining = False
-    for tag, value in _fields(view):
-        if tag == _FRAME_PIECES and isinstance(value, memoryview):
-            pieces.append(_piece(value))
-        elif tag == _FRAME_DRAINING:
-            draining = bool(value)
+    at = 0
+    end = len(wire)
+    try:
+        while at < end:
+            tag, value, at = _field(wire, at, end)
+            if tag == _FRAME_PIECES:
+                pieces.append(_piece(wire, view, value, at))
+            elif tag == _FRAME_DRAINING:
+                draining = value != 0
+    except IndexError:
+        raise ProtocolMismatch(f"a frame ends at byte {end}, in the middle of a field; it is not a frame") from None
     return Frame(tuple(pieces), draining)
 
 
@@ -86,70 +99,69 @@ def failure_piece(ticket: int, failure: pb.Failure) -> Piece:
 
 def _prefix(piece: Piece) -> bytes:
     """Everything of a piece before its data."""
-    out = bytearray()
-    out.append(_PIECE_TICKET)
-    out += _varint(piece.ticket)
+    prefix = _PIECE_TICKET_TAG + _varint(piece.ticket)
     if piece.header is not None:
-        out.append(_PIECE_HEADER)
-        out += _varint(len(piece.header))
-        out += piece.header
+        prefix += _PIECE_HEADER_TAG + _varint(len(piece.header)) + piece.header
     if piece.start:
-        out.append(_PIECE_START)
-        out += _varint(piece.start)
+        prefix += _PIECE_START_TAG + _varint(piece.start)
     if piece.failure is not None:
-        out.append(_PIECE_FAILURE)
-        out += _varint(len(piece.failure))
-        out += piece.failure
-    out.append(_PIECE_DATA)
-    out += _varint(len(piece.data))
-    return bytes(out)
+        prefix += _PIECE_FAILURE_TAG + _varint(len(piece.failure)) + piece.failure
+    return prefix + _PIECE_DATA_TAG + _varint(len(piece.data))
 
 
-def _piece(view: memoryview) -> Piece:
+def _piece(wire: bytes, view: memoryview, at: int, end: int) -> Piece:
     ticket = start = 0
     header = failure = None
     data: Buffer = b""
-    for tag, value in _fields(view):
-        if isinstance(value, memoryview):
-            if tag == _PIECE_DATA:
-                data = value
-            elif tag == _PIECE_HEADER:
-                header = bytes(value)
-            elif tag == _PIECE_FAILURE:
-                failure = bytes(value)
+    while at < end:
+        tag, value, at = _field(wire, at, end)
+        if tag == _PIECE_DATA:
+            data = view[value:at]
         elif tag == _PIECE_TICKET:
             ticket = value
         elif tag == _PIECE_START:
             start = value
+        elif tag == _PIECE_HEADER:
+            header = wire[value:at]
+        elif tag == _PIECE_FAILURE:
+            failure = wire[value:at]
     return Piece(ticket, start, data, header, failure)
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The (tag, value) pairs of a message; fields this side does not know are passed on, as protobuf does."""
-    at = 0
-    end = len(view)
-    while at < end:
-        tag, at = _read_varint(view, at)
-        wire_type = tag & 7
-        if wire_type == 0:
-            value, at = _read_varint(view, at)
-            yield tag, value
-            continue
+def _field(wire: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """The field at `at` of a message that ends at `end`: its tag, its number or where its bytes begin, where it ends.
+
+    Fields this side does not know come out like any other and are passed over, as protobuf does. Numbers below 128 take
+    the short way: nearly all tags and lengths are.
+    """
+    tag = wire[at]
+    at += 1
+    if tag >= 0x80:
+        tag, at = _number(wire, at - 1)
+    if tag < 8:
+        raise ProtocolMismatch(f"a frame holds a field without a number before byte {at}; it is not a frame")
+    wire_type = tag & 7
+    if wire_type in {0, 2}:
+        value = wire[at]
+        at += 1
+        if value >= 0x80:
+            value, at = _number(wire, at - 1)
         if wire_type == 2:
-            size, at = _read_varint(view, at)
-        elif wire_type in {1, 5}:
-            size = 8 if wire_type == 1 else 4
-        else:
-            raise ProtocolMismatch(f"a frame holds a field of wire type {wire_type} at byte {at}; it is not a frame")
-        if at + size > end:
-            raise ProtocolMismatch(f"a frame ends at byte {end}, in the middle of a field that ends at {at + size}")
-        yield tag, view[at : at + size]
-        at += size
+            value, at = at, at + value
+    elif wire_type in {1, 5}:
+        value, at = at, at + (8 if wire_type == 1 else 4)
+    else:
+        raise ProtocolMismatch(f"a frame holds a field of wire type {wire_type} before byte {at}; it is not a frame")
+    if at > end:
+        raise ProtocolMismatch(f"a message in a frame ends at byte {end}, in the middle of a field that ends at {at}")
+    return tag, value, at
 
 
 def _varint(value: int) -> bytes:
     if value < 0x80:
-        return bytes([value])
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -158,15 +170,14 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    for _ in range(_MAX_VARINT_BYTES):
-        if at >= len(view):
-            break
-        byte = view[at]
+def _number(wire: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+        byte = wire[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at
-        shift += 7
-    raise ProtocolMismatch(f"a frame holds an unfinished number at byte {at}; it is not a frame")
+    raise ProtocolMismatch(
+        f"a frame holds a number of more than {_MAX_VARINT_BYTES} bytes before byte {at}; it is not a frame"
+    )

@@ -23,8 +23,8 @@ class Key:
     rows: int
 
     def __str__(self) -> str:
-        last = self.offset + self.rows - 1
-        return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {self.offset}..{last}"
+        positions = f"{self.offset}..{self.offset + self.rows - 1}"
+        return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {positions}"
 
 
 def to_message(key: Key) -> pb.Key:

@@ -1,15 +1,16 @@
 """How columns make up a batch as its user sees it: `(x, y)`, `({"a": …, "b": …}, y)`.
 
-A structure is a column's name, or a tuple or mapping of structures. Lists are left out: TensorFlow refuses them inside a batch.
+A structure is a column's name, or a tuple or mapping of structures. Lists are left out: TensorFlow refuses them inside
+a batch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
 
-Structure: TypeAlias = Union[str, tuple["Structure", ...], dict[str, "Structure"]]
+Structure: TypeAlias = str | tuple["Structure", ...] | dict[str, "Structure"]
 
 MAX_DEPTH = 16
 """Nesting that arrives is refused beyond this; real batches have two or three levels."""
@@ -24,7 +25,7 @@ def column_names(structure: Structure) -> Iterator[str]:
         yield from column_names(part)
 
 
-def build(structure: Structure, arrays: Mapping[str, Any]) -> Any:  # Any: as nested as the structure says
+def build(structure: Structure, arrays: Mapping[str, Any]) -> Any:  # noqa: ANN401 as nested as the structure says
     """The batch: every column's name replaced by its array."""
     if isinstance(structure, str):
         return arrays[structure]
@@ -53,6 +54,8 @@ def from_message(message: pb.Structure, depth: int = 0) -> Structure:
     parts = [from_message(part, depth + 1) for part in message.parts]
     if message.kind == pb.Structure.TUPLE:
         return tuple(parts)
+    if message.kind != pb.Structure.MAPPING:
+        raise ProtocolMismatch(f"a batch structure is of kind {message.kind}, which this side does not know")
     if len(parts) != len(message.names):
         raise ProtocolMismatch(f"a batch mapping has {len(message.names)} names for {len(parts)} parts")
     return dict(zip(message.names, parts, strict=True))

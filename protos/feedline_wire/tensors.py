@@ -1,14 +1,17 @@
 """How arrays lie in a batch's body.
 
-Each array starts on a 64-byte boundary (a cache line, and what lets TensorFlow and JAX take it without a copy), in C order,
-little-endian. Only dtypes of the allow-list travel: no objects, no strings, nothing that would need unpickling.
+Each array starts on a 64-byte boundary (a cache line, and what lets TensorFlow and JAX take it without a copy), in C
+order, little-endian. Only dtypes of the allow-list travel: no objects, no strings, nothing that would need unpickling.
 """
 
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from feedline_wire import loader_pb2 as pb
@@ -18,14 +21,25 @@ ALIGNMENT = 64
 """Bytes. TensorFlow and JAX alias numpy memory at this alignment and copy it otherwise (measured)."""
 
 DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+    {
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    }
 )
 """Every dtype that may be on the wire, by numpy's name."""
+
+MAX_DIMENSIONS = 32
+"""Of one array, the batch's own included: numpy 1.26 makes no more."""
+
+MAX_NBYTES = 2**63 - 1
+"""Of one array, as numpy counts: a dimension of size 0 counts as 1."""
 
 VARIES = -1
 """The size of a dimension that differs from batch to batch."""
 
 Array = NDArray[Any]
+
+_LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ class Column:
     @property
     def row_nbytes(self) -> int:
         """Bytes of one sample; a varying dimension counts as one."""
-        return self.dtype.itemsize * int(np.prod([max(size, 1) for size in self.shape], dtype=np.int64))
+        return self.dtype.itemsize * math.prod(1 if size == VARIES else size for size in self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,8 @@ def lay_out(arrays: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]]) -> Lay
     for name, dtype, shape in arrays:
         offset = -(-end // ALIGNMENT) * ALIGNMENT
         placed.append(Placed(name, dtype, shape, offset))
-        end = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        # Python's integers: billions of rows, as a hostile key may ask for, must not overflow into a small body.
+        end = offset + dtype.itemsize * math.prod(shape)
     return Layout(tuple(placed), end)
 
 
@@ -91,7 +106,7 @@ def views(body: Array, layout: Layout) -> dict[str, Array]:
     """The arrays of a body (uint8, 1-D) by name: views of it, no copy."""
     found = {}
     for array in layout.arrays:
-        nbytes = array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64))
+        nbytes = array.dtype.itemsize * math.prod(array.shape)
         found[array.name] = body[array.offset : array.offset + nbytes].view(array.dtype).reshape(array.shape)
     return found
 
@@ -112,20 +127,39 @@ def from_header(header: pb.BatchHeader) -> Layout:
     placed = []
     for array in header.arrays:
         dtype = _allowed(array.dtype)
-        nbytes = dtype.itemsize
-        for size in array.shape:  # Python integers: a hostile shape must not overflow into a small number
-            nbytes *= size
+        shape = tuple(array.shape)
+        # Python's integers: a hostile shape must not overflow into a small number.
+        nbytes = dtype.itemsize * math.prod(shape)
         if array.offset % ALIGNMENT or array.offset + nbytes > header.nbytes:
             raise ProtocolMismatch(
                 f"array {array.name!r} at byte {array.offset} ({nbytes} bytes) does not fit a body of {header.nbytes}"
             )
-        placed.append(Placed(array.name, dtype, tuple(array.shape), array.offset))
+        # An array without elements fits anywhere, but numpy refuses to make one of too many or too long dimensions.
+        if len(shape) > MAX_DIMENSIONS or dtype.itemsize * math.prod(max(size, 1) for size in shape) > MAX_NBYTES:
+            raise ProtocolMismatch(f"array {array.name!r} has the shape {shape}, which no array can have")
+        placed.append(Placed(array.name, dtype, shape, array.offset))
     return Layout(tuple(placed), header.nbytes)
+
+
+@functools.lru_cache(maxsize=64)
+def read_header(wire: bytes) -> Layout:
+    """The layout that arrived as bytes, checked. Remembered: nearly all batches of an epoch have the same header."""
+    try:
+        return from_header(pb.BatchHeader.FromString(wire))
+    except DecodeError as error:
+        raise ProtocolMismatch(f"{len(wire)} bytes stand where a batch's header belongs and are none") from error
 
 
 def to_columns(messages: Iterable[pb.Column]) -> tuple[Column, ...]:
     """The columns that arrived."""
-    return tuple(Column(message.name, _allowed(message.dtype), tuple(message.shape)) for message in messages)
+    columns = []
+    for message in messages:
+        if any(size < VARIES for size in message.shape):
+            raise ProtocolMismatch(
+                f"column {message.name!r} has the shape {tuple(message.shape)}, which no array can have"
+            )
+        columns.append(Column(message.name, _allowed(message.dtype), tuple(message.shape)))
+    return tuple(columns)
 
 
 def from_columns(columns: Iterable[Column]) -> list[pb.Column]:
@@ -133,9 +167,8 @@ def from_columns(columns: Iterable[Column]) -> list[pb.Column]:
     return [pb.Column(name=column.name, dtype=column.dtype.name, shape=column.shape) for column in columns]
 
 
-
-
 def _allowed(name: str) -> np.dtype[Any]:
-    if name not in DTYPES:
+    dtype = _LITTLE_ENDIAN.get(name)
+    if dtype is None:
         raise ProtocolMismatch(f"dtype {name!r} is not one this side knows; upgrade the older of trainer and loader")
-    return np.dtype(name).newbyteorder("<")
+    return dtype

@@ -1,0 +1,166 @@
+"""What all tests share: numbered data, and the real loader as a process.
+
+The law: whatever a test starts is gone when the test is over, however it ended, or the test fails saying what is left.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+START_S = 60.0
+"""A loader that does not listen by then is stuck: on two busy cores it takes a few seconds."""
+
+STOP_S = 30.0
+"""A loader that was told to stop and runs on for so long is stuck: its own drain takes less."""
+
+LOOK_S = 0.02
+"""How often a starting loader is looked at; a file's appearance wakes nobody."""
+
+# On shared machines an example may take any time; a test that hangs is ended by pytest's own limit.
+settings.register_profile("feedline", deadline=None)
+settings.load_profile("feedline")
+
+
+@dataclass(slots=True)
+class StartedLoader:
+    """A loader in a process of its own, listening at `address`."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    """Everything it wrote to standard output and standard error."""
+
+    def stop(self, timeout_s: float = STOP_S) -> int:
+        """Ask it to end (SIGTERM) and wait until it and all its workers have; the exit code. Twice is fine."""
+        return self._end(signal.SIGTERM, timeout_s)
+
+    def kill(self) -> int:
+        """End it as a crash would (SIGKILL) and wait until its workers are gone too; the exit code."""
+        return self._end(signal.SIGKILL, STOP_S)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes it has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def _end(self, how: signal.Signals, timeout_s: float) -> int:
+        if self.process.poll() is not None:
+            return self.process.returncode
+        family = self.workers()
+        self.process.send_signal(how)
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_S)
+            raise AssertionError(
+                f"the loader ran on for {timeout_s} s after {how.name}; its log:\n{self.log_text()}"
+            ) from None
+        _, left = psutil.wait_procs(family, timeout=5.0)
+        for orphan in left:
+            orphan.kill()
+        assert not left, f"the loader left processes behind: {left}; its log:\n{self.log_text()}"
+        return code
+
+    def log_text(self) -> str:
+        """Its log, for messages of failing tests."""
+        return self.log.read_text(errors="replace")
+
+
+StartLoader = Callable[..., StartedLoader]
+
+
+def _started(folder: Path, path: Path, *args: str) -> StartedLoader:
+    """Start a loader and wait until it listens; `folder` is its own, for its log and port file."""
+    port_file, log = folder / "port", folder / "log"
+    command = [sys.executable, "-m", "feedline_server", "serve", str(path)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", "--port-file", str(port_file), *args],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    loader = StartedLoader("", process, log)
+    try:
+        loader.address = f"127.0.0.1:{_port(loader, port_file)}"
+    except BaseException:
+        loader.kill()
+        raise
+    return loader
+
+
+def _port(loader: StartedLoader, port_file: Path) -> int:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        if port_file.exists() and (text := port_file.read_text().strip()):
+            return int(text)
+        try:
+            code = loader.process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            continue
+        raise AssertionError(f"the loader ended with code {code} before it listened; its log:\n{loader.log_text()}")
+    raise AssertionError(f"the loader did not listen within {START_S} s; its log:\n{loader.log_text()}")
+
+
+def _stop_what_runs(loader: StartedLoader) -> None:
+    if loader.process.poll() is None:
+        code = loader.stop()
+        assert code == 0, f"the loader was told to stop and ended with code {code}; its log:\n{loader.log_text()}"
+
+
+def _loaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
+    with ExitStack() as running:
+
+        def start(path: Path, *args: str) -> StartedLoader:
+            loader = _started(tmp_path_factory.mktemp("loader"), path, *args)
+            running.callback(_stop_what_runs, loader)
+            return loader
+
+        yield start
+
+
+@pytest.fixture
+def start_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
+    """Start real loaders: `start_loader(path, *args)` gives a `StartedLoader` that listens.
+
+    `args` are passed to `python -m feedline_server serve`. All of them are stopped after the test, the last one first.
+    """
+    yield from _loaders(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def start_shared_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
+    """Like `start_loader`, for loaders that many tests only read from: stopped at the end of the whole run."""
+    yield from _loaders(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def numbered_columns() -> Callable[..., dict[str, NDArray]]:
+    """Make a dataset whose rows say who they are: `numbered_columns(folder, n, shape, dtype)`.
+
+    Writes `x.npy` (n rows of `shape` and `dtype`, every element of row i being i) and `y.npy` (int64, y[i] = i) into
+    `folder`, which is made; returns both arrays by name. A dtype that cannot tell n rows apart is refused.
+    """
+
+    def make(folder: Path, n: int, shape: tuple[int, ...] = (4,), dtype: str = "float32") -> dict[str, NDArray]:
+        ids = np.arange(n, dtype=np.int64)
+        x = np.empty((n, *shape), dtype)
+        x[...] = ids.reshape(n, *(1 for _ in shape))
+        assert len(np.unique(ids.astype(dtype))) == n, f"{dtype} cannot number {n} rows"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "x.npy", x)
+        np.save(folder / "y.npy", ids)
+        return {"x": x, "y": ids}
+
+    return make
