@@ -24,6 +24,7 @@ from feedline_server.service import Service
 from feedline_server.settings import Settings
 from feedline_server.slots import Arena
 from feedline_server.tasks import Opening
+from feedline_wire.memory import keep_freed_memory
 
 STOP_S = 0.3
 """How long streams may take to end when the loader stops without draining; Ctrl-C must leave in under a second."""
@@ -55,6 +56,7 @@ class Stop:
 def serve(settings: Settings, port_file: Path | None = None) -> None:
     """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin."""
     stop = Stop()
+    keep_freed_memory()
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
     catalog = _open_catalog(settings)
