@@ -1,0 +1,298 @@
+"""What stands where in an epoch's order: everything once, the same for whoever asks, and the same for ever."""
+
+from collections.abc import Iterator
+from hashlib import shake_128
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from feedline_server.order import ORDER_VERSION, ORDERS, SMALL, view_indices
+from feedline_wire.errors import InvalidRequest
+
+UINT64_MAX = 2**64 - 1
+PIECE = 1 << 16
+
+
+def shuffled(samples: int, positions: object, *, seed: int = 7, epoch: int = 3) -> NDArray[np.int64]:
+    return view_indices("shuffle", samples, seed, epoch, np.asarray(positions, np.int64))
+
+
+# ---- the reference: the same order, one position at a time, in whole numbers that cannot overflow ----
+
+
+class SlowOrder:
+    """A shuffle written for reading. It must never be made faster by borrowing from the real one."""
+
+    def __init__(self, samples: int, seed: int, epoch: int) -> None:
+        self.samples = samples
+        self.name = f"feedline order 1: shuffle samples={samples} seed={seed} epoch={epoch}"
+        self.column_bits = (samples - 1).bit_length() // 2
+        self.columns = 1 << self.column_bits
+        self.rows = (samples + self.columns - 1) // self.columns
+
+    def index(self, position: int) -> int:
+        if self.samples <= 1024:
+            words = self._words(self.samples)
+            return sorted(range(self.samples), key=lambda index: words[index])[position]
+        cell = self._forwards(position)
+        while cell >= self.samples:
+            cell = self._forwards(cell)
+        return cell
+
+    def position(self, index: int) -> int:
+        """The inverse: where an index stands. Of views above 1024 samples."""
+        cell = self._backwards(index)
+        while cell >= self.samples:
+            cell = self._backwards(cell)
+        return cell
+
+    def _words(self, count: int) -> list[int]:
+        digest = shake_128(self.name.encode()).digest(8 * count)
+        return [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(count)]
+
+    def _forwards(self, cell: int) -> int:
+        row, column = divmod(cell, self.columns)
+        keys = self._words(8)
+        for i in range(0, 8, 2):
+            row = (row + self._turn(column, keys[i])) % self.rows
+            column ^= self._flip(row, keys[i + 1])
+        return row * self.columns + column
+
+    def _backwards(self, cell: int) -> int:
+        row, column = divmod(cell, self.columns)
+        keys = self._words(8)
+        for i in (6, 4, 2, 0):
+            column ^= self._flip(row, keys[i + 1])
+            row = (row - self._turn(column, keys[i])) % self.rows
+        return row * self.columns + column
+
+    def _turn(self, column: int, key: int) -> int:
+        return (mixed(column ^ key) >> 32) * self.rows >> 32
+
+    def _flip(self, row: int, key: int) -> int:
+        return mixed(row ^ key) >> (64 - self.column_bits)
+
+
+def mixed(word: int) -> int:
+    word = word * 0xBF58476D1CE4E5B9 % 2**64
+    word ^= word >> 32
+    return word * 0x94D049BB133111EB % 2**64
+
+
+# ---- everything once ----
+
+
+def is_a_bijection(samples: int) -> bool:
+    seen = np.zeros(samples, bool)
+    for start in range(0, samples, PIECE):
+        seen[shuffled(samples, np.arange(start, min(start + PIECE, samples)))] = True
+    return bool(seen.all())  # as many positions as indices, so all seen means each seen once
+
+
+def test_every_view_of_up_to_2000_samples_is_served_once_and_whole() -> None:
+    wrong = [
+        samples
+        for samples in range(2001)
+        if not np.array_equal(np.sort(shuffled(samples, np.arange(samples))), np.arange(samples))
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("samples", [4**k + d for k in range(5, 13) for d in (-1, 0, 1)])
+def test_sizes_around_powers_of_four_are_served_once_and_whole(samples: int) -> None:
+    """A block one bit short serves one sample twice and one never at 4^k + 1 (grain's, at 65537 and three more)."""
+    assert is_a_bijection(samples)
+
+
+@pytest.mark.parametrize("samples", [1025, 1031, 2003, 60_000, 99_991, 1_000_003, 1_281_167, 15_485_863])
+def test_primes_and_sizes_of_real_datasets_are_served_once_and_whole(samples: int) -> None:
+    assert is_a_bijection(samples)
+
+
+LARGE = [10**9, 2**30 + 1, 4**15 - 1, 2**40, 2**40 + 1, 10**15, 2**62, 2**63 - 1]
+
+
+@pytest.mark.parametrize("samples", LARGE)
+def test_a_huge_view_goes_back_from_each_index_to_its_position(samples: int) -> None:
+    """It cannot be served whole here; having an inverse is what makes it a bijection."""
+    slow = SlowOrder(samples, seed=7, epoch=3)
+    positions = [0, 1, samples // 2, samples - 2, samples - 1, *(samples * i // 101 for i in range(1, 101))]
+
+    indices = shuffled(samples, positions).tolist()
+
+    assert all(0 <= index < samples for index in indices)
+    assert [slow.position(index) for index in indices] == positions
+
+
+def test_a_million_neighbouring_positions_of_a_billion_hold_a_million_samples() -> None:
+    assert len(np.unique(shuffled(10**9, np.arange(5 * 10**8, 5 * 10**8 + 10**6)))) == 10**6
+
+
+def test_sequential_is_the_order_of_the_view() -> None:
+    assert view_indices("sequential", 10, 7, 3, np.array([3, 0, 9, 9])).tolist() == [3, 0, 9, 9]
+
+
+# ---- the same for whoever asks ----
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 10, 1023, 1024, 1025, 1056, 5000, 65_537, 10**9, 2**40, 2**63 - 1])
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (7, 3), (UINT64_MAX, UINT64_MAX)])
+def test_the_order_is_the_one_of_the_slow_reference(samples: int, seed: int, epoch: int) -> None:
+    slow = SlowOrder(samples, seed, epoch)
+    positions = sorted({samples * i // 40 for i in range(40)} | {samples - 1})
+
+    assert shuffled(samples, positions, seed=seed, epoch=epoch).tolist() == [slow.index(p) for p in positions]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("samples", [1000, 5000])
+def test_batches_of_every_size_hold_the_same_order(order: str, samples: int) -> None:
+    whole = view_indices(order, samples, 7, 3, np.arange(samples))
+
+    for rows in (1, 7, 32, 999, samples):
+        batches = (np.arange(start, min(start + rows, samples)) for start in range(0, samples, rows))
+        cut = np.concatenate([view_indices(order, samples, 7, 3, batch) for batch in batches])
+        assert np.array_equal(cut, whole), rows
+
+
+@pytest.mark.parametrize("samples", [1000, 5000])
+def test_positions_may_be_asked_in_any_order_and_twice(samples: int) -> None:
+    whole = shuffled(samples, np.arange(samples))
+    positions = np.array([samples - 1, 0, 17, 17, 3, 0])
+
+    assert np.array_equal(shuffled(samples, positions), whole[positions])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("samples", [10, 5000])
+def test_an_answer_belongs_to_its_caller(order: str, samples: int) -> None:
+    positions = np.arange(10)
+    first = view_indices(order, samples, 7, 3, positions)
+    kept = first.copy()
+
+    first[:] = -1
+
+    assert np.array_equal(view_indices(order, samples, 7, 3, positions), kept)
+    assert positions.tolist() == list(range(10))
+
+
+# ---- past the end ----
+
+
+def epochs(order: str, samples: int, seed: int, first: int, count: int) -> Iterator[NDArray[np.int64]]:
+    return (view_indices(order, samples, seed, first + i, np.arange(samples)) for i in range(count))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("samples", [1, 2, 3, 10, 1025, 3000])
+def test_positions_past_the_end_run_on_through_the_following_epochs(order: str, samples: int) -> None:
+    positions = np.arange(5 * samples)
+
+    line = view_indices(order, samples, 7, 3, positions)
+
+    assert np.array_equal(line, np.concatenate(list(epochs(order, samples, 7, 3, 5))))
+    assert np.array_equal(view_indices(order, samples, 7, 3, positions[::-1]), line[::-1])
+
+
+def test_a_batch_over_the_end_of_a_huge_view_begins_the_next_epoch() -> None:
+    end = 10**9
+
+    batch = shuffled(end, np.arange(end - 2, end + 2))
+
+    assert batch[:2].tolist() == shuffled(end, [end - 2, end - 1]).tolist()
+    assert batch[2:].tolist() == shuffled(end, [0, 1], epoch=4).tolist()
+
+
+def test_the_last_epoch_that_can_be_asked_for_runs_on_too() -> None:
+    past = SlowOrder(10, seed=7, epoch=UINT64_MAX + 1)
+
+    assert shuffled(10, range(10, 20), epoch=UINT64_MAX).tolist() == [past.index(position) for position in range(10)]
+
+
+# ---- another seed or epoch is another order ----
+
+
+def test_no_two_names_share_an_order() -> None:
+    names = [(samples, seed, epoch) for samples in (50, 3000) for seed in range(20) for epoch in range(20)]
+    names += [(samples, 2**bits, 0) for samples in (50, 3000) for bits in (32, 63)]
+    names += [(samples, 0, 2**bits) for samples in (50, 3000) for bits in (32, 63)]
+
+    orders = {shuffled(samples, np.arange(50), seed=seed, epoch=epoch).tobytes() for samples, seed, epoch in names}
+
+    assert len(orders) == len(names)
+
+
+@pytest.mark.parametrize("samples", [10, 100_003])
+def test_seed_3_in_epoch_1_is_not_seed_4_in_epoch_0(samples: int) -> None:
+    """Seed and epoch added up would make it so, and runs of neighbouring seeds would share their epochs."""
+    first = shuffled(samples, np.arange(samples), seed=3, epoch=1)
+    second = shuffled(samples, np.arange(samples), seed=4, epoch=0)
+
+    assert not np.array_equal(first, second)
+
+
+# ---- the same for ever ----
+
+
+def test_the_order_is_version_1() -> None:
+    """The orders below are this version's. If one of them changes, the version must."""
+    assert ORDER_VERSION == 1
+    assert ORDERS == ("shuffle", "sequential")
+    assert SMALL == 1024
+
+
+GOLDEN = {
+    ("shuffle", 10, 0, 0): [4, 3, 8, 6, 1, 9, 5, 0, 7, 2],
+    ("shuffle", 1_000_003, 0, 0): [902756, 553366, 488296, 410084, 818678, 901719, 919687, 446502],
+    ("shuffle", 1_000_000_000, 0, 0): [157806818, 239389551, 217401515, 836582890],
+    ("shuffle", 10, 2**63 + 5, 12): [0, 1, 5, 9, 6, 3, 4, 2, 8, 7],
+    ("shuffle", 1_000_003, 2**63 + 5, 12): [342704, 684599, 253852, 770004, 772385, 128088, 62442, 47194],
+    ("shuffle", 1_000_000_000, 2**63 + 5, 12): [835046409, 96524418, 50139522, 922359958],
+    ("sequential", 10, 0, 0): [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+    ("sequential", 1_000_003, 0, 0): [0, 1, 2, 3, 4, 5, 6, 7],
+    ("sequential", 1_000_000_000, 0, 0): [0, 1, 2, 3],
+}
+
+
+@pytest.mark.parametrize(("name", "indices"), GOLDEN.items())
+def test_the_order_is_what_it_always_was(name: tuple[str, int, int, int], indices: list[int]) -> None:
+    """Written down on the day of version 1: a run of last year must resume where it stopped."""
+    order, samples, seed, epoch = name
+
+    assert view_indices(order, samples, seed, epoch, np.arange(len(indices))).tolist() == indices
+
+
+# ---- what makes no sense ----
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_positions_have_no_indices(order: str) -> None:
+    nothing = np.empty(0, np.int64)
+
+    assert view_indices(order, 0, 7, 3, nothing).tolist() == []
+    assert view_indices(order, 10**9, 7, 3, nothing).dtype == np.int64
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("samples", [1, 10, 5000])
+def test_indices_are_int64(order: str, samples: int) -> None:
+    assert view_indices(order, samples, 7, 3, np.arange(2 * samples)).dtype == np.int64
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_empty_view_has_no_position(order: str) -> None:
+    with pytest.raises(InvalidRequest, match="the view has 0 samples and 3 were asked for"):
+        view_indices(order, 0, 7, 3, np.arange(3))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_positions_count_from_0(order: str) -> None:
+    with pytest.raises(InvalidRequest, match="position -2 was asked for"):
+        view_indices(order, 10, 7, 3, np.array([0, -2, 5]))
+
+
+def test_an_unknown_order_is_answered_with_those_there_are() -> None:
+    with pytest.raises(InvalidRequest, match="order is 'random'; ask for one of: shuffle, sequential"):
+        view_indices("random", 10, 7, 3, np.arange(3))
