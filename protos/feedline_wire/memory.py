@@ -1,7 +1,9 @@
 """Keeps the C library from giving the memory of every message back to the kernel.
 
-gRPC allocates and frees some megabytes for each frame. By default glibc returns such memory at once and takes it again for the next
-frame: every page of every frame is faulted in and zeroed anew. With freed memory kept, one stream moved 1.8 times the bytes at 0.4 of the
+gRPC allocates and frees some megabytes for each frame. By default glibc returns such memory at once and takes it again
+for the next
+frame: every page of every frame is faulted in and zeroed anew. With freed memory kept, one stream moved 1.8 times the
+bytes at 0.4 of the
 trainer's CPU time (docs/design.md). The price is that up to KEEP_NBYTES of freed memory stay with the process.
 """
 

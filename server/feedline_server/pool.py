@@ -23,7 +23,7 @@ HELD = 2
 """Tasks a worker holds: the one it works on and the next, so that it never waits for the pool. A death redoes both."""
 
 MAX_DEATHS = 3
-"""Workers that one batch may end before it is given up; one death may be bad luck, three are the batch."""
+"""Workers that one batch, or opening the datasets, may end before it is given up; one death may be bad luck."""
 
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 5.0
@@ -72,6 +72,7 @@ class Pool:
         self._start_at: list[float] = []  # when the missing workers are to be started
         self._backoff_s = FIRST_BACKOFF_S
         self._unfit: FeedlineError | None = None
+        self._opening_deaths = 0  # in a row, of workers that ended before they were ready and without a word
         self._restarted = 0
         self._assembling_s = 0.0
         self._door = threading.Lock()  # guards _closing and writing to _wake, which close() closes
@@ -171,6 +172,7 @@ class Pool:
                 case Ready():
                     worker.ready = True
                     self._unfit = None
+                    self._opening_deaths = 0
                     self._backoff_s = FIRST_BACKOFF_S
                     if sum(other.ready for other in self._workers) == self._size:
                         self._all_ready.set()
@@ -200,8 +202,12 @@ class Pool:
         else:
             self._start_at.append(time.monotonic() + self._backoff_s)
             self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-            if self._unfit is None:  # it died without a word, perhaps while importing: nobody may wait for it for ever
-                self._unfit = LoaderUnavailable(f"a worker ended while it opened the datasets: {cause}", elsewhere=True)
+            self._opening_deaths += 1
+            if self._unfit is None and self._opening_deaths >= MAX_DEATHS:  # nobody may wait for it for ever
+                self._unfit = LoaderUnavailable(
+                    f"{self._opening_deaths} workers ended while they opened the datasets, the last by {cause}",
+                    elsewhere=True,
+                )
                 self._all_ready.set()
         if worker.held and (killed := self._blame(worker.held[0], cause)):
             self._answer(worker.held.popleft(), killed)
