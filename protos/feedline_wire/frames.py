@@ -57,9 +57,14 @@ class Frame:
 
 
 def cut(ticket: int, header: bytes, body: memoryview, frame_bytes: int = FRAME_BYTES) -> Iterator[Piece]:
-    """The pieces of a batch, in order, each small enough for a frame; an empty body makes one piece."""
-    for start in range(0, max(len(body), 1), frame_bytes):
-        yield Piece(ticket, start, body[start : start + frame_bytes], header=header if start == 0 else None)
+    """The pieces of a batch, in order, each small enough for a frame; an empty body makes one piece.
+
+    They are of one size: a batch a little larger than two frames does not end in a tiny third.
+    """
+    count = max(-(-len(body) // frame_bytes), 1)
+    size = max(-(-len(body) // count), 1)
+    for start in range(0, max(len(body), 1), size):
+        yield Piece(ticket, start, body[start : start + size], header=header if start == 0 else None)
 
 
 def encode(pieces: tuple[Piece, ...], *, draining: bool = False) -> bytes:
