@@ -1,0 +1,81 @@
+"""Arguments that several commands share."""
+
+import argparse
+import math
+from typing import TypeAlias
+
+from feedline.options import FeedArguments
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(commands: Commands, name: str, summary: str, *, epilog: str) -> argparse.ArgumentParser:
+    """A command whose `--help` begins with its summary and ends with `epilog` as it is written."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Where the loaders are, and how long one may be silent."""
+    parser.add_argument("target", metavar="TARGET", help="host:port; several with commas; or dns:///name:port")
+    parser.add_argument(
+        "--timeout-s", type=seconds, default=10.0, metavar="S", help="how long a loader may be silent (default 10)"
+    )
+
+
+def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
+    """Which batches: dataset, view, size, order, seed, epoch."""
+    parser.add_argument("--dataset", metavar="NAME", help="default: the only one that is served")
+    parser.add_argument("--view", default="train", metavar="NAME", help="default train")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=batch_size,
+        metavar="N",
+        help=f"samples in a batch (default {batch_size})",
+    )
+    parser.add_argument("--order", default="shuffle", help="an order the dataset offers (default shuffle)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default 0")
+    parser.add_argument("--epoch", type=natural, default=0, metavar="N", help="default 0")
+
+
+def chosen(asked: argparse.Namespace) -> FeedArguments:
+    """What `add_batches` was told, as the arguments of `Loader.feed`."""
+    return {
+        "view": asked.view,
+        "dataset": asked.dataset,
+        "batch_size": asked.batch_size,
+        "order": asked.order,
+        "seed": asked.seed,
+        "timeout_s": asked.timeout_s,
+    }
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    return _at_least(0, text)
+
+
+def seconds(text: str) -> float:
+    """A time of more than nothing."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return number
+
+
+def _at_least(least: int, text: str) -> int:
+    number = int(text)
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
+    return number

@@ -1,0 +1,177 @@
+"""`feedline inspect`: what loaders serve and what they are doing.
+
+Each address of the target is asked by itself, so that one that does not answer hides nothing of the others.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from feedline.cli.arguments import Commands, add_command, add_target
+from feedline.cli.quantities import duration, many, size
+from feedline.cli.structures import in_words
+from feedline.description import DatasetInfo, Description
+from feedline.fleet import Fleet
+from feedline.target import addresses
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import FeedlineError
+from feedline_wire.tensors import Column
+
+EPILOG = """\
+Of every address: version, replica and limits; what it is doing now: workers, memory lent to batches, trainers; and its
+datasets: views, columns (dtype and shape of a sample, ? where it varies), batch structure, orders and fingerprint.
+With --json it is one JSON object a line for each loader, with the names of loader.proto and sizes in bytes.
+
+examples:
+  feedline inspect 127.0.0.1:50051
+  feedline inspect loader-1:50051,loader-2:50051       also says whether both serve the same data
+  feedline inspect loader:50051 --json | jq .datasets.digits.views
+
+exit codes: 0 all answered, 1 one did not, or two serve different data (standard error says so), 2 wrong usage
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One loader, as it answered."""
+
+    address: str
+    description: Description
+    status: pb.StatusReply
+
+
+def add_to(commands: Commands) -> None:
+    """Declare the command."""
+    inspect = add_command(commands, "inspect", "show what loaders serve and do", epilog=EPILOG)
+    add_target(inspect)
+    inspect.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    inspect.set_defaults(run=run)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Ask every address and print what it answers."""
+    seen: list[Seen] = []
+    problems: list[str] = []
+    for address in addresses(asked.target):
+        try:
+            seen.append(ask(address, asked.timeout_s))
+        except FeedlineError as error:
+            problems.append(str(error))
+            continue
+        print(json.dumps(as_json(seen[-1])) if asked.json else described(seen[-1]), flush=True)
+    problems += differences(seen)
+    for problem in problems:
+        print(f"feedline inspect: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def ask(address: str, timeout_s: float) -> Seen:
+    """What the loader at one address says. LoaderUnavailable after `timeout_s`."""
+    fleet = Fleet((address,))
+    try:
+        return Seen(address, fleet.join(timeout_s), fleet.status(timeout_s))
+    finally:
+        fleet.close()
+
+
+def differences(loaders: Iterable[Seen]) -> Iterator[str]:
+    """A sentence for each dataset that two loaders serve in different versions: a trainer can use only one of them."""
+    first: dict[str, Seen] = {}
+    for loader in loaders:
+        for name, dataset in loader.description.datasets.items():
+            known = first.setdefault(name, loader)
+            there = known.description.datasets[name]
+            if there.fingerprint != dataset.fingerprint:
+                yield (
+                    f"dataset {name!r} has the fingerprint {there.fingerprint.hex()} at {known.address} and "
+                    f"{dataset.fingerprint.hex()} at {loader.address}: serve the same data and specification at both"
+                )
+
+
+def described(loader: Seen) -> str:
+    """The loader in words."""
+    found, status = loader.description, loader.status
+    state = "draining" if status.draining else "serving"
+    lines = [
+        f"loader at {loader.address}: {state}",
+        f"version    {found.version}, replica {found.replica}, up {duration(status.uptime_s)}",
+        f"limits     {size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
+        f"workers    {status.workers}, {status.workers_busy} busy, {status.workers_restarted} restarted so far",
+        f"memory     {size(status.arena_lent)} of {size(status.arena_bytes)} lent to batches",
+        f"delivered  {many(status.batches)} batches, {size(status.bytes)}; {many(status.failures)} failures; "
+        f"workers spent {status.assembling_s:.1f} s",
+        f"trainers   {len(status.trainers)}",
+        *(
+            f"  {trainer.peer}: {trainer.waiting} waiting, {trainer.assembling} assembling, {trainer.ready} ready; "
+            f"{many(trainer.batches)} batches, {size(trainer.bytes)} so far"
+            for trainer in status.trainers
+        ),
+    ]
+    for dataset in found.datasets.values():
+        lines += _of_dataset(dataset)
+    return "\n".join(lines)
+
+
+def _of_dataset(dataset: DatasetInfo) -> list[str]:
+    views = ", ".join(f"{name} {many(samples)}" for name, samples in dataset.views.items())
+    return [
+        f"dataset {dataset.name}: {many(dataset.samples)} samples",
+        f"  views        {views}",
+        f"  columns      {', '.join(map(str, dataset.columns))}",
+        f"  batch        {in_words(dataset.structure)}",
+        f"  orders       {', '.join(dataset.orders)}",
+        f"  fingerprint  {dataset.fingerprint.hex()}",
+    ]
+
+
+def as_json(loader: Seen) -> dict[str, object]:
+    """The loader as plain values: the names of the contract (loader.proto), sizes in bytes."""
+    found, status = loader.description, loader.status
+    return {
+        "address": loader.address,
+        "version": found.version,
+        "replica": found.replica,
+        "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
+        "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
+        "status": {
+            "draining": status.draining,
+            "uptime_s": status.uptime_s,
+            "workers": status.workers,
+            "workers_busy": status.workers_busy,
+            "workers_restarted": status.workers_restarted,
+            "batches": status.batches,
+            "bytes": status.bytes,
+            "failures": status.failures,
+            "arena_bytes": status.arena_bytes,
+            "arena_lent": status.arena_lent,
+            "assembling_s": status.assembling_s,
+            "trainers": [
+                {
+                    "peer": trainer.peer,
+                    "waiting": trainer.waiting,
+                    "assembling": trainer.assembling,
+                    "ready": trainer.ready,
+                    "batches": trainer.batches,
+                    "bytes": trainer.bytes,
+                }
+                for trainer in status.trainers
+            ],
+        },
+    }
+
+
+def _dataset_as_json(dataset: DatasetInfo) -> dict[str, object]:
+    return {
+        "samples": dataset.samples,
+        "fingerprint": dataset.fingerprint.hex(),
+        "views": dict(dataset.views),
+        "columns": [_column_as_json(column) for column in dataset.columns],
+        "structure": dataset.structure,
+        "orders": list(dataset.orders),
+    }
+
+
+def _column_as_json(column: Column) -> dict[str, object]:
+    return {"name": column.name, "dtype": column.dtype.name, "shape": list(column.shape)}

@@ -1,0 +1,82 @@
+"""`feedline peek`: one batch, as a trainer would get it."""
+
+import argparse
+
+import numpy as np
+
+import feedline
+from feedline.batch import Batch
+from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural
+from feedline.cli.quantities import size
+from feedline.cli.structures import in_words
+from feedline_wire.errors import InvalidRequest
+from feedline_wire.structure import Structure
+from feedline_wire.tensors import Array
+
+EPILOG = """\
+Shows the structure that `for x, y in …` unpacks, the ids of the batch's samples, small arrays in full and of large ones
+the least, the greatest and the mean value. The same arguments always show the same batch.
+
+examples:
+  feedline peek 127.0.0.1:50051
+  feedline peek 127.0.0.1:50051 --view validation --order sequential --batch-size 4
+  feedline peek loader:50051 --seed 7 --epoch 3 --start 118      the batch at step 118 of epoch 3
+
+exit codes: 0 shown, 1 failure (the reason is on standard error), 2 wrong usage
+"""
+
+FEW = 16
+"""Values that fit on a line."""
+
+
+def add_to(commands: Commands) -> None:
+    """Declare the command."""
+    peek = add_command(commands, "peek", "show one batch", epilog=EPILOG)
+    add_target(peek)
+    add_batches(peek, batch_size=8)
+    peek.add_argument(
+        "--start", type=natural, default=0, metavar="STEP", help="number of the batch in its epoch (default 0)"
+    )
+    peek.set_defaults(run=run)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Fetch the batch and print it."""
+    with feedline.connect(asked.target, timeout_s=asked.timeout_s) as loader:
+        structure = loader.dataset(asked.dataset).structure
+        feed = loader.feed(**chosen(asked))
+        try:
+            step = feed.plan.step(asked.epoch, asked.start)
+        except IndexError as error:
+            raise InvalidRequest(f"--start {asked.start}: {error}") from error
+        batch = feed.fetch(step)
+    print(described(batch, structure))
+    return 0
+
+
+def described(batch: Batch, structure: Structure) -> str:
+    """The batch in words, a line an array."""
+    lines = [
+        f"batch      {batch.index} of epoch {batch.epoch}: {batch.rows} samples from position {batch.offset} on",
+        f"structure  {in_words(structure)}",
+        f"ids        {_values(batch.ids)}",
+    ]
+    width = max(map(len, batch.columns), default=0)
+    for name, array in batch.columns.items():
+        kind = f"{array.dtype.name} {array.shape}"
+        lines.append(f"{name:{width}}  {kind:24} {size(array.nbytes):>9}  {_values(array)}")
+    return "\n".join(lines)
+
+
+def _values(array: Array) -> str:
+    """All values where they are few, else what says most about many."""
+    if array.size <= FEW:
+        return " ".join(f"{value:g}" if array.dtype.kind == "f" else str(value) for value in array.reshape(-1))
+    if array.dtype.kind == "c":
+        return "complex"
+    wide = array.astype(np.float64)  # a sum of float16 overflows
+    finite = wide[np.isfinite(wide)]
+    strange = "" if finite.size == wide.size else f", {wide.size - finite.size} not finite"
+    if not finite.size:
+        return strange.removeprefix(", ")
+    return f"min {finite.min():g}, max {finite.max():g}, mean {finite.mean():.4g}{strange}"
