@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ START_S = 60.0
 
 STOP_S = 30.0
 """A loader that was told to stop and runs on for so long is stuck: its own drain takes less."""
+
+ORPHANS_S = 5.0
+"""Workers end with their loader, by the kernel's hand; this is for a machine that is busy."""
 
 LOOK_S = 0.02
 """How often a starting loader is looked at; a file's appearance wakes nobody."""
@@ -41,32 +44,42 @@ class StartedLoader:
     log: Path
     """Everything it wrote to standard output and standard error."""
 
+    _family: list[psutil.Process] = field(default_factory=list)
+    """Its workers when it was told to end: none of them may outlive it."""
+
+    def drain(self) -> None:
+        """Ask it to end (SIGTERM) and do not wait. Once only: a second SIGTERM would mean at once."""
+        if not self._family and self.process.poll() is None:
+            self._family = self.workers()
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout_s: float = STOP_S) -> int:
         """Ask it to end (SIGTERM) and wait until it and all its workers have; the exit code. Twice is fine."""
-        return self._end(signal.SIGTERM, timeout_s)
+        self.drain()
+        return self._wait(timeout_s)
 
     def kill(self) -> int:
         """End it as a crash would (SIGKILL) and wait until its workers are gone too; the exit code."""
-        return self._end(signal.SIGKILL, STOP_S)
+        if self.process.poll() is None:
+            self._family = self._family or self.workers()
+            self.process.kill()
+        return self._wait(STOP_S)
 
     def workers(self) -> list[psutil.Process]:
         """The processes it has started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
 
-    def _end(self, how: signal.Signals, timeout_s: float) -> int:
-        if self.process.poll() is not None:
-            return self.process.returncode
-        family = self.workers()
-        self.process.send_signal(how)
+    def _wait(self, timeout_s: float) -> int:
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(STOP_S)
-            raise AssertionError(
-                f"the loader ran on for {timeout_s} s after {how.name}; its log:\n{self.log_text()}"
-            ) from None
-        _, left = psutil.wait_procs(family, timeout=5.0)
+            raise AssertionError(f"the loader ran on for {timeout_s} s; its log:\n{self.log_text()}") from None
+        _, left = psutil.wait_procs(self._family, timeout=ORPHANS_S)
         for orphan in left:
             orphan.kill()
         assert not left, f"the loader left processes behind: {left}; its log:\n{self.log_text()}"

@@ -111,6 +111,18 @@ def views(body: Array, layout: Layout) -> dict[str, Array]:
     return found
 
 
+def clear_padding(body: Array, layout: Layout) -> None:
+    """Zero what lies between the arrays of a body.
+
+    Memory that was used before would otherwise send along what was in it, and a key would not always be the same bytes.
+    """
+    end = 0
+    for array in layout.arrays:
+        body[end : array.offset] = 0
+        end = array.offset + array.dtype.itemsize * math.prod(array.shape)
+    body[end : layout.nbytes] = 0
+
+
 def to_header(layout: Layout) -> pb.BatchHeader:
     """The layout as it travels."""
     return pb.BatchHeader(

@@ -103,6 +103,15 @@ def test_views_are_of_the_body_itself() -> None:
     assert not body[:64].any()
 
 
+def test_padding_is_cleared_and_nothing_else() -> None:
+    layout = tensors.lay_out([("a", U1, (1,)), ("b", U1, (64,)), ("c", U1, (0,)), ("d", U1, (3,))])
+    body = np.full(layout.nbytes + 5, 255, U1)  # a slot may be larger than the body in it
+
+    tensors.clear_padding(body, layout)
+
+    assert body.tobytes() == b"\xff" + bytes(63) + b"\xff" * 64 + b"\xff" * 3 + b"\xff" * 5
+
+
 def test_billions_of_rows_do_not_overflow_into_a_small_body() -> None:
     """A key may ask for 2^32 - 1 rows; were its size computed in 64 bits, it would pass for a batch of a few bytes."""
     layout = tensors.batch_layout([Column("x", F4, (2**30,))], rows=2**32 - 1)

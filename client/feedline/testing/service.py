@@ -1,0 +1,211 @@
+"""What trainers call: Describe, Fetch and Status of the loader in memory.
+
+Every answer is made while no lock is held; a stream's wants are read by a thread of its own, because gRPC's iterator of
+requests blocks.
+"""
+
+import importlib.metadata
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import grpc
+
+from feedline.testing.books import Books
+from feedline.testing.stream import Answer, End, SayDraining, Stream, Want
+from feedline_wire import frames, rpc, tensors
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import (
+    DataError,
+    FeedlineError,
+    InvalidRequest,
+    LoaderBusy,
+    LoaderUnavailable,
+    ProtocolMismatch,
+    to_failure,
+)
+from feedline_wire.frames import Piece
+from feedline_wire.key import Key, from_message
+
+_STATUS: dict[type[FeedlineError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    DataError: grpc.StatusCode.FAILED_PRECONDITION,
+    ProtocolMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    LoaderBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LoaderUnavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class Service:
+    """The methods of one loader in memory."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._version = importlib.metadata.version("feedline")
+        self._readers: list[threading.Thread] = []
+
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":  # Any: each method has its own messages
+        """The methods by name."""
+        return {
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                self._describe, pb.DescribeRequest.FromString, pb.Description.SerializeToString
+            ),
+            "Fetch": grpc.stream_stream_rpc_method_handler(self._fetch, pb.FetchRequest.FromString, None),
+            "Status": grpc.unary_unary_rpc_method_handler(
+                self._status, pb.StatusRequest.FromString, pb.StatusReply.SerializeToString
+            ),
+        }
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the threads of streams that have ended."""
+        with self._books.changed:
+            readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.join(timeout_s)
+
+    def _describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:
+        books = self._books
+        self._wait_while_stalled(context)
+        if request.protocol != books.protocol:
+            _abort(context, books.other_protocol(request.protocol))
+        return pb.Description(
+            protocol=books.protocol,
+            version=self._version,
+            replica=books.replica,
+            datasets=[books.dataset.describe(books.fingerprint)],
+            limits=books.limits,
+            lanes=["grpc"],
+        )
+
+    def _status(self, request: pb.StatusRequest, context: grpc.ServicerContext) -> pb.StatusReply:
+        del request
+        books = self._books
+        self._wait_while_stalled(context)
+        with books.changed:
+            return pb.StatusReply(
+                replica=books.replica,
+                version=self._version,
+                draining=books.draining,
+                batches=books.answered - books.failures,
+                bytes=books.nbytes,
+                failures=books.failures,
+                trainers=[pb.Trainer(waiting=len(stream.waiting)) for stream in books.streams],
+            )
+
+    def _fetch(self, requests: Iterator[pb.FetchRequest], context: grpc.ServicerContext) -> Iterator[bytes]:
+        try:
+            first = next(requests, None)
+            if first is None:
+                return
+            stream = self._books.open_stream(first.protocol)
+        except FeedlineError as error:
+            self._wait_while_stalled(context)
+            _abort(context, error)
+        except grpc.RpcError:  # the trainer went away before its first word
+            return
+        try:
+            if not context.add_callback(lambda: self._books.end_stream(stream)):
+                return  # it ended in between
+            self._start_reader(stream, first, requests)
+            yield from self._frames(stream)
+            if stream.is_dropped:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the loader in memory broke off, as it was told")
+        finally:
+            self._books.end_stream(stream)
+
+    def _wait_while_stalled(self, context: grpc.ServicerContext) -> None:
+        if context.add_callback(self._books.wake):
+            self._books.wait_while_stalled(context.is_active)
+            if not self._books.listening:
+                _abort(context, LoaderUnavailable("this loader was stopped"))
+
+    # ---- what one trainer wants ----
+
+    def _start_reader(self, stream: Stream, first: pb.FetchRequest, requests: Iterator[pb.FetchRequest]) -> None:
+        reader = threading.Thread(
+            target=self._read, args=(stream, first, requests), name="feedline-fake-wants", daemon=True
+        )
+        reader.start()
+        with self._books.changed:
+            self._readers = [*(other for other in self._readers if other.is_alive()), reader]
+
+    def _read(self, stream: Stream, first: pb.FetchRequest, requests: Iterator[pb.FetchRequest]) -> None:
+        """Take in what the trainer wants, until it says no more or is gone."""
+        self._take_in(first, stream)
+        try:
+            for request in requests:
+                self._take_in(request, stream)
+        except grpc.RpcError:
+            return  # the stream broke; its callback ends it
+        with self._books.changed:
+            stream.trainer_wants_no_more = True
+            self._books.changed.notify_all()
+
+    def _take_in(self, request: pb.FetchRequest, stream: Stream) -> None:
+        with self._books.changed:
+            stream.cancel(request.cancelled)
+            for message in request.wants:
+                key = from_message(message.key)
+                self._books.requests.append(key)
+                if self._books.draining:
+                    continue  # it stays unanswered, and the stream's end tells the trainer to want it elsewhere
+                stream.waiting.append(self._want(message.ticket, key, unanswered=len(stream.waiting)))
+            self._books.changed.notify_all()
+
+    def _want(self, ticket: int, key: Key, *, unanswered: int) -> Want:
+        books = self._books
+        try:
+            if unanswered >= books.limits.max_window:
+                raise InvalidRequest(
+                    f"more than {books.limits.max_window} keys wanted and unanswered in one stream; want fewer at once"
+                )
+            nbytes = books.dataset.check(
+                key, fingerprint=books.fingerprint, max_batch_bytes=books.limits.max_batch_bytes
+            )
+        except FeedlineError as refusal:
+            return Want(ticket, key, 0, refusal)
+        return Want(ticket, key, nbytes, None)
+
+    # ---- what it is answered ----
+
+    def _frames(self, stream: Stream) -> Iterator[bytes]:
+        while True:
+            match self._books.next_step(stream):
+                case Answer(wants):
+                    answers = [self._pieces(want) for want in wants]
+                    # Before they are sent: a trainer may leave as soon as it has them, and then nothing below runs.
+                    self._count(answers)
+                    if len(answers) == 1:
+                        yield from (frames.encode((piece,)) for piece in answers[0])
+                    else:
+                        yield frames.encode(tuple(piece for pieces in answers for piece in pieces))
+                case SayDraining():
+                    yield frames.encode((), draining=True)
+                case End():
+                    return
+
+    def _pieces(self, want: Want) -> tuple[Piece, ...]:
+        """The answer to one key."""
+        failing = self._books.failing
+        error = want.refusal or (failing(want.key) if failing else None)
+        if error is not None:
+            return (frames.failure_piece(want.ticket, to_failure(error)),)
+        layout, body = self._books.dataset.batch(want.key)
+        header = tensors.to_header(layout).SerializeToString()
+        return tuple(frames.cut(want.ticket, header, body.data, self._books.frame_bytes))
+
+    def _count(self, answers: Sequence[tuple[Piece, ...]]) -> None:
+        books = self._books
+        with books.changed:
+            books.answered += len(answers)
+            books.failures += sum(pieces[0].failure is not None for pieces in answers)
+            books.nbytes += sum(len(piece.data) for pieces in answers for piece in pieces)
+            books.changed.notify_all()
+
+
+def _abort(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
+    """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
+    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), grpc.StatusCode.INTERNAL)
+    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
+    context.abort(code, str(error))
+    raise AssertionError("unreachable: abort raises")
