@@ -14,7 +14,7 @@ from feedline_server.order import view_indices
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.key import Key
-from feedline_wire.tensors import Array, Column, Layout, batch_layout, views
+from feedline_wire.tensors import Array, Column, Layout, batch_layout, clear_padding, views
 
 IDS_COLUMN = Column(IDS, np.dtype("<i8"), ())
 
@@ -35,7 +35,9 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
     """Fill `memory` (uint8, at least `layout_of(…).nbytes` long) with the batch; a FeedlineError if it cannot be had."""
     layout = layout_of(dataset, key.rows)
     ids = sample_ids(dataset, key)
-    out = views(memory[: layout.nbytes], layout)
+    body = memory[: layout.nbytes]
+    clear_padding(body, layout)  # the slot was another batch's: equal keys mean equal bytes, and nobody else's leak
+    out = views(body, layout)
     out.pop(IDS)[:] = ids
     try:
         dataset.source.gather(ids, out)
