@@ -32,7 +32,7 @@ def layout_of(dataset: Dataset, rows: int) -> Layout:
 
 
 def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
-    """Fill `memory` (uint8, at least `layout_of(…).nbytes` long) with the batch; a FeedlineError if it cannot be had."""
+    """Fill `memory` (uint8, at least `layout_of(…).nbytes` long) with the batch; FeedlineError if it cannot be had."""
     layout = layout_of(dataset, key.rows)
     ids = sample_ids(dataset, key)
     body = memory[: layout.nbytes]
