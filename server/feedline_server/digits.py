@@ -1,0 +1,78 @@
+"""The demo's dataset: scikit-learn's 1,797 handwritten digits, real scans of 8 x 8 pixels.
+
+The law: the same bytes every time, and the folder is there whole or not at all, so several loaders may write it at
+once.
+"""
+
+import io
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from feedline_wire.errors import InvalidRequest
+from feedline_wire.tensors import Array
+
+VALIDATION_EVERY = 6
+"""Every 6th digit is for validation, the first among them: 300 of 1,797, one in six as in MNIST."""
+
+BRIGHTEST = 16
+"""The largest pixel value in scikit-learn's data, which counts the set pixels of a 4 x 4 block (its documentation)."""
+
+
+def write_digits(folder: Path) -> None:
+    """Write train/ and validation/, each with x.npy (float32, N x 8 x 8 x 1, 0..1) and y.npy (int64, N).
+
+    Nothing is done if the folder holds them already. Raises InvalidRequest if it holds anything else, or if
+    scikit-learn is not installed.
+    """
+    files = _digits()
+    if _holds(folder, files):
+        return
+    folder = folder.absolute()
+    partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
+    try:
+        for name, content in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
+        os.rename(partial, folder)  # noqa: PTH104 - takes the place of an empty folder, and of no other
+    except OSError as error:
+        # Another loader may have been quicker with the same digits.
+        if not _holds(folder, files):
+            raise InvalidRequest(
+                f"{folder}: the digits cannot be written there ({error.strerror}); name a folder that is new or empty"
+            ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _digits() -> dict[str, bytes]:
+    """Every file's content by its name in the folder."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise InvalidRequest("the digits come with scikit-learn: pip install 'feedline[demo]'") from error
+    images, labels = load_digits(return_X_y=True)
+    x = (images.reshape(-1, 8, 8, 1) / BRIGHTEST).astype("<f4")
+    y = labels.astype("<i8")
+    held_out = np.arange(len(y)) % VALIDATION_EVERY == 0
+    return {
+        f"{view}/{name}.npy": _as_npy(column[rows])
+        for view, rows in (("train", ~held_out), ("validation", held_out))
+        for name, column in (("x", x), ("y", y))
+    }
+
+
+def _as_npy(array: Array) -> bytes:
+    written = io.BytesIO()
+    np.save(written, array)
+    return written.getvalue()
+
+
+def _holds(folder: Path, files: dict[str, bytes]) -> bool:
+    try:
+        return all((folder / name).read_bytes() == content for name, content in files.items())
+    except OSError:
+        return False

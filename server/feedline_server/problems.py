@@ -1,0 +1,98 @@
+"""A wrong setting, said for people: where it stands, which key, what was found, what was wanted."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from feedline_server.declaration import KINDS
+
+PREFIX = "FEEDLINE_"
+"""What every environment variable of a loader begins with."""
+
+NEAR = 0.75
+"""How alike (difflib) a name must be to be suggested: `worker` is for `workers`, `port` is for nothing."""
+
+WANTED = {
+    "byte_size": "a size, such as 512MiB or 2GB",
+    "byte_size_unit": "a size, such as 512MiB or 2GB",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list of names",
+}
+"""What pydantic's kinds of errors want, where its own words are for programmers."""
+
+Layer = tuple[str, Mapping[str, Any]]
+"""Where values come from, and the values. Any: nothing is checked yet."""
+
+
+def misspelt(environ: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
+    """Variables that are nearly a setting. Others with the prefix are left alone: orchestrators make some up."""
+    known = {name.upper() for name in settings}
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name not in known and (near := _near(name, known)):
+            yield f"environment: {variable}: there is no such setting; did you mean {PREFIX}{near}?"
+
+
+def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) -> str:
+    """One problem that pydantic found; `settings` are the names at the top."""
+    key = [part for place, part in enumerate(problem["loc"]) if not (place == 2 and part in KINDS) and part != "[key]"]
+    where = next((name for name, values in layers if _has(values, key)), None)
+    if where is None:  # a value that is missing stands where its table stands
+        where = next((name for name, values in layers if _has(values, key[:-1])), "settings")
+    if where == "environment":
+        where += f": {PREFIX}{str(key[0]).upper()}"
+        key = key if len(key) > 1 else []
+    parts = [where, ".".join(map(str, key)), _meaning(problem, settings)]
+    return ": ".join(part for part in parts if part)
+
+
+def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _fields(problem["loc"], settings)
+            near = _near(str(problem["loc"][-1]), known)
+            return "there is no such setting; " + (f"did you mean {near}?" if near else f"there is {', '.join(known)}")
+        case "missing":
+            return "is missing"
+        case "union_tag_invalid":
+            found = str(problem.get("ctx", {}).get("tag"))
+            near = _near(found, KINDS)
+            return f"found kind {found!r}; wanted one of {', '.join(KINDS)}" + (f", such as {near}" if near else "")
+        case "union_tag_not_found":
+            return f"has neither a kind nor a path to recognise it by; wanted kind = one of {', '.join(KINDS)}"
+        case "value_error":
+            wanted = str(problem.get("ctx", {}).get("error"))
+        case kind:
+            wanted = WANTED.get(kind, problem["msg"].removeprefix("Input should be "))
+    return f"found {problem['input']!r}; wanted {wanted}"
+
+
+def _fields(loc: tuple[int | str, ...], settings: list[str]) -> list[str]:
+    """The names that can stand where `loc` stands."""
+    return list(KINDS[str(loc[2])].model_fields) if len(loc) > 3 else settings
+
+
+def _near(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=NEAR)), None)
+
+
+def _has(values: object, key: Iterable[int | str]) -> bool:
+    for part in key:
+        if isinstance(values, dict | list | tuple) and (
+            part in values if isinstance(values, dict) else isinstance(part, int)
+        ):
+            values = values[part]  # type: ignore[index]  # just asked
+        else:
+            return False
+    return True

@@ -1,0 +1,204 @@
+"""What a loader is told: command line, environment, loader.toml and defaults, in this order, checked once at the start.
+
+The law: a setting that is wrong is never replaced by a default. Every problem is named with where it stands, what
+was found and what was wanted, all of them at once.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from feedline_server import machine
+from feedline_server.declaration import Count, DatasetConfig, kind_of
+from feedline_server.problems import PREFIX, Layer, misspelt, said
+from feedline_server.recognition import dataset_name, recognised
+from feedline_wire.errors import InvalidRequest
+
+__all__ = ["DatasetConfig", "Settings", "load_settings"]
+
+DATA = "FEEDLINE_DATA"
+"""The environment variable for the path to serve."""
+
+FILE = "loader.toml"
+
+MEMORY = 1 << 30
+"""Bytes of the arena by default: some 200 batches of 4 MiB, more than any number of workers keeps in flight."""
+
+LEAST_MEMORY = 1 << 20
+"""Bytes. `memory = 512` is a forgotten unit, not a budget."""
+
+
+def default_memory() -> int:
+    """A quarter of what this process may use, up to MEMORY: trainers, workers and the page cache need the rest."""
+    return min(MEMORY, machine.memory_nbytes() // 4)
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535):  # 65535 is TCP's last port
+        raise ValueError("host:port, such as 127.0.0.1:50051 or 0.0.0.0:50051 or [::]:50051")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("host:port with an IPv6 host in brackets, such as [::]:50051")
+    return text
+
+
+def _enough(nbytes: ByteSize) -> ByteSize:
+    if nbytes < LEAST_MEMORY:
+        raise ValueError("a size of at least 1MiB, such as 512MiB or 2GB")
+    return nbytes
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _name(text: str) -> str:
+    if dataset_name(Path(text)) != text:
+        raise ValueError(f"a name of letters, digits, '.', '_' and '-', such as {dataset_name(Path(text))}")
+    return text
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Everything a loader can be told. Made by `load_settings`; as a class it takes values only and looks nowhere."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:50051"
+    """Where trainers connect; port 0 takes any free one."""
+    workers: Count = Field(default_factory=machine.cores)
+    """Processes that read and assemble."""
+    memory: Annotated[ByteSize, AfterValidator(_enough)] = Field(default_factory=lambda: ByteSize(default_memory()))
+    """Bytes of the arena that batches are assembled in."""
+    max_trainers: Count = 64
+    """Streams served at once; the next is refused with LoaderBusy."""
+    batch_timeout_s: Seconds = 30.0
+    """A worker that takes longer for one batch is replaced."""
+    drain_timeout_s: Seconds = 20.0
+    """SIGTERM waits so long for trainers to move on; orchestrators kill after 30 s."""
+    log_format: Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)] = "auto"
+    """auto: text on a terminal, JSON elsewhere."""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    datasets: dict[Annotated[str, AfterValidator(_name)], DatasetConfig] = Field(default_factory=dict)
+    """What is served, by name."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed: `load_settings` lays the sources over each other, to say which one is wrong."""
+        return (init_settings,)
+
+
+def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Settings:
+    """The settings: `overrides` (the command line) before FEEDLINE_… variables before loader.toml before defaults.
+
+    `path` is a loader.toml, or a folder: its loader.toml if it has one, else what it holds is recognised.
+    FEEDLINE_DATA stands in for None. Raises InvalidRequest with all problems, one a line.
+    """
+    if path is None and os.environ.get(DATA):
+        path = Path(os.environ[DATA])
+    layers: list[Layer] = [
+        ("command line", {name: value for name, value in overrides.items() if value is not None}),
+        ("environment", _environment()),
+    ]
+    folder = path
+    if path is not None and (file := _settings_file(path)) is not None:
+        folder = file.parent
+        layers.append((str(file), _read(file)))
+    values: dict[str, Any] = {}
+    for _, below in layers:
+        values = _over(values, below)
+    problems = [*misspelt(os.environ, {*Settings.model_fields, "data"}), *_recognise_kinds(values)]
+    settings = None
+    try:
+        settings = Settings(**values)
+        if not settings.datasets and folder is not None:
+            name, config = dataset_name(folder.absolute()), recognised(folder.absolute())
+            settings = settings.model_copy(update={"datasets": {name: config}})
+    except ValidationError as error:
+        problems += [said(problem, layers, list(Settings.model_fields)) for problem in error.errors()]
+    if settings is None or problems:
+        raise InvalidRequest("\n".join(problems))
+    if not settings.datasets:
+        raise InvalidRequest(f"nothing to serve: name a folder of data or a {FILE}, or set {DATA} to one")
+    return settings
+
+
+def _settings_file(path: Path) -> Path | None:
+    """The loader.toml meant by a path, if it has one."""
+    if path.is_dir():
+        return path / FILE if (path / FILE).is_file() else None
+    if not path.exists():
+        raise InvalidRequest(f"{path}: there is no such file or folder; wanted a {FILE} or a folder of data")
+    if path.suffix != ".toml":
+        raise InvalidRequest(f"{path}: is a file; wanted a {FILE} or a folder of data, such as {path.parent}")
+    return path
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The file's values; datasets are in its own folder unless they say otherwise."""
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InvalidRequest(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # not TOML, with line and column, or not even text
+        raise InvalidRequest(f"{file}: is not TOML: {error}") from error
+    for dataset in _tables(values.get("datasets")).values():
+        if isinstance(place := dataset.get("path", "."), str):
+            dataset["path"] = str(file.parent.absolute() / Path(place).expanduser())
+    return values
+
+
+def _environment() -> dict[str, Any]:
+    try:
+        return EnvSettingsSource(Settings, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)()
+    except SettingsError as error:
+        raise InvalidRequest(f"environment: {error}; wanted JSON in {PREFIX}DATASETS") from error
+
+
+def _over(top: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """Both values, `top` where both have one; tables are merged key by key, and copied."""
+    merged = dict(below)
+    for name, value in top.items():
+        under = merged.get(name)
+        merged[name] = _over(value, under if isinstance(under, dict) else {}) if isinstance(value, dict) else value
+    return merged
+
+
+def _recognise_kinds(values: dict[str, Any]) -> list[str]:
+    """Give datasets that do not say their kind the one their keys or their folder show; the problems with that."""
+    problems = []
+    for name, dataset in list(_tables(values.get("datasets")).items()):
+        place = dataset.get("path")
+        if "kind" in dataset or not isinstance(place, str):
+            continue
+        try:
+            dataset["kind"] = kind_of(dataset) or recognised(Path(place).expanduser().absolute()).kind
+        except InvalidRequest as error:
+            problems.append(f"datasets.{name}: {error}")
+            del values["datasets"][name]  # said once; Settings would say that its kind is missing
+    return problems
+
+
+def _tables(datasets: object) -> dict[str, dict[str, Any]]:
+    entries = datasets.items() if isinstance(datasets, dict) else ()
+    return {name: table for name, table in entries if isinstance(table, dict)}

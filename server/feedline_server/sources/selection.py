@@ -1,0 +1,103 @@
+"""Which samples a view holds: `start:stop`, or the ids in an `.npy` file.
+
+The law: a selection is not empty and lies inside the dataset; bounds are never clipped, because a view that is
+smaller than declared is a mistake somebody should hear of.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.sources import npy
+from feedline_wire.errors import DataError
+
+Selection: TypeAlias = range | NDArray[np.int64]
+"""Sample ids in the view's order; a range where they are consecutive, so that a large view costs nothing."""
+
+_SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
+WANTED = 'start:stop, such as "0:1500", "1500:" or ":-100", or the name of an .npy file of sample ids'
+
+NAMED = 5
+"""Samples that a message lists; enough to find the cause, few enough to read."""
+
+
+def check_form(text: str) -> None:
+    """ValueError saying what is wanted, if the text is neither a slice nor a file name."""
+    if text.count(":") > 1 and not text.endswith(".npy"):
+        raise ValueError(f"{WANTED}; a step is not allowed")
+    if not _SLICE.fullmatch(text) and not text.endswith(".npy"):
+        raise ValueError(WANTED)
+
+
+def declared(view: str, text: str, samples: int, folder: Path) -> Selection:
+    """The selection that a declared view means; DataError if it is empty or reaches outside the dataset."""
+    if found := _SLICE.fullmatch(text):
+        return _slice(view, text, found.group(1), found.group(2), samples)
+    return _ids_file(view, folder / text, samples)
+
+
+def compact(ids: NDArray[np.int64]) -> Selection:
+    """The same ids; as a range if they are consecutive."""
+    if len(ids) and ids[-1] - ids[0] == len(ids) - 1 and bool((np.diff(ids) == 1).all()):
+        return range(int(ids[0]), int(ids[-1]) + 1)
+    return ids
+
+
+def leaks(views: Mapping[str, Selection], name: Callable[[int], str] = str) -> Iterator[str]:
+    """A sentence for every view that holds a sample twice and every two views that share samples."""
+    for view, selection in views.items():
+        if not isinstance(selection, range):
+            ids, counts = np.unique(selection, return_counts=True)
+            if len(ids) < len(selection):
+                yield f"view {view!r} holds {_listed(ids[counts > 1], name)} more than once"
+    for (first, one), (second, other) in combinations(views.items(), 2):
+        shared = _shared(one, other)
+        if len(shared):
+            yield (
+                f"views {first!r} and {second!r} share {_listed(shared, name)}: "
+                "what is trained on is also measured on, unless that is meant"
+            )
+
+
+def _slice(view: str, text: str, first: str | None, last: str | None, samples: int) -> range:
+    start, stop = int(first or 0), int(last) if last else samples
+    start, stop = (bound + samples if bound < 0 else bound for bound in (start, stop))
+    if not (0 <= start <= samples and 0 <= stop <= samples):
+        raise DataError(f"view {view!r} is {text!r}, but there are {samples} samples; give bounds within 0..{samples}")
+    if start >= stop:
+        raise DataError(f"view {view!r} is {text!r} of {samples} samples, which is empty; give it samples or remove it")
+    return range(start, stop)
+
+
+def _ids_file(view: str, path: Path, samples: int) -> Selection:
+    with npy.opened(path) as file:
+        header = npy.read_header(file, path)
+        if header.dtype.kind not in "iu" or len(header.shape) != 1:
+            raise DataError(f"{path}: found {header}; view {view!r} wants one row of whole numbers, the sample ids")
+        ids = npy.read_array(file, path, header)
+    if not len(ids):
+        raise DataError(f"{path}: view {view!r} has no sample ids in it; give it some or remove the view")
+    wrong = ids[(ids < 0) | (ids >= samples)]
+    if len(wrong):
+        raise DataError(f"{path}: view {view!r} names sample {wrong[0]}, but ids are 0..{samples - 1}")
+    return compact(ids.astype(np.int64))
+
+
+def _shared(one: Selection, other: Selection) -> range | NDArray[np.int64]:
+    if isinstance(one, range) and isinstance(other, range):
+        return range(max(one.start, other.start), min(one.stop, other.stop))
+    if isinstance(one, range):
+        one, other = other, one
+    if isinstance(other, range):
+        return np.unique(one[(one >= other.start) & (one < other.stop)])  # type: ignore[operator]  # an array here
+    return np.intersect1d(one, other)
+
+
+def _listed(ids: range | NDArray[np.int64], name: Callable[[int], str]) -> str:
+    first = ", ".join(name(int(sample)) for sample in ids[:NAMED])
+    return f"{len(ids)} sample{'s' if len(ids) > 1 else ''} ({first}{', …' if len(ids) > NAMED else ''})"
