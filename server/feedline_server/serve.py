@@ -71,7 +71,9 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
     )
     pool = Pool(
         size=settings.workers,
-        opening=Opening({name: to_json(config) for name, config in settings.datasets.items()}),
+        opening=Opening(
+            {name: (to_json(config), catalog.served[name].fingerprint) for name, config in settings.datasets.items()}
+        ),
         arena_fd=arena.fd,
         batch_timeout_s=settings.batch_timeout_s,
         answer=dispatch.answer,

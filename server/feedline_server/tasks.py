@@ -15,8 +15,8 @@ from feedline_wire.tensors import Layout
 class Opening:
     """To a new worker, once: what to open."""
 
-    datasets: dict[str, str]
-    """Name → the dataset's configuration as JSON."""
+    datasets: dict[str, tuple[str, bytes]]
+    """Name → the dataset's configuration as JSON, and the fingerprint it is served under."""
 
 
 @dataclass(frozen=True, slots=True)

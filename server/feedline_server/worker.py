@@ -22,8 +22,9 @@ import numpy as np
 from feedline_server.assembly import assemble
 from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import from_json
+from feedline_server.fingerprint import fingerprint
 from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
-from feedline_wire.errors import FeedlineError, LoaderBroken
+from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
 
 PR_SET_PDEATHSIG = 1
@@ -58,8 +59,7 @@ def _end_with(parent: int) -> None:
 
 def _leave(code: int) -> Never:
     # Not sys.exit: the user's modules may hold threads and exit handlers that would keep the process, and a shared
-    # arena
-    # needs no tidying.
+    # arena needs no tidying.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -67,12 +67,26 @@ def _leave(code: int) -> Never:
 
 def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
     try:
-        return {name: open_dataset(name, from_json(config), checked=True) for name, config in opening.datasets.items()}
+        return {name: _open_one(name, config, wanted) for name, (config, wanted) in opening.datasets.items()}
     except FeedlineError as error:
         pool.send(Unfit(error))
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
         pool.send(Unfit(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())))
     _leave(1)
+
+
+def _open_one(name: str, declared: str, wanted: bytes) -> Dataset:
+    config = from_json(declared)
+    dataset = open_dataset(name, config, checked=True)
+    found = fingerprint(dataset, config)
+    # A worker that takes another's place opens the files anew: it must not serve new data under the old identity.
+    if found != wanted:
+        raise DatasetChanged(
+            f"the files of dataset {name!r} changed while it is served: a worker opened it with the fingerprint "
+            f"{found.hex()}, it is served as {wanted.hex()}; restart the loader",
+            elsewhere=True,
+        )
+    return dataset
 
 
 def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | Failed:

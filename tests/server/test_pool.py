@@ -15,6 +15,7 @@ import pytest
 from feedline_server import processes
 from feedline_server.dataset import open_dataset
 from feedline_server.declaration import to_json
+from feedline_server.fingerprint import fingerprint
 from feedline_server.pool import Pool
 from feedline_server.settings import load_settings
 from feedline_server.slots import Arena
@@ -39,7 +40,7 @@ class Bench:
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.pool = Pool(
             size=workers,
-            opening=Opening({self.name: to_json(config)}),
+            opening=Opening({self.name: (to_json(config), fingerprint(self.dataset, config))}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
             answer=lambda task, outcome: self.answers.put((task, outcome)),
@@ -221,3 +222,19 @@ def test_workers_killed_again_while_their_replacements_still_open_the_data_lose_
     answers = bench.collect(30)
 
     assert [bench.rows(*answers[number]) for number in range(30)] == [expected(number) for number in range(30)]
+
+
+def test_a_worker_that_finds_other_data_at_the_same_path_serves_none_of_it(start: Start, tmp_path: Path) -> None:
+    """A replaced worker opens the files anew: without this it served new samples under the old fingerprint."""
+    bench = start(workers=1)
+    np.save(tmp_path / "new.npy", np.arange(SAMPLES) * 2)
+    (tmp_path / "new.npy").replace(tmp_path / "x.npy")
+    [worker] = workers()
+    worker.send_signal(signal.SIGKILL)
+    bench.submit(1)
+
+    [(_, outcome)] = bench.collect(1).values()
+
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, DataError)
+    assert "changed while" in str(outcome.error)
