@@ -1,0 +1,289 @@
+"""One trainer's way through a view: epoch after epoch, from any place, and where it is now.
+
+What a batch holds follows from its step alone. What a feed remembers is the place up to which the trainer consumed,
+never what was fetched.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from feedline import state
+from feedline.batch import Batch, weights
+from feedline.description import DatasetInfo
+from feedline.fleet import Fleet
+from feedline.options import FeedArguments, Options, epoch_number, start_number
+from feedline.plan import Plan, Step
+from feedline.readahead import ReadAhead, Waits
+from feedline.receive import Received
+from feedline.state import Line, Place, State
+from feedline.wants import Wanted
+from feedline_wire import IDS, structure
+from feedline_wire.errors import Closed
+from feedline_wire.key import Key
+
+if TYPE_CHECKING:
+    from feedline.loader import Loader
+
+
+class Feed:
+    """Batches of one view, for one rank.
+
+    `for batch in feed` gives what is left of the current epoch; the next loop gives the next epoch. `epoch(3)` gives
+    any.
+    """
+
+    def __init__(self, loader: "Loader", fleet: Fleet, options: Options) -> None:
+        self.loader = loader
+        self.waits = Waits()
+        """How long this feed's readers waited for batches, all together."""
+        self._fleet = fleet
+        self._options = options
+        self._owns_loader = False
+        self._line = Line(options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed)
+        self._place = Place(0, 0)
+        self._is_under_way = False  # of the place's epoch something was consumed since the place was set
+        self._current: object = None  # who moves the place: the Epoch begun last
+        self._row_nbytes = -(-options.dataset.nbytes(options.plan.batch_size) // options.plan.batch_size)
+        self._aheads: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        place, closed = self._place, " closed" if self._closed else ""
+        return (
+            f"<Feed {self._line.dataset}/{self._line.view} epoch={place.epoch} next={self.plan.index(place.offset)} "
+            f"buffered={self.buffered}/{self._options.prefetch} replicas={self._fleet.connected}{closed}>"
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch, for this rank; under `wrap` some epochs have one less."""
+        return self.plan.steps_per_epoch
+
+    @property
+    def plan(self) -> Plan:
+        """Which positions this rank has in which step."""
+        return self._options.plan
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """What is read."""
+        return self._options.dataset
+
+    @property
+    def options(self) -> Options:
+        """What the feed was asked to be."""
+        return self._options
+
+    @property
+    def buffered(self) -> int:
+        """Batches that are here and not handed out."""
+        return sum(ahead.buffered for ahead in list(self._aheads))
+
+    # ---- epochs ----
+
+    def epoch(self, epoch: int, start: int = 0) -> "Epoch":
+        """The batches of an epoch, from number `start` on."""
+        epoch = epoch_number(epoch)
+        start = start_number(start, self.plan.steps_in(epoch))
+        return self._begin(Place(epoch, self.plan.cursor(epoch, start)))
+
+    def __iter__(self) -> "Epoch":
+        """What is left of the current epoch; the one after it, when nothing is."""
+        return self._begin(self._place)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next `for` begin this epoch. Nothing changes if the feed stands there, as after `load_state_dict`."""
+        epoch = epoch_number(epoch)
+        if epoch != self._place.epoch or self._is_under_way:
+            self._stand_at(Place(epoch, self.plan.start(epoch)))
+
+    def state_dict(self) -> State:
+        """Where the trainer is: small, JSON, and valid with any other batch size, rank and world."""
+        return state.write(self._line, self._place)
+
+    def load_state_dict(self, saved: Mapping[str, object]) -> None:
+        """Continue at a saved place, with the seed it was saved with; the next batch is the one that would have come.
+
+        InvalidRequest or DatasetChanged if it was saved on something else.
+        """
+        seed, place = state.read(saved, self._line)
+        line = self._line
+        self._line = Line(line.dataset, line.fingerprint, line.view, line.order, seed)
+        place = place.settled(self.plan.samples)
+        self._stand_at(Place(place.epoch + 1, 0) if self.plan.is_over(place.offset) else place)
+
+    # ---- single batches ----
+
+    def key(self, step: Step) -> Key:
+        """The identity of a step's batch. Positions past an epoch's end are counted in the following one."""
+        place = Place(step.epoch, step.offset).settled(self.plan.samples)
+        line = self._line
+        return Key(
+            line.dataset, line.fingerprint, line.view, line.order, line.seed, place.epoch, place.offset, step.rows
+        )
+
+    def fetch(self, wanted: Step | Key) -> Batch:
+        """One batch, now; waits for it at most `timeout_s`. Does not move the place."""
+        self._check_open()
+        if isinstance(wanted, Step):
+            step, key = wanted, self.key(wanted)
+        else:
+            step, key = Step(self.plan.index(wanted.offset), wanted.epoch, wanted.offset, wanted.rows, 0, 0), wanted
+        asked = self._fleet.want(key, self._expected_nbytes(key.rows))
+        try:
+            return self._deliver(step, asked.result(self._options.timeout_s))
+        finally:
+            asked.cancel()
+
+    def readahead(self, steps: Iterable[Step]) -> ReadAhead:
+        """The batches of any steps, in that order, a bounded window of them fetched ahead. Does not move the place."""
+        self._check_open()
+        ahead = ReadAhead(
+            self._fleet,
+            steps,
+            want=self._want,
+            deliver=self._deliver,
+            batches=self._options.prefetch,
+            nbytes=self._options.prefetch_nbytes,
+            timeout_s=self._options.timeout_s,
+            waits=self.waits,
+        )
+        self._aheads.add(ahead)
+        return ahead
+
+    # ---- the end ----
+
+    def close(self) -> None:
+        """End every iteration; who waits for a batch gets Closed. Twice is fine."""
+        self._closed = True
+        for ahead in list(self._aheads):
+            ahead.close()
+        if self._owns_loader:
+            self.loader.close()
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy is a feed of its own, over a connection of its own, at the same place with nothing in flight."""
+        return (_reopened, (self.loader, self._options.as_arguments(), self.state_dict()))
+
+    # ---- inside ----
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this feed was closed; make another with Loader.feed")
+        self._fleet.check_open()
+
+    def _begin(self, place: Place) -> "Epoch":
+        self._check_open()
+        self._stand_at(place)
+        self._current = begun = object()
+
+        def moved(to: Place) -> None:
+            if self._current is begun:
+                self._place = to.settled(self.plan.samples)
+                self._is_under_way = self._place.epoch == to.epoch
+
+        return Epoch(self, self.readahead(self.plan.steps(place.epoch, place.offset)), place, moved)
+
+    def _stand_at(self, place: Place) -> None:
+        self._place = place
+        self._is_under_way = False
+        self._current = None
+
+    def _want(self, step: Step) -> Wanted:
+        return self._fleet.want(self.key(step), self._expected_nbytes(step.rows))
+
+    def _expected_nbytes(self, rows: int) -> int:
+        return rows * self._row_nbytes
+
+    def _deliver(self, step: Step, received: Received) -> Batch:
+        arrays = received.arrays()
+        ids = arrays.pop(IDS)
+        # Where sizes vary the window is bounded by the largest rows seen so far.
+        self._row_nbytes = max(self._row_nbytes, received.layout.nbytes // max(len(ids), 1))
+        return Batch(
+            data=structure.build(self._options.dataset.structure, arrays),
+            ids=ids,
+            weights=weights(len(ids), step.padding) if self.plan.remainder == "pad" else None,
+            step=step,
+            columns=arrays,
+        )
+
+
+class Epoch(Iterator[Batch]):
+    """The batches of one epoch, or of what is left of it. It ends when every one was delivered, and only then.
+
+    An error leaves it where it was: `next` asks for the same batch again. Left early (`break`), it is closed when it
+    goes out of scope, or with `close()` or `with`.
+    """
+
+    def __init__(self, feed: Feed, ahead: ReadAhead, place: Place, moved: Callable[[Place], None]) -> None:
+        self.delivered = 0
+        """Batches handed out."""
+        self._feed = feed
+        self._ahead = ahead
+        self._place = place
+        self._moved = moved
+        # Not for anything important: an iteration that nobody can reach any more should not go on occupying the loader.
+        weakref.finalize(self, ahead.drop).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<Epoch {self._place.epoch} delivered={self.delivered} of {self._feed!r}>"
+
+    def __next__(self) -> Batch:
+        batch = next(self._ahead, None)
+        if not self._follows(batch):
+            self.close()
+            raise Closed(
+                "this iteration was interrupted while it handed out a batch, or is read by two threads at once; "
+                "go on with iter() of the feed, in one thread"
+            )
+        if batch is None:
+            # A rank without a share of the last, short batch ends here, before the job's cursor does.
+            self._move(max(self._place.offset, self._feed.plan.samples))
+            raise StopIteration
+        self.delivered += 1
+        self._move(batch.step.after)
+        return batch
+
+    def _follows(self, batch: Batch | None) -> bool:
+        """This is the batch, or the end, that comes next.
+
+        Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out. Whoever
+        caught it and read on would miss one batch and never know.
+        """
+        plan, place = self._feed.plan, self._place
+        if batch is None:
+            return next(plan.steps(place.epoch, place.offset), None) is None
+        return batch.index == plan.index(place.offset)
+
+    def _move(self, offset: int) -> None:
+        self._place = Place(self._place.epoch, offset)
+        self._moved(self._place)
+
+    def close(self) -> None:
+        """Want nothing more; who waits here gets Closed. Twice is fine."""
+        self._ahead.close()
+
+    def __enter__(self) -> "Epoch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _reopened(loader: "Loader", arguments: FeedArguments, saved: State) -> Feed:
+    feed = loader.feed(**arguments)
+    feed.load_state_dict(saved)
+    feed._owns_loader = True  # nobody else has this connection
+    return feed

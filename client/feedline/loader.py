@@ -1,0 +1,126 @@
+"""The way in: `connect` to loaders, see what they serve, make feeds of it."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Unpack
+
+from feedline import options
+from feedline.description import DatasetInfo, Description
+from feedline.feed import Epoch, Feed
+from feedline.fleet import Fleet
+from feedline.options import FeedArguments
+from feedline.plan import Remainder
+from feedline.target import addresses
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.memory import keep_freed_memory
+
+STATUS_TIMEOUT_S = 5.0
+"""A loader answers from memory, in milliseconds."""
+
+
+def connect(target: str | Sequence[str], *, timeout_s: float = 30.0) -> "Loader":
+    """A connection to the loader at `"host:port"`, or to several that serve the same: `"a:1,b:2"` or a list.
+
+    Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
+    `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
+    """
+    return Loader(target, timeout_s)
+
+
+class Loader:
+    """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
+
+    def __init__(self, at: str | Sequence[str], timeout_s: float) -> None:
+        self.target = at
+        self._timeout_s = timeout_s
+        keep_freed_memory()
+        self._fleet = Fleet(addresses(at))
+        try:
+            self._description: Description = self._fleet.join(timeout_s)
+        except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
+            self._fleet.close()
+            raise
+
+    def __repr__(self) -> str:
+        at, datasets = ",".join(self._fleet.addresses), ",".join(self.datasets)
+        return f"<Loader {at} datasets={datasets} replicas={self.replicas}>"
+
+    @property
+    def replicas(self) -> int:
+        """Loaders that are connected now."""
+        return self._fleet.connected
+
+    @property
+    def datasets(self) -> Mapping[str, DatasetInfo]:
+        """What is served, by name."""
+        return self._description.datasets
+
+    def dataset(self, name: str | None = None) -> DatasetInfo:
+        """One dataset; None is the only one there is. InvalidRequest says which there are."""
+        return options.chosen(self._description, name)
+
+    def feed(
+        self,
+        view: str = "train",
+        *,
+        dataset: str | None = None,
+        batch_size: int = 32,
+        order: str = "shuffle",
+        seed: int = 0,
+        remainder: Remainder | None = None,
+        rank: int = 0,
+        world: int = 1,
+        prefetch: int = 16,
+        prefetch_bytes: int = 256 << 20,
+        timeout_s: float = 60.0,
+    ) -> Feed:
+        """A way through a view, for one trainer of `world`.
+
+        `batch_size` is this rank's. `remainder` says what becomes of samples that fill no batch: "short" (the
+        default), "drop", "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
+        least one. A batch that is not there `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
+        InvalidRequest if these make no sense together.
+        """
+        self._fleet.check_open()
+        return Feed(
+            self,
+            self._fleet,
+            options.checked(
+                self._description,
+                dataset=dataset,
+                view=view,
+                order=order,
+                seed=seed,
+                batch_size=batch_size,
+                remainder=remainder,
+                rank=rank,
+                world=world,
+                prefetch=prefetch,
+                prefetch_bytes=prefetch_bytes,
+                timeout_s=timeout_s,
+            ),
+        )
+
+    def epoch(self, epoch: int = 0, *, start: int = 0, **arguments: Unpack[FeedArguments]) -> Epoch:
+        """The batches of one epoch, from number `start` on; the arguments are those of `feed`."""
+        return self.feed(**arguments).epoch(epoch, start)
+
+    def status(self) -> pb.StatusReply:
+        """What the loader is doing now: workers, trainers, memory, counters."""
+        return self._fleet.status(STATUS_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the connection; who waits for a batch gets Closed. Twice is fine."""
+        self._fleet.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy is a connection of its own."""
+        return (Loader, (self.target, self._timeout_s))

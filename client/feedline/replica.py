@@ -1,0 +1,305 @@
+"""One loader and the thread that talks to it: connect, Describe, Fetch, read frames until it is lost, and again.
+
+Nothing is decided here. Which keys this loader is asked for is decided by its `Home` (the fleet), which is also told
+everything that happens; whoever opened a channel or a call on this thread closes it on this thread, and `close` only
+cancels.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from feedline.description import Description, from_message
+from feedline.receive import Buffers, Received, Receiver
+from feedline_wire import PROTOCOL, frames, rpc
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import (
+    Closed,
+    FeedlineError,
+    LoaderBroken,
+    LoaderUnavailable,
+    ProtocolMismatch,
+    from_failure,
+)
+from feedline_wire.key import Key, to_message
+
+DESCRIBE_TIMEOUT_S = 5.0
+"""A loader describes itself in milliseconds; an address that swallows packets is tried anew after this."""
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+"""A loader that restarts is back within seconds; asking a dead address every two seconds costs nothing."""
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
+    ("grpc.max_send_message_length", -1),
+    # A loader whose host vanished without a word is noticed after 15 s at most; pings are sent only while a call is
+    # open.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
+    ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff
+    ("grpc.enable_retries", 0),  # keys are asked for again by the fleet
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the world outside, not for the loader next door
+]
+
+log = logging.getLogger("feedline")
+
+Answer = tuple[int, Received | FeedlineError]
+"""(ticket, what became of it)."""
+
+
+class Home(Protocol):
+    """Who a replica works for. Called on the replica's thread."""
+
+    def joined(self, replica: "Replica", description: Description, outbox: "Outbox") -> None:
+        """It answered: keys may be put in the outbox, also those that were in an outbox before."""
+
+    def key_of(self, replica: "Replica", ticket: int) -> Key | None:
+        """The key that a ticket stands for; None if it is no longer wanted."""
+
+    def answered(self, replica: "Replica", answers: Sequence[Answer]) -> None:
+        """These wants have an outcome."""
+
+    def draining(self, replica: "Replica") -> None:
+        """It takes no new keys; some of those it has may still be answered."""
+
+    def left(self, replica: "Replica", reason: FeedlineError) -> None:
+        """It cannot be reached, or refuses, and why; it is tried again."""
+
+
+class Outbox:
+    """What one stream still has to say; gRPC takes it as the iterator of the call's requests. Any thread.
+
+    It ends when the stream does, because gRPC's sending thread waits in it.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._wants: list[tuple[int, Key]] = []
+        self._cancelled: list[int] = []
+        self._has_ended = False
+        self._protocol = PROTOCOL  # in the first message alone
+
+    def want(self, ticket: int, key: Key) -> None:
+        """Say that a key is wanted."""
+        with self._changed:
+            self._wants.append((ticket, key))
+            self._changed.notify()
+
+    def cancel(self, ticket: int) -> None:
+        """Say that a ticket is no longer wanted; if it was not even said to be wanted, nothing is said."""
+        with self._changed:
+            wants = [want for want in self._wants if want[0] != ticket]
+            if len(wants) < len(self._wants):
+                self._wants = wants
+            else:
+                self._cancelled.append(ticket)
+                self._changed.notify()
+
+    def end(self) -> None:
+        """Say no more."""
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify()
+
+    def wait(self) -> bool:
+        """Wait for something to say; False if the outbox ended. True at once where there is something already."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wants or self._cancelled or self._has_ended)
+            return not self._has_ended
+
+    @property
+    def is_empty(self) -> bool:
+        """There is nothing to say now."""
+        return not self._wants
+
+    def __iter__(self) -> "Outbox":
+        return self
+
+    def __next__(self) -> pb.FetchRequest:
+        if not self.wait():
+            raise StopIteration
+        with self._changed:
+            wants, self._wants = self._wants, []
+            cancelled, self._cancelled = self._cancelled, []
+            protocol, self._protocol = self._protocol, 0
+        return pb.FetchRequest(
+            protocol=protocol,
+            wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants],
+            cancelled=cancelled,
+        )
+
+
+class Replica:
+    """One address, kept connected from `start` to `close`."""
+
+    def __init__(self, address: str, home: Home, buffers: Buffers) -> None:
+        self.address = address
+        self._home = home
+        self._buffers = buffers
+        self._closing = threading.Event()
+        self._calling = threading.Lock()
+        self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
+        self._outbox = Outbox()
+        self._channel: grpc.Channel | None = None
+        self._thread = threading.Thread(target=self._run, name=f"feedline {address}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.address}{' closed' if self._closing.is_set() else ''}>"
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def begin_close(self) -> None:
+        """Tell the thread to end; does not wait."""
+        self._closing.set()
+        with self._calling:
+            self._outbox.end()
+            if self._call is not None:
+                self._call.cancel()
+
+    def finish_close(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def status(self, timeout_s: float) -> pb.StatusReply:
+        """What the loader is doing now. Any thread."""
+        channel = self._channel
+        if channel is None:
+            raise LoaderUnavailable(f"the loader at {self.address} is not connected")
+        call = channel.unary_unary(
+            rpc.STATUS,
+            request_serializer=pb.StatusRequest.SerializeToString,
+            response_deserializer=pb.StatusReply.FromString,
+        )
+        try:
+            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise reason_of(error, self.address) from error
+        except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
+            raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
+        return reply
+
+    # ---- on the replica's thread ----
+
+    def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while not self._closing.is_set():
+            began = time.monotonic()
+            reason = self._serve_once()
+            if self._closing.is_set():
+                break
+            self._home.left(self, reason)
+            if time.monotonic() - began > LONGEST_BACKOFF_S:  # it worked for a while: it may be back at once
+                backoff_s = FIRST_BACKOFF_S
+            self._closing.wait(backoff_s)
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    def _serve_once(self) -> FeedlineError:
+        """One connection, from beginning to end, and why it ended."""
+        try:
+            with grpc.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
+                self._channel = channel
+                return self._serve(channel)
+        except grpc.RpcError as error:
+            return reason_of(error, self.address)
+        except grpc.FutureCancelledError:
+            return Closed(f"the connection to {self.address} was closed")
+        except FeedlineError as error:
+            return error
+        except Exception as error:  # a fault of ours: without this the thread would be gone and the trainer would wait
+            log.exception("the connection to %s failed on an internal error", self.address)
+            return LoaderBroken(f"{self.address}: internal error in the trainer's connection: {error!r}")
+        finally:
+            self._channel = None
+
+    def _serve(self, channel: grpc.Channel) -> FeedlineError:
+        while True:
+            description = self._describe(channel)
+            outbox = self._new_outbox()
+            self._home.joined(self, description, outbox)
+            if not outbox.is_empty:
+                return self._read(channel, description, outbox)
+            # The stream is opened by the first want, so that who only looks is no trainer. By then another
+            # loader may have taken the address: it is asked to describe itself before it is asked for anything.
+            if not outbox.wait():
+                return Closed(f"the connection to {self.address} was closed")
+
+    def _describe(self, channel: grpc.Channel) -> Description:
+        describe = channel.unary_unary(
+            rpc.DESCRIBE,
+            request_serializer=pb.DescribeRequest.SerializeToString,
+            response_deserializer=pb.Description.FromString,
+        )
+        call: Any = describe.future(pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S)
+        self._hold(call)
+        return from_message(call.result(), self.address)
+
+    def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
+        """Fetch, until the stream is lost."""
+        fetch = channel.stream_stream(
+            rpc.FETCH, request_serializer=pb.FetchRequest.SerializeToString, response_deserializer=None
+        )
+        call: Any = fetch(outbox)
+        receiver = Receiver(description, self._buffers)
+        try:
+            self._hold(call)
+            for wire in call:
+                frame = frames.decode(wire)
+                if frame.draining:
+                    self._home.draining(self)
+                if answers := self._answers(frame.pieces, receiver):
+                    self._home.answered(self, answers)
+        finally:
+            outbox.end()
+            call.cancel()
+        return LoaderUnavailable(f"{self.address}: the loader ended the stream")
+
+    def _answers(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> list[Answer]:
+        answers: list[Answer] = []
+        for piece in pieces:
+            key = self._home.key_of(self, piece.ticket)
+            if key is None:
+                receiver.forget(piece.ticket)
+            elif piece.failure is not None:
+                receiver.forget(piece.ticket)
+                answers.append((piece.ticket, from_failure(pb.Failure.FromString(piece.failure))))
+            elif (received := receiver.take(piece, key)) is not None:
+                answers.append((piece.ticket, received))
+        return answers
+
+    def _new_outbox(self) -> Outbox:
+        outbox = Outbox()
+        with self._calling:
+            self._outbox = outbox
+            if self._closing.is_set():
+                outbox.end()
+        return outbox
+
+    def _hold(self, call: Any) -> None:  # noqa: ANN401  # the stubs have no type for it
+        """Let `close` cancel this call; if it came before, cancel now."""
+        with self._calling:
+            self._call = call
+            if self._closing.is_set():
+                call.cancel()
+
+
+def reason_of(error: grpc.RpcError, address: str) -> FeedlineError:
+    """What a failed call means: the error that the loader sent along, or what gRPC says."""
+    call: Any = error  # every RpcError that grpc raises is also the call, which the stubs do not say
+    for name, value in call.trailing_metadata() or ():
+        if name == rpc.FAILURE_METADATA:
+            return from_failure(pb.Failure.FromString(value))
+    if call.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return ProtocolMismatch(
+            f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"
+        )
+    return LoaderUnavailable(f"{address}: {call.code().name}: {call.details()}")
