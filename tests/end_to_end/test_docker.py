@@ -1,0 +1,335 @@
+"""The images and the compose file, tried on a real engine: built, started, trained from, broken, stopped, removed.
+
+The law: every container, network, volume and image made here belongs to a project of its own and is gone at the end.
+"""
+
+import faulthandler
+import gc
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import feedline
+
+docker = pytest.importorskip("docker", reason="the docker SDK for Python is not installed")
+
+ROOT = Path(__file__).parents[2]
+BASE = "python:3.11-slim-bookworm"
+TITLES = {"feedline loader", "feedline demo trainer"}
+"""What the stages of a build are called (a label), the thrown-away ones too."""
+
+BUILD_S = 1200.0
+"""TensorFlow is some 300 MB to fetch and 1.5 GB to unpack."""
+
+COMMAND_S = 180.0
+"""Starting, training and stopping: each takes seconds on two busy cores."""
+
+HEALTHY_S = 90
+"""The engine looks every 10 s; a loader that is not healthy by then never will be."""
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(2 * BUILD_S)]
+
+Engine = Any  # docker.DockerClient; the SDK publishes no types
+Container = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A compose project under a name that nobody else has."""
+
+    name: str
+    compose: tuple[str, ...]
+    engine: Engine
+
+    def run(self, *words: str, timeout_s: float = COMMAND_S, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """`docker compose WORDS …` with FEEDLINE_… variables; what is not named is not set."""
+        # Set to nothing, not left out: a developer's .env would fill them in.
+        unset = dict.fromkeys(("FEEDLINE_DATA", "FEEDLINE_USER", "FEEDLINE_WORKERS", "FEEDLINE_MEMORY"), "")
+        return subprocess.run(
+            [*self.compose, "--project-name", self.name, "--profile", "demo", *words],
+            cwd=ROOT,
+            env=os.environ | unset | {"FEEDLINE_PORT": "0"} | variables,  # 0: any free port
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def do(self, *words: str, timeout_s: float = COMMAND_S, **variables: str) -> str:
+        """The same, and it must succeed; its standard output."""
+        done = self.run(*words, timeout_s=timeout_s, **variables)
+        assert done.returncode == 0, (
+            f"{words} ended with {done.returncode}:\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+        )
+        return done.stdout
+
+    def loaders(self) -> list[Container]:
+        """The loader's containers, running or not."""
+        labels = [f"com.docker.compose.project={self.name}", "com.docker.compose.service=loader"]
+        found: list[Container] = self.engine.containers.list(all=True, filters={"label": labels})
+        return found
+
+    def up(self, replicas: int = 1, **variables: str) -> list[Container]:
+        """Start loaders and wait until the engine calls them healthy."""
+        self.do("up", "--detach", "--scale", f"loader={replicas}", "loader", timeout_s=COMMAND_S, **variables)
+        loaders = self.loaders()
+        assert len(loaders) == replicas
+        for loader in loaders:
+            self._wait_until_healthy(loader)
+        return loaders
+
+    def _wait_until_healthy(self, container: Container) -> None:
+        # From the engine's first remembered event on: it may have become healthy before anybody listened.
+        events = self.engine.events(
+            since=1,
+            until=int(time()) + HEALTHY_S,
+            filters={"container": container.id, "type": "container"},
+            decode=True,
+        )
+        with closing(events):
+            for event in events:
+                if event["Action"] == "health_status: healthy":
+                    return
+                if event["Action"] in {"die", "health_status: unhealthy"}:
+                    break
+        raise AssertionError(f"the loader did not become healthy; its log:\n{container.logs().decode()}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> None:
+    """A build takes minutes; the traceback that pytest prints after one would look like a failure."""
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    client = _connected()
+    with closing(client):
+        try:
+            client.images.get(BASE)
+        except docker.errors.ImageNotFound:
+            try:
+                client.images.pull(BASE)
+            except docker.errors.APIError as error:
+                pytest.skip(f"the Docker engine cannot get {BASE}: {error}")
+        yield client
+
+
+@pytest.fixture(scope="module")
+def compose() -> tuple[str, ...]:
+    """The compose command line: version 2 is a plugin of docker, version 1 a program of its own."""
+    plugin = ["docker", "compose", "version"]
+    if shutil.which("docker") and subprocess.run(plugin, capture_output=True, check=False).returncode == 0:
+        return ("docker", "compose")
+    if shutil.which("docker-compose"):
+        return ("docker-compose",)
+    pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+
+
+@pytest.fixture(scope="module")
+def built(engine: Engine, compose: tuple[str, ...]) -> Iterator[Project]:
+    """The project with both images built."""
+    project = Project(f"feedline-test-{secrets.token_hex(4)}", compose, engine)
+    stages = {image.id for image in _untagged(engine)}
+    with ExitStack() as cleaning:
+        cleaning.callback(_remove_stages, engine, stages)
+        cleaning.callback(project.do, "down", "--volumes", "--remove-orphans", "--rmi", "local")
+        project.do("build", timeout_s=BUILD_S)
+        yield project
+
+
+@pytest.fixture
+def project(built: Project) -> Iterator[Project]:
+    """The project; its containers, networks and volumes are gone after each test."""
+    yield built
+    built.do("down", "--volumes", "--remove-orphans")
+    labels = {"label": f"com.docker.compose.project={built.name}"}
+    assert not built.engine.containers.list(all=True, filters=labels)
+    assert not built.engine.networks.list(filters=labels)
+    assert not built.engine.volumes.list(filters=labels)
+
+
+def test_a_trainer_container_learns_the_demo_from_a_loader_that_nothing_is_mounted_in(project: Project) -> None:
+    project.up()
+
+    training = project.run("run", "--rm", "-T", "trainer")
+
+    said = training.stdout + training.stderr
+    assert training.returncode == 0, said
+    found = re.search(r"validation accuracy\D*([\d.]+) ?%", said)
+    assert found is not None, said
+    assert float(found[1]) >= 95
+
+
+def test_a_trainer_container_that_names_two_replicas_is_fed_by_both(project: Project) -> None:
+    first = _free_pair()
+    ports = f"{first}-{first + 1}"
+    loaders = project.up(replicas=2, FEEDLINE_PORT=ports)
+
+    target = ",".join(f"{loader.name}:50051" for loader in loaders)
+    command = ["trainer", "feedline", "demo-train", target]
+    training = project.run("run", "--rm", "-T", "--no-deps", *command, FEEDLINE_PORT=ports)
+
+    assert training.returncode == 0, training.stdout + training.stderr
+    for loader in loaders:
+        with feedline.connect(_address(loader)) as remote:
+            assert remote.status().batches > 0
+
+
+def test_a_mounted_folder_is_served_instead_of_the_demo(
+    project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
+) -> None:
+    numbered_columns(tmp_path / "mine", 12, (2,))
+
+    (loader,) = project.up(FEEDLINE_DATA=str(tmp_path / "mine"))
+
+    with feedline.connect(_address(loader)) as remote:
+        (batch,) = remote.epoch(batch_size=12, order="sequential")
+    assert batch["y"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_folder_that_only_its_owner_may_read_is_served_as_its_owner(
+    project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
+) -> None:
+    folder = tmp_path / "mine"
+    numbered_columns(folder, 12, (2,))
+    folder.chmod(0o700)
+
+    (loader,) = project.up(FEEDLINE_DATA=str(folder), FEEDLINE_USER=str(os.getuid()))
+
+    with feedline.connect(_address(loader)) as remote:
+        assert dict(remote.dataset().views) == {"train": 12}
+
+
+def test_the_loader_image_holds_no_framework_and_no_compiler(built: Project) -> None:
+    # numpy and python are named to see that what is there would be found.
+    look = (
+        "import shutil; from importlib.util import find_spec;"
+        "print([name for name in 'numpy keras tensorflow torch jax sklearn scipy'.split() if find_spec(name)],"
+        "[name for name in 'python gcc cc g++ c++ clang ld make'.split() if shutil.which(name)])"
+    )
+
+    found = built.do("run", "--rm", "-T", "--no-deps", "--entrypoint", "python", "loader", "-c", look)
+
+    assert found.strip() == "['numpy'] ['python']"
+
+
+def test_the_loader_is_process_1_and_can_write_nothing_but_tmp(project: Project) -> None:
+    (loader,) = project.up()
+
+    command = _inside(loader, "cat", "/proc/1/cmdline").split("\0")
+    status = dict(re.findall(r"^(\w+):\s*(.*)$", _inside(loader, "cat", "/proc/1/status"), re.MULTILINE))
+    # What only root may list is none of the loader's; -xdev leaves out what is in /tmp, which is memory.
+    writable = _inside(loader, "sh", "-c", "find / -xdev -writable 2>/dev/null || true")
+
+    assert command[:4] == ["python", "-m", "feedline_server", "serve"]
+    assert status["Uid"].split() == ["10001", "10001", "10001", "10001"]
+    assert status["CapBnd"] == "0000000000000000"
+    assert status["NoNewPrivs"] == "1"
+    assert writable == "/tmp\n"
+
+
+def test_a_worker_killed_inside_the_container_costs_no_sample(project: Project) -> None:
+    """With one worker, everything after the first batches comes from its successor."""
+    (loader,) = project.up(FEEDLINE_WORKERS="1")
+
+    with feedline.connect(_address(loader)) as remote:
+        epoch = remote.epoch(batch_size=16, prefetch=4)
+        ids = [next(epoch).ids]
+        (first,) = _workers(loader)
+        _inside(loader, "python", "-c", f"import os; os.kill({first}, 9)")
+        ids += [batch.ids for batch in epoch]
+        restarted = remote.status().workers_restarted
+
+    assert sorted(np.concatenate(ids).tolist()) == list(range(1497))
+    assert restarted == 1
+    (second,) = _workers(loader)
+    assert second != first
+
+
+def test_docker_stop_lets_the_loader_end_by_itself(project: Project) -> None:
+    (loader,) = project.up()
+
+    project.do("stop", "loader")
+
+    loader.reload()
+    said = loader.logs().decode()
+    assert loader.attrs["State"]["ExitCode"] == 0, said  # 137 would be the engine's kill after the grace time
+    assert '"event": "stopped"' in said.splitlines()[-1]
+
+
+def _connected() -> Engine:
+    """The SDK's client of the engine; skips where no engine answers."""
+    try:
+        return docker.from_env(timeout=COMMAND_S)  # asks for the engine's version
+    except docker.errors.DockerException as error:
+        reason = str(error)
+    # The SDK leaves its socket to the garbage collector, whose warning would fail whatever test runs then.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    pytest.skip(f"no Docker engine answers: {reason}")
+
+
+def _address(loader: Container) -> str:
+    """Where the loader is reached from this host."""
+    loader.reload()
+    (published,) = loader.ports["50051/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+    return f"127.0.0.1:{published['HostPort']}"
+
+
+def _inside(container: Container, *command: str) -> str:
+    """Run a command in the container, as its user; its standard output."""
+    code, (out, err) = container.exec_run(list(command), demux=True)
+    assert code == 0, f"{command} ended with {code}: {err}"
+    return (out or b"").decode()
+
+
+def _workers(loader: Container) -> list[int]:
+    """Process ids of the loader's workers, as the container counts."""
+    look = (
+        "from pathlib import Path\n"
+        "for process in Path('/proc').glob('[0-9]*'):\n"
+        "    if b'feedline_server.worker' in (process / 'cmdline').read_bytes().split(b'\\0'):\n"
+        "        print(process.name)"
+    )
+    return [int(line) for line in _inside(loader, "python", "-c", look).split()]
+
+
+def _free_pair() -> int:
+    """The first of two neighbouring ports that nobody listens on."""
+    while True:
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            second.bind(("127.0.0.1", port + 1))
+            return port
+
+
+def _untagged(engine: Engine) -> list[Any]:
+    """What builds of ours left without a name: the stages that the images were copied from."""
+    images = engine.images.list(filters={"dangling": True})
+    return [image for image in images if image.labels.get("org.opencontainers.image.title") in TITLES]
+
+
+def _remove_stages(engine: Engine, known: set[str]) -> None:
+    """Remove the stages that were not there before; a developer's own stay, as a cache."""
+    for image in _untagged(engine):
+        if image.id not in known:
+            engine.images.remove(image.id)
