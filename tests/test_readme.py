@@ -4,7 +4,7 @@ How a document says what is to be done with a block:
   ```python   all of a document's blocks are one program, run in order in a temporary folder; "loader:50051" and
               "127.0.0.1:50051" are a loader that serves the demo's digits (views train and validation)
   ```toml     a loader.toml; it must be accepted as one
-  ```bash     every `feedline …` command must exist with the options that it is given
+  ```bash     every `feedline …` command must exist with the options that it is given, and every `scripts/…`
   anything else is not looked at, nor is a block below a line `<!-- not run: WHY -->`
 """
 
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +103,22 @@ def test_every_toml_block_of_a_document_is_a_loader_toml(document: Path, tmp_pat
 
 
 @pytest.mark.parametrize("document", having("bash"))
-def test_every_feedline_command_of_a_document_exists(document: Path) -> None:
+def test_every_command_of_a_document_exists(document: Path) -> None:
     for block in blocks(document.read_text(), "bash"):
-        for command, *words in _commands(block.code):
-            options = {word.partition("=")[0] for word in words if word.startswith("-")}
-            assert options <= _options_of(command), f"{document.name}:{block.line}: feedline {command} {options}"
+        where = f"{document.name}:{block.line}"
+        for name, *words in _commands(block.code):
+            if name == "feedline":
+                options = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
+                assert options <= _options_of(words[0]), f"{where}: feedline {words[0]} has not all of {options}"
+            if name.startswith("scripts/"):
+                assert os.access(ROOT / name, os.X_OK), f"{where}: there is no {name}"
 
 
 def _commands(code: str) -> list[list[str]]:
-    """The words after `feedline` of every command line that begins with it."""
-    lines = [shlex.split(line, comments=True) for line in code.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["feedline"]]
+    """The words of every command line, without the variables that are set before it."""
+    lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
+    commands = [list(dropwhile(re.compile(r"\w+=").match, words)) for words in lines]
+    return [words for words in commands if words]
 
 
 def _options_of(command: str) -> set[str]:

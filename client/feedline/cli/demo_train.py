@@ -61,9 +61,14 @@ def run(asked: argparse.Namespace) -> int:
         RemoteSequence(asked.target, view="validation", batch_size=BATCH_SIZE) as held_out,
     ):
         views = loader.dataset().views
-        history = _model().fit(digits, validation_data=held_out, epochs=asked.epochs, verbose=2).history
+        trained = _model().fit(
+            digits,
+            validation_data=held_out,
+            epochs=asked.epochs,
+            verbose=2,  # pyright: ignore[reportArgumentType] - keras has no types; a str is guessed from its default
+        )
         stats = digits.stats
-    accuracy = float(history["val_accuracy"][-1])
+    accuracy = float(trained.history["val_accuracy"][-1])
     samples = asked.epochs * views["train"]
     print(
         f"validation accuracy {share(accuracy)} on {many(views['validation'])} digits after {asked.epochs} epochs\n"
