@@ -328,6 +328,22 @@ def test_however_the_demo_is_ended_its_processes_end_with_it(number: signal.Sign
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('{"event": "serving", "level": "info"}', ""),
+        ('{"event": "no room", "level": "error"}', "no room"),
+        (
+            '{"event": "no read", "level": "error", "exception": [{"exc_type": "OSError", "exc_value": "gone"}]}',
+            "no read: OSError: gone",
+        ),
+        ("Segmentation fault\n", "Segmentation fault"),
+    ],
+)
+def test_of_the_loaders_log_the_demo_shows_what_went_wrong(line: str, shown: str) -> None:
+    assert demo.complaint(line) == shown
+
+
 def test_a_loader_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no data here")
 

@@ -112,8 +112,21 @@ def _address(loader: "subprocess.Popen[str]", log: IO[str]) -> str:
 def _pass_on_errors(log: IO[str]) -> None:
     with contextlib.suppress(ValueError):  # closed here, at the end
         for line in log:
-            if _event(line).get("level", "error") in {"error", "critical"}:
-                print(f"loader: {line}", end="", file=sys.stderr)
+            if text := complaint(line):
+                print(f"loader: {text}", file=sys.stderr)
+
+
+def complaint(line: str) -> str:
+    """What a line of the loader's log says went wrong, in short; empty where it reports what is normal."""
+    event = _event(line)
+    if event.get("level", "error") not in {"error", "critical"}:
+        return ""
+    match event:
+        case {"event": what, "exception": [*_, {"exc_type": kind, "exc_value": why}]}:
+            return f"{what}: {kind}: {why}"
+        case {"event": what}:
+            return str(what)
+    return line.strip()
 
 
 def _event(line: str) -> dict[str, object]:
