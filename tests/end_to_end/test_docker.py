@@ -13,7 +13,7 @@ import socket
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -145,12 +145,15 @@ def compose() -> tuple[str, ...]:
 def built(engine: Engine, compose: tuple[str, ...]) -> Iterator[Project]:
     """The project with both images built."""
     project = Project(f"feedline-test-{secrets.token_hex(4)}", compose, engine)
-    stages = {image.id for image in _untagged(engine)}
-    with ExitStack() as cleaning:
-        cleaning.callback(_remove_stages, engine, stages)
-        cleaning.callback(project.do, "down", "--volumes", "--remove-orphans", "--rmi", "local")
+    there_before = _stages(engine)
+    try:
         project.do("build", timeout_s=BUILD_S)
+        # A developer's own stages stay, as a cache. Looked up now: later there may be another build's.
+        made_here = _stages(engine) - there_before
         yield project
+    finally:
+        project.do("down", "--volumes", "--remove-orphans", "--rmi", "local")
+    _remove(engine, made_here)
 
 
 @pytest.fixture
@@ -322,14 +325,13 @@ def _free_pair() -> int:
             return port
 
 
-def _untagged(engine: Engine) -> list[Any]:
+def _stages(engine: Engine) -> set[str]:
     """What builds of ours left without a name: the stages that the images were copied from."""
     images = engine.images.list(filters={"dangling": True})
-    return [image for image in images if image.labels.get("org.opencontainers.image.title") in TITLES]
+    return {image.id for image in images if image.labels.get("org.opencontainers.image.title") in TITLES}
 
 
-def _remove_stages(engine: Engine, known: set[str]) -> None:
-    """Remove the stages that were not there before; a developer's own stay, as a cache."""
-    for image in _untagged(engine):
-        if image.id not in known:
-            engine.images.remove(image.id)
+def _remove(engine: Engine, images: set[str]) -> None:
+    for image in images:
+        with suppress(docker.errors.ImageNotFound):  # it went with another that was made from it
+            engine.images.remove(image)
