@@ -27,6 +27,8 @@ from feedline_wire.errors import (
     LoaderDraining,
     LoaderStalled,
     LoaderUnavailable,
+    NotAllowed,
+    NotTrusted,
     ProtocolMismatch,
 )
 
@@ -52,6 +54,8 @@ __all__ = [
     "LoaderDraining",
     "LoaderStalled",
     "LoaderUnavailable",
+    "NotAllowed",
+    "NotTrusted",
     "ProtocolMismatch",
     "RemoteSequence",
     "connect",

@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from feedline.credentials import Credentials
 from feedline.description import Description
 from feedline.receive import KEPT_NBYTES, Buffers, Received
 from feedline.replica import Answer, Outbox, Replica
@@ -39,7 +40,7 @@ log = logging.getLogger("feedline")
 class Fleet:
     """The loaders of a target. Every method may be called from any thread."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], credentials: Credentials) -> None:
         self.addresses = tuple(addresses)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -48,7 +49,7 @@ class Fleet:
         self._dropped: deque[Wanted] = deque()  # filled without the lock, see drop
         self._closed: str | None = None
         self._buffers = Buffers(KEPT_NBYTES)
-        self._members = tuple(Member(Replica(address, self, self._buffers)) for address in self.addresses)
+        self._members = tuple(Member(Replica(address, self, self._buffers, credentials)) for address in self.addresses)
         _open_fleets.add(self)
         for member in self._members:
             member.replica.start()
@@ -112,7 +113,6 @@ class Fleet:
             self._cancel_dropped()
             for one in wanted:
                 self._cancel(one)
-            self._changed.notify_all()
 
     def drop(self, wanted: Iterable[Wanted]) -> None:
         """Want these no longer, said by the garbage collector.
@@ -172,6 +172,8 @@ class Fleet:
             member.description, member.outbox, member.reason = description, outbox, None
             member.is_draining = False
             member.heard_at = time.monotonic()
+            for wanted in self._unplaced:  # what it refused before, it may answer now
+                wanted.refused_by = tuple(other for other in wanted.refused_by if other is not member)
             self._place_waiting()
             self._changed.notify_all()
         log.debug("the loader at %s answers", replica.address)
@@ -199,7 +201,11 @@ class Fleet:
                 wanted.member = None
                 if isinstance(outcome, FeedlineError) and outcome.elsewhere:
                     wanted.refused_by += (member,)
+                    wanted.refusal = outcome
                     if self._place(wanted):
+                        continue
+                    if isinstance(outcome, LoaderUnavailable):  # busy or draining: it passes, or another one comes
+                        self._unplaced.append(wanted)
                         continue
                 self._settle(wanted, outcome)
             self._place_waiting()
@@ -271,7 +277,7 @@ class Fleet:
     def _cancel(self, wanted: Wanted) -> None:
         if wanted.outcome is not None:
             return
-        wanted.outcome = Closed(f"the batch {wanted.key} is no longer wanted: what asked for it was closed")
+        self._settle(wanted, Closed(f"the batch {wanted.key} is no longer wanted: what asked for it was closed"))
         member, wanted.member = wanted.member, None
         if member is not None and member.outstanding.pop(wanted.ticket, None) is not None:
             member.nbytes -= wanted.nbytes

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Unpack
 
 from feedline import options
+from feedline.credentials import Credentials, FilePath
 from feedline.description import DatasetInfo, Description
 from feedline.feed import Epoch, Feed
 from feedline.fleet import Fleet
@@ -18,23 +19,42 @@ STATUS_TIMEOUT_S = 5.0
 """A loader answers from memory, in milliseconds."""
 
 
-def connect(target: str | Sequence[str], *, timeout_s: float = 30.0) -> "Loader":
+def connect(
+    target: str | Sequence[str],
+    *,
+    timeout_s: float = 30.0,
+    token: str | None = None,
+    token_file: FilePath | None = None,
+    ca: FilePath | None = None,
+    certificate: FilePath | None = None,
+    key: FilePath | None = None,
+    server_name: str | None = None,
+    insecure: bool | None = None,
+) -> "Loader":
     """A connection to the loader at `"host:port"`, or to several that serve the same: `"a:1,b:2"` or a list.
 
     Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
     `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
+
+    With `ca`, a file with the authority that signed the loaders' certificates (or `"public"`), connections are TLS;
+    `server_name` is the name to find in the certificate, if it is not the target's. `certificate` and `key` are shown
+    to loaders that want one; `token`, or what `token_file` holds, to those with tokens. What is None comes from
+    FEEDLINE_CA, FEEDLINE_TOKEN_FILE and so on. Files are read again for every connection. A token goes unencrypted to
+    this host only, or with `insecure`. NotTrusted and NotAllowed say which side refuses the other, and why.
     """
-    return Loader(target, timeout_s)
+    credentials = Credentials(token, token_file, ca, certificate, key, server_name, insecure)
+    return Loader(target, timeout_s, credentials)
 
 
 class Loader:
     """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
 
-    def __init__(self, at: str | Sequence[str], timeout_s: float) -> None:
+    def __init__(self, at: str | Sequence[str], timeout_s: float, credentials: Credentials) -> None:
         self.target = at
         self._timeout_s = timeout_s
+        self._credentials = credentials
         keep_freed_memory()
-        self._fleet = Fleet(addresses(at))
+        self._fleet = Fleet(addresses(at), credentials.completed())
         try:
             self._description: Description = self._fleet.join(timeout_s)
         except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
@@ -122,5 +142,5 @@ class Loader:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A copy is a connection of its own."""
-        return (Loader, (self.target, self._timeout_s))
+        """A copy is a connection of its own; a token from the environment is taken from that of its process."""
+        return (Loader, (self.target, self._timeout_s, self._credentials))

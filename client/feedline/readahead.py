@@ -73,7 +73,9 @@ class ReadAhead:
 
     def next_step(self) -> Step | None:
         """The step that `next` will hand out; None at the end."""
+        self._fleet.check_open()
         with self._reading:
+            self._check_open()
             self._fill()
             return self._window[0][0] if self._window else None
 
@@ -84,8 +86,7 @@ class ReadAhead:
         """The next batch; waits for it. Raises what `Wanted.result` does, and Closed after `close`."""
         self._fleet.check_open()  # before the lock: in a forked child it may be held by a thread that is not there
         with self._reading:
-            if self._closed:
-                raise Closed("this iteration was closed; begin another with epoch() or iter()")
+            self._check_open()
             self._fill()
             if not self._window:
                 raise StopIteration
@@ -108,6 +109,10 @@ class ReadAhead:
         """Close, said by the garbage collector, which must not take locks."""
         self._closed = True
         self._fleet.drop(wanted for _, wanted in self._window)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this iteration was closed; begin another with epoch() or iter()")
 
     def _fill(self) -> None:
         """Want as many steps as the window holds, at least one."""

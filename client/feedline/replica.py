@@ -7,13 +7,14 @@ cancels.
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import grpc
 
+from feedline.credentials import Credentials
 from feedline.description import Description, from_message
+from feedline.line import Line
 from feedline.receive import Buffers, Received, Receiver
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
@@ -139,14 +140,16 @@ class Outbox:
 class Replica:
     """One address, kept connected from `start` to `close`."""
 
-    def __init__(self, address: str, home: Home, buffers: Buffers) -> None:
+    def __init__(self, address: str, home: Home, buffers: Buffers, credentials: Credentials) -> None:
         self.address = address
+        self._line = Line(address, credentials)
         self._home = home
         self._buffers = buffers
         self._closing = threading.Event()
         self._calling = threading.Lock()
         self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
         self._outbox = Outbox()
+        self._has_answered = False  # in this connection
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address}", daemon=True)
 
@@ -181,7 +184,7 @@ class Replica:
             response_deserializer=pb.StatusReply.FromString,
         )
         try:
-            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s)
+            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._line.metadata)
         except grpc.RpcError as error:
             raise reason_of(error, self.address) from error
         except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
@@ -193,12 +196,12 @@ class Replica:
     def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._closing.is_set():
-            began = time.monotonic()
+            self._has_answered = False
             reason = self._serve_once()
             if self._closing.is_set():
                 break
             self._home.left(self, reason)
-            if time.monotonic() - began > LONGEST_BACKOFF_S:  # it worked for a while: it may be back at once
+            if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
                 backoff_s = FIRST_BACKOFF_S
             self._closing.wait(backoff_s)
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
@@ -206,11 +209,11 @@ class Replica:
     def _serve_once(self) -> FeedlineError:
         """One connection, from beginning to end, and why it ended."""
         try:
-            with grpc.insecure_channel(self.address, CHANNEL_OPTIONS) as channel:
+            with self._line.open(CHANNEL_OPTIONS) as channel:
                 self._channel = channel
                 return self._serve(channel)
         except grpc.RpcError as error:
-            return reason_of(error, self.address)
+            return self._line.meaning(reason_of(error, self.address))
         except grpc.FutureCancelledError:
             return Closed(f"the connection to {self.address} was closed")
         except FeedlineError as error:
@@ -239,16 +242,20 @@ class Replica:
             request_serializer=pb.DescribeRequest.SerializeToString,
             response_deserializer=pb.Description.FromString,
         )
-        call: Any = describe.future(pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S)
+        call: Any = describe.future(
+            pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._line.metadata
+        )
         self._hold(call)
-        return from_message(call.result(), self.address)
+        description = from_message(call.result(), self.address)
+        self._line.answered()
+        return description
 
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
         fetch = channel.stream_stream(
             rpc.FETCH, request_serializer=pb.FetchRequest.SerializeToString, response_deserializer=None
         )
-        call: Any = fetch(outbox)
+        call: Any = fetch(outbox, metadata=self._line.metadata)
         receiver = Receiver(description, self._buffers)
         try:
             self._hold(call)
@@ -257,6 +264,7 @@ class Replica:
                 if frame.draining:
                     self._home.draining(self)
                 if answers := self._answers(frame.pieces, receiver):
+                    self._has_answered = True
                     self._home.answered(self, answers)
         finally:
             outbox.end()

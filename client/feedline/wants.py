@@ -29,7 +29,7 @@ class Asker(Protocol):
 class Wanted:
     """A key that was asked for, and what became of it."""
 
-    __slots__ = ("_asker", "key", "member", "nbytes", "outcome", "refused_by", "ticket", "waiting")
+    __slots__ = ("_asker", "key", "member", "nbytes", "outcome", "refusal", "refused_by", "ticket", "waiting")
 
     def __init__(self, asker: "Asker", ticket: int, key: Key, nbytes: int) -> None:
         self._asker = asker
@@ -41,6 +41,9 @@ class Wanted:
         self.outcome: Received | FeedlineError | None = None
         self.member: Member | None = None
         self.refused_by: tuple[Member, ...] = ()
+        """Those that said to ask another one, since they were connected."""
+        self.refusal: FeedlineError | None = None
+        """What the last of them said."""
         self.waiting = 0
 
     def __repr__(self) -> str:
@@ -152,6 +155,8 @@ def overdue(
             f"{now - asked.heard_at:.1f} s ago, and has {len(asked.outstanding)} batches to answer. See what it is "
             f"doing with `feedline inspect {asked.address}`; give it more workers, or this trainer a larger timeout_s"
         )
+    if wanted.refusal is not None:
+        return type(wanted.refusal)(f"no batch {wanted.key} within {timeout_s:g} s: {wanted.refusal}")
     connected = [member for member in members if member.description is not None]
     if connected:
         return LoaderStalled(

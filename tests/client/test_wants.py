@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from feedline.credentials import Credentials
 from feedline.description import DatasetInfo, Description
 from feedline.receive import Buffers, Received
 from feedline.replica import Replica
@@ -33,7 +34,7 @@ def served(fingerprint: bytes = b"\x01", *, name: str = "voxels", max_window: in
 def member(
     name: str, description: Description | None = None, *, nbytes: int = 0, outstanding: int = 0, **state: object
 ) -> Member:
-    made = Member(Replica(f"{name}:1", NoHome(), Buffers(0)), description, nbytes=nbytes, **state)  # type: ignore[arg-type]
+    made = Member(Replica(f"{name}:1", NoHome(), Buffers(0), Credentials()), description, nbytes=nbytes, **state)  # type: ignore[arg-type]
     made.outstanding = {ticket: wanted() for ticket in range(outstanding)}
     return made
 
