@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -235,8 +236,9 @@ def test_a_reader_that_stops_reading_is_no_traceback(command: str, loader: FakeL
         running.stdout.close()
         assert running.stderr is not None
         err = running.stderr.read()
+        code = running.wait(20)
 
-    assert (running.returncode, err) == (1, "")
+    assert (code, err) == (1, "")
 
 
 # ---- serve ----
@@ -378,13 +380,18 @@ def test_times_and_shares_are_read_as_people_write_them() -> None:
 # ---- arrange ----
 
 
-def _started(*words: str, **environment: object) -> "subprocess.Popen[str]":
-    """`feedline WORDS …` as a process."""
-    return subprocess.Popen(
+@contextmanager
+def _started(*words: str, **environment: object) -> Iterator["subprocess.Popen[str]"]:
+    """`feedline WORDS …` as a process, which does not outlive a test that fails."""
+    with subprocess.Popen(
         [sys.executable, "-m", "feedline", *words], text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {name: str(value) for name, value in environment.items()},
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _feedline(*words: str) -> "subprocess.CompletedProcess[str]":
