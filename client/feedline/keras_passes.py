@@ -1,0 +1,361 @@
+"""Passes: runs of Keras' generator over one sequence, each with its plan number and its own read-ahead.
+
+Every request (pass, index) is answered with batch `index` of the pass' plan, whatever was asked before, by whom, or how
+often. What is remembered here (the order a pass announced, how far it is, what was read ahead) only decides whether the
+answer is there already. Decided under the lock, waited for outside it.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from weakref import WeakSet, ref
+
+from feedline.batch import Batch
+from feedline.feed import Feed
+from feedline.keras_caller import Run
+from feedline.plan import Step
+from feedline.readahead import ReadAhead, Waits
+from feedline_wire.errors import Closed
+
+_log = logging.getLogger("feedline")
+
+PASSES_HELD = 4
+"""Of each kind, shuffled and in dataset order: `evaluate(steps=2)` in a callback abandons one each time, which may not
+push out the training pass. What was read ahead for a pass goes when another of its kind begins, so abandoned ones are
+cheap; one that was not abandoned reads ahead anew when it goes on."""
+
+BATCHES_KEPT = 2
+"""In dataset order, for Keras: on TensorFlow it asks for 0 and 1 to see their shapes, then again to use them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What happened to the batches asked for until now."""
+
+    requests: int = 0
+    """Batches asked for."""
+    ready: int = 0
+    """Of these, already there when asked for."""
+    waited_s: float = 0.0
+    """Seconds spent waiting for batches."""
+    passes_s: float = 0.0
+    """Seconds from the first request of a pass to its last answer, over all passes: compute and waiting."""
+    surprises: int = 0
+    """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
+
+    @property
+    def waiting_share(self) -> float:
+        """The part of a pass' time spent waiting for batches, 0 to 1."""
+        return min(self.waited_s / self.passes_s, 1.0) if self.passes_s > 0 else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Pass:
+    """One run of Keras' generator, and how far it is."""
+
+    frame: FrameType | None
+    """The run's identity; None once the run has asked for its last batch."""
+    adapter: ref[object] | None
+    shuffled: bool
+    number: int
+    """Of its plan; 0 in dataset order."""
+    order: Sequence[int] | None
+    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
+    probed: int
+    """So many of the first requests may be only for a look at what a batch is like: no more than these are read ahead
+    before Keras asks for more."""
+    at_hand: tuple[Batch, ...]
+    """The batches of its first positions."""
+    seen_at: float
+    asked: int = 0
+    window: ReadAhead | None = None
+    """What is read ahead; its next batch is that of position `asked`, or the first one not at hand."""
+
+    @property
+    def is_over(self) -> bool:
+        """Every batch of the order was asked for."""
+        return self.order is not None and self.asked >= len(self.order)
+
+    def wanted(self) -> Sequence[int]:
+        """The indices to read ahead now: those still to be asked for and not at hand."""
+        if self.order is None:
+            return ()
+        return self.order[max(self.asked, len(self.at_hand)) : self.probed if self.asked < self.probed else None]
+
+    def was_a_probe(self, successor: object) -> bool:
+        """Keras looked at a batch to build the model and threw it away: it began anew before the pass was over.
+
+        One request is a probe in any case. On an accelerator, or under a distribution strategy, Keras reads ahead and
+        a probe has several; then it shows by `successor`, the next pass, being made by the same call of `fit`.
+        """
+        if self.order is None or self.is_over:  # of an unknown order the end is unknown too
+            return False
+        made_by = self.adapter() if self.adapter is not None else None
+        return self.asked <= 1 or (made_by is not None and made_by is successor)
+
+
+class Passes:
+    """Answers the requests of one sequence: read ahead where Keras shows what it will ask for, on demand otherwise."""
+
+    def __init__(self, training: Feed, canonical: Feed, *, next_number: int, probe_batches: int) -> None:
+        self._training = training
+        self._canonical = canonical
+        self._probe_batches = probe_batches
+        self._lock = threading.Lock()
+        self._passes: list[Pass] = []
+        """Oldest first."""
+        self._trained: Pass | None = None
+        """The latest shuffled pass, over or not."""
+        self._announced: int | None = next_number
+        """The number of the next shuffled pass, where it does not follow from the latest one."""
+        self._adapters: WeakSet[object] = WeakSet()
+        """Those that began a pass before: what they begin now is no build probe."""
+        self._kept: OrderedDict[int, Batch] = OrderedDict()
+        self._statistics = Statistics()
+        self._closed = False
+
+    # ---- requests ----
+
+    def answer(self, run: Run, index: int, *, keep: bool) -> Batch:
+        """Batch `index` of the run's plan. `keep`: nobody but Keras will see the batch, so it may be given twice."""
+        started = time.monotonic()
+        dropped: list[ReadAhead] = []
+        with self._lock:
+            current = self._held(run) or self._begin(run, dropped, keep=keep)
+            at_hand, window = self._next(current, index, dropped)
+        for unwanted in dropped:
+            unwanted.close()
+
+        found_ready = window.waits.ready if window is not None else 0
+        try:
+            batch = at_hand if at_hand is not None else self._from(window, current)
+            if batch is None:
+                batch = self._feed(current).fetch(self._step(current, index))
+        except BaseException:
+            self._drop(current)  # its generator ends with this exception; nobody will ask for what was read ahead
+            raise
+        now = time.monotonic()
+        ready = at_hand is not None or (window is not None and window.waits.ready > found_ready)
+        with self._lock:
+            self._count(ready=ready, waited_s=now - started, passed_s=now - current.seen_at)
+            current.seen_at = now
+            if keep and not current.shuffled:
+                self._keep(index, batch)
+        if current.is_over:
+            self._drop(current)
+        return batch
+
+    def direct(self, index: int, *, keep: bool) -> Batch:
+        """Batch `index` in dataset order, for a request that belongs to no pass."""
+        started = time.monotonic()
+        with self._lock:
+            batch = self._kept.get(index) if keep else None
+        ready = batch is not None
+        if batch is None:
+            batch = self._canonical.fetch(self._canonical_step(index))
+        waited_s = time.monotonic() - started
+        with self._lock:
+            self._count(ready=ready, waited_s=waited_s, passed_s=waited_s)
+            if keep:
+                self._keep(index, batch)
+        return batch
+
+    def leave(self, frame: FrameType) -> None:
+        """The run of this frame asks for nothing more."""
+        with self._lock:
+            current = next((each for each in self._passes if each.frame is frame), None)
+        if current is not None:
+            self._drop(current)
+
+    # ---- numbers and state ----
+
+    def set_next_number(self, number: int) -> None:
+        """The next shuffled pass has plan `number`, those after it the numbers that follow."""
+        with self._lock:
+            self._announced = number
+
+    @property
+    def number(self) -> int:
+        """The plan number of the latest shuffled pass, or of the next one when there was none."""
+        with self._lock:
+            return self._following() if self._trained is None else self._trained.number
+
+    @property
+    def position(self) -> int:
+        """How many batches the latest shuffled pass asked for."""
+        with self._lock:
+            return 0 if self._trained is None else self._trained.asked
+
+    @property
+    def buffered(self) -> int:
+        """Batches read ahead and waiting."""
+        with self._lock:
+            windows = [each.window for each in self._passes if each.window is not None]
+        return sum(window.buffered for window in windows)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened until now."""
+        with self._lock:
+            return self._statistics
+
+    def resumes_with(self) -> int:
+        """The plan number that a copy made now starts with: that of a pass in progress, otherwise the next one."""
+        with self._lock:
+            trained = self._trained
+            if self._announced is None and trained is not None and not trained.is_over:
+                return trained.number
+            return self._following()
+
+    def close(self) -> None:
+        """Drop everything read ahead; whoever waits for it gets Closed."""
+        with self._lock:
+            self._closed = True
+            windows = [each.window for each in self._passes if each.window is not None]
+            self._passes.clear()
+            self._kept.clear()
+        for window in windows:
+            window.close()
+
+    # ---- decisions, under the lock ----
+
+    def _held(self, run: Run) -> Pass | None:
+        return next((each for each in self._passes if each.frame is run.frame), None)
+
+    def _begin(self, run: Run, dropped: list[ReadAhead], *, keep: bool) -> Pass:
+        """A new pass; older ones of its kind lose what was read ahead for them."""
+        order = run.order()
+        current = Pass(
+            frame=run.frame,
+            adapter=None if run.adapter is None else ref(run.adapter),
+            shuffled=run.shuffled,
+            number=self._following(run.adapter) if run.shuffled else 0,
+            order=order,
+            probed=0 if run.adapter is None or run.adapter in self._adapters else self._probe_batches,
+            at_hand=() if order is None or run.shuffled or not keep else self._at_hand(order),
+            seen_at=time.monotonic(),
+        )
+        if run.adapter is not None:
+            self._adapters.add(run.adapter)
+        if order is None:
+            self._surprise("its order cannot be read")
+        kin = [each for each in self._passes if each.shuffled == current.shuffled]
+        for other in kin:
+            _take_window(other, dropped)
+        if len(kin) == PASSES_HELD:
+            kin[0].frame = None
+            self._passes.remove(kin[0])
+        self._passes.append(current)
+        if run.shuffled:
+            self._trained, self._announced = current, None
+        return current
+
+    def _following(self, adapter: object = None) -> int:
+        """The number of the next shuffled pass, made by `adapter`; that of a build probe is used again."""
+        last = self._trained
+        if self._announced is not None or last is None:
+            return self._announced or 0
+        return last.number if last.was_a_probe(adapter) else last.number + 1
+
+    def _next(self, current: Pass, index: int, dropped: list[ReadAhead]) -> tuple[Batch | None, ReadAhead | None]:
+        """Where the answer comes from: a batch at hand, or a window whose next batch it is; neither: on demand."""
+        order, position = current.order, current.asked
+        if order is not None and (position >= len(order) or order[position] != index):
+            _take_window(current, dropped)
+            current.order = order = None
+            self._surprise(f"request {position} was for batch {index}")
+        if position == current.probed:
+            _take_window(current, dropped)  # it was read to its end, and this is no probe
+        if current.window is None and (wanted := current.wanted()):
+            current.window = self._feed(current).readahead(self._steps(current, wanted))
+            current.window.waits = Waits()  # of this pass alone, where a feed has one for all its readers
+        current.asked += 1
+        if order is not None and position < len(current.at_hand):
+            return current.at_hand[position], None
+        return None, current.window
+
+    def _surprise(self, what: str) -> None:
+        if not self._statistics.surprises:
+            _log.warning(
+                "Keras asks for batches in another order than its data adapter showed (%s): they are right, but not "
+                "read ahead; please report this with your Keras version",
+                what,
+            )
+        self._statistics = replace(self._statistics, surprises=self._statistics.surprises + 1)
+
+    def _at_hand(self, order: Sequence[int]) -> tuple[Batch, ...]:
+        """The batches kept of the order's first indices."""
+        return tuple(self._kept[index] for index in itertools.takewhile(self._kept.__contains__, order))
+
+    def _keep(self, index: int, batch: Batch) -> None:
+        self._kept[index] = batch
+        self._kept.move_to_end(index)
+        while len(self._kept) > BATCHES_KEPT:
+            self._kept.popitem(last=False)
+
+    def _count(self, *, ready: bool, waited_s: float, passed_s: float) -> None:
+        now = self._statistics
+        self._statistics = replace(
+            now,
+            requests=now.requests + 1,
+            ready=now.ready + ready,
+            waited_s=now.waited_s + waited_s,
+            passes_s=now.passes_s + passed_s,
+        )
+
+    # ---- actions ----
+
+    def _from(self, window: ReadAhead | None, current: Pass) -> Batch | None:
+        """The window's next batch; None when there is no window, or a younger pass took it away meanwhile."""
+        if window is None:
+            return None
+        try:
+            return next(window, None)
+        except Closed:
+            with self._lock:
+                if self._closed or current.window is window:
+                    raise
+            return None
+
+    def _drop(self, current: Pass) -> None:
+        """Forget a pass that asks for nothing more, and what was read ahead for it."""
+        dropped: list[ReadAhead] = []
+        with self._lock:
+            _take_window(current, dropped)
+            current.frame = None
+            if current in self._passes:
+                self._passes.remove(current)
+        for window in dropped:
+            window.close()
+
+    # ---- plans ----
+
+    def _feed(self, current: Pass) -> Feed:
+        return self._training if current.shuffled else self._canonical
+
+    def _steps(self, current: Pass, indices: Sequence[int]) -> Iterator[Step]:
+        return (self._step(current, index) for index in indices)
+
+    def _step(self, current: Pass, index: int) -> Step:
+        """Batch `index` of a pass' plan. Keras' passes are of equal length; under `wrap` they are cut from the line."""
+        if not current.shuffled:
+            return self._canonical_step(index)
+        plan = self._training.plan
+        if plan.remainder == "wrap":
+            return plan.line_step(current.number * len(self._training) + index)
+        return plan.step(current.number, index)
+
+    def _canonical_step(self, index: int) -> Step:
+        plan = self._canonical.plan
+        return plan.line_step(index) if plan.remainder == "wrap" else plan.step(0, index)
+
+
+def _take_window(current: Pass, dropped: list[ReadAhead]) -> None:
+    if current.window is not None:
+        dropped.append(current.window)
+        current.window = None
