@@ -1,11 +1,14 @@
 """Everything that can go wrong, named by whose turn it is to act.
 
-The caller's: InvalidRequest, Closed. The dataset's: DataError and below. The network's or the loader's:
-LoaderUnavailable and below. An error travels as a `Failure` and arrives as itself, with the worker's traceback; an
-error's text alone is enough to act on, because TensorFlow keeps only the text.
+The caller's: InvalidRequest, Closed. Of whoever hands out tokens and certificates: NotAllowed, NotTrusted. The
+dataset's: DataError and below. The network's or the loader's: LoaderUnavailable and below. An error travels as a
+`Failure` and arrives as itself, with the worker's traceback; an error's text alone is enough to act on, because
+TensorFlow keeps only the text.
 """
 
 from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
 
 from feedline_wire import loader_pb2 as pb
 
@@ -44,6 +47,14 @@ class Closed(FeedlineError, RuntimeError):
     """The object was closed, here, before or while this was asked."""
 
 
+class NotAllowed(FeedlineError, PermissionError):
+    """The loader does not know this caller: no token or certificate was shown, or not one that it accepts."""
+
+
+class NotTrusted(FeedlineError, ConnectionError):
+    """This side does not believe that it speaks to the loader, or only one of them speaks TLS: nothing was sent."""
+
+
 class DataError(FeedlineError):
     """The dataset cannot give what was asked."""
 
@@ -76,6 +87,10 @@ class LoaderDraining(LoaderUnavailable):
     """The loader is shutting down and takes no new keys."""
 
 
+class Damaged(LoaderUnavailable):
+    """What arrived is not what was sent: the checksum is another. Nothing of it was used; it is asked for again."""
+
+
 class ProtocolMismatch(FeedlineError):
     """Trainer and loader do not speak the same version of the contract."""
 
@@ -89,6 +104,7 @@ _BY_NAME: dict[str, type[FeedlineError]] = {
     for kind in (
         FeedlineError,
         InvalidRequest,
+        NotAllowed,
         DataError,
         BadSample,
         BatchKillsWorkers,
@@ -97,6 +113,7 @@ _BY_NAME: dict[str, type[FeedlineError]] = {
         LoaderStalled,
         LoaderBusy,
         LoaderDraining,
+        Damaged,
         ProtocolMismatch,
         LoaderBroken,
     )
@@ -117,6 +134,14 @@ def to_failure(error: FeedlineError) -> pb.Failure:
 def _sendable(text: str) -> str:
     # A file name that is not UTF-8 leaves lone surrogates in a message; protobuf refuses them and the failure is lost.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_failure(wire: bytes) -> FeedlineError:
+    """The error that arrived as bytes; ProtocolMismatch if they are none."""
+    try:
+        return from_failure(pb.Failure.FromString(wire))
+    except DecodeError:
+        return ProtocolMismatch(f"{len(wire)} bytes stand where a failure belongs and are none")
 
 
 def from_failure(failure: pb.Failure) -> FeedlineError:

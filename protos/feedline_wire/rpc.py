@@ -10,3 +10,7 @@ STATUS = f"/{SERVICE}/Status"
 
 FAILURE_METADATA = "feedline-failure-bin"
 """Trailing metadata of a call that failed: a serialised `Failure`, so that the error arrives as itself."""
+
+AUTHORIZATION = "authorization"
+BEARER = "Bearer"
+"""A token travels as the metadata `authorization: Bearer TOKEN`, as in RFC 6750: any gRPC client can send it."""

@@ -18,7 +18,8 @@ PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
 examples:
   feedline serve ./digits                         serve a folder to trainers on this host
   feedline serve loader.toml --workers 16         serve what a configuration declares
-  FEEDLINE_LISTEN=0.0.0.0:50051 feedline serve .  every setting is also an environment variable
+  FEEDLINE_WORKERS=16 feedline serve .            every setting is also an environment variable
+  feedline serve . --listen 0.0.0.0:50051 --tls-certificate loader.pem --tls-key loader.key --tokens tokens.toml
 
 A trainer then writes:
   from feedline import RemoteSequence
@@ -60,12 +61,32 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
     serve.add_argument("--memory", metavar="SIZE", help="budget for batches, like 512MiB (default 1GiB)")
     serve.add_argument("--max-trainers", type=int, metavar="N", help="streams served at once (default 64)")
+    serve.add_argument(
+        "--max-streams-per-client", type=int, metavar="N", help="of those, for one token, certificate or host"
+    )
     serve.add_argument("--batch-timeout-s", type=float, metavar="S", help="a batch may take this long (default 30)")
     serve.add_argument(
         "--drain-timeout-s", type=float, metavar="S", help="SIGTERM waits this long for trainers (default 20)"
     )
     serve.add_argument("--log-format", choices=["auto", "text", "json"], help="default auto: text on a terminal")
     serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="default info")
+    serve.add_argument("--tls-certificate", metavar="FILE", help="PEM; trainers then connect with TLS only")
+    serve.add_argument("--tls-key", metavar="FILE", help="PEM; the certificate's private key")
+    serve.add_argument("--tls-client-ca", metavar="FILE", help="PEM; let in only trainers with certificates of these")
+    serve.add_argument("--tokens", metavar="FILE", help="TOML; let in only who has one of these tokens")
+    serve.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="let other hosts connect without TLS, on a trusted network",
+    )
+    serve.add_argument(
+        "--health-listen", metavar="HOST:PORT", help="also answer health checks here, without TLS (default: do not)"
+    )
+    serve.add_argument("--tcp-port", type=int, metavar="PORT", help="of the tcp lane (default: any free one)")
+    serve.add_argument(
+        "--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="send all batches by gRPC"
+    )
     serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving")
 
 

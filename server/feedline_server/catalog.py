@@ -9,6 +9,9 @@ from feedline_server.order import ORDERS
 from feedline_wire.errors import DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
 
+LONGEST_NAME = 64
+"""Characters of a name, or bytes of a fingerprint, that a message repeats: enough to recognise one's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -25,25 +28,31 @@ class Catalog:
     served: Mapping[str, Served]
     max_batch_nbytes: int
 
+    def seen_by(self, datasets: frozenset[str] | None) -> "Catalog":
+        """The catalog of a caller for whom there are only these; None: all."""
+        if datasets is None:
+            return self
+        return Catalog({name: one for name, one in self.served.items() if name in datasets}, self.max_batch_nbytes)
+
     def check(self, key: Key) -> int:
         """The bytes a batch takes; InvalidRequest or DatasetChanged, saying what there is, if it cannot be had."""
         served = self.served.get(key.dataset)
         if served is None:
-            raise InvalidRequest(f"no dataset {key.dataset!r} is served here; there is: {_listed(self.served)}")
+            raise InvalidRequest(f"no dataset {_short(key.dataset)} is served here; there is: {_listed(self.served)}")
         dataset = served.dataset
         if key.fingerprint != served.fingerprint:
             raise DatasetChanged(
                 f"dataset {key.dataset!r} here has the fingerprint {served.fingerprint.hex()}, asked was "
-                f"{key.fingerprint.hex()}: it is other data or another specification; connect anew, "
+                f"{_short_hex(key.fingerprint)}: it is other data or another specification; connect anew, "
                 "or serve the same data"
             )
         view = dataset.views.get(key.view)
         if view is None:
             raise InvalidRequest(
-                f"dataset {key.dataset!r} has no view {key.view!r}; there is: {_listed(dataset.views)}"
+                f"dataset {key.dataset!r} has no view {_short(key.view)}; there is: {_listed(dataset.views)}"
             )
         if key.order not in ORDERS:
-            raise InvalidRequest(f"there is no order {key.order!r}; there is: {', '.join(ORDERS)}")
+            raise InvalidRequest(f"there is no order {_short(key.order)}; there is: {', '.join(ORDERS)}")
         if not 1 <= key.rows <= view.samples:
             raise InvalidRequest(
                 f"a batch of {key.rows} rows was asked; the view {key.view!r} has {view.samples} "
@@ -62,6 +71,15 @@ class Catalog:
                 f"(half its memory budget): ask for fewer rows, or start it with more memory"
             )
         return nbytes
+
+
+def _short(name: str) -> str:
+    """A name that arrived, for a message: a hostile one may have half a megabyte, and each refusal would carry it."""
+    return repr(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!r}… ({len(name)} characters)"
+
+
+def _short_hex(fingerprint: bytes) -> str:
+    return fingerprint[:LONGEST_NAME].hex() + "…" * (len(fingerprint) > LONGEST_NAME)
 
 
 def _listed(names: Mapping[str, object]) -> str:

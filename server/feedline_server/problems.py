@@ -11,6 +11,10 @@ from feedline_server.declaration import KINDS
 PREFIX = "FEEDLINE_"
 """What every environment variable of a loader begins with."""
 
+TRAINERS = ("token", "token_file", "ca", "certificate", "key", "server_name")
+"""Settings of a trainer (feedline.credentials) whose variables may stand beside a loader's; FEEDLINE_TOKEN is no
+misspelt FEEDLINE_TOKENS."""
+
 NEAR = 0.75
 """How alike (difflib) a name must be to be suggested: `worker` is for `workers`, `port` is for nothing."""
 

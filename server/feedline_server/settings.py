@@ -19,9 +19,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from feedline_server import machine
+from feedline_server import exposure, machine
 from feedline_server.declaration import Count, DatasetConfig, kind_of
-from feedline_server.problems import PREFIX, Layer, misspelt, said
+from feedline_server.exposure import Protection
+from feedline_server.problems import PREFIX, TRAINERS, Layer, misspelt, said
 from feedline_server.recognition import dataset_name, recognised
 from feedline_wire.errors import InvalidRequest
 
@@ -31,6 +32,9 @@ DATA = "FEEDLINE_DATA"
 """The environment variable for the path to serve."""
 
 FILE = "loader.toml"
+
+SECRETS = ("tls_certificate", "tls_key", "tls_client_ca", "tokens")
+"""Settings that name files; in loader.toml they are relative to its folder."""
 
 MEMORY = 1 << 30
 """Bytes of the arena by default: some 200 batches of 4 MiB, more than any number of workers keeps in flight."""
@@ -69,6 +73,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _absolute(file: Path) -> Path:
+    # Not resolve(): orchestrators replace a secret by pointing a link elsewhere.
+    return file.expanduser().absolute()
+
+
+SecretFile = Annotated[Path, AfterValidator(_absolute)]
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -85,6 +96,12 @@ class Settings(BaseSettings):
     """Bytes of the arena that batches are assembled in."""
     max_trainers: Count = 64
     """Streams served at once; the next is refused with LoaderBusy."""
+    max_streams_per_client: Count | None = None
+    """Of those, how many one token, client certificate or host may have; None: all of them."""
+    tcp_lane: bool = True
+    """Trainers may have batches over a plain TCP connection beside gRPC, for a third of the CPU. Never with TLS."""
+    tcp_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where, on the host of `listen`; 0 takes any free port. A trainer that cannot reach it has its batches by gRPC."""
     batch_timeout_s: Seconds = 30.0
     """A worker that takes longer for one batch is replaced."""
     drain_timeout_s: Seconds = 20.0
@@ -92,8 +109,32 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)] = "auto"
     """auto: text on a terminal, JSON elsewhere."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    tls_certificate: SecretFile | None = None
+    """The loader's certificate, with those that lead to its authority; PEM. Trainers then connect with TLS only."""
+    tls_key: SecretFile | None = None
+    """The private key of the certificate; PEM."""
+    tls_client_ca: SecretFile | None = None
+    """Only trainers with a certificate of these authorities are let in; PEM."""
+    tokens: SecretFile | None = None
+    """Only who has one of these tokens is let in; TOML, see docs/security.md."""
+    insecure: bool = False
+    """Other hosts may connect without TLS."""
+    health_listen: Annotated[str, AfterValidator(_address)] | None = None
+    """Where the health service is answered without TLS, for orchestrators that cannot speak it, and nothing else is."""
     datasets: dict[Annotated[str, AfterValidator(_name)], DatasetConfig] = Field(default_factory=dict)
     """What is served, by name."""
+
+    @property
+    def protection(self) -> Protection:
+        """What stands between this loader and whoever reaches it."""
+        return Protection(
+            listen=self.listen,
+            certificate=self.tls_certificate,
+            key=self.tls_key,
+            client_ca=self.tls_client_ca,
+            tokens=self.tokens,
+            insecure=self.insecure,
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -127,10 +168,11 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
     values: dict[str, Any] = {}
     for _, below in layers:
         values = _over(values, below)
-    problems = [*misspelt(os.environ, {*Settings.model_fields, "data"}), *_recognise_kinds(values)]
+    problems = [*misspelt(os.environ, {*Settings.model_fields, "data", *TRAINERS}), *_recognise_kinds(values)]
     settings = None
     try:
         settings = Settings(**values)
+        problems += exposure.problems(settings.protection)
         if not settings.datasets and folder is not None:
             name, config = dataset_name(folder.absolute()), recognised(folder.absolute())
             settings = settings.model_copy(update={"datasets": {name: config}})
@@ -162,9 +204,13 @@ def _read(file: Path) -> dict[str, Any]:
         raise InvalidRequest(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # not TOML, with line and column, or not even text
         raise InvalidRequest(f"{file}: is not TOML: {error}") from error
+    folder = file.parent.absolute()
     for dataset in _tables(values.get("datasets")).values():
         if isinstance(place := dataset.get("path", "."), str):
-            dataset["path"] = str(file.parent.absolute() / Path(place).expanduser())
+            dataset["path"] = str(folder / Path(place).expanduser())
+    for name in SECRETS:
+        if isinstance(place := values.get(name), str):
+            values[name] = str(folder / Path(place).expanduser())
     return values
 
 

@@ -79,14 +79,18 @@ def test_the_command_line_comes_before_the_environment(toml: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("LISTEN", "0.0.0.0:0", "0.0.0.0:0"),
+        ("LISTEN", "[::1]:0", "[::1]:0"),
         ("WORKERS", "2", 2),
         ("MEMORY", "2GB", 2_000_000_000),
         ("MAX_TRAINERS", "3", 3),
+        ("MAX_STREAMS_PER_CLIENT", "2", 2),
         ("BATCH_TIMEOUT_S", "1.5", 1.5),
         ("DRAIN_TIMEOUT_S", "90", 90.0),
         ("LOG_FORMAT", "JSON", "json"),
         ("LOG_LEVEL", "Debug", "debug"),
+        ("TOKENS", "/run/tokens.toml", Path("/run/tokens.toml")),
+        ("INSECURE", "true", True),
+        ("HEALTH_LISTEN", "0.0.0.0:50052", "0.0.0.0:50052"),
     ],
 )
 def test_every_setting_is_an_environment_variable(
@@ -319,8 +323,9 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         ("worker = 3", "worker: there is no such setting; did you mean workers?"),
         (
             "colour = 3",
-            "colour: there is no such setting; there is listen, workers, memory, max_trainers, batch_timeout_s, "
-            "drain_timeout_s, log_format, log_level, datasets",
+            "colour: there is no such setting; there is listen, workers, memory, max_trainers, "
+            "max_streams_per_client, batch_timeout_s, drain_timeout_s, log_format, log_level, tls_certificate, tls_key, "
+            "tls_client_ca, tokens, insecure, health_listen, datasets",
         ),
         ("workers = 0", "workers: found 0; wanted greater than or equal to 1"),
         ("workers = true", "workers: found True; wanted a whole number"),
@@ -457,7 +462,7 @@ def test_every_setting_is_in_the_documentation_with_its_variable_and_default() -
         variable, default = rows[name].split(" | ")
         assert variable == f"`FEEDLINE_{name.upper()}`"
         if field.default_factory is None:
-            assert default.strip("`") == str(field.default).removesuffix(".0")
+            assert default.strip("`") == str(field.default).removesuffix(".0").lower()
 
 
 @pytest.mark.parametrize("kind", [ColumnsConfig, IdFilesConfig])

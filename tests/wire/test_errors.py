@@ -12,6 +12,7 @@ from feedline_wire.errors import FeedlineError
 TRAVELLING = [
     errors.FeedlineError,
     errors.InvalidRequest,
+    errors.NotAllowed,
     errors.DataError,
     errors.BadSample,
     errors.BatchKillsWorkers,
@@ -20,6 +21,7 @@ TRAVELLING = [
     errors.LoaderStalled,
     errors.LoaderBusy,
     errors.LoaderDraining,
+    errors.Damaged,
     errors.ProtocolMismatch,
     errors.LoaderBroken,
 ]
@@ -59,11 +61,19 @@ def test_an_error_that_carries_nothing_is_its_message(travel: Travel) -> None:
     assert (arrived.traceback, arrived.samples, arrived.elsewhere) == ("", (), False)
 
 
-def test_every_error_there_is_travels_but_closed() -> None:
-    """`Closed` is about an object on this side. A new kind that is missing in the table would arrive as a stranger."""
+def test_every_error_there_is_travels_but_those_of_this_side() -> None:
+    """`Closed` is about an object here, `NotTrusted` is what this side thinks of the loader. A new kind that is missing in the table would arrive as a stranger."""
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FeedlineError)}
 
-    assert kinds == {*TRAVELLING, errors.Closed}
+    assert kinds == {*TRAVELLING, errors.Closed, errors.NotTrusted}
+
+
+@pytest.mark.parametrize("wire", [b"\xff", b"\x0a\x05abc", b"\x0a\x01\xff"])
+def test_bytes_that_are_no_failure_are_a_mismatch_and_not_a_fault_of_ours(wire: bytes) -> None:
+    arrived = errors.read_failure(wire)
+
+    assert type(arrived) is errors.ProtocolMismatch
+    assert str(arrived) == f"{len(wire)} bytes stand where a failure belongs and are none"
 
 
 def test_a_kind_of_a_later_version_arrives_with_its_name() -> None:

@@ -4,6 +4,7 @@ import argparse
 import math
 from typing import TypeAlias
 
+from feedline.credentials import CredentialArguments
 from feedline.options import FeedArguments
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -26,6 +27,18 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout-s", type=seconds, default=10.0, metavar="S", help="how long a loader may be silent (default 10)"
     )
+    # A token itself is no argument: every user of the host sees the arguments of every process.
+    shown = parser.add_argument_group(
+        "TLS and tokens", "Each is also a variable: FEEDLINE_CA, FEEDLINE_TOKEN and so on."
+    )
+    shown.add_argument("--ca", metavar="FILE", help="who signed the loader's certificate; or 'public'")
+    shown.add_argument("--certificate", metavar="FILE", help="shown to a loader that wants one")
+    shown.add_argument("--key", metavar="FILE", help="the certificate's private key")
+    shown.add_argument("--server-name", metavar="NAME", help="in the loader's certificate, if it is not the target's")
+    shown.add_argument("--token-file", metavar="FILE", help="what it holds is shown to a loader with tokens")
+    shown.add_argument(
+        "--insecure", action="store_true", default=None, help="the token may go unencrypted to another host"
+    )
 
 
 def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
@@ -42,6 +55,18 @@ def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
     parser.add_argument("--order", default="shuffle", help="an order the dataset offers (default shuffle)")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default 0")
     parser.add_argument("--epoch", type=natural, default=0, metavar="N", help="default 0")
+
+
+def shown(asked: argparse.Namespace) -> CredentialArguments:
+    """What `add_target` was told of TLS and tokens, as arguments of `feedline.connect`."""
+    return {
+        "ca": asked.ca,
+        "certificate": asked.certificate,
+        "key": asked.key,
+        "server_name": asked.server_name,
+        "token_file": asked.token_file,
+        "insecure": asked.insecure,
+    }
 
 
 def chosen(asked: argparse.Namespace) -> FeedArguments:

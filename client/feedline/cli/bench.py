@@ -14,7 +14,17 @@ from dataclasses import asdict, dataclass
 
 import feedline
 from feedline.batch import Batch
-from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural, positive, seconds
+from feedline.cli.arguments import (
+    Commands,
+    add_batches,
+    add_command,
+    add_target,
+    chosen,
+    natural,
+    positive,
+    seconds,
+    shown,
+)
 from feedline.cli.quantities import many, share, size
 from feedline.feed import Feed
 
@@ -79,7 +89,7 @@ def run(asked: argparse.Namespace) -> int:
     options = chosen(asked)
     if asked.prefetch is not None:
         options["prefetch"] = asked.prefetch
-    with feedline.connect(asked.target, timeout_s=asked.timeout_s) as loader:
+    with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
         feed = loader.feed(**options)
         show = _progress if sys.stderr.isatty() else _silence
         measured = measure(endless(feed, asked.epoch), asked.seconds, step_s=asked.step_ms / 1000, show=show)

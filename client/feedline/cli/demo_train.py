@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import feedline
-from feedline.cli.arguments import Commands, add_command, add_target, positive
+from feedline.cli.arguments import Commands, add_command, add_target, positive, shown
 from feedline.cli.extras import ExtraMissing
 from feedline.cli.quantities import many, share
 
@@ -56,9 +56,9 @@ def run(asked: argparse.Namespace) -> int:
 
     keras.utils.set_random_seed(0)
     with (
-        feedline.connect(asked.target, timeout_s=asked.timeout_s) as loader,
-        RemoteSequence(asked.target, view="train", batch_size=BATCH_SIZE) as digits,
-        RemoteSequence(asked.target, view="validation", batch_size=BATCH_SIZE) as held_out,
+        feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader,
+        RemoteSequence(asked.target, view="train", batch_size=BATCH_SIZE, **shown(asked)) as digits,
+        RemoteSequence(asked.target, view="validation", batch_size=BATCH_SIZE, **shown(asked)) as held_out,
     ):
         views = loader.dataset().views
         trained = _model().fit(

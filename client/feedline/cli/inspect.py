@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from feedline.cli.arguments import Commands, add_command, add_target
+from feedline.cli.arguments import Commands, add_command, add_target, shown
 from feedline.cli.quantities import duration, many, size
 from feedline.cli.structures import in_words
+from feedline.credentials import Credentials
 from feedline.description import DatasetInfo, Description
 from feedline.fleet import Fleet
 from feedline.target import addresses
@@ -54,9 +55,10 @@ def run(asked: argparse.Namespace) -> int:
     """Ask every address and print what it answers."""
     seen: list[Seen] = []
     problems: list[str] = []
+    credentials = Credentials(**shown(asked)).completed()
     for address in addresses(asked.target):
         try:
-            seen.append(ask(address, asked.timeout_s))
+            seen.append(ask(address, asked.timeout_s, credentials))
         except FeedlineError as error:
             problems.append(str(error))
             continue
@@ -67,9 +69,9 @@ def run(asked: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def ask(address: str, timeout_s: float) -> Seen:
+def ask(address: str, timeout_s: float, credentials: Credentials) -> Seen:
     """What the loader at one address says. LoaderUnavailable after `timeout_s`."""
-    fleet = Fleet((address,))
+    fleet = Fleet((address,), credentials)
     try:
         return Seen(address, fleet.join(timeout_s), fleet.status(timeout_s))
     finally:

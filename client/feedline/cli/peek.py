@@ -6,7 +6,7 @@ import numpy as np
 
 import feedline
 from feedline.batch import Batch
-from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural
+from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural, shown
 from feedline.cli.quantities import size
 from feedline.cli.structures import in_words
 from feedline_wire.errors import InvalidRequest
@@ -42,7 +42,7 @@ def add_to(commands: Commands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Fetch the batch and print it."""
-    with feedline.connect(asked.target, timeout_s=asked.timeout_s) as loader:
+    with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
         structure = loader.dataset(asked.dataset).structure
         feed = loader.feed(**chosen(asked))
         try:

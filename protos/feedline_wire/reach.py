@@ -1,0 +1,30 @@
+"""Whether an address is reached from this host alone.
+
+Told from its text, never by asking a name service: what is decided by it (may a token go there unencrypted, may a
+loader listen there unprotected) must not depend on who answers for a name.
+"""
+
+import ipaddress
+
+
+def host_of(address: str) -> str:
+    """The host in `host:port`, `[host]:port`, `dns:///host:port`, `ipv4:host:port`; without brackets."""
+    rest = address.rpartition("/")[2]
+    for scheme in ("dns:", "ipv4:", "ipv6:"):
+        rest = rest.removeprefix(scheme)
+    return rest.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def is_loopback(address: str) -> bool:
+    """Only processes of this host can be at the other end: 127.0.0.1, ::1, localhost, or a socket in a file."""
+    if address.startswith("unix:"):
+        return True
+    hosts = address.removeprefix("ipv4:").removeprefix("ipv6:").split(",")
+    return all(_is_loopback_host(host_of(host)) for host in hosts)
+
+
+def _is_loopback_host(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
