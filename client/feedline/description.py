@@ -52,6 +52,10 @@ class Description:
     max_batch_nbytes: int
     max_window: int
     """Keys wanted and unanswered, a stream."""
+    lanes: tuple[str, ...] = ("grpc",)
+    """How bytes may travel from it."""
+    tcp_port: int = 0
+    """Where its tcp lane is; 0 if it has none."""
 
 
 def from_message(message: pb.Description, address: str) -> Description:
@@ -70,6 +74,8 @@ def from_message(message: pb.Description, address: str) -> Description:
         datasets=datasets,
         max_batch_nbytes=message.limits.max_batch_bytes,
         max_window=message.limits.max_window,
+        lanes=tuple(message.lanes),
+        tcp_port=message.tcp_port,
     )
 
 

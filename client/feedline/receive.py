@@ -123,6 +123,13 @@ class Receiver:
         self._arrivals.pop(piece.ticket, None)
         return Received(arrival.body, arrival.layout)
 
+    def whole(self, piece: Piece, nbytes: int, key: Key) -> Received:
+        """Memory for the whole body that follows its piece on a lane. ProtocolMismatch if the piece cannot be right."""
+        arrival = self._begin(piece, key)
+        if nbytes != arrival.layout.nbytes:
+            raise ProtocolMismatch(f"the batch {key} has {arrival.layout.nbytes} bytes; {nbytes} were announced")
+        return Received(arrival.body, arrival.layout)
+
     def forget(self, ticket: int) -> None:
         """The batch is no longer wanted: what came of it may go."""
         self._arrivals.pop(ticket, None)

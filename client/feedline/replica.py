@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import grpc
 
+from feedline import tcp_lane
 from feedline.credentials import Credentials
 from feedline.description import Description, from_message
 from feedline.line import Line
 from feedline.receive import Buffers, Received, Receiver
+from feedline.tcp_lane import TcpLane
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
@@ -24,9 +26,11 @@ from feedline_wire.errors import (
     LoaderBroken,
     LoaderUnavailable,
     ProtocolMismatch,
-    from_failure,
+    read_failure,
 )
 from feedline_wire.key import Key, to_message
+from feedline_wire.lane import TCP
+from feedline_wire.reach import host_of
 
 DESCRIBE_TIMEOUT_S = 5.0
 """A loader describes itself in milliseconds; an address that swallows packets is tried anew after this."""
@@ -80,12 +84,13 @@ class Outbox:
     It ends when the stream does, because gRPC's sending thread waits in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: str = "") -> None:
         self._changed = threading.Condition()
         self._wants: list[tuple[int, Key]] = []
         self._cancelled: list[int] = []
         self._has_ended = False
-        self._protocol = PROTOCOL  # in the first message alone
+        self._protocol = PROTOCOL  # this and the lane in the first message alone
+        self._lane = lane
 
     def want(self, ticket: int, key: Key) -> None:
         """Say that a key is wanted."""
@@ -130,8 +135,10 @@ class Outbox:
             wants, self._wants = self._wants, []
             cancelled, self._cancelled = self._cancelled, []
             protocol, self._protocol = self._protocol, 0
+            lane, self._lane = self._lane, ""
         return pb.FetchRequest(
             protocol=protocol,
+            lane=lane,
             wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants],
             cancelled=cancelled,
         )
@@ -150,6 +157,7 @@ class Replica:
         self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
         self._outbox = Outbox()
         self._has_answered = False  # in this connection
+        self._may_use_tcp = True  # until it was tried in vain
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address}", daemon=True)
 
@@ -227,7 +235,7 @@ class Replica:
     def _serve(self, channel: grpc.Channel) -> FeedlineError:
         while True:
             description = self._describe(channel)
-            outbox = self._new_outbox()
+            outbox = self._new_outbox(TCP if description.tcp_port and self._may_use_tcp else "")
             self._home.joined(self, description, outbox)
             if not outbox.is_empty:
                 return self._read(channel, description, outbox)
@@ -257,19 +265,56 @@ class Replica:
         )
         call: Any = fetch(outbox, metadata=self._line.metadata)
         receiver = Receiver(description, self._buffers)
+        lane: TcpLane | None = None
+        in_order = False
         try:
             self._hold(call)
             for wire in call:
                 frame = frames.decode(wire)
+                if frame.lane_ticket and lane is None:
+                    lane = self._open_lane(description, frame.lane_ticket, call)
                 if frame.draining:
                     self._home.draining(self)
                 if answers := self._answers(frame.pieces, receiver):
                     self._has_answered = True
                     self._home.answered(self, answers)
+            in_order = True
         finally:
             outbox.end()
+            if lane is not None:
+                lane.close(finish=in_order)
             call.cancel()
         return LoaderUnavailable(f"{self.address}: the loader ended the stream")
+
+    def _open_lane(self, description: Description, ticket: bytes, call: Any) -> TcpLane:  # noqa: ANN401  # see _call
+        """Have batches come by the tcp lane, as soon as it stands; until then, or if it never does, by gRPC."""
+        receiver = Receiver(description, self._buffers)
+
+        def take(piece: frames.Piece, stream: tcp_lane.Stream, nbytes: int) -> None:
+            key = self._home.key_of(self, piece.ticket)
+            if key is None:
+                tcp_lane.skip(stream, nbytes)
+                return
+            outcome: Received | FeedlineError
+            if piece.failure is not None:
+                outcome = read_failure(piece.failure)
+            else:
+                outcome = receiver.whole(piece, nbytes, key)
+                tcp_lane.read_body(stream, outcome.body.data)
+            self._has_answered = True
+            self._home.answered(self, [(piece.ticket, outcome)])
+
+        def unreachable(reason: str) -> None:
+            self._may_use_tcp = False
+            log.info("no tcp lane to %s, batches come by gRPC: %s", self.address, reason)
+
+        def ended(reason: str) -> None:
+            log.info("the tcp lane to %s ended: %s", self.address, reason)
+            call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
+
+        return TcpLane(
+            host_of(self.address), description.tcp_port, ticket, take=take, unreachable=unreachable, ended=ended
+        )
 
     def _answers(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> list[Answer]:
         answers: list[Answer] = []
@@ -279,13 +324,13 @@ class Replica:
                 receiver.forget(piece.ticket)
             elif piece.failure is not None:
                 receiver.forget(piece.ticket)
-                answers.append((piece.ticket, from_failure(pb.Failure.FromString(piece.failure))))
+                answers.append((piece.ticket, read_failure(piece.failure)))
             elif (received := receiver.take(piece, key)) is not None:
                 answers.append((piece.ticket, received))
         return answers
 
-    def _new_outbox(self) -> Outbox:
-        outbox = Outbox()
+    def _new_outbox(self, lane: str) -> Outbox:
+        outbox = Outbox(lane)
         with self._calling:
             self._outbox = outbox
             if self._closing.is_set():
@@ -305,7 +350,7 @@ def reason_of(error: grpc.RpcError, address: str) -> FeedlineError:
     call: Any = error  # every RpcError that grpc raises is also the call, which the stubs do not say
     for name, value in call.trailing_metadata() or ():
         if name == rpc.FAILURE_METADATA:
-            return from_failure(pb.Failure.FromString(value))
+            return read_failure(value)
     if call.code() is grpc.StatusCode.UNIMPLEMENTED:
         return ProtocolMismatch(
             f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.checksum import Buffer, seal
 from feedline_wire.errors import ProtocolMismatch
 
 FRAME_BYTES = 2 << 20
 """Bulk bytes in one frame. 1-4 MiB ran fastest, one 64 MiB message at half the speed (docs/design.md)."""
 
-Buffer = bytes | bytearray | memoryview
-
 # A protobuf tag is field number << 3 | wire type; 0 is a varint, 2 a length-delimited field.
 _FRAME_PIECES = 1 << 3 | 2
+_FRAME_LANE_TICKET = 4 << 3 | 2
 _FRAME_DRAINING = 2 << 3 | 0
 _PIECE_TICKET = 1 << 3 | 0
 _PIECE_HEADER = 2 << 3 | 2
@@ -54,6 +54,7 @@ class Frame:
 
     pieces: tuple[Piece, ...]
     draining: bool = False
+    lane_ticket: bytes = b""
 
 
 def cut(ticket: int, header: bytes, body: memoryview, frame_bytes: int = FRAME_BYTES) -> Iterator[Piece]:
@@ -67,7 +68,7 @@ def cut(ticket: int, header: bytes, body: memoryview, frame_bytes: int = FRAME_B
         yield Piece(ticket, start, body[start : start + size], header=header if start == 0 else None)
 
 
-def encode(pieces: tuple[Piece, ...], *, draining: bool = False) -> bytes:
+def encode(pieces: tuple[Piece, ...], *, draining: bool = False, checksum: bool = False) -> bytes:
     """The frame's wire bytes: the bulk bytes are copied once, by the join."""
     parts: list[Buffer] = []
     for piece in pieces:
@@ -75,6 +76,8 @@ def encode(pieces: tuple[Piece, ...], *, draining: bool = False) -> bytes:
         parts += (_FRAME_PIECES_TAG, _varint(len(prefix) + len(piece.data)), prefix, piece.data)
     if draining:
         parts.append(bytes([_FRAME_DRAINING, 1]))
+    if checksum:
+        parts.append(seal(parts))
     return b"".join(parts)
 
 
@@ -83,6 +86,7 @@ def decode(wire: bytes) -> Frame:
     view = memoryview(wire)
     pieces = []
     draining = False
+    lane_ticket = b""
     at = 0
     end = len(wire)
     try:
@@ -92,9 +96,24 @@ def decode(wire: bytes) -> Frame:
                 pieces.append(_piece(wire, view, value, at))
             elif tag == _FRAME_DRAINING:
                 draining = value != 0
+            elif tag == _FRAME_LANE_TICKET:
+                lane_ticket = wire[value:at]
     except IndexError:
         raise ProtocolMismatch(f"a frame ends at byte {end}, in the middle of a field; it is not a frame") from None
-    return Frame(tuple(pieces), draining)
+    return Frame(tuple(pieces), draining, lane_ticket)
+
+
+def encode_head(piece: Piece) -> bytes:
+    """A piece without its data, as a lane sends it ahead of a batch's body."""
+    return _prefix(piece)
+
+
+def decode_head(wire: bytes) -> Piece:
+    """The piece that was sent ahead. ProtocolMismatch if it is none."""
+    try:
+        return _piece(wire, memoryview(wire), 0, len(wire))
+    except IndexError:
+        raise ProtocolMismatch(f"a piece ends at byte {len(wire)}, in the middle of a field; it is none") from None
 
 
 def failure_piece(ticket: int, failure: pb.Failure) -> Piece:

@@ -13,20 +13,22 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes")
+    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes", "tcp_port")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
+    TCP_PORT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     replica: str
     datasets: _containers.RepeatedCompositeFieldContainer[Dataset]
     limits: Limits
     lanes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ...) -> None: ...
+    tcp_port: int
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ..., tcp_port: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_batch_bytes", "max_window")
@@ -121,22 +123,32 @@ class Want(_message.Message):
     def __init__(self, ticket: _Optional[int] = ..., key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("protocol", "wants", "cancelled")
+    __slots__ = ("protocol", "wants", "cancelled", "lane", "checksum", "crc")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     WANTS_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    CRC_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     wants: _containers.RepeatedCompositeFieldContainer[Want]
     cancelled: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, protocol: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ...) -> None: ...
+    lane: str
+    checksum: bool
+    crc: int
+    def __init__(self, protocol: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., lane: _Optional[str] = ..., checksum: bool = ..., crc: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("pieces", "draining")
+    __slots__ = ("pieces", "draining", "lane_ticket", "crc")
     PIECES_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LANE_TICKET_FIELD_NUMBER: _ClassVar[int]
+    CRC_FIELD_NUMBER: _ClassVar[int]
     pieces: _containers.RepeatedCompositeFieldContainer[Piece]
     draining: bool
-    def __init__(self, pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., draining: bool = ...) -> None: ...
+    lane_ticket: bytes
+    crc: int
+    def __init__(self, pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., draining: bool = ..., lane_ticket: _Optional[bytes] = ..., crc: _Optional[int] = ...) -> None: ...
 
 class Piece(_message.Message):
     __slots__ = ("ticket", "header", "start", "failure", "data")
@@ -191,7 +203,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s")
+    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s", "waited_s", "short_of", "reclaimed")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +218,9 @@ class StatusReply(_message.Message):
     ARENA_LENT_FIELD_NUMBER: _ClassVar[int]
     TRAINERS_FIELD_NUMBER: _ClassVar[int]
     ASSEMBLING_S_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    SHORT_OF_FIELD_NUMBER: _ClassVar[int]
+    RECLAIMED_FIELD_NUMBER: _ClassVar[int]
     replica: str
     version: str
     uptime_s: float
@@ -220,20 +235,27 @@ class StatusReply(_message.Message):
     arena_lent: int
     trainers: _containers.RepeatedCompositeFieldContainer[Trainer]
     assembling_s: float
-    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ...) -> None: ...
+    waited_s: float
+    short_of: str
+    reclaimed: int
+    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., short_of: _Optional[str] = ..., reclaimed: _Optional[int] = ...) -> None: ...
 
 class Trainer(_message.Message):
-    __slots__ = ("peer", "waiting", "assembling", "ready", "batches", "bytes")
+    __slots__ = ("peer", "waiting", "assembling", "ready", "batches", "bytes", "waited_s", "unread_s")
     PEER_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     ASSEMBLING_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAITED_S_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_S_FIELD_NUMBER: _ClassVar[int]
     peer: str
     waiting: int
     assembling: int
     ready: int
     batches: int
     bytes: int
-    def __init__(self, peer: _Optional[str] = ..., waiting: _Optional[int] = ..., assembling: _Optional[int] = ..., ready: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    waited_s: float
+    unread_s: float
+    def __init__(self, peer: _Optional[str] = ..., waiting: _Optional[int] = ..., assembling: _Optional[int] = ..., ready: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., waited_s: _Optional[float] = ..., unread_s: _Optional[float] = ...) -> None: ...

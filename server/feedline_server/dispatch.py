@@ -1,19 +1,25 @@
 """Whose key is assembled next, and in which slot.
 
 The law: every key wanted is answered once, with a batch or a refusal, or belongs to a stream that has ended; every
-slot lent is taken back.
-Trainers are served fairly by bytes, and one that does not read holds its own share of the arena and nobody else's.
+slot lent is taken back. Trainers are served fairly, and what one of them holds without reading is taken from it as soon
+as another needs the room: a batch is a pure function of its key, so it is assembled again when its trainer reads again.
 """
 
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import structlog
+
+from feedline_server.access import ANYBODY, Caller
 from feedline_server.assembly import sample_ids
 from feedline_server.catalog import Catalog
+from feedline_server.lending import Lending
+from feedline_server.overload import Overload, Shortage
 from feedline_server.session import Batch, Delivery, Refusal, Session, Want
 from feedline_server.slots import Arena, Slot
 from feedline_server.tasks import Done, Failed, Outcome, Task
+from feedline_server.turns import DEAF_S, choose, cost, is_deaf, next_deafness_s, share_of, unread_s
 from feedline_wire.errors import (
     BatchKillsWorkers,
     FeedlineError,
@@ -30,6 +36,8 @@ QUEUED_PER_WORKER = 2
 """Tasks given to the pool and not yet answered, a worker: the pool keeps that many at each (pool.HELD). More would be
 served first come first served instead of fairly."""
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -39,45 +47,76 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionState:
+    """One stream, for Status."""
+
+    peer: str
+    waiting: int
+    assembling: int
+    ready: int
+    batches: int
+    nbytes: int
+    waited_s: float
+    unread_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DispatchState:
     """What is going on, for Status."""
 
-    sessions: tuple[tuple[str, int, int, int, int, int], ...]
-    """(peer, waiting, assembling, ready, batches sent, bytes sent) a stream."""
+    sessions: tuple[SessionState, ...]
     batches: int
     nbytes: int
     failures: int
     arena_nbytes: int
     arena_lent: int
+    reclaimed: int
+    waited_s: float
+    short_of: Shortage | None
     draining: bool
 
 
 class Dispatch:
-    """Between the streams and the pool. Every method may be called from any thread."""
+    """Between the streams and the pool. Every method may be called from any thread; `now` is a clock in seconds."""
 
     def __init__(
-        self, *, catalog: Catalog, arena: Arena, workers: int, max_trainers: int, submit: Callable[[Task], None]
+        self,
+        *,
+        catalog: Catalog,
+        arena: Arena,
+        workers: int,
+        max_trainers: int,
+        max_streams_per_client: int | None = None,
+        submit: Callable[[Task], None],
+        now: Callable[[], float],
     ) -> None:
         self._catalog = catalog
         self._arena = arena
-        self._max_in_flight = workers * QUEUED_PER_WORKER
+        self._lending = Lending(arena)
+        self._workers = workers
         self._max_trainers = max_trainers
+        self._max_streams_per_client = max_streams_per_client
         self._submit = submit
+        self._now = now
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
         self._jobs: dict[int, _Job] = {}
         self._number = 0
         self._clock = 0.0  # the fair clock: `served` of the stream served last
+        self._overload = Overload()
         self._batches = self._nbytes = self._failures = 0
         self._draining = False
         self._idle = threading.Condition(self._lock)
+        self._closing = False
+        self._short = threading.Condition(self._lock)
+        self._watcher = threading.Thread(target=self._watch, name="feedline-memory", daemon=True)
 
     def __repr__(self) -> str:
         return f"<Dispatch trainers={len(self._sessions)} assembling={len(self._jobs)} {self._arena!r}>"
 
     # ---- for the streams ----
 
-    def open_session(self, peer: str) -> Session:
+    def open_session(self, peer: str, caller: Caller = ANYBODY) -> Session:
         """Books for a new stream; LoaderBusy or LoaderDraining if there can be none."""
         with self._lock:
             if self._draining:
@@ -89,21 +128,32 @@ class Dispatch:
                     f"add a replica or raise max_trainers",
                     elsewhere=True,
                 )
-            session = Session(peer, threading.Condition(self._lock))
+            of_caller = sum(session.caller.name == caller.name for session in self._sessions)
+            if self._max_streams_per_client is not None and of_caller >= self._max_streams_per_client:
+                raise LoaderBusy(
+                    f"this loader serves {of_caller} streams of {caller.name} and takes no more "
+                    f"(max_streams_per_client = {self._max_streams_per_client}); "
+                    f"close some, add a replica or raise max_streams_per_client",
+                    elsewhere=True,
+                )
+            session = Session(peer, threading.Condition(self._lock), caller)
             self._sessions.append(session)
             return session
 
     def want(self, session: Session, ticket: int, key: Key) -> None:
         """Put a key into a stream's window. A key that cannot be had is refused, and the stream lives on."""
+        if session.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
+            log.warning("ending a stream that wants without end", peer=session.peer, unanswered=session.unanswered)
+            self.close_session(
+                session, InvalidRequest(f"{session.unanswered} keys wanted and unanswered; at most {MAX_WINDOW} may be")
+            )
+            return
         try:
-            nbytes = self._catalog.check(key)
+            nbytes = self._catalog.seen_by(session.caller.datasets).check(key)
+            if session.unanswered >= MAX_WINDOW:
+                raise InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
         except FeedlineError as error:
             self._refuse(session, ticket, error)
-            return
-        if session.unanswered >= MAX_WINDOW:
-            self._refuse(
-                session, ticket, InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
-            )
             return
         with self._lock:
             if session.closed or self._draining:
@@ -111,7 +161,7 @@ class Dispatch:
             if not session.waiting:
                 # A stream that was idle has no claim on the past: it joins the clock where the others are.
                 session.served = max(session.served, self._clock)
-            session.waiting.append(Want(ticket, key, nbytes))
+            session.waiting.append(Want(ticket, key, nbytes, self._now()))
         self._pump()
 
     def cancel(self, session: Session, tickets: Iterable[int]) -> None:
@@ -125,7 +175,7 @@ class Dispatch:
                 if delivery.ticket not in gone:
                     kept.append(delivery)
                 elif isinstance(delivery, Batch):
-                    self._take_back(session, delivery.slot)
+                    self._lending.take_back(session, delivery.slot)
             session.ready = kept
         self._pump()
 
@@ -134,6 +184,8 @@ class Dispatch:
 
         Empty when the stream is to end: closed, or all is answered that was wanted or, while the loader drains, begun.
         """
+        if self._reads_again(session):
+            self._pump()
         with session.changed:
             while not session.ready:
                 if session.closed or ((session.wants_ended or self._draining) and not session.unanswered):
@@ -144,16 +196,29 @@ class Dispatch:
             while session.ready and total + _delivery_nbytes(session.ready[0]) <= nbytes:
                 deliveries.append(session.ready.popleft())
                 total += _delivery_nbytes(deliveries[-1])
+            session.sending += [delivery for delivery in deliveries if isinstance(delivery, Batch)]
             return deliveries
 
     def memory(self, batch: Batch) -> memoryview:
         """The body of a batch that is lent to its sender."""
         return self._arena.memory(batch.slot, batch.layout.nbytes)
 
+    def hand_over(self, session: Session) -> None:
+        """The sender gives a frame to the network, and reads no memory of a batch until `take_up`."""
+        session.unread_since = self._now()
+
+    def take_up(self, session: Session, batch: Batch) -> bool:
+        """The network took the frame. False if the batch was taken away meanwhile: it comes again from its start."""
+        if self._reads_again(session):
+            self._pump()
+        return batch in session.sending
+
     def give_back(self, session: Session, batch: Batch, *, sent: bool) -> None:
         """The sender has copied the batch out, or will not: its slot is free again."""
         with self._lock:
-            self._take_back(session, batch.slot)
+            if batch in session.sending:
+                session.sending.remove(batch)
+                self._lending.take_back(session, batch.slot)
             if sent:
                 session.batches += 1
                 session.nbytes += batch.layout.nbytes
@@ -167,18 +232,21 @@ class Dispatch:
             session.wants_ended = True
             session.changed.notify_all()
 
-    def close_session(self, session: Session) -> None:
-        """The stream is over: everything it held is free, at once or when its worker is done. Twice is fine."""
+    def close_session(self, session: Session, error: FeedlineError | None = None) -> None:
+        """The stream is over: everything it held is free, at once or when its worker is done. Twice is fine.
+
+        `error` is what the trainer is told, if it is the loader that ends it.
+        """
         with self._lock:
             if session.closed:
                 return
             session.closed = True
+            session.error = error
             self._sessions.remove(session)
             session.waiting.clear()
             session.assembling.clear()
-            for delivery in session.ready:
-                if isinstance(delivery, Batch):
-                    self._take_back(session, delivery.slot)
+            for batch in session.unsent:  # what is just being copied is given back by its sender
+                self._lending.drop(session, batch)
             session.ready.clear()
             session.changed.notify_all()
             self._idle.notify_all()
@@ -195,7 +263,7 @@ class Dispatch:
             session.assembling.discard(ticket)
             delivery = self._delivery(job, outcome)
             if not wanted or isinstance(delivery, Refusal):
-                self._take_back(session, job.slot)
+                self._lending.take_back(session, job.slot)
             if wanted:
                 session.ready.append(delivery)
                 session.changed.notify()
@@ -203,6 +271,18 @@ class Dispatch:
         self._pump()
 
     # ---- for the loader ----
+
+    def start(self) -> None:
+        """Begin to look after trainers that stop reading."""
+        self._watcher.start()
+
+    def close(self) -> None:
+        """End what `start` began; twice is fine."""
+        with self._lock:
+            self._closing = True
+            self._short.notify()
+        if self._watcher.is_alive():
+            self._watcher.join()
 
     def drain(self) -> None:
         """Take no new work; what is being assembled is finished and sent, then every stream ends."""
@@ -225,9 +305,19 @@ class Dispatch:
     def state(self) -> DispatchState:
         """What is going on now."""
         with self._lock:
+            now = self._now()
             return DispatchState(
                 sessions=tuple(
-                    (one.peer, len(one.waiting), len(one.assembling), len(one.ready), one.batches, one.nbytes)
+                    SessionState(
+                        peer=one.peer,
+                        waiting=len(one.waiting),
+                        assembling=len(one.assembling),
+                        ready=len(one.ready),
+                        batches=one.batches,
+                        nbytes=one.nbytes,
+                        waited_s=self._overload.waited_s(one, now),
+                        unread_s=unread_s(one, now),
+                    )
                     for one in self._sessions
                 ),
                 batches=self._batches,
@@ -235,6 +325,9 @@ class Dispatch:
                 failures=self._failures,
                 arena_nbytes=self._arena.nbytes,
                 arena_lent=self._arena.lent_nbytes,
+                reclaimed=self._lending.reclaimed,
+                waited_s=self._overload.longest_wait_s(self._sessions, now),
+                short_of=self._overload.short_of,
                 draining=self._draining,
             )
 
@@ -244,28 +337,72 @@ class Dispatch:
         """Start whatever can be started now; the pool is told after the lock is released."""
         tasks = []
         with self._lock:
-            while len(self._jobs) < self._max_in_flight:
-                session = choose(self._sessions, self._arena.nbytes)
-                if session is None:
+            now = self._now()
+            share = share_of(self._arena.nbytes, len(self._sessions))
+            able = list(self._sessions)
+            short_of: Shortage | None = None
+            while (session := choose(able, share, now)) is not None:
+                if len(self._jobs) >= self._workers * QUEUED_PER_WORKER:
+                    short_of = short_of or "workers"
                     break
                 want = session.waiting[0]
-                slot = self._arena.lend(want.nbytes)
+                slot = self._lending.lend(session, want, self._sessions, now)
                 if slot is None:
-                    break  # it keeps its turn: passing it over would starve large batches for ever
+                    short_of = "memory"
+                    able.remove(session)
+                    continue
                 session.waiting.popleft()
-                self._clock = session.served
-                session.served += want.nbytes
-                session.lent += slot.nbytes
+                self._clock = max(self._clock, session.served)
+                session.served += cost(want)
                 session.assembling.add(want.ticket)
                 self._number += 1
                 self._jobs[self._number] = _Job(session, want, slot)
                 tasks.append(Task(self._number, want.key, slot.start, slot.nbytes))
+            self._overload.note(short_of, now)
+            if short_of == "memory":
+                self._short.notify()
+            overload = self._words_about_overload(now)
         for task in tasks:
             self._submit(task)
+        if overload is not None:
+            log.warning("overloaded: trainers wait; add workers, memory or a replica", **overload)
+
+    def _watch(self) -> None:
+        """See to what nobody calls for: while memory is short, a trainer that does not read becomes deaf by itself."""
+        while True:
+            with self._lock:
+                due = next_deafness_s(self._sessions, self._now())
+                # One that begins to be unread meanwhile cannot be deaf before DEAF_S have passed.
+                self._short.wait((DEAF_S if due is None else due) if self._lending.is_short else None)
+                if self._closing:
+                    return
+            self._pump()
+
+    def _reads_again(self, session: Session) -> bool:
+        """The network took the last frame; True if the stream was deaf until now, so that its keys may go on."""
+        with self._lock:
+            was_deaf = is_deaf(session, self._now())
+            session.unread_since = None
+            if was_deaf:  # like one that was idle: it has no claim on what the others got meanwhile
+                session.served = max(session.served, self._clock)
+            return was_deaf
+
+    def _words_about_overload(self, now: float) -> dict[str, object] | None:
+        if not self._overload.is_to_be_said(self._sessions, now):
+            return None
+        return {
+            "short_of": self._overload.short_of,
+            "waited_s": round(self._overload.longest_wait_s(self._sessions, now), 1),
+            "keys_waiting": sum(len(session.waiting) for session in self._sessions),
+            "trainers": len(self._sessions),
+            "workers": self._workers,
+            "arena_lent": self._arena.lent_nbytes,
+            "arena_bytes": self._arena.nbytes,
+        }
 
     def _delivery(self, job: _Job, outcome: Outcome) -> Delivery:
         if isinstance(outcome, Done):
-            return Batch(job.want.ticket, outcome.layout, job.slot)
+            return Batch(job.want, outcome.layout, job.slot)
         self._failures += 1
         if isinstance(outcome, Failed):
             return Refusal(job.want.ticket, outcome.error)
@@ -291,21 +428,6 @@ class Dispatch:
     def _take_back(self, session: Session, slot: Slot) -> None:
         self._arena.take_back(slot)
         session.lent -= slot.nbytes
-
-
-def choose(sessions: Iterable[Session], arena_nbytes: int) -> Session | None:
-    """The stream whose next key is assembled now: of those that hold less than their share, the one served least.
-
-    The share is the arena divided by the streams, at most half; who holds nothing may always have one batch.
-    """
-    sessions = list(sessions)
-    share = arena_nbytes // max(2, len(sessions))
-    able = [
-        session
-        for session in sessions
-        if session.waiting and (not session.lent or session.lent + session.waiting[0].nbytes <= share)
-    ]
-    return min(able, key=lambda session: session.served, default=None)
 
 
 def _delivery_nbytes(delivery: Delivery) -> int:

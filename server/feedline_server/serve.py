@@ -14,17 +14,24 @@ from pathlib import Path
 
 import structlog
 
+from feedline_server import exposure
+from feedline_server.access import Tokens, read_tokens, unknown_datasets
 from feedline_server.catalog import Catalog, Served
+from feedline_server.certificates import Tls, rotating_tls
 from feedline_server.dataset import open_dataset
 from feedline_server.declaration import to_json
 from feedline_server.dispatch import Dispatch
 from feedline_server.fingerprint import fingerprint
+from feedline_server.gate import Gate
 from feedline_server.pool import Pool
+from feedline_server.rotation import Rotating
 from feedline_server.service import Service
 from feedline_server.settings import Settings
 from feedline_server.slots import Arena
 from feedline_server.tasks import Opening
+from feedline_server.tcp_lane import TcpLanes
 from feedline_wire.memory import keep_freed_memory
+from feedline_wire.reach import host_of
 
 STOP_S = 0.3
 """How long streams may take to end when the loader stops without draining; Ctrl-C must leave in under a second."""
@@ -59,7 +66,9 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
     keep_freed_memory()
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
+    tls, tokens = _tls(settings), _tokens(settings)
     catalog = _open_catalog(settings)
+    _warn(settings, catalog, tokens)
     arena = Arena(settings.memory)
     pool: Pool
     dispatch = Dispatch(
@@ -67,7 +76,9 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         arena=arena,
         workers=settings.workers,
         max_trainers=settings.max_trainers,
+        max_streams_per_client=settings.max_streams_per_client,
         submit=lambda task: pool.submit(task),  # noqa: PLW0108 - the pool is made next, and needs dispatch
+        now=time.monotonic,
     )
     pool = Pool(
         size=settings.workers,
@@ -78,6 +89,8 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         batch_timeout_s=settings.batch_timeout_s,
         answer=dispatch.answer,
     )
+    # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
+    lanes = TcpLanes() if settings.tcp_lane and tls is None else None
     service = Service(
         catalog=catalog,
         dispatch=dispatch,
@@ -85,10 +98,16 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         replica=replica,
         version=version,
         max_trainers=settings.max_trainers,
+        tls=tls,
+        gate=Gate(tokens),
+        lanes=lanes,
     )
     try:
+        dispatch.start()
         pool.start()
-        port = service.start(settings.listen)
+        if lanes is not None:
+            lanes.start(host_of(settings.listen), settings.tcp_port)
+        port = service.start(settings.listen, settings.health_listen)
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         if port_file is not None:
             _write_whole(port_file, f"{port}\n")
@@ -98,6 +117,8 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
             datasets={name: _summary(served) for name, served in catalog.served.items()},
             workers=settings.workers,
             memory_bytes=arena.nbytes,
+            tls="none" if tls is None else "server" if settings.tls_client_ca is None else "mutual",
+            tokens=None if tokens is None else len(tokens.now()),
             version=version,
             replica=replica,
             pid=os.getpid(),
@@ -107,8 +128,11 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         if not stop.at_once.is_set():
             _drain(service, dispatch, stop, settings.drain_timeout_s)
     finally:
+        if lanes is not None:
+            lanes.close()
         service.stop(STOP_S)
         pool.close()
+        dispatch.close()
         arena.close()
         log.info("stopped", replica=replica)
 
@@ -121,6 +145,25 @@ def _drain(service: Service, dispatch: Dispatch, stop: Stop, timeout_s: float) -
         if stop.at_once.is_set() or time.monotonic() > deadline:
             log.warning("stopping with streams open", streams=len(dispatch.state().sessions))
             return
+
+
+def _tls(settings: Settings) -> Rotating[Tls] | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return rotating_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _tokens(settings: Settings) -> Rotating[Tokens] | None:
+    if (file := settings.tokens) is None:
+        return None
+    return Rotating("tokens", (file,), lambda: read_tokens(file))
+
+
+def _warn(settings: Settings, catalog: Catalog, tokens: Rotating[Tokens] | None) -> None:
+    for warning in exposure.warnings(settings.protection):
+        log.warning(warning, listen=settings.listen)
+    for note in () if tokens is None else unknown_datasets(tokens.now(), catalog.served):
+        log.warning("about the tokens", note=note)
 
 
 def _open_catalog(settings: Settings) -> Catalog:

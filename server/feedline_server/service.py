@@ -1,7 +1,7 @@
 """The loader on the network: Describe, Fetch, Status, and the standard health and reflection services.
 
-The only module that knows gRPC. What is asked is checked by dispatch, what is answered is bytes out of slots; nothing
-that arrives becomes a path, an import or a pickle.
+Who may ask is decided at the gate, what is asked is checked by dispatch, what is answered is bytes out of slots;
+nothing that arrives becomes a path, an import or a pickle.
 """
 
 import functools
@@ -9,29 +9,35 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from feedline_server.access import Admission
 from feedline_server.catalog import Catalog
+from feedline_server.certificates import Tls
 from feedline_server.dispatch import MAX_WINDOW, Dispatch
+from feedline_server.gate import Gate, refuse, server_credentials
 from feedline_server.order import ORDERS
 from feedline_server.pool import Pool
+from feedline_server.requests import FetchRequests, Unreadable, read_wants, reader_of
+from feedline_server.rotation import Rotating
 from feedline_server.session import Batch, Delivery, Session
+from feedline_server.tcp_lane import Lane, Offer, TcpLanes
 from feedline_wire import PROTOCOL, frames, rpc, structure, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
+    Damaged,
     FeedlineError,
     InvalidRequest,
-    LoaderBusy,
     LoaderUnavailable,
     ProtocolMismatch,
     to_failure,
 )
 from feedline_wire.key import from_message
+from feedline_wire.lane import TCP
 from feedline_wire.tensors import Layout
 
 SPARE_THREADS = 16
@@ -41,9 +47,20 @@ queueing it unseen."""
 KEEPALIVE_MS = 10_000
 """A trainer that vanished without a word is noticed after this and as much again."""
 
+MAX_REQUEST_NBYTES = 1 << 20
+"""A whole window (MAX_WINDOW) of keys has 0.6 MB if all names have 255 letters. A request of this size that is full of
+the smallest wants costs 24 MB until it is refused (measured)."""
+
+HANDSHAKE_MS = 10_000
+"""Who connects and says nothing is let go after this; gRPC's own 120 s are for networks that no trainer trains over."""
+
+HEALTH_THREADS = 2
+"""For health checks on an address of their own: each takes microseconds."""
+
 SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second loader on the port must be an error, not a silent share of the trainers
-    ("grpc.max_receive_message_length", 4 << 20),  # requests are keys, about 100 bytes each
+    ("grpc.max_receive_message_length", MAX_REQUEST_NBYTES),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
@@ -52,13 +69,6 @@ SERVER_OPTIONS = [
     ("grpc.http2.max_ping_strikes", 0),  # trainers may look often whether we are alive
 ]
 
-_STATUS = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    ProtocolMismatch: grpc.StatusCode.FAILED_PRECONDITION,
-    LoaderBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    LoaderUnavailable: grpc.StatusCode.UNAVAILABLE,
-}
-
 log = structlog.get_logger()
 
 
@@ -66,41 +76,60 @@ class Service:
     """The gRPC server of one loader: `start`, `drain`, `stop`."""
 
     def __init__(
-        self, *, catalog: Catalog, dispatch: Dispatch, pool: Pool, replica: str, version: str, max_trainers: int
+        self,
+        *,
+        catalog: Catalog,
+        dispatch: Dispatch,
+        pool: Pool,
+        replica: str,
+        version: str,
+        max_trainers: int,
+        tls: Rotating[Tls] | None,
+        gate: Gate,
+        lanes: TcpLanes | None,
     ) -> None:
         self._catalog = catalog
         self._dispatch = dispatch
         self._pool = pool
         self._replica = replica
         self._version = version
+        self._tls = tls
+        self._gate = gate
+        self._lanes = lanes
         self._started = time.monotonic()
         self._health = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(max_trainers + SPARE_THREADS, thread_name_prefix="feedline-rpc"),
+            interceptors=[gate],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=max_trainers + SPARE_THREADS,
         )
+        self._health_server: grpc.Server | None = None
         methods = {
             "Describe": grpc.unary_unary_rpc_method_handler(
-                self._describe, pb.DescribeRequest.FromString, pb.Description.SerializeToString
+                self._describe, reader_of(pb.DescribeRequest), pb.Description.SerializeToString
             ),
-            "Fetch": grpc.stream_stream_rpc_method_handler(self._fetch, pb.FetchRequest.FromString, None),
+            "Fetch": grpc.stream_stream_rpc_method_handler(self._fetch, read_wants, None),
             "Status": grpc.unary_unary_rpc_method_handler(
-                self._status, pb.StatusRequest.FromString, pb.StatusReply.SerializeToString
+                self._status, reader_of(pb.StatusRequest), pb.StatusReply.SerializeToString
             ),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(rpc.SERVICE, methods),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((rpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
-    def start(self, listen: str) -> int:
-        """Listen and serve; the port. LoaderUnavailable if the address cannot be listened on."""
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise LoaderUnavailable(
-                f"cannot listen on {listen!r}: the address is in use or not of this host; choose another with --listen"
-            ) from error
+    def start(self, listen: str, health_listen: str | None) -> int:
+        """Listen and serve; the port. LoaderUnavailable if an address cannot be listened on."""
+        port = _listen(self._server, listen, None if self._tls is None else server_credentials(self._tls))
+        if health_listen is not None:
+            self._health_server = grpc.server(
+                ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="feedline-health"),
+                options=SERVER_OPTIONS,
+                maximum_concurrent_rpcs=SPARE_THREADS,
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+            _listen(self._health_server, health_listen, None)
+            self._health_server.start()
         self._server.start()
         for name in ("", rpc.SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -113,13 +142,22 @@ class Service:
 
     def stop(self, grace_s: float) -> None:
         """End what is left; streams that run on are cut after `grace_s`."""
-        self._server.stop(grace_s).wait(grace_s + 1)
+        stopped = self._server.stop(grace_s)
+        if self._health_server is not None:
+            self._health_server.stop(None).wait(grace_s + 1)
+        stopped.wait(grace_s + 1)
 
     # ---- what trainers call ----
 
-    def _describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:
+    def _describe(self, request: pb.DescribeRequest | Unreadable, context: grpc.ServicerContext) -> pb.Description:
+        try:
+            caller = self._gate.admission(context).caller
+        except FeedlineError as error:
+            refuse(context, error)
+        if isinstance(request, Unreadable):
+            refuse(context, request.error)
         if request.protocol != PROTOCOL:
-            _abort(context, _other_protocol(request.protocol, self._version))
+            refuse(context, _other_protocol(request.protocol, self._version))
         return pb.Description(
             protocol=PROTOCOL,
             version=self._version,
@@ -134,40 +172,29 @@ class Service:
                     views=[pb.View(name=view.name, samples=view.samples) for view in served.dataset.views.values()],
                     orders=ORDERS,
                 )
-                for name, served in self._catalog.served.items()
+                for name, served in self._catalog.seen_by(caller.datasets).served.items()
             ],
             limits=pb.Limits(max_batch_bytes=self._catalog.max_batch_nbytes, max_window=MAX_WINDOW),
-            lanes=["grpc"],
+            lanes=["grpc"] if self._lanes is None else ["grpc", TCP],
+            tcp_port=0 if self._lanes is None else self._lanes.port,
         )
 
-    def _fetch(self, requests: Iterator[pb.FetchRequest], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def _fetch(self, requests: FetchRequests, context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
-            first = next(requests, None)
-            if first is None:
-                return
-            if first.protocol != PROTOCOL:
-                raise _other_protocol(first.protocol, self._version)
-            session = self._dispatch.open_session(context.peer())
+            admission = self._gate.admission(context)
+            # Before its first word: a stream that says nothing is one of those that are counted.
+            session = self._dispatch.open_session(context.peer(), admission.caller)
         except FeedlineError as error:
-            _abort(context, error)
-        except grpc.RpcError:  # the trainer went away before its first word
-            return
-        if not context.add_callback(functools.partial(self._dispatch.close_session, session)):
-            self._dispatch.close_session(session)  # it ended in between
-            return
-        log.info("trainer connected", peer=session.peer)
-        reader = threading.Thread(
-            target=self._read, args=(first, requests, session), name="feedline-wants", daemon=True
-        )
-        reader.start()
+            refuse(context, error)
         try:
-            yield from self._frames(session)
+            if context.add_callback(functools.partial(self._dispatch.close_session, session)):  # else it ended already
+                yield from self._stream(requests, session, admission, context)
         finally:
             self._dispatch.close_session(session)
-            log.info("trainer left", peer=session.peer, batches=session.batches, nbytes=session.nbytes)
 
-    def _status(self, request: pb.StatusRequest, context: grpc.ServicerContext) -> pb.StatusReply:
-        del request, context
+    def _status(self, request: pb.StatusRequest | Unreadable, context: grpc.ServicerContext) -> pb.StatusReply:
+        if isinstance(request, Unreadable):
+            refuse(context, request.error)
         state, pool = self._dispatch.state(), self._pool.state()
         return pb.StatusReply(
             replica=self._replica,
@@ -182,25 +209,78 @@ class Service:
             failures=state.failures,
             arena_bytes=state.arena_nbytes,
             arena_lent=state.arena_lent,
+            waited_s=state.waited_s,
+            short_of=state.short_of or "",
+            reclaimed=state.reclaimed,
             assembling_s=pool.assembling_s,
             trainers=[
                 pb.Trainer(
-                    peer=peer, waiting=waiting, assembling=assembling, ready=ready, batches=batches, bytes=nbytes
+                    peer=one.peer,
+                    waiting=one.waiting,
+                    assembling=one.assembling,
+                    ready=one.ready,
+                    batches=one.batches,
+                    bytes=one.nbytes,
+                    waited_s=one.waited_s,
+                    unread_s=one.unread_s,
                 )
-                for peer, waiting, assembling, ready, batches, nbytes in state.sessions
+                for one in state.sessions
             ],
         )
 
     # ---- one stream ----
 
-    def _read(self, first: pb.FetchRequest, requests: Iterator[pb.FetchRequest], session: Session) -> None:
+    def _stream(
+        self, requests: FetchRequests, session: Session, admission: Admission, context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        """The frames of one stream, from its first word to its end."""
+        try:
+            first = next(requests, None)
+        except grpc.RpcError:  # the trainer went away before its first word
+            return
+        if first is None:
+            return
+        if isinstance(first, Unreadable):
+            refuse(context, first.error)
+        if first.protocol != PROTOCOL:
+            refuse(context, _other_protocol(first.protocol, self._version))
+        session.is_sealed = first.checksum
+        log.info("trainer connected", peer=session.peer, client=session.caller.name)
+        reader = threading.Thread(
+            target=self._read, args=(first, requests, session, admission), name="feedline-wants", daemon=True
+        )
+        reader.start()
+        wants_lane = first.lane == TCP and not first.checksum  # what is sealed is sealed as frames
+        offer = self._lanes.offer() if self._lanes is not None and wants_lane else None
+        try:
+            if offer is not None:
+                context.add_callback(offer.close)  # wakes a sender that waits in the lane of a trainer that is gone
+                yield pb.Frame(lane_ticket=offer.ticket).SerializeToString()
+            yield from self._frames(session, offer)
+        finally:
+            if offer is not None and self._lanes is not None:
+                self._lanes.withdraw(offer)
+            log.info("trainer left", peer=session.peer, batches=session.batches, nbytes=session.nbytes)
+        if session.error is not None:
+            refuse(context, session.error)
+
+    def _read(self, first: pb.FetchRequest, requests: FetchRequests, session: Session, admission: Admission) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""
         try:
             self._take_in(first, session)
             for request in requests:
+                if isinstance(request, Unreadable):
+                    raise request.error
+                if not admission.holds():
+                    raise LoaderUnavailable(
+                        "the loader's tokens have changed, and what was said of this stream's has; connect again"
+                    )
                 self._take_in(request, session)
         except grpc.RpcError:
             self._dispatch.close_session(session)  # the stream broke
+        except FeedlineError as error:
+            log.warning("a stream is ended", peer=session.peer, client=session.caller.name, reason=str(error))
+            self._dispatch.close_session(session, error)
         except Exception:  # a fault of ours: the trainer must not wait on a stream that nobody reads
             log.exception("reading a trainer's wants failed", peer=session.peer)
             self._dispatch.close_session(session)
@@ -208,28 +288,67 @@ class Service:
             self._dispatch.end_wants(session)
 
     def _take_in(self, request: pb.FetchRequest, session: Session) -> None:
+        if session.is_sealed and not request.HasField("crc"):
+            raise Damaged("a request came without the checksum that its stream announced; connect again")
+        if len(request.wants) > MAX_WINDOW:
+            raise InvalidRequest(
+                f"{len(request.wants)} keys wanted in one message; a stream may have {MAX_WINDOW} unanswered"
+            )
         if request.cancelled:
             self._dispatch.cancel(session, request.cancelled)
         for want in request.wants:
             self._dispatch.want(session, want.ticket, from_message(want.key))
 
-    def _frames(self, session: Session) -> Iterator[bytes]:
+    def _frames(self, session: Session, offer: Offer | None) -> Iterator[bytes]:
         told = False
         while deliveries := self._dispatch.next_deliveries(session, frames.FRAME_BYTES):
             if self._dispatch.is_draining and not told:
                 told = True
-                yield frames.encode((), draining=True)
-            if len(deliveries) == 1:
+                yield frames.encode((), draining=True, checksum=session.is_sealed)
+            if offer is not None and offer.lane is not None:
+                if not self._by_lane(offer.lane, session, deliveries):
+                    return
+            elif len(deliveries) == 1:
                 yield from self._one(session, deliveries[0])
             else:
-                yield self._several(session, deliveries)
+                wire = self._several(session, deliveries)
+                self._dispatch.hand_over(session)
+                yield wire
         if self._dispatch.is_draining and not told:
-            yield frames.encode((), draining=True)
+            yield frames.encode((), draining=True, checksum=session.is_sealed)
+
+    def _by_lane(self, lane: Lane, session: Session, deliveries: list[Delivery]) -> bool:
+        """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
+        bodies: list[tuple[bytes, memoryview]] = []
+        sent = False
+        try:
+            for delivery in deliveries:
+                if isinstance(delivery, Batch):
+                    piece = frames.Piece(delivery.ticket, 0, b"", header=_header(delivery.layout))
+                    bodies.append((frames.encode_head(piece), self._dispatch.memory(delivery)))
+                else:
+                    piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
+                    bodies.append((frames.encode_head(piece), memoryview(b"")))
+            lane.send(bodies)
+            sent = True
+        except OSError as error:
+            log.info("a tcp lane ended", peer=session.peer, reason=str(error))
+        finally:
+            for delivery in deliveries:
+                if isinstance(delivery, Batch):
+                    self._dispatch.give_back(session, delivery, sent=sent)
+        return sent
 
     def _one(self, session: Session, delivery: Delivery) -> Iterator[bytes]:
-        """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
+        """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent.
+
+        Memory of the slot is read only between `take_up` and `hand_over`: while the network has a frame, the slot may
+        be taken away for somebody else, and the batch comes again from its beginning.
+        """
         if not isinstance(delivery, Batch):
-            yield frames.encode((frames.failure_piece(delivery.ticket, to_failure(delivery.error)),))
+            self._dispatch.hand_over(session)
+            piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
+            yield frames.encode((piece,), checksum=session.is_sealed)
             return
         wire = b""
         copied = False
@@ -237,11 +356,15 @@ class Service:
             with self._dispatch.memory(delivery) as body:
                 for piece in frames.cut(delivery.ticket, _header(delivery.layout), body):
                     if wire:
+                        self._dispatch.hand_over(session)
                         yield wire
-                    wire = frames.encode((piece,))
+                        if not self._dispatch.take_up(session, delivery):
+                            return
+                    wire = frames.encode((piece,), checksum=session.is_sealed)
             copied = True
         finally:
             self._dispatch.give_back(session, delivery, sent=copied)
+        self._dispatch.hand_over(session)
         yield wire
 
     def _several(self, session: Session, deliveries: list[Delivery]) -> bytes:
@@ -252,12 +375,24 @@ class Service:
                 pieces += frames.cut(delivery.ticket, _header(delivery.layout), self._dispatch.memory(delivery))
             else:
                 pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
-        wire = frames.encode(tuple(pieces))
+        wire = frames.encode(tuple(pieces), checksum=session.is_sealed)
         del pieces
         for delivery in deliveries:
             if isinstance(delivery, Batch):
                 self._dispatch.give_back(session, delivery, sent=True)
         return wire
+
+
+def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """The port; LoaderUnavailable if the address cannot be listened on."""
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise LoaderUnavailable(
+            f"cannot listen on {address!r}: the address is in use or not of this host; choose another with --listen"
+        ) from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -271,11 +406,3 @@ def _other_protocol(theirs: int, version: str) -> ProtocolMismatch:
         f"{version}) version {PROTOCOL}; "
         f"install the same feedline on both sides"
     )
-
-
-def _abort(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
-    """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
-    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), grpc.StatusCode.INTERNAL)
-    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(code, str(error))
-    raise AssertionError("unreachable: abort raises")

@@ -1,4 +1,4 @@
-"""One trainer's stream: what it wants, what is being assembled for it, what is ready to be sent.
+"""One trainer's stream: what it wants, what is being assembled for it, what is ready, what is being sent.
 
 All of it is changed by dispatch alone, under dispatch's lock; `changed` is a condition on that lock that the stream's
 sender waits on.
@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from feedline_server.access import ANYBODY, Caller
 from feedline_server.slots import Slot
 from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
@@ -16,20 +17,26 @@ from feedline_wire.tensors import Layout
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A key the trainer asked for, under its own ticket; `nbytes` is what the batch takes."""
+    """A key the trainer asked for at `since`, under its own ticket; `nbytes` is what the batch takes."""
 
     ticket: int
     key: Key
     nbytes: int
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """An assembled batch in its slot."""
 
-    ticket: int
+    want: Want
     layout: Layout
     slot: Slot
+
+    @property
+    def ticket(self) -> int:
+        """The trainer's name for it."""
+        return self.want.ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +56,28 @@ class Session:
 
     peer: str
     changed: threading.Condition
+    caller: Caller = ANYBODY
     waiting: deque[Want] = field(default_factory=deque)
     assembling: set[int] = field(default_factory=set)
     """Tickets."""
     ready: deque[Delivery] = field(default_factory=deque)
+    sending: list[Batch] = field(default_factory=list)
+    """At the sender, which has not copied all of them out."""
+    unread_since: float | None = None
+    """When the network was given the frame that it has not taken yet; None while the sender is at work or waits."""
     lent: int = 0
     """Bytes of the arena it holds: assembling, ready and being sent."""
     served: float = 0.0
-    """Bytes lent so far on the fair clock: whoever has the least goes first."""
+    """What its batches cost so far on the fair clock: whoever has the least goes first."""
     batches: int = 0
     nbytes: int = 0
+    is_sealed: bool = False
+    """Every message of the stream ends with a checksum; said by its first, before anything is sent."""
     closed: bool = False
     wants_ended: bool = False
     """The trainer has said that it will want nothing more."""
+    error: FeedlineError | None = None
+    """Why the stream was ended by the loader."""
 
     def __repr__(self) -> str:
         return (
@@ -73,3 +89,9 @@ class Session:
     def unanswered(self) -> int:
         """Keys in its window."""
         return len(self.waiting) + len(self.assembling) + len(self.ready)
+
+    @property
+    def unsent(self) -> list[Batch]:
+        """Batches whose slots nobody reads or writes at this moment, as far as they are ready or the sender waits."""
+        ready = [delivery for delivery in self.ready if isinstance(delivery, Batch)]
+        return ready if self.unread_since is None else [*self.sending, *ready]

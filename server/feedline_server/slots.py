@@ -6,6 +6,7 @@ a name in /dev/shm, a small /dev/shm in a container does not matter, and a kill 
 
 import bisect
 import contextlib
+import itertools
 import mmap
 import os
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ class Slot:
 
     start: int
     nbytes: int
+
+    @property
+    def end(self) -> int:
+        """The first byte that is no longer in it."""
+        return self.start + self.nbytes
 
 
 class Arena:
@@ -44,23 +50,41 @@ class Arena:
         """Bytes lent now."""
         return self.nbytes - sum(slot.nbytes for slot in self._free)
 
-    def lend(self, nbytes: int) -> Slot | None:
-        """A slot of at least `nbytes`, or None while no free piece is long enough.
+    def lend(self, nbytes: int, *, outside: Slot | None = None) -> Slot | None:
+        """A slot of at least `nbytes` that touches nothing of `outside`, or None while no free piece is long enough.
 
         First fit from the lowest address: pages already written are used again before new ones are touched.
         """
-        wanted = max(-(-nbytes // GRAIN), 1) * GRAIN
+        wanted = _whole_grains(nbytes)
         for index, free in enumerate(self._free):
-            if free.nbytes < wanted:
-                continue
-            if free.nbytes == wanted:
-                del self._free[index]
-            else:
-                self._free[index] = Slot(free.start + wanted, free.nbytes - wanted)
-            slot = Slot(free.start, wanted)
-            self._lent.add(slot)
-            return slot
+            for start, end in _parts(free, outside):
+                if end - start >= wanted:
+                    left = Slot(free.start, start - free.start), Slot(start + wanted, free.end - start - wanted)
+                    self._free[index : index + 1] = [piece for piece in left if piece.nbytes]
+                    slot = Slot(start, wanted)
+                    self._lent.add(slot)
+                    return slot
         return None
+
+    def emptiest(self, nbytes: int) -> Slot:
+        """The region of `nbytes` where the least is lent: if nothing more is lent there, it is free the soonest."""
+        wanted = _whole_grains(nbytes)
+        if wanted > self.nbytes:
+            raise ValueError(f"a region of {nbytes} bytes was asked; the arena has {self.nbytes}")
+        lent = sorted(self._lent, key=lambda slot: slot.start)
+        starts = [slot.start for slot in lent]
+        before = [0, *itertools.accumulate(slot.nbytes for slot in lent)]
+
+        def lent_below(address: int) -> int:
+            index = bisect.bisect_left(starts, address)
+            over = max(lent[index - 1].end - address, 0) if index else 0
+            return before[index] - over
+
+        # What is lent in a region changes its slope only where a slot begins or ends, at either end of the region.
+        edges = {0, self.nbytes, *starts, *(slot.end for slot in lent)}
+        candidates = {start for edge in edges for start in (edge, edge - wanted) if 0 <= start <= self.nbytes - wanted}
+        best = min(candidates, key=lambda start: (lent_below(start + wanted) - lent_below(start), start))
+        return Slot(best, wanted)
 
     def take_back(self, slot: Slot) -> None:
         """Make a lent slot free again; ValueError if it is not lent."""
@@ -87,3 +111,14 @@ class Arena:
                 self._memory.close()
             os.close(self.fd)
             self.fd = -1
+
+
+def _whole_grains(nbytes: int) -> int:
+    return max(-(-nbytes // GRAIN), 1) * GRAIN
+
+
+def _parts(free: Slot, outside: Slot | None) -> tuple[tuple[int, int], ...]:
+    """Where a free piece may be lent from, start and end: before what is kept out of, and behind it."""
+    if outside is None or outside.end <= free.start or free.end <= outside.start:
+        return ((free.start, free.end),)
+    return ((free.start, outside.start), (outside.end, free.end))

@@ -5,15 +5,18 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+import structlog
 from numpy.typing import NDArray
 
 from feedline_server.assembly import layout_of
 from feedline_server.catalog import Catalog, Served
 from feedline_server.dataset import Dataset, View
-from feedline_server.dispatch import MAX_WINDOW, Dispatch, choose
-from feedline_server.session import Batch, Refusal, Session, Want
+from feedline_server.dispatch import MAX_WINDOW, Dispatch
+from feedline_server.overload import OVERLOADED_S
+from feedline_server.session import Batch, Refusal, Session
 from feedline_server.slots import GRAIN, Arena
 from feedline_server.tasks import Done, Failed, Killed, Task
+from feedline_server.turns import DEAF_S
 from feedline_wire.errors import (
     BadSample,
     BatchKillsWorkers,
@@ -60,16 +63,48 @@ def a_key(offset: int = 0, rows: int = 1, **changes: object) -> Key:
 
 
 class Stage:
-    """Dispatch over an arena of 16 grains and two workers that only the test moves."""
+    """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
 
     def __init__(self) -> None:
+        self.now = 1000.0
         self.arena = Arena(16 * GRAIN)
         self.tasks: list[Task] = []
         catalog = Catalog({"numbers": Served(DATASET, FINGERPRINT)}, max_batch_nbytes=8 * GRAIN)
-        self.dispatch = Dispatch(catalog=catalog, arena=self.arena, workers=2, max_trainers=3, submit=self.tasks.append)
+        self.dispatch = Dispatch(
+            catalog=catalog,
+            arena=self.arena,
+            workers=2,
+            max_trainers=3,
+            submit=self.tasks.append,
+            now=lambda: self.now,
+        )
 
     def finish(self, task: Task) -> None:
         self.dispatch.answer(task, Done(task.number, layout_of(DATASET, task.key.rows), 0.0))
+
+    def finish_all(self) -> None:
+        """Until nothing more can be begun."""
+        while self.tasks:
+            self.finish(self.tasks.pop(0))
+
+    def take(self, session: Session, count: int = 1) -> list[int]:
+        """What the sender of a stream whose trainer reads does, once a batch; the tickets."""
+        taken = []
+        for _ in range(count):
+            [batch] = self.dispatch.next_deliveries(session, 1)
+            assert isinstance(batch, Batch)
+            taken.append(batch.ticket)
+            self.dispatch.give_back(session, batch, sent=True)
+            self.finish_all()
+        return taken
+
+    def fall_deaf(self, session: Session) -> Batch:
+        """Its sender takes a batch of several frames, gives the first to the network, and that is the last of it."""
+        [batch] = self.dispatch.next_deliveries(session, 1)
+        assert isinstance(batch, Batch)
+        self.dispatch.hand_over(session)
+        self.now += DEAF_S
+        return batch
 
 
 @pytest.fixture
@@ -287,29 +322,240 @@ def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) ->
     assert answers == [[]]
 
 
-def waiting(peer: str, *, served: float, lent: int, nbytes: int) -> Session:
-    session = Session(peer, threading.Condition())
-    session.served, session.lent = served, lent
-    session.waiting.append(Want(1, a_key(), nbytes))
-    return session
+# ---- memory is short ----
 
 
-@pytest.mark.parametrize(
-    ("streams", "chosen"),
-    [
-        ([], None),
-        ([("a", 5, 0, 10), ("b", 3, 0, 10)], "b"),  # served least
-        ([("a", 5, 40, 10), ("b", 3, 45, 10)], "a"),  # b would go over its half of 100
-        ([("a", 0, 45, 10)], None),  # one alone keeps to half as well, for whoever comes next
-        ([("a", 0, 0, 90)], "a"),  # who holds nothing may have any batch
-        ([("a", 0, 30, 10), ("b", 1, 20, 10), ("c", 2, 20, 10)], "b"),  # thirds
-    ],
-)
-def test_the_stream_chosen_is_the_one_served_least_within_its_share(
-    streams: list[tuple[str, float, int, int]], chosen: str | None
+def test_what_a_deaf_trainer_holds_is_taken_for_another_and_assembled_again_when_it_reads(stage: Stage) -> None:
+    longest, deaf, other = (stage.dispatch.open_session(peer) for peer in ("longest", "deaf", "other"))
+    for session in (longest, deaf):  # half the arena each, in one batch
+        stage.dispatch.want(session, 1, a_key(rows=8))
+        stage.finish_all()
+    first = stage.fall_deaf(longest)
+    second = stage.fall_deaf(deaf)
+
+    stage.dispatch.want(other, 1, a_key(rows=1))
+    stage.finish_all()
+
+    assert stage.take(other) == [1]
+    assert stage.dispatch.state().reclaimed == 1
+    assert stage.dispatch.take_up(deaf, second)  # one had to go, and that was the other
+    stage.dispatch.give_back(deaf, second, sent=True)
+    assert not stage.dispatch.take_up(longest, first)
+    stage.dispatch.give_back(longest, first, sent=False)
+    stage.finish_all()
+    assert stage.take(longest) == [1]
+    assert stage.arena.lent_nbytes == 0
+
+
+def test_a_large_batch_has_room_although_deaf_trainers_hold_slots_all_over_the_arena(stage: Stage) -> None:
+    deaf, other, large = (stage.dispatch.open_session(peer) for peer in ("deaf", "other", "large"))
+    for ticket in range(5):  # a slot of each in turn
+        for session in (deaf, other):
+            stage.dispatch.want(session, ticket, a_key())
+            stage.finish_all()
+    stage.take(other, 5)
+    stage.fall_deaf(deaf)
+
+    stage.dispatch.want(large, 1, a_key(rows=8))
+    stage.finish_all()
+
+    assert stage.take(large) == [1]
+    assert [want.ticket for want in deaf.waiting] == [4]  # nothing more was taken than had to be
+
+    stage.dispatch.want(large, 2, a_key(rows=8))
+    stage.dispatch.want(other, 5, a_key(rows=8))
+    stage.finish_all()
+
+    assert stage.take(large) == [2]
+    assert stage.take(other) == [5]
+    assert [want.ticket for want in deaf.waiting] == [0, 1, 2, 3, 4]  # in their old order
+
+
+def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> None:
+    slow, other = stage.dispatch.open_session("slow"), stage.dispatch.open_session("other")
+    stage.dispatch.want(slow, 1, a_key(rows=8))
+    stage.dispatch.want(slow, 2, a_key(rows=1))
+    stage.finish_all()
+    [batch] = stage.dispatch.next_deliveries(slow, 1)
+    stage.dispatch.hand_over(slow)
+    stage.now += DEAF_S / 2
+    stage.dispatch.want(other, 1, a_key(rows=8))
+    stage.finish_all()
+
+    assert isinstance(batch, Batch)
+    assert stage.dispatch.take_up(slow, batch)
+    assert stage.dispatch.state().reclaimed == 0
+
+
+def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> None:
+    """Its bytes are read at that moment: another's would be sent under its name."""
+    copying, other = stage.dispatch.open_session("copying"), stage.dispatch.open_session("other")
+    stage.dispatch.want(copying, 1, a_key(rows=8))
+    stage.finish_all()
+    stage.dispatch.next_deliveries(copying, 1)  # and no hand_over
+    stage.now += 1000
+    for ticket in range(2):
+        stage.dispatch.want(other, ticket, a_key(rows=8))
+
+    assert [task.key.rows for task in stage.tasks] == [8]
+    assert stage.dispatch.state().reclaimed == 0
+
+
+def test_a_deaf_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
+    deaf = stage.dispatch.open_session("deaf")
+    stage.dispatch.want(deaf, 1, a_key())
+    stage.finish_all()
+    batch = stage.fall_deaf(deaf)
+
+    stage.dispatch.want(deaf, 2, a_key())
+    assert stage.tasks == []
+
+    assert stage.dispatch.take_up(deaf, batch)
+    assert [task.key for task in stage.tasks] == [a_key()]
+
+
+def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhile(stage: Stage) -> None:
+    deaf, other = stage.dispatch.open_session("deaf"), stage.dispatch.open_session("other")
+    stage.dispatch.want(deaf, 0, a_key())
+    stage.finish_all()
+    batch = stage.fall_deaf(deaf)
+    for ticket in range(1, 20):
+        stage.dispatch.want(deaf, ticket, a_key(offset=ticket))
+    for ticket in range(20):
+        stage.dispatch.want(other, ticket, a_key(offset=50))
+        stage.finish_all()
+        stage.take(other)
+    for ticket in range(20, 40):
+        stage.dispatch.want(other, ticket, a_key(offset=50))
+
+    stage.dispatch.take_up(deaf, batch)
+    begun = []
+    for _ in range(12):  # four were begun before
+        task = stage.tasks.pop(0)
+        begun.append("other" if task.key.offset == 50 else "deaf")
+        stage.finish(task)
+        session = other if task.key.offset == 50 else deaf
+        [delivery] = stage.dispatch.next_deliveries(session, 1)
+        assert isinstance(delivery, Batch)
+        stage.dispatch.give_back(session, delivery, sent=True)
+
+    assert begun == [*["other"] * 4, "deaf", "deaf", "other", "deaf", "other", "deaf", "other", "deaf"]
+
+
+def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_it(stage: Stage) -> None:
+    """Slots at both ends and in the middle: 8 grains in a row are nowhere, and a stream of small keys never ends."""
+    slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
+    for ticket in range(5):
+        stage.dispatch.want(slow, ticket, a_key(offset=ticket))
+        stage.dispatch.want(small, ticket, a_key(offset=10 + ticket, rows=1))
+    stage.finish_all()
+    stage.dispatch.want(large, 1, a_key(rows=8))
+    for ticket in range(5, 100):
+        stage.dispatch.want(small, ticket, a_key(offset=ticket % 100))
+    stage.finish_all()
+
+    assert stage.dispatch.state().short_of == "memory"
+    assert len(stage.take(small, 40)) == 40  # they go on, and do not fill what is kept for the large one
+    assert not large.ready
+
+    assert stage.take(slow, 5) == [0, 1, 2, 3, 4]  # as soon as the last that lay there has been sent
+    assert stage.take(large) == [1]
+    assert stage.dispatch.state().short_of is None
+
+
+def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stage) -> None:
+    slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
+    for ticket in range(5):
+        stage.dispatch.want(slow, ticket, a_key(offset=ticket))
+        stage.dispatch.want(small, ticket, a_key(offset=10 + ticket))
+    stage.finish_all()
+    stage.dispatch.want(large, 1, a_key(rows=8))
+    assert stage.dispatch.state().short_of == "memory"
+
+    stage.dispatch.close_session(large)
+    stage.take(small, 5)
+    stage.dispatch.want(small, 5, a_key(rows=7))  # fits behind what slow holds, and nowhere else
+    stage.finish_all()
+
+    assert stage.take(small) == [5]
+    assert stage.dispatch.state().short_of is None
+
+
+def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_the_workers_are_busy(
+    stage: Stage,
 ) -> None:
-    sessions = [waiting(peer, served=served, lent=lent, nbytes=nbytes) for peer, served, lent, nbytes in streams]
+    """By bytes alone the small one would have two batches for each of the large one's, though both cost a worker as much."""
+    large, small = stage.dispatch.open_session("large"), stage.dispatch.open_session("small")
+    for ticket in range(200):
+        stage.dispatch.want(small, ticket, a_key())
+        stage.dispatch.want(large, ticket, a_key(rows=2))
 
-    session = choose(sessions, 100)
+    served = {large: 0, small: 0}
+    for _ in range(100):
+        task = stage.tasks.pop(0)
+        stage.finish(task)
+        session = large if task.key.rows == 2 else small
+        served[session] += 1
+        [batch] = stage.dispatch.next_deliveries(session, 1)
+        assert isinstance(batch, Batch)
+        stage.dispatch.give_back(session, batch, sent=True)
 
-    assert (session.peer if session else None) == chosen
+    assert served[large] >= 45
+    assert served[small] >= 45
+
+
+# ---- overload ----
+
+
+def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: Stage) -> None:
+    session = stage.dispatch.open_session("a")
+    for ticket in range(6):  # two workers hold four
+        stage.dispatch.want(session, ticket, a_key())
+    stage.now += 7
+
+    state = stage.dispatch.state()
+
+    assert (state.waited_s, state.short_of) == (7, "workers")
+    assert state.sessions[0].waited_s == 7
+
+
+def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage: Stage) -> None:
+    deaf = stage.dispatch.open_session("deaf")
+    for ticket in range(20):
+        stage.dispatch.want(deaf, ticket, a_key())
+    stage.finish_all()
+    stage.fall_deaf(deaf)
+    stage.now += 60
+
+    state = stage.dispatch.state()
+
+    assert (state.waited_s, state.short_of) == (0, None)
+    assert state.sessions[0].unread_s == 60 + DEAF_S
+
+
+def test_overload_is_said_once_a_minute(stage: Stage) -> None:
+    session = stage.dispatch.open_session("a")
+    for ticket in range(30):
+        stage.dispatch.want(session, ticket, a_key())
+
+    with structlog.testing.capture_logs() as said:
+        for _ in range(20):
+            stage.now += OVERLOADED_S
+            stage.finish(stage.tasks.pop(0))
+            [batch] = stage.dispatch.next_deliveries(session, 1)
+            assert isinstance(batch, Batch)
+            stage.dispatch.give_back(session, batch, sent=True)
+
+    assert [(entry["waited_s"], entry["short_of"], entry["trainers"]) for entry in said] == [
+        (5.0, "workers", 1),
+        (65.0, "workers", 1),
+    ]
+
+
+def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage) -> None:
+    session = stage.dispatch.open_session("flood")
+    for ticket in range(2 * MAX_WINDOW + 1):
+        stage.dispatch.want(session, ticket, a_key(view="none"))
+
+    assert session.closed
+    assert stage.dispatch.state().sessions == ()

@@ -72,6 +72,57 @@ def test_after_any_history_the_lent_slots_never_overlap_and_all_comes_back() -> 
     arena.close()
 
 
+def test_nothing_is_lent_that_touches_a_region_kept_free(arena: Arena) -> None:
+    kept = Slot(2 * GRAIN, 8 * GRAIN)
+
+    slots = [arena.lend(2 * GRAIN, outside=kept) for _ in range(5)]
+
+    assert slots == [
+        Slot(0, 2 * GRAIN),  # before it
+        Slot(10 * GRAIN, 2 * GRAIN),  # behind it
+        Slot(12 * GRAIN, 2 * GRAIN),
+        Slot(14 * GRAIN, 2 * GRAIN),
+        None,
+    ]
+    assert arena.lend(8 * GRAIN) == kept
+
+
+def test_the_emptiest_region_is_where_the_least_is_lent(arena: Arena) -> None:
+    slots = [arena.lend(2 * GRAIN) for _ in range(8)]
+    for index in (0, 4, 6):  # now lent: 2..8, 10..12, 14..16
+        slot = slots[index]
+        assert slot is not None
+        arena.take_back(slot)
+
+    assert arena.emptiest(2 * GRAIN) == Slot(0, 2 * GRAIN)
+    assert arena.emptiest(6 * GRAIN) == Slot(8 * GRAIN, 6 * GRAIN)  # two grains lent; anywhere else four or more
+    assert arena.emptiest(16 * GRAIN) == Slot(0, 16 * GRAIN)
+    with pytest.raises(ValueError, match="the arena has 65536"):
+        arena.emptiest(16 * GRAIN + 1)
+
+
+def test_after_any_history_no_region_is_emptier_than_the_one_that_is_found() -> None:
+    draw = random.Random(3)
+    arena = Arena(32 * GRAIN)
+    held: list[Slot] = []
+    for _ in range(300):
+        if held and draw.random() < 0.45:
+            arena.take_back(held.pop(draw.randrange(len(held))))
+        elif slot := arena.lend(draw.randrange(1, 6 * GRAIN)):
+            held.append(slot)
+        lent = {grain for slot in held for grain in range(slot.start // GRAIN, slot.end // GRAIN)}
+        size = draw.randrange(1, 33)
+
+        found = arena.emptiest(size * GRAIN)
+
+        def lent_in(start: int, size: int = size, lent: set[int] = lent) -> int:
+            return len(lent.intersection(range(start, start + size)))
+
+        assert found.nbytes == size * GRAIN
+        assert lent_in(found.start // GRAIN) == min(lent_in(start) for start in range(33 - size))
+    arena.close()
+
+
 def test_the_arena_has_no_name_in_dev_shm_and_close_may_come_twice() -> None:
     before = set(Path("/dev/shm").iterdir())
     arena = Arena(GRAIN)

@@ -246,3 +246,30 @@ def test_cutting_a_batch_copies_nothing() -> None:
     body[:] = b"after!"
 
     assert (bytes(first.data), bytes(second.data)) == (b"aft", b"er!")
+
+
+# ---- lanes ----
+
+
+def test_a_lane_ticket_comes_in_a_frame_of_the_generated_class() -> None:
+    wire = pb.Frame(lane_ticket=b"0123456789abcdef", draining=True).SerializeToString()
+
+    assert frames.decode(wire) == frames.Frame((), draining=True, lane_ticket=b"0123456789abcdef")
+
+
+def test_a_piece_sent_ahead_of_its_body_is_a_piece_of_the_generated_class_and_reads_back() -> None:
+    header = pb.BatchHeader(nbytes=7).SerializeToString()
+    piece = frames.Piece(300, 0, b"", header=header)
+
+    wire = frames.encode_head(piece)
+
+    assert pb.Piece.FromString(wire) == pb.Piece(ticket=300, header=pb.BatchHeader(nbytes=7))
+    assert frames.decode_head(wire) == piece
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_sent_ahead_are_a_piece_or_a_protocol_mismatch(wire: bytes) -> None:
+    try:
+        assert isinstance(frames.decode_head(wire), frames.Piece)
+    except ProtocolMismatch:
+        pass

@@ -1,0 +1,86 @@
+"""Who gets memory of the arena, and from whom it is taken when it is short.
+
+The law: a key whose turn it is gets its slot in bounded time, however large it is and whoever does not read. What deaf
+trainers hold is dropped for it; where others still have to be sent what they hold, it keeps a region free, and
+everybody else goes on beside that. Not locked: dispatch calls all of this under its own lock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feedline_server.session import Batch, Session, Want
+from feedline_server.slots import Arena, Slot
+from feedline_server.turns import cost, gives_way, is_deaf
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A region of the arena where nothing more is lent until `want` fits."""
+
+    session: Session
+    want: Want
+    region: Slot
+
+    def is_needed(self, now: float) -> bool:
+        """Its stream still waits for this key, and reads."""
+        session = self.session
+        is_next = bool(session.waiting) and session.waiting[0] is self.want
+        return is_next and not session.closed and not is_deaf(session, now)
+
+
+class Lending:
+    """Lends the arena to streams."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self.reclaimed = 0
+        """Batches dropped unsent because their trainer did not read and another needed the room."""
+        self._reservation: Reservation | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lending {self.arena!r} reserved={self._reservation.region if self._reservation else None}>"
+
+    @property
+    def is_short(self) -> bool:
+        """A key waits for memory."""
+        return self._reservation is not None
+
+    def lend(self, session: Session, want: Want, sessions: Sequence[Session], now: float) -> Slot | None:
+        """A slot for the key whose turn it is; None if it has to wait until others have been sent."""
+        kept = self._reservation
+        if kept is not None and not kept.is_needed(now):
+            kept = self._reservation = None
+        outside = kept.region if kept is not None and kept.want is not want else None
+        while (slot := self.arena.lend(want.nbytes, outside=outside)) is None:
+            given = gives_way(sessions, now)
+            if given is None:
+                # It keeps a place, and others go on beside it: passing it over would starve large batches for ever, and
+                # if all waited with it, all would wait for the slowest reader.
+                if kept is None:
+                    self._reservation = Reservation(session, want, self.arena.emptiest(want.nbytes))
+                return None
+            self._reclaim(*given)
+        if outside is None:
+            self._reservation = None
+        session.lent += slot.nbytes
+        return slot
+
+    def take_back(self, session: Session, slot: Slot) -> None:
+        """What was lent to a stream is free again."""
+        self.arena.take_back(slot)
+        session.lent -= slot.nbytes
+
+    def drop(self, session: Session, batch: Batch) -> None:
+        """Forget a batch that is ready, or being sent while the sender waits for the network."""
+        if batch in session.sending:
+            session.sending.remove(batch)
+        else:
+            session.ready.remove(batch)
+        self.take_back(session, batch.slot)
+
+    def _reclaim(self, session: Session, batch: Batch) -> None:
+        """Drop a batch that its trainer does not read: its key waits again, before the others of that trainer."""
+        self.drop(session, batch)
+        session.waiting.appendleft(batch.want)
+        session.served -= cost(batch.want)
+        self.reclaimed += 1
