@@ -55,6 +55,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Serve datasets to trainers over gRPC until told to stop.",
         epilog=SERVE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--token SECRET` would be read as --tokens, and the complaint would repeat the secret
     )
     serve.add_argument("path", nargs="?", type=Path, help="loader.toml or folder (default: $FEEDLINE_DATA)")
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
@@ -102,6 +103,9 @@ def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _serve(asked: argparse.Namespace) -> int:
+    from feedline_server.stop import Stop
+
+    stop = Stop()  # before the slow imports: as process 1 of a container, a SIGTERM without a handler would be lost
     from feedline_server.logs import configure_logs
     from feedline_server.settings import load_settings
 
@@ -115,7 +119,7 @@ def _serve(asked: argparse.Namespace) -> int:
     configure_logs(settings.log_format, settings.log_level)
     from feedline_server.serve import serve
 
-    serve(settings, asked.port_file)
+    serve(settings, stop, asked.port_file)
     return 0
 
 

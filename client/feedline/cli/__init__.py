@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from feedline.cli import bench, demo, demo_train, inspect, peek, serve
+from feedline.cli import bench, demo, demo_train, inspect, peek, serve, token
 from feedline_wire.errors import FeedlineError
 
 EPILOG = """\
@@ -23,7 +23,7 @@ a first tour:
 exit codes: 0 success, 1 failure (the reason is on standard error), 2 wrong usage, 130 Ctrl-C
 """
 
-COMMANDS = (serve, inspect, peek, bench, demo, demo_train)
+COMMANDS = (serve, inspect, peek, bench, token, demo, demo_train)
 
 INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""

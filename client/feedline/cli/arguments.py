@@ -18,6 +18,7 @@ def add_command(commands: Commands, name: str, summary: str, *, epilog: str) -> 
         description=summary[0].upper() + summary[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `--token SECRET` would be read as --token-file, and the complaint would repeat the secret
     )
 
 
