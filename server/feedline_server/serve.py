@@ -7,8 +7,6 @@ the kernel), the arena has no name anywhere.
 import importlib.metadata
 import os
 import secrets
-import signal
-import threading
 import time
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from feedline_server.rotation import Rotating
 from feedline_server.service import Service
 from feedline_server.settings import Settings
 from feedline_server.slots import Arena
+from feedline_server.stop import Stop
 from feedline_server.tasks import Opening
 from feedline_server.tcp_lane import TcpLanes
 from feedline_wire.memory import keep_freed_memory
@@ -39,30 +38,8 @@ STOP_S = 0.3
 log = structlog.get_logger()
 
 
-class Stop:
-    """What signals ask for: the first SIGTERM drains, SIGINT or a second SIGTERM stops at once.
-
-    Until `serving` is set there is nothing to drain, and a signal ends the start with KeyboardInterrupt.
-    """
-
-    def __init__(self) -> None:
-        self.serving = False
-        self.asked = threading.Event()
-        self.at_once = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._heard)
-
-    def _heard(self, number: int, _frame: object) -> None:
-        if not self.serving:
-            raise KeyboardInterrupt
-        if number == signal.SIGINT or self.asked.is_set():
-            self.at_once.set()
-        self.asked.set()
-
-
-def serve(settings: Settings, port_file: Path | None = None) -> None:
+def serve(settings: Settings, stop: Stop, port_file: Path | None = None) -> None:
     """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin."""
-    stop = Stop()
     keep_freed_memory()
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
@@ -108,6 +85,7 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
         if lanes is not None:
             lanes.start(host_of(settings.listen), settings.tcp_port)
         port = service.start(settings.listen, settings.health_listen)
+        stop.serving = True
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         if port_file is not None:
             _write_whole(port_file, f"{port}\n")
@@ -123,9 +101,8 @@ def serve(settings: Settings, port_file: Path | None = None) -> None:
             replica=replica,
             pid=os.getpid(),
         )
-        stop.serving = True
-        stop.asked.wait()
-        if not stop.at_once.is_set():
+        stop.wait()
+        if not stop.is_at_once:
             _drain(service, dispatch, stop, settings.drain_timeout_s)
     finally:
         if lanes is not None:
@@ -142,7 +119,7 @@ def _drain(service: Service, dispatch: Dispatch, stop: Stop, timeout_s: float) -
     service.drain()
     deadline = time.monotonic() + timeout_s
     while not dispatch.wait_until_empty(0.1):  # short, so that a second signal is answered at once
-        if stop.at_once.is_set() or time.monotonic() > deadline:
+        if stop.is_at_once or time.monotonic() > deadline:
             log.warning("stopping with streams open", streams=len(dispatch.state().sessions))
             return
 

@@ -64,7 +64,9 @@ SERVER_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops asking a trainer that says nothing
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),  # trainers may look often whether we are alive
 ]
@@ -254,7 +256,7 @@ class Service:
         offer = self._lanes.offer() if self._lanes is not None and wants_lane else None
         try:
             if offer is not None:
-                context.add_callback(offer.close)  # wakes a sender that waits in the lane of a trainer that is gone
+                context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
                 yield pb.Frame(lane_ticket=offer.ticket).SerializeToString()
             yield from self._frames(session, offer)
         finally:

@@ -188,6 +188,12 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
 def _settings_file(path: Path) -> Path | None:
     """The loader.toml meant by a path, if it has one."""
     if path.is_dir():
+        # Asked before anything in it is looked at; in containers, where the user is another, this is the usual mistake.
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise InvalidRequest(
+                f"{path}: user {os.getuid()}, as whom the loader runs, may not read this folder; give it leave "
+                f"(chmod a+rX), or run the loader as the folder's owner"
+            )
         return path / FILE if (path / FILE).is_file() else None
     if not path.exists():
         raise InvalidRequest(f"{path}: there is no such file or folder; wanted a {FILE} or a folder of data")

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 class Lane:
-    """One trainer's connection. `send` is its stream's sender's; `close` anybody's."""
+    """One trainer's connection. `send` and `close` are its stream's; `end` is anybody's."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -50,10 +50,17 @@ class Lane:
             if sent:
                 buffers[0] = buffers[0][sent:]
 
-    def close(self) -> None:
-        """End it, and wake a sender that waits in it. Twice is fine."""
+    def end(self) -> None:
+        """Send no more, and wake a sender that waits in it. Twice is fine.
+
+        Not closed here: the descriptor could be another connection's before the sender sees that it is closed.
+        """
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of it. Twice is fine."""
+        self.end()
         self._connection.close()
 
 
@@ -80,12 +87,18 @@ class Offer:
             self._lane = Lane(connection)
             return True
 
-    def close(self) -> None:
-        """The stream is over, and the lane with it. Twice is fine."""
+    def end(self) -> None:
+        """The trainer is gone, or the loader stops: no lane any more, and a sender that waits in it is woken."""
         with self._lock:
             self._closed = True
             if self._lane is not None:
-                self._lane.close()
+                self._lane.end()
+
+    def close(self) -> None:
+        """The stream is over and its sender with it. Twice is fine."""
+        self.end()
+        if self._lane is not None:
+            self._lane.close()
 
 
 class TcpLanes:
@@ -134,16 +147,15 @@ class TcpLanes:
         offer.close()
 
     def close(self) -> None:
-        """Listen no more, end every lane. Twice is fine."""
+        """Listen no more, end every lane; their streams close them. Twice is fine."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
             self._listener.close()
         with self._lock:
             offers = list(self._offers.values())
-            self._offers.clear()
         for offer in offers:
-            offer.close()
+            offer.end()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
