@@ -8,7 +8,7 @@ order Keras will ask in is used only to read ahead (docs/keras.md).
 import operator
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from feedline.keras_client import Client
 from feedline.keras_limits import check_parts, check_shapes, check_shards, checked_epoch
 from feedline.keras_passes import Statistics
 from feedline.options import FeedArguments
+from feedline.pace import AHEAD_FIRST
 from feedline.plan import Remainder
 from feedline_wire.errors import InvalidRequest
 
@@ -55,7 +56,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         remainder: Remainder | None = None,
         rank: int = 0,
         world: int = 1,
-        prefetch: int = 16,
+        prefetch: int | None = None,
         prefetch_bytes: int = 256 << 20,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 30.0,
@@ -127,7 +128,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         check_shards(run.shards, connection.canonical.plan.world)
         return connection.passes.answer(run, number, keep=keep).as_tuple()
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Generator[tuple[Any, ...], None, None]:
         """All batches in dataset order, read ahead."""
         indices = range(len(self))  # read by keras_caller, as the order of this run
         try:
@@ -208,8 +209,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
 
     @property
     def max_queue_size(self) -> int:
-        """What `prefetch` is; Keras makes no queue of its own."""
-        return self._client.arguments.get("prefetch", 0)
+        """What `prefetch` is, or begins with; Keras makes no queue of its own."""
+        return self._client.arguments.get("prefetch") or AHEAD_FIRST
 
     @max_queue_size.setter
     def max_queue_size(self, value: int) -> None:

@@ -66,7 +66,7 @@ SERVER_OPTIONS = [
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
     ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops asking a trainer that says nothing
+    ("grpc.http2.max_pings_without_data", 0),  # without limit; the default stops asking a trainer that says nothing
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),  # trainers may look often whether we are alive
 ]

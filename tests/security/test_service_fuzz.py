@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from feedline_wire import PROTOCOL, frames, rpc, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import read_failure
+from feedline_wire.lane import GREETING
 
 ANSWERS = {
     grpc.StatusCode.OK,
@@ -182,6 +183,18 @@ def test_any_bytes_on_the_connection(patient: Patient, chunks: list[bytes], pref
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         for chunk in chunks:
             connection.sendall(chunk)
+
+
+@settings(max_examples=30)
+@given(said=st.binary(max_size=100) | st.binary(max_size=40).map(GREETING.__add__))
+def test_any_bytes_on_the_tcp_lane(patient: Patient, said: bytes) -> None:
+    host = patient.secured.address.rsplit(":", 1)[0]
+    with socket.create_connection((host, patient.description.tcp_port), 30) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
 
 
 def test_it_is_well_after_all_that(patient: Patient) -> None:

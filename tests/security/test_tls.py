@@ -8,6 +8,8 @@ import grpc
 import pytest
 
 import feedline
+from feedline_wire import PROTOCOL, rpc
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import InvalidRequest, LoaderUnavailable, NotAllowed, NotTrusted
 
 LONG_S = 100.0
@@ -93,6 +95,16 @@ def test_no_plain_call_gets_past_a_loader_with_tls(tls_loader: Any, raw: Callabl
 def test_a_trainer_with_tls_is_told_that_the_loader_has_none(open_loader: Any, authority: Any) -> None:
     with pytest.raises(NotTrusted, match=rf"does not speak TLS .* told to by ca={authority.file}"):
         feedline.connect(open_loader.address, timeout_s=LONG_S, ca=authority.file)
+
+
+def test_a_loader_with_tls_offers_no_lane_that_would_not_be_encrypted(tls_loader: Any, authority: Any) -> None:
+    credentials = grpc.ssl_channel_credentials(authority.file.read_bytes())
+    with grpc.secure_channel(tls_loader.address, credentials) as channel:
+        request = pb.DescribeRequest(protocol=PROTOCOL).SerializeToString()
+        description = pb.Description.FromString(channel.unary_unary(rpc.DESCRIBE)(request, timeout=30))
+
+    assert list(description.lanes) == ["grpc"]
+    assert description.tcp_port == 0
 
 
 def test_an_address_where_nobody_listens_is_waited_for_with_tls_as_without(authority: Any) -> None:

@@ -484,7 +484,7 @@ def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stag
 def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_the_workers_are_busy(
     stage: Stage,
 ) -> None:
-    """By bytes alone the small one would have two batches for each of the large one's, though both cost a worker as much."""
+    """By bytes alone the small one would have two batches for each of the large one's, though both cost as much."""
     large, small = stage.dispatch.open_session("large"), stage.dispatch.open_session("small")
     for ticket in range(200):
         stage.dispatch.want(small, ticket, a_key())

@@ -62,7 +62,10 @@ def test_an_error_that_carries_nothing_is_its_message(travel: Travel) -> None:
 
 
 def test_every_error_there_is_travels_but_those_of_this_side() -> None:
-    """`Closed` is about an object here, `NotTrusted` is what this side thinks of the loader. A new kind that is missing in the table would arrive as a stranger."""
+    """`Closed` is about an object here, `NotTrusted` is what this side thinks of the loader.
+
+    A new kind that is missing in the table would arrive as a stranger.
+    """
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FeedlineError)}
 
     assert kinds == {*TRAVELLING, errors.Closed, errors.NotTrusted}
