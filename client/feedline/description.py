@@ -10,7 +10,8 @@ import numpy as np
 
 from feedline_wire import IDS, PROTOCOL, structure, tensors
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import ProtocolMismatch
+from feedline_wire.errors import DatasetChanged, FeedlineError, InvalidRequest, ProtocolMismatch
+from feedline_wire.key import Key
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Column
 
@@ -56,6 +57,22 @@ class Description:
     """How bytes may travel from it."""
     tcp_port: int = 0
     """Where its tcp lane is; 0 if it has none."""
+
+    def refusal(self, key: Key, nbytes: int, address: str) -> FeedlineError | None:
+        """Why the loader at an address, which described itself so, will not give a batch; None if it may."""
+        served = self.datasets.get(key.dataset)
+        if served is None or served.fingerprint != key.fingerprint:
+            found = f"the fingerprint {served.fingerprint.hex()}" if served is not None else "no such dataset"
+            return DatasetChanged(
+                f"the loader at {address} now has {found} for {key.dataset!r}; this trainer began with "
+                f"{key.fingerprint.hex()}. Serve the same data and specification again, or connect anew and start over"
+            )
+        if nbytes > self.max_batch_nbytes:
+            return InvalidRequest(
+                f"the loader at {address} assembles batches of {self.max_batch_nbytes} bytes at most, and {key} takes "
+                f"{nbytes}; give it as much memory as the other loaders have, or ask for smaller batches"
+            )
+        return None
 
 
 def from_message(message: pb.Description, address: str) -> Description:

@@ -14,6 +14,7 @@ from feedline.batch import Batch, weights
 from feedline.description import DatasetInfo
 from feedline.fleet import Fleet
 from feedline.options import FeedArguments, Options, epoch_number, start_number
+from feedline.pace import Reach
 from feedline.plan import Plan, Step
 from feedline.readahead import ReadAhead, Waits
 from feedline.receive import Received
@@ -40,6 +41,7 @@ class Feed:
         """How long this feed's readers waited for batches, all together."""
         self._fleet = fleet
         self._options = options
+        self._reach = Reach(options.prefetch)
         self._owns_loader = False
         self._line = Line(options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed)
         self._place = Place(0, 0)
@@ -53,7 +55,7 @@ class Feed:
         place, closed = self._place, " closed" if self._closed else ""
         return (
             f"<Feed {self._line.dataset}/{self._line.view} epoch={place.epoch} next={self.plan.index(place.offset)} "
-            f"buffered={self.buffered}/{self._options.prefetch} replicas={self._fleet.connected}{closed}>"
+            f"buffered={self.buffered}/{self._reach.batches} replicas={self._fleet.connected}{closed}>"
         )
 
     def __len__(self) -> int:
@@ -144,7 +146,7 @@ class Feed:
             steps,
             want=self._want,
             deliver=self._deliver,
-            batches=self._options.prefetch,
+            reach=self._reach,
             nbytes=self._options.prefetch_nbytes,
             timeout_s=self._options.timeout_s,
             waits=self.waits,

@@ -1,13 +1,11 @@
-"""All loaders of a target: which one is asked for a key, again elsewhere when it is lost, and how long anybody waits.
+"""All loaders of a target: who they are now, which one is asked for a key, and how long anybody waits.
 
 The law: a key that is wanted gets exactly one outcome, a batch or an error, or its reader an error at its deadline. A
 batch is a pure function of its key, so asking twice is harmless and nothing is remembered of a loader that is gone.
-All books are kept under one lock; what is done under it is decided by `choose`, `hopeless` and `overdue`, and no I/O
-is.
+All books are the ledger's and are kept under one lock; no I/O, no name service and no log is waited for under it.
 """
 
 import atexit
-import itertools
 import logging
 import os
 import threading
@@ -18,9 +16,14 @@ from collections.abc import Iterable, Sequence
 
 from feedline.credentials import Credentials
 from feedline.description import Description
+from feedline.ledger import Ledger, note_duplicate
+from feedline.members import Member, overdue, refused, unreachable
 from feedline.receive import KEPT_NBYTES, Buffers, Received
 from feedline.replica import Answer, Outbox, Replica
-from feedline.wants import Member, Wanted, choose, hopeless, overdue, unreachable
+from feedline.resolve import Watch
+from feedline.statistics import Statistics, observed
+from feedline.target import Address, Entry
+from feedline.wants import Wanted
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
@@ -34,35 +37,68 @@ SPEAK_WHILE_JOINING_S = 2.0
 CLOSE_WITHIN_S = 2.0
 """Cancelled calls end within milliseconds. What has not by then is a daemon thread that ends with the process."""
 
+ENDING_REMEMBERED = 64
+"""Connections that were left and whose threads `close` waits for. They take milliseconds to end."""
+
+LOOK_AT_MOST_EVERY_S = 0.02
+"""A reader who waits for what is late looks after it no more often."""
+
 log = logging.getLogger("feedline")
 
 
 class Fleet:
     """The loaders of a target. Every method may be called from any thread."""
 
-    def __init__(self, addresses: Sequence[str], credentials: Credentials) -> None:
-        self.addresses = tuple(addresses)
+    def __init__(self, target: Sequence[Entry], credentials: Credentials, connections: int = 1) -> None:
+        self.target = tuple(target)
+        self._credentials = credentials
+        self._connections = connections
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._tickets = itertools.count(1)
-        self._unplaced: deque[Wanted] = deque()
+        self._ledger = Ledger(self._changed.notify_all)
         self._dropped: deque[Wanted] = deque()  # filled without the lock, see drop
         self._closed: str | None = None
         self._buffers = Buffers(KEPT_NBYTES)
-        self._members = tuple(Member(Replica(address, self, self._buffers, credentials)) for address in self.addresses)
+        self._member_of: dict[Replica, Member] = {}
+        self._ending: deque[Replica] = deque(maxlen=ENDING_REMEMBERED)
+        self._given: dict[Entry, tuple[Address, ...]] = {}
+        self._unresolved: dict[Entry, FeedlineError] = {}
+        self._watches = tuple(
+            Watch(entry, found=self._found, failed=self._failed)
+            for entry in self.target
+            if not isinstance(entry, Address)
+        )
         _open_fleets.add(self)
-        for member in self._members:
-            member.replica.start()
+        for entry in self.target:
+            if isinstance(entry, Address):
+                self._found(entry, (entry,))
+        for watch in self._watches:
+            watch.start()
 
     def __repr__(self) -> str:
-        outstanding = sum(len(member.outstanding) for member in self._members) + len(self._unplaced)
         closed = " closed" if self._closed else ""
-        return f"<Fleet {','.join(self.addresses)} replicas={self.connected} outstanding={outstanding}{closed}>"
+        return f"<Fleet {self.names} replicas={self.connected} outstanding={self._ledger.outstanding}{closed}>"
+
+    @property
+    def names(self) -> str:
+        """The target, in words."""
+        return ",".join(map(str, self.target))
 
     @property
     def connected(self) -> int:
         """Loaders that are connected now."""
-        return sum(member.is_connected for member in self._members)
+        return sum(member.is_connected for member in self._ledger.members)
+
+    @property
+    def latency_s(self) -> float | None:
+        """The way to the loaders and back, with one batch assembled; None while unknown."""
+        return self._ledger.latency_s
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened to keys until now, and each loader's part in it."""
+        with self._lock:
+            return observed(self._ledger, now=time.monotonic())
 
     # ---- for readers ----
 
@@ -77,18 +113,18 @@ class Fleet:
             log.warning("waiting for a loader, for up to %g s, at %s", timeout_s, self._last_words())
             description = self._joined_by(began + timeout_s)
         if description is None:
-            raise LoaderUnavailable(f"after {timeout_s:g} s {unreachable(self._members, is_forked=bool(_inherited))}")
+            raise self._unreachable(f"after {timeout_s:g} s")
         return description
 
     def want(self, key: Key, nbytes: int) -> Wanted:
         """Ask for a batch that takes about `nbytes`. Does not wait."""
         with self._lock:
             self.check_open()
-            self._cancel_dropped()
-            wanted = Wanted(self, next(self._tickets), key, nbytes)
-            if not self._place(wanted):
-                self._unplaced.append(wanted)
-            return wanted
+            now = time.monotonic()
+            self._cancel_dropped(now)
+            wanted = self._ledger.want(self, key, nbytes, now)
+        self._tell()
+        return wanted
 
     def wait(self, wanted: Wanted, timeout_s: float) -> Received:
         """See `Wanted.result`."""
@@ -102,7 +138,14 @@ class Fleet:
         self.check_open()  # in a forked child even what is there already must not be used: the parent uses it as well
         outcome = wanted.outcome
         if outcome is None:
-            raise overdue(self._members, wanted, timeout_s, now=time.monotonic(), is_forked=bool(_inherited))
+            raise overdue(
+                self._ledger.members,
+                wanted,
+                timeout_s,
+                now=time.monotonic(),
+                is_forked=bool(_inherited),
+                unresolved=tuple(self._unresolved.values()),
+            )
         if isinstance(outcome, FeedlineError):
             raise outcome
         return outcome
@@ -110,9 +153,10 @@ class Fleet:
     def cancel(self, wanted: Iterable[Wanted]) -> None:
         """Want these no longer; who waits for one gets Closed."""
         with self._lock:
-            self._cancel_dropped()
+            now = time.monotonic()
+            self._cancel_dropped(now)
             for one in wanted:
-                self._cancel(one)
+                self._ledger.cancel(one, now)
 
     def drop(self, wanted: Iterable[Wanted]) -> None:
         """Want these no longer, said by the garbage collector.
@@ -125,10 +169,10 @@ class Fleet:
     def status(self, timeout_s: float) -> pb.StatusReply:
         """What a loader, the first that is connected, is doing now."""
         self.check_open()
-        for member in self._members:
+        for member in self._ledger.members:
             if member.is_connected:
                 return member.replica.status(timeout_s)
-        raise LoaderUnavailable(unreachable(self._members, is_forked=bool(_inherited)))
+        raise self._unreachable("now")
 
     def check_open(self) -> None:
         """Closed, with the reason, if this can no longer be used."""
@@ -141,11 +185,12 @@ class Fleet:
             if self._closed is None:
                 self._closed = "the connection to the loader was closed; connect again"
             self._changed.notify_all()
-        for member in self._members:
-            member.replica.begin_close()
+            ending: list[Watch | Replica] = [*self._watches, *self._member_of, *self._ending]
+        for one in ending:
+            one.begin_close()
         deadline = time.monotonic() + CLOSE_WITHIN_S
-        for member in self._members:
-            member.replica.finish_close(max(deadline - time.monotonic(), 0))
+        for one in ending:
+            one.finish_close(max(deadline - time.monotonic(), 0))
         _open_fleets.discard(self)
 
     def leave_to_parent(self) -> None:
@@ -157,140 +202,127 @@ class Fleet:
             "connect in the worker itself, or start workers with spawn"
         )
         # gRPC's objects must not even be finalised here: that would talk to threads that do not exist.
-        _inherited.append(self._members)
-        self._members = ()
+        _inherited.append((self._ledger.members, self._member_of, self._watches))
+        self._ledger.members, self._member_of, self._watches = (), {}, ()
 
     # ---- for replicas ----
 
-    def joined(self, replica: Replica, description: Description, outbox: Outbox) -> None:
+    def joined(self, replica: Replica, description: Description, outbox: Outbox) -> LoaderUnavailable | None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member(replica)
+            member = self._member_of.get(replica)
             if member is None:
-                return
-            self._take_back(member)
-            member.description, member.outbox, member.reason = description, outbox, None
-            member.is_draining = False
-            member.heard_at = time.monotonic()
-            for wanted in self._unplaced:  # what it refused before, it may answer now
-                wanted.refused_by = tuple(other for other in wanted.refused_by if other is not member)
-            self._place_waiting()
+                return None
+            useless = self._ledger.joined(member, description, outbox, time.monotonic())
             self._changed.notify_all()
-        log.debug("the loader at %s answers", replica.address)
+        self._tell()
+        log.debug("the loader at %s answers%s", replica.address, f": {useless}" if useless else "")
+        return useless
+
+    def heard(self, replica: Replica) -> None:
+        """See `replica.Home`. Mostly without the lock: this thread alone changes the member's times."""
+        member = self._member_of.get(replica)
+        if member is None:
+            return
+        if not member.in_vain:
+            self._ledger.heard(member, time.monotonic())
+            return
+        with self._lock:
+            self._ledger.heard(member, time.monotonic())
 
     def key_of(self, replica: Replica, ticket: int) -> Key | None:
         """See `replica.Home`. Without the lock: one look-up in a dict, and `answered` looks again."""
-        member = self._member(replica)
-        wanted = member.outstanding.get(ticket) if member is not None else None
-        return wanted.key if wanted is not None else None
+        member = self._member_of.get(replica)
+        if member is None:
+            return None
+        asked = member.outstanding.get(ticket)
+        if asked is not None and asked.wanted.outcome is None:
+            return asked.wanted.key
+        note_duplicate(member, ticket)
+        return None
 
     def answered(self, replica: Replica, answers: Sequence[Answer]) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member(replica)
+            member = self._member_of.get(replica)
             if member is None:
                 return
-            self._cancel_dropped()
-            member.heard_at = time.monotonic()
-            member.has_answered = True
-            for ticket, outcome in answers:
-                wanted = member.outstanding.pop(ticket, None)
-                if wanted is None:
-                    continue
-                member.nbytes -= wanted.nbytes
-                wanted.member = None
-                if isinstance(outcome, FeedlineError) and outcome.elsewhere:
-                    wanted.refused_by += (member,)
-                    wanted.refusal = outcome
-                    if self._place(wanted):
-                        continue
-                    if isinstance(outcome, LoaderUnavailable):  # busy or draining: it passes, or another one comes
-                        self._unplaced.append(wanted)
-                        continue
-                self._settle(wanted, outcome)
-            self._place_waiting()
+            now = time.monotonic()
+            self._cancel_dropped(now)
+            self._ledger.answered(member, answers, now)
+        self._tell()
 
     def draining(self, replica: Replica) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member(replica)
+            member = self._member_of.get(replica)
             if member is None or member.is_draining:
                 return
-            member.is_draining = True
+            self._ledger.draining(member, time.monotonic())
         log.info("the loader at %s is going away; it gets no new keys", replica.address)
 
     def left(self, replica: Replica, reason: FeedlineError) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member(replica)
+            member = self._member_of.get(replica)
             if member is None:
                 return
-            lost, is_news = len(member.outstanding), member.has_answered
-            self._take_back(member)
-            member.has_answered = False
-            member.description, member.outbox, member.reason = None, None, reason
-            words = member.last_words
-            self._place_waiting()
+            was_connected = member.is_connected
+            self._ledger.left(member, reason, time.monotonic())
             self._changed.notify_all()
-        if is_news:
-            log.warning("lost a loader that had %d batches to answer, reconnecting to %s", lost, words)
+        if was_connected:
+            for watch in self._watches:
+                watch.ask_now()
+        self._tell()
 
-    # ---- under the lock ----
+    # ---- for watches ----
 
-    def _place(self, wanted: Wanted) -> bool:
-        """Put it into a replica's outbox, or settle that nobody will answer; False if it has to wait for one."""
-        member = choose(self._members, wanted)
-        if member is None:
-            refusal = hopeless(self._members, wanted)
-            if refusal is None or wanted.refused_by:
-                return False
-            self._settle(wanted, refusal)
-            return True
-        assert member.outbox is not None, "who can take a key has an outbox"
-        wanted.member = member
-        member.outstanding[wanted.ticket] = wanted
-        member.nbytes += wanted.nbytes
-        member.outbox.want(wanted.ticket, wanted.key)
-        return True
+    def _found(self, entry: Entry, addresses: tuple[Address, ...]) -> None:
+        """A part of the target stands for these addresses now."""
+        with self._lock:
+            self._unresolved.pop(entry, None)
+            self._given[entry] = addresses
+            given = {address.at: address for each in self._given.values() for address in each}
+            known = {member.address for member in self._ledger.members}
+            new = [
+                Member(Replica(address, self, self._buffers, self._credentials))
+                for at, address in given.items()
+                if at not in known
+                for _ in range(self._connections)
+            ]
+            if self._closed is not None:
+                return
+            self._member_of.update((member.replica, member) for member in new)
+            self._ledger.add(new)
+            self._ledger.give_notice(given, time.monotonic())
+        for member in new:
+            member.replica.start()
+        self._tell()
 
-    def _place_waiting(self) -> None:
-        if self._unplaced:
-            waiting = [wanted for wanted in self._unplaced if wanted.outcome is None]
-            self._unplaced = deque(wanted for wanted in waiting if not self._place(wanted))
-
-    def _take_back(self, member: Member) -> None:
-        """Its keys are to be asked for again, before any others."""
-        self._unplaced.extendleft(reversed(member.outstanding.values()))
-        for wanted in member.outstanding.values():
-            wanted.member = None
-            wanted.refused_by = ()
-        member.outstanding = {}
-        member.nbytes = 0
-
-    def _settle(self, wanted: Wanted, outcome: Received | FeedlineError) -> None:
-        if isinstance(outcome, Received):
-            wanted.nbytes = outcome.layout.nbytes
-        wanted.outcome = outcome
-        if wanted.waiting:
+    def _failed(self, entry: Entry, error: FeedlineError) -> None:
+        """It cannot be said what a part of the target stands for now; what it stood for still is."""
+        with self._lock:
+            self._unresolved[entry] = error
             self._changed.notify_all()
 
-    def _cancel(self, wanted: Wanted) -> None:
-        if wanted.outcome is not None:
+    # ---- after the lock ----
+
+    def _tell(self) -> None:
+        """Log what happened, and close whom the ledger has let go."""
+        ledger = self._ledger
+        if not ledger.news and not ledger.departed:
             return
-        self._settle(wanted, Closed(f"the batch {wanted.key} is no longer wanted: what asked for it was closed"))
-        member, wanted.member = wanted.member, None
-        if member is not None and member.outstanding.pop(wanted.ticket, None) is not None:
-            member.nbytes -= wanted.nbytes
-            assert member.outbox is not None, "who has outstanding keys has an outbox"
-            member.outbox.cancel(wanted.ticket)
-
-    def _cancel_dropped(self) -> None:
-        while self._dropped:
-            self._cancel(self._dropped.popleft())
-
-    def _member(self, replica: Replica) -> Member | None:
-        """The books of a replica; None in a forked child."""
-        return next((member for member in self._members if member.replica is replica), None)
+        with self._lock:
+            news, departed = list(ledger.news), list(ledger.departed)
+            ledger.news.clear()
+            ledger.departed.clear()
+            for member in departed:
+                self._member_of.pop(member.replica, None)
+                self._ending.append(member.replica)
+        for line in news:
+            log.warning("%s", line)
+        for member in departed:
+            member.replica.begin_close()  # its thread may be this one; it ends by itself
 
     # ---- waiting ----
 
@@ -298,47 +330,63 @@ class Fleet:
         with self._lock:
             while True:
                 self.check_open()
-                for member in self._members:
-                    if member.is_connected:
+                members = self._ledger.members
+                for member in members:
+                    if member.description is not None:
                         return member.description
-                reasons = [member.reason for member in self._members]
-                refusals = [reason for reason in reasons if reason and not isinstance(reason, LoaderUnavailable)]
-                if len(refusals) == len(reasons):
-                    raise refusals[0]
+                if len(self._given) == len(self.target) and (refusal := refused(members)) is not None:
+                    raise refusal
+                for error in self._unresolved.values():
+                    if not isinstance(error, LoaderUnavailable):  # the target is none
+                        raise error
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     return None
                 self._changed.wait(left_s)
 
     def _answered_by(self, wanted: Wanted, deadline: float) -> bool:
-        """Wait for an outcome or for `close`; False at the deadline."""
+        """Wait for an outcome or for `close`, and meanwhile look after what is late; False at the deadline."""
         with self._lock:
-            self._cancel_dropped()
+            self._cancel_dropped(time.monotonic())
             wanted.waiting += 1
             try:
-                while wanted.outcome is None and self._closed is None:
-                    left_s = deadline - time.monotonic()
+                while self._is_awaited(wanted):
+                    now = time.monotonic()
+                    again = self._ledger.look(now)
+                    left_s = deadline - now
                     if left_s <= 0:
                         return False
-                    self._changed.wait(left_s)
+                    if self._is_awaited(wanted):
+                        self._changed.wait(min(left_s, max(again - now, LOOK_AT_MOST_EVERY_S)))
             finally:
                 wanted.waiting -= 1
             return True
 
+    def _is_awaited(self, wanted: Wanted) -> bool:
+        return wanted.outcome is None and self._closed is None
+
+    def _cancel_dropped(self, now: float) -> None:
+        while self._dropped:
+            self._ledger.cancel(self._dropped.popleft(), now)
+
     def _asked(self, wanted: Wanted) -> str:
-        member = wanted.member
-        return member.address if member is not None else self._last_words()
+        return ", ".join(member.address for member in wanted.asked_of) or self._last_words()
 
     def _last_words(self) -> str:
-        words = [member.address if member.is_connected else member.last_words for member in self._members]
-        return "; ".join(words)
+        members = self._ledger.members
+        words = [member.address if member.is_connected else member.last_words for member in members]
+        return "; ".join([*words, *map(str, self._unresolved.values())]) or self.names
+
+    def _unreachable(self, when: str) -> LoaderUnavailable:
+        unresolved = tuple(self._unresolved.values())
+        return unreachable(self._ledger.members, when, is_forked=bool(_inherited), unresolved=unresolved)
 
 
 # ---- the process: its end, and its forks ----
 
 _open_fleets: weakref.WeakSet[Fleet] = weakref.WeakSet()
-_inherited: list[tuple[Member, ...]] = []
-"""Of fleets that were open when this process was forked from another."""
+_inherited: list[object] = []
+"""What belongs to fleets that were open when this process was forked from another."""
 
 
 def _close_all() -> None:

@@ -1,6 +1,6 @@
 """The way in: `connect` to loaders, see what they serve, make feeds of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Unpack
 
@@ -11,7 +11,8 @@ from feedline.feed import Epoch, Feed
 from feedline.fleet import Fleet
 from feedline.options import FeedArguments
 from feedline.plan import Remainder
-from feedline.target import addresses
+from feedline.statistics import Statistics
+from feedline.target import Target, entries
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.memory import keep_freed_memory
 
@@ -20,9 +21,10 @@ STATUS_TIMEOUT_S = 5.0
 
 
 def connect(
-    target: str | Sequence[str],
+    target: Target,
     *,
     timeout_s: float = 30.0,
+    connections: int = 1,
     token: str | None = None,
     token_file: FilePath | None = None,
     ca: FilePath | None = None,
@@ -32,6 +34,11 @@ def connect(
     insecure: bool | None = None,
 ) -> "Loader":
     """A connection to the loader at `"host:port"`, or to several that serve the same: `"a:1,b:2"` or a list.
+
+    A name stands for all the addresses behind it (`docker compose --scale`, a headless Kubernetes service); each is
+    asked for batches, and the name is resolved again every few seconds and when a loader is lost, so loaders may come
+    and go in mid-epoch. A function that returns such a target is asked again just so. Where one address stands for
+    several loaders (a proxy, a ClusterIP), `connections` is how many are opened, in the hope of different ones.
 
     Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
     `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
@@ -43,18 +50,19 @@ def connect(
     this host only, or with `insecure`. NotTrusted and NotAllowed say which side refuses the other, and why.
     """
     credentials = Credentials(token, token_file, ca, certificate, key, server_name, insecure)
-    return Loader(target, timeout_s, credentials)
+    return Loader(target, timeout_s, connections, credentials)
 
 
 class Loader:
     """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
 
-    def __init__(self, at: str | Sequence[str], timeout_s: float, credentials: Credentials) -> None:
+    def __init__(self, at: Target, timeout_s: float, connections: int, credentials: Credentials) -> None:
         self.target = at
         self._timeout_s = timeout_s
+        self._connections = options.connections_number(connections)
         self._credentials = credentials
         keep_freed_memory()
-        self._fleet = Fleet(addresses(at), credentials.completed())
+        self._fleet = Fleet(entries(at), credentials.completed(), self._connections)
         try:
             self._description: Description = self._fleet.join(timeout_s)
         except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
@@ -62,13 +70,20 @@ class Loader:
             raise
 
     def __repr__(self) -> str:
-        at, datasets = ",".join(self._fleet.addresses), ",".join(self.datasets)
-        return f"<Loader {at} datasets={datasets} replicas={self.replicas}>"
+        now = self.stats
+        counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates}
+        happened = "".join(f" {name}={count}" for name, count in counts.items() if count)
+        return f"<Loader {self._fleet.names} datasets={','.join(self.datasets)} replicas={self.replicas}{happened}>"
 
     @property
     def replicas(self) -> int:
         """Loaders that are connected now."""
         return self._fleet.connected
+
+    @property
+    def stats(self) -> Statistics:
+        """What happened to keys until now: hedged, retried, answered twice; and each loader's part in it."""
+        return self._fleet.statistics
 
     @property
     def datasets(self) -> Mapping[str, DatasetInfo]:
@@ -90,7 +105,7 @@ class Loader:
         remainder: Remainder | None = None,
         rank: int = 0,
         world: int = 1,
-        prefetch: int = 16,
+        prefetch: int | None = None,
         prefetch_bytes: int = 256 << 20,
         timeout_s: float = 60.0,
     ) -> Feed:
@@ -98,7 +113,8 @@ class Loader:
 
         `batch_size` is this rank's. `remainder` says what becomes of samples that fill no batch: "short" (the
         default), "drop", "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
-        least one. A batch that is not there `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
+        least one; None is 16 batches, and up to 512 where the way to the loaders is long. A batch that is not there
+        `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
         InvalidRequest if these make no sense together.
         """
         self._fleet.check_open()
@@ -143,4 +159,4 @@ class Loader:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy is a connection of its own; a token from the environment is taken from that of its process."""
-        return (Loader, (self.target, self._timeout_s, self._credentials))
+        return (Loader, (self.target, self._timeout_s, self._connections, self._credentials))

@@ -13,6 +13,9 @@ from feedline.plan import REMAINDERS, Plan, Remainder
 from feedline.state import LARGEST
 from feedline_wire.errors import InvalidRequest
 
+MOST_CONNECTIONS = 64
+"""To one address. Each is a thread here and a place for a trainer there."""
+
 
 class FeedArguments(TypedDict, total=False):
     """The keyword arguments of `Loader.feed`, for those who pass them on; `Loader.feed` has the defaults."""
@@ -25,7 +28,7 @@ class FeedArguments(TypedDict, total=False):
     remainder: Remainder | None
     rank: int
     world: int
-    prefetch: int
+    prefetch: int | None
     prefetch_bytes: int
     timeout_s: float
 
@@ -39,7 +42,8 @@ class Options:
     order: str
     seed: int
     plan: Plan
-    prefetch: int
+    prefetch: int | None
+    """None: learnt, see pace.Reach."""
     prefetch_nbytes: int
     timeout_s: float
 
@@ -83,7 +87,7 @@ def checked(
     remainder: Remainder | None,
     rank: int,
     world: int,
-    prefetch: int,
+    prefetch: int | None,
     prefetch_bytes: int,
     timeout_s: float,
 ) -> Options:
@@ -121,12 +125,21 @@ def checked(
         order=_one_of("order", order, info.orders, f"dataset {info.name!r}"),
         seed=_number("seed", seed, 0, LARGEST, "seeds are 64 bits"),
         plan=plan,
-        prefetch=_number("prefetch", prefetch, 1, LARGEST, "it is the number of batches wanted ahead"),
+        prefetch=(
+            None
+            if prefetch is None
+            else _number("prefetch", prefetch, 1, LARGEST, "it is the number of batches wanted ahead")
+        ),
         prefetch_nbytes=_number(
             "prefetch_bytes", prefetch_bytes, 1, LARGEST, "it is the memory for batches wanted ahead"
         ),
         timeout_s=timeout_s,
     )
+
+
+def connections_number(connections: int) -> int:
+    """How many connections are opened to each address, checked."""
+    return _number("connections", connections, 1, MOST_CONNECTIONS, "they are counted for each address")
 
 
 def epoch_number(epoch: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from feedline.batch import Batch
 from feedline.fleet import Fleet
+from feedline.pace import Reach
 from feedline.plan import Step
 from feedline.receive import Received
 from feedline.wants import Wanted
@@ -38,7 +39,7 @@ class ReadAhead:
         *,
         want: Callable[[Step], Wanted],
         deliver: Callable[[Step, Received], Batch],
-        batches: int,
+        reach: Reach,
         nbytes: int,
         timeout_s: float,
         waits: Waits,
@@ -48,7 +49,7 @@ class ReadAhead:
         self._steps: Iterator[Step] = iter(steps)
         self._want = want
         self._deliver = deliver
-        self._batches = batches
+        self._reach = reach
         self._nbytes = nbytes
         self._timeout_s = timeout_s
         self._reading = threading.Lock()
@@ -56,7 +57,7 @@ class ReadAhead:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<ReadAhead buffered={self.buffered}/{self._batches} closed={self._closed}>"
+        return f"<ReadAhead buffered={self.buffered}/{self._reach.batches} closed={self._closed}>"
 
     @property
     def buffered(self) -> int:
@@ -97,6 +98,7 @@ class ReadAhead:
             received = self._wait(wanted)
             batch = self._deliver(step, received)
             self._window.popleft()
+            self._reach.delivered(time.perf_counter(), self._fleet.latency_s)
             self._fill()
             return batch
 
@@ -118,7 +120,7 @@ class ReadAhead:
         """Want as many steps as the window holds, at least one."""
         window = self._window
         nbytes = sum([wanted.nbytes for _, wanted in window])
-        while len(window) < self._batches and (not window or nbytes < self._nbytes):
+        while len(window) < self._reach.batches and (not window or nbytes < self._nbytes):
             step = next(self._steps, None)
             if step is None:
                 return

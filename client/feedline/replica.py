@@ -17,6 +17,7 @@ from feedline.credentials import Credentials
 from feedline.description import Description, from_message
 from feedline.line import Line
 from feedline.receive import Buffers, Received, Receiver
+from feedline.target import Address
 from feedline.tcp_lane import TcpLane
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
@@ -39,12 +40,15 @@ FIRST_BACKOFF_S = 0.1
 LONGEST_BACKOFF_S = 2.0
 """A loader that restarts is back within seconds; asking a dead address every two seconds costs nothing."""
 
+SAME_AGAIN_S = 10.0
+"""Behind one address that stands for several loaders a new connection may find another one."""
+
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
     ("grpc.max_send_message_length", -1),
-    # A loader whose host vanished without a word is noticed after 15 s at most; pings are sent only while a call is
-    # open.
-    ("grpc.keepalive_time_ms", 10_000),
+    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
+    # its keys are asked of another long before (pace). Pings are sent only while a call is open.
+    ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
@@ -59,11 +63,21 @@ Answer = tuple[int, Received | FeedlineError]
 """(ticket, what became of it)."""
 
 
+class SameLoader(LoaderUnavailable):
+    """Another connection goes to the same loader; this one is tried again later, or when the other is lost."""
+
+
 class Home(Protocol):
     """Who a replica works for. Called on the replica's thread."""
 
-    def joined(self, replica: "Replica", description: Description, outbox: "Outbox") -> None:
-        """It answered: keys may be put in the outbox, also those that were in an outbox before."""
+    def joined(self, replica: "Replica", description: Description, outbox: "Outbox") -> LoaderUnavailable | None:
+        """It answered: keys may be put in the outbox, also those that were in an outbox before.
+
+        Else why this connection is of no use now; it is tried again later.
+        """
+
+    def heard(self, replica: "Replica") -> None:
+        """It gave a sign of life: something of an answer came."""
 
     def key_of(self, replica: "Replica", ticket: int) -> Key | None:
         """The key that a ticket stands for; None if it is no longer wanted."""
@@ -147,19 +161,21 @@ class Outbox:
 class Replica:
     """One address, kept connected from `start` to `close`."""
 
-    def __init__(self, address: str, home: Home, buffers: Buffers, credentials: Credentials) -> None:
-        self.address = address
-        self._line = Line(address, credentials)
+    def __init__(self, address: Address, home: Home, buffers: Buffers, credentials: Credentials) -> None:
+        self.address = address.at
+        self._line = Line(address.at, credentials if address.host is None else credentials.verifying(address.host))
+        self._options = [*CHANNEL_OPTIONS, *_authority(address)]
         self._home = home
         self._buffers = buffers
         self._closing = threading.Event()
+        self._again = threading.Event()  # ends a pause between two connections
         self._calling = threading.Lock()
         self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
         self._outbox = Outbox()
         self._has_answered = False  # in this connection
         self._may_use_tcp = True  # until it was tried in vain
         self._channel: grpc.Channel | None = None
-        self._thread = threading.Thread(target=self._run, name=f"feedline {address}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
 
     def __repr__(self) -> str:
         return f"<Replica {self.address}{' closed' if self._closing.is_set() else ''}>"
@@ -168,9 +184,14 @@ class Replica:
         """Begin to connect."""
         self._thread.start()
 
+    def try_now(self) -> None:
+        """Do not pause any longer before connecting again. Does not wait."""
+        self._again.set()
+
     def begin_close(self) -> None:
         """Tell the thread to end; does not wait."""
         self._closing.set()
+        self._again.set()
         with self._calling:
             self._outbox.end()
             if self._call is not None:
@@ -211,13 +232,14 @@ class Replica:
             self._home.left(self, reason)
             if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
                 backoff_s = FIRST_BACKOFF_S
-            self._closing.wait(backoff_s)
+            self._again.wait(SAME_AGAIN_S if isinstance(reason, SameLoader) else backoff_s)
+            self._again.clear()
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
     def _serve_once(self) -> FeedlineError:
         """One connection, from beginning to end, and why it ended."""
         try:
-            with self._line.open(CHANNEL_OPTIONS) as channel:
+            with self._line.open(self._options) as channel:
                 self._channel = channel
                 return self._serve(channel)
         except grpc.RpcError as error:
@@ -236,7 +258,8 @@ class Replica:
         while True:
             description = self._describe(channel)
             outbox = self._new_outbox(TCP if description.tcp_port and self._may_use_tcp else "")
-            self._home.joined(self, description, outbox)
+            if useless := self._home.joined(self, description, outbox):
+                return useless
             if not outbox.is_empty:
                 return self._read(channel, description, outbox)
             # The stream is opened by the first want, so that who only looks is no trainer. By then another
@@ -270,6 +293,7 @@ class Replica:
         try:
             self._hold(call)
             for wire in call:
+                self._home.heard(self)
                 frame = frames.decode(wire)
                 if frame.lane_ticket and lane is None:
                     lane = self._open_lane(description, frame.lane_ticket, call)
@@ -279,6 +303,8 @@ class Replica:
                     self._has_answered = True
                     self._home.answered(self, answers)
             in_order = True
+        except ProtocolMismatch as error:  # it described itself well, so this was damaged on the way: asked for again
+            return LoaderUnavailable(f"{self.address}: what came makes no sense: {error}")
         finally:
             outbox.end()
             if lane is not None:
@@ -291,6 +317,7 @@ class Replica:
         receiver = Receiver(description, self._buffers)
 
         def take(piece: frames.Piece, stream: tcp_lane.Stream, nbytes: int) -> None:
+            self._home.heard(self)
             key = self._home.key_of(self, piece.ticket)
             if key is None:
                 tcp_lane.skip(stream, nbytes)
@@ -302,6 +329,7 @@ class Replica:
                 outcome = receiver.whole(piece, nbytes, key)
                 tcp_lane.read_body(stream, outcome.body.data)
             self._has_answered = True
+            self._home.heard(self)
             self._home.answered(self, [(piece.ticket, outcome)])
 
         def unreachable(reason: str) -> None:
@@ -343,6 +371,13 @@ class Replica:
             self._call = call
             if self._closing.is_set():
                 call.cancel()
+
+
+def _authority(address: Address) -> list[tuple[str, Any]]:
+    """What a proxy or an ingress on the way should read as the host: the name, where the address was found by one."""
+    if address.host is None:
+        return []
+    return [("grpc.default_authority", f"{address.host}:{address.at.rpartition(':')[2]}")]
 
 
 def reason_of(error: grpc.RpcError, address: str) -> FeedlineError:

@@ -15,7 +15,8 @@ from feedline.cli.structures import in_words
 from feedline.credentials import Credentials
 from feedline.description import DatasetInfo, Description
 from feedline.fleet import Fleet
-from feedline.target import addresses
+from feedline.resolve import look_up
+from feedline.target import Address, entries
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import FeedlineError
 from feedline_wire.tensors import Column
@@ -56,7 +57,9 @@ def run(asked: argparse.Namespace) -> int:
     seen: list[Seen] = []
     problems: list[str] = []
     credentials = Credentials(**shown(asked)).completed()
-    for address in addresses(asked.target):
+    addresses, unresolved = resolved(asked.target)
+    problems += unresolved
+    for address in addresses:
         try:
             seen.append(ask(address, asked.timeout_s, credentials))
         except FeedlineError as error:
@@ -69,11 +72,23 @@ def run(asked: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def ask(address: str, timeout_s: float, credentials: Credentials) -> Seen:
+def resolved(target: str) -> tuple[list[Address], list[str]]:
+    """Every address behind the target's names, and what is wrong with names that have none."""
+    addresses: list[Address] = []
+    problems: list[str] = []
+    for entry in entries(target):
+        try:
+            addresses += look_up(entry)
+        except FeedlineError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(addresses)), problems
+
+
+def ask(address: Address, timeout_s: float, credentials: Credentials) -> Seen:
     """What the loader at one address says. LoaderUnavailable after `timeout_s`."""
     fleet = Fleet((address,), credentials)
     try:
-        return Seen(address, fleet.join(timeout_s), fleet.status(timeout_s))
+        return Seen(address.at, fleet.join(timeout_s), fleet.status(timeout_s))
     finally:
         fleet.close()
 
