@@ -37,7 +37,7 @@ settings.load_profile("feedline")
 
 @dataclass(slots=True)
 class StartedLoader:
-    """A loader in a process of its own, listening at `address`."""
+    """A loader in a process of its own, listening at `address`, or at several, for `--replicas`."""
 
     address: str
     process: subprocess.Popen[bytes]
@@ -106,18 +106,18 @@ def _started(folder: Path, path: Path, *args: str) -> StartedLoader:
         )
     loader = StartedLoader("", process, log)
     try:
-        loader.address = f"127.0.0.1:{_port(loader, port_file)}"
+        loader.address = ",".join(f"127.0.0.1:{port}" for port in _ports(loader, port_file))
     except BaseException:
         loader.kill()
         raise
     return loader
 
 
-def _port(loader: StartedLoader, port_file: Path) -> int:
+def _ports(loader: StartedLoader, port_file: Path) -> list[int]:
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         if port_file.exists() and (text := port_file.read_text().strip()):
-            return int(text)
+            return [int(line) for line in text.splitlines()]
         try:
             code = loader.process.wait(LOOK_S)
         except subprocess.TimeoutExpired:

@@ -19,6 +19,7 @@ examples:
   feedline serve ./digits                         serve a folder to trainers on this host
   feedline serve loader.toml --workers 16         serve what a configuration declares
   FEEDLINE_WORKERS=16 feedline serve .            every setting is also an environment variable
+  feedline serve . --replicas 2                   two loaders, for hosts with many cores and a fast network
   feedline serve . --listen 0.0.0.0:50051 --tls-certificate loader.pem --tls-key loader.key --tokens tokens.toml
 
 A trainer then writes:
@@ -60,6 +61,9 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("path", nargs="?", type=Path, help="loader.toml or folder (default: $FEEDLINE_DATA)")
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
+    serve.add_argument(
+        "--replicas", type=int, metavar="N", help="loaders that share these workers, on N ports in a row (default 1)"
+    )
     serve.add_argument("--memory", metavar="SIZE", help="budget for batches, like 512MiB (default 1GiB)")
     serve.add_argument("--max-trainers", type=int, metavar="N", help="streams served at once (default 64)")
     serve.add_argument(
@@ -88,7 +92,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument(
         "--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="send all batches by gRPC"
     )
-    serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving")
+    serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
 
 
 def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -117,9 +121,19 @@ def _serve(asked: argparse.Namespace) -> int:
     }
     settings = load_settings(asked.path, overrides)
     configure_logs(settings.log_format, settings.log_level)
+    from feedline_server.addresses import write_ports
+
+    def listening(*ports: int) -> None:
+        if asked.port_file is not None:
+            write_ports(asked.port_file, ports)
+
+    if settings.replicas > 1:
+        from feedline_server.replicas import serve_replicas
+
+        return serve_replicas(settings, stop, lambda ports: listening(*ports))
     from feedline_server.serve import serve
 
-    serve(settings, stop, asked.port_file)
+    serve(settings, stop, listening)
     return 0
 
 

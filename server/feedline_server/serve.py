@@ -8,12 +8,13 @@ import importlib.metadata
 import os
 import secrets
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import structlog
 
 from feedline_server import exposure
 from feedline_server.access import Tokens, read_tokens, unknown_datasets
+from feedline_server.addresses import with_port
 from feedline_server.catalog import Catalog, Served
 from feedline_server.certificates import Tls, rotating_tls
 from feedline_server.dataset import open_dataset
@@ -38,8 +39,11 @@ STOP_S = 0.3
 log = structlog.get_logger()
 
 
-def serve(settings: Settings, stop: Stop, port_file: Path | None = None) -> None:
-    """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin."""
+def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> None:
+    """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin.
+
+    `listening` is called with the port once trainers can connect.
+    """
     keep_freed_memory()
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
@@ -86,12 +90,10 @@ def serve(settings: Settings, stop: Stop, port_file: Path | None = None) -> None
             lanes.start(host_of(settings.listen), settings.tcp_port)
         port = service.start(settings.listen, settings.health_listen)
         stop.serving = True
-        address = f"{settings.listen.rpartition(':')[0]}:{port}"
-        if port_file is not None:
-            _write_whole(port_file, f"{port}\n")
+        listening(port)
         log.info(
             "serving",
-            address=address,
+            address=with_port(settings.listen, port),
             datasets={name: _summary(served) for name, served in catalog.served.items()},
             workers=settings.workers,
             memory_bytes=arena.nbytes,
@@ -162,10 +164,3 @@ def _summary(served: Served) -> dict[str, object]:
         "columns": [str(column) for column in dataset.columns],
         "fingerprint": served.fingerprint.hex()[:12],
     }
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Whoever waits for the file never reads half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Where trainers connect; port 0 takes any free one."""
     workers: Count = Field(default_factory=machine.cores)
     """Processes that read and assemble."""
+    replicas: Count = 1
+    """Loaders that share the workers and the memory, on ports in a row from that of `listen`."""
     memory: Annotated[ByteSize, AfterValidator(_enough)] = Field(default_factory=lambda: ByteSize(default_memory()))
     """Bytes of the arena that batches are assembled in."""
     max_trainers: Count = 64
@@ -197,9 +199,7 @@ def _settings_file(path: Path) -> Path | None:
         return path / FILE if (path / FILE).is_file() else None
     if not path.exists():
         raise InvalidRequest(f"{path}: there is no such file or folder; wanted a {FILE} or a folder of data")
-    if path.suffix != ".toml":
-        raise InvalidRequest(f"{path}: is a file; wanted a {FILE} or a folder of data, such as {path.parent}")
-    return path
+    return path if path.suffix == ".toml" else None
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -29,9 +29,17 @@ class Stop:
     def wait(self) -> None:
         """Wait until a signal asks for the end."""
         while not self.is_asked:
-            select.select([self._woken], [], [])
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._woken, 64)
+            select.select([self], [], [])
+            self.clear()
+
+    def fileno(self) -> int:
+        """Readable after a signal, for who waits for other things too."""
+        return self._woken
+
+    def clear(self) -> None:
+        """Be readable again only after the next signal."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._woken, 64)
 
     def _heard(self, number: int, _frame: object) -> None:
         if not self.serving:

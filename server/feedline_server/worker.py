@@ -6,7 +6,6 @@ framework. It ends when the socket ends, and the kernel ends it when the loader 
 loader.
 """
 
-import ctypes
 import mmap
 import os
 import signal
@@ -23,18 +22,16 @@ from feedline_server.assembly import assemble
 from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import from_json
 from feedline_server.fingerprint import fingerprint
+from feedline_server.lifeline import end_with
 from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
-
-PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal this process gets when the thread that started it ends."""
 
 
 def main() -> None:
     """Serve one pool; the arguments are the socket's and the arena's descriptors and the pool's process id."""
     socket_fd, arena_fd, parent = (int(argument) for argument in sys.argv[1:4])
-    _end_with(parent)
+    end_with(parent)
     # Ctrl-C on the terminal reaches the whole process group; only the loader decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -49,12 +46,6 @@ def main() -> None:
             pool.send(_answer(pool.recv(), datasets, memory))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         _leave(0)  # the loader closed the socket: it is done with us
-
-
-def _end_with(parent: int) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
-        _leave(0)
 
 
 def _leave(code: int) -> Never:
