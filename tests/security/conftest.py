@@ -200,8 +200,8 @@ class Secured:
 
 @pytest.fixture(scope="session")
 def tls_loader(two_datasets: Path, authority: Authority, start_shared_loader: Callable[..., Any]) -> Secured:
-    """A loader with a certificate for 127.0.0.1 and `loader`."""
-    pair = authority.issue("loader", "127.0.0.1", "loader")
+    """A loader with a certificate for 127.0.0.1, `localhost` and `loader`."""
+    pair = authority.issue("loader", "127.0.0.1", "localhost", "loader")
     started = start_shared_loader(
         two_datasets, "--workers", "1", "--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)
     )

@@ -81,7 +81,7 @@ def test_a_trainer_whose_token_file_comes_later_than_the_loaders_goes_on_when_it
         replace_file(secured.tokens, token_entry("new", "new-token"))
         rest = threading.Thread(target=lambda: ids.extend(batch.ids[0] for batch in epoch))
         rest.start()
-        (member,) = loader._fleet._members
+        (member,) = loader._fleet._ledger.members
         with loader._fleet._changed:
             assert loader._fleet._changed.wait_for(lambda: "does not know the token" in str(member.reason), 60)
         replace_file(secured.token, "new-token\n")

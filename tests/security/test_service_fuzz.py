@@ -22,6 +22,7 @@ ANSWERS = {
     grpc.StatusCode.OK,
     grpc.StatusCode.INVALID_ARGUMENT,  # no request of the contract
     grpc.StatusCode.FAILED_PRECONDITION,  # another version of it
+    grpc.StatusCode.UNAVAILABLE,  # ends like a request with a checksum, which is another: damaged on its way
 }
 """How a call may end. Not UNKNOWN or INTERNAL, which are faults of the loader, nor DEADLINE_EXCEEDED."""
 

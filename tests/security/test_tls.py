@@ -30,6 +30,21 @@ def test_a_name_that_the_certificate_is_also_for_can_be_expected_instead_of_the_
         assert set(loader.datasets) == {"digits", "scans"}
 
 
+def test_a_name_is_looked_for_in_the_certificate_although_its_address_is_what_is_connected_to(
+    tls_loader: Any, two_datasets: Path, authority: Any, start_loader: Callable[..., Any]
+) -> None:
+    pair = authority.issue("loader", "127.0.0.1")  # not for localhost, whose address it is
+    other = start_loader(
+        two_datasets, "--workers", "1", "--tls-certificate", str(pair.certificate), "--tls-key", str(pair.key)
+    )
+    by_name = [one.address.replace("127.0.0.1", "localhost") for one in (tls_loader, other)]
+
+    with feedline.connect(by_name[0], ca=authority.file) as loader:
+        assert len(list(loader.epoch(dataset="scans", batch_size=1))) == 7
+    with pytest.raises(NotTrusted, match="it is not for 'localhost'"):
+        feedline.connect(by_name[1], timeout_s=LONG_S, ca=authority.file)
+
+
 def test_a_certificate_of_an_unknown_authority_is_refused_at_once(tls_loader: Any, stranger: Any) -> None:
     with pytest.raises(NotTrusted) as refused:
         feedline.connect(tls_loader.address, timeout_s=LONG_S, ca=stranger.file)

@@ -1,0 +1,49 @@
+"""Frames that were tampered with are read as what they say, or refused; scripts/fuzz looks for longer."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def _loaded(name: str) -> ModuleType:
+    """A file beside this one that is no test."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reading = _loaded("reading")
+
+SEEDS = reading.seeds()
+
+
+@pytest.mark.parametrize("number", range(len(SEEDS)))
+def test_a_frame_that_nobody_touched_is_read(number: int) -> None:
+    reading.read(SEEDS[number])
+
+
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4))
+def test_a_frame_with_other_bytes_in_it(seed: bytes, changes: list[tuple[int, int]]) -> None:
+    wire = bytearray(seed)
+    for at, byte in changes:
+        if wire:
+            wire[at % len(wire)] = byte
+
+    reading.read(bytes(wire))
+
+
+@given(st.sampled_from(SEEDS), st.sampled_from(SEEDS), st.integers(0, 2000), st.integers(0, 2000))
+def test_a_frame_that_was_cut_and_goes_on_as_another(one: bytes, other: bytes, end: int, start: int) -> None:
+    reading.read(one[:end] + other[start:])
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes(wire: bytes) -> None:
+    reading.read(wire)
