@@ -1,6 +1,7 @@
 """Structured logs on standard error: for people on a terminal, one JSON object a line for machines."""
 
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -10,7 +11,10 @@ LogFormat = Literal["auto", "text", "json"]
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
-    """Set how this process logs; `auto` is text on a terminal and JSON elsewhere."""
+    """Set how this process logs; `auto` is text on a terminal and JSON elsewhere. Call it before gRPC is imported."""
+    # Each handshake that fails would be a line of gRPC's own form among ours, and anybody can make handshakes fail.
+    # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its own words back.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]

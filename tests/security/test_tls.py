@@ -219,3 +219,29 @@ def test_a_trainers_own_files_are_named_when_they_make_no_sense(
         feedline.connect(
             tls_loader.address, timeout_s=LONG_S, ca=authority.file, certificate=one.certificate, key=other.key
         )
+
+
+def test_handshakes_that_fail_leave_the_loaders_log_readable_by_machines(
+    two_datasets: Path, authority: Any, stranger: Any, start_loader: Callable[..., Any]
+) -> None:
+    """gRPC writes lines of its own form for each, and whoever reaches the port can make any number of them."""
+    pair, theirs = authority.issue("loader", "127.0.0.1"), stranger.issue("trainer")
+    tls = [
+        "--tls-certificate",
+        str(pair.certificate),
+        "--tls-key",
+        str(pair.key),
+        "--tls-client-ca",
+        str(authority.file),
+    ]
+    loader = start_loader(two_datasets, "--workers", "1", *tls)
+    for shown in ({}, {"ca": stranger.file}, {"ca": authority.file},
+                  {"ca": authority.file, "certificate": theirs.certificate, "key": theirs.key}):  # fmt: skip
+        with pytest.raises((NotTrusted, NotAllowed)):
+            feedline.connect(loader.address, timeout_s=LONG_S, **shown)
+
+    assert loader.stop() == 0
+
+    lines = loader.log_text().splitlines()
+    assert [line for line in lines if not line.startswith("{")] == []
+    assert len(lines) > 2
