@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from feedline.batch import Batch
 from feedline.feed import Epoch, Feed
 from feedline.loader import Loader, connect
+from feedline.tally import EpochIncomplete
 from feedline_wire.errors import (
     BadSample,
     BatchKillsWorkers,
@@ -45,6 +46,7 @@ __all__ = [
     "DataError",
     "DatasetChanged",
     "Epoch",
+    "EpochIncomplete",
     "Feed",
     "FeedlineError",
     "InvalidRequest",

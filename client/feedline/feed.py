@@ -19,6 +19,7 @@ from feedline.plan import Plan, Step
 from feedline.readahead import ReadAhead, Waits
 from feedline.receive import Received
 from feedline.state import Line, Place, State
+from feedline.tally import EpochIncomplete, Tally
 from feedline.wants import Wanted
 from feedline_wire import IDS, structure
 from feedline_wire.errors import Closed
@@ -228,8 +229,7 @@ class Epoch(Iterator[Batch]):
     """
 
     def __init__(self, feed: Feed, ahead: ReadAhead, place: Place, moved: Callable[[Place], None]) -> None:
-        self.delivered = 0
-        """Batches handed out."""
+        self._tally = Tally(feed.plan, place.epoch, place.offset)
         self._feed = feed
         self._ahead = ahead
         self._place = place
@@ -240,32 +240,30 @@ class Epoch(Iterator[Batch]):
     def __repr__(self) -> str:
         return f"<Epoch {self._place.epoch} delivered={self.delivered} of {self._feed!r}>"
 
+    @property
+    def delivered(self) -> int:
+        """Batches handed out."""
+        return self._tally.delivered
+
     def __next__(self) -> Batch:
         batch = next(self._ahead, None)
-        if not self._follows(batch):
+        try:
+            # Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out.
+            # Whoever caught it and read on would miss one batch and never know. The place alone says what was: it
+            # is moved by one assignment.
+            if batch is None:
+                self._tally.end(self._place.offset)
+            else:
+                self._tally.count(batch.step, batch.rows, self._place.offset)
+        except EpochIncomplete:
             self.close()
-            raise Closed(
-                "this iteration was interrupted while it handed out a batch, or is read by two threads at once; "
-                "go on with iter() of the feed, in one thread"
-            )
+            raise
         if batch is None:
             # A rank without a share of the last, short batch ends here, before the job's cursor does.
             self._move(max(self._place.offset, self._feed.plan.samples))
             raise StopIteration
-        self.delivered += 1
         self._move(batch.step.after)
         return batch
-
-    def _follows(self, batch: Batch | None) -> bool:
-        """This is the batch, or the end, that comes next.
-
-        Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out. Whoever
-        caught it and read on would miss one batch and never know.
-        """
-        plan, place = self._feed.plan, self._place
-        if batch is None:
-            return next(plan.steps(place.epoch, place.offset), None) is None
-        return batch.index == plan.index(place.offset)
 
     def _move(self, offset: int) -> None:
         self._place = Place(self._place.epoch, offset)

@@ -53,7 +53,15 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of this rank in an epoch; under `wrap` some epochs have one less."""
-        whole, rest = divmod(self.samples, self.stride)
+        return self.steps_from(0)
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of this rank in one epoch."""
+        return self.steps_from(self.start(epoch))
+
+    def steps_from(self, offset: int) -> int:
+        """Steps of this rank from a cursor to the end of its epoch, counted without walking them."""
+        whole, rest = divmod(max(self.samples - offset, 0), self.stride)
         match self.remainder:
             case "drop":
                 return whole
@@ -61,12 +69,6 @@ class Plan:
                 return whole + (self._share(rest)[1] > 0)
             case "pad" | "wrap":
                 return whole + (rest > 0)
-
-    def steps_in(self, epoch: int) -> int:
-        """Steps of this rank in one epoch."""
-        if self.remainder == "wrap":
-            return max(-(-(self.samples - self.start(epoch)) // self.stride), 0)
-        return self.steps_per_epoch
 
     def start(self, epoch: int) -> int:
         """The cursor at which an epoch starts; not 0 only under `wrap`, where the epochs before it spill over."""
@@ -91,13 +93,13 @@ class Plan:
         Any cursor will do: one that was reached with another batch size or world size is simply continued.
         """
         cursor = self.start(epoch) if offset is None else offset
-        while (step := self._at(epoch, cursor)) is not None:
+        while (step := self.step_at(epoch, cursor)) is not None:
             yield step
             cursor = step.after
 
     def step(self, epoch: int, index: int) -> Step:
         """Step `index` of an epoch; IndexError past its end."""
-        step = self._at(epoch, self.cursor(epoch, index)) if index >= 0 else None
+        step = self.step_at(epoch, self.cursor(epoch, index)) if index >= 0 else None
         if step is None:
             raise IndexError(f"epoch {epoch} has {self.steps_in(epoch)} steps, there is no step {index}")
         return step
@@ -105,11 +107,11 @@ class Plan:
     def line_step(self, number: int) -> Step:
         """Under `wrap`, batch `number` of the line of all epochs, for whoever needs a fixed number of steps a pass."""
         epoch, cursor = divmod(number * self.stride, self.samples)
-        step = self._at(epoch, cursor)
+        step = self.step_at(epoch, cursor)
         assert step is not None, "a cursor inside an epoch always has a step under wrap"
         return step
 
-    def _at(self, epoch: int, cursor: int) -> Step | None:
+    def step_at(self, epoch: int, cursor: int) -> Step | None:
         """The step at a cursor; None if this rank has none there."""
         if self.is_over(cursor):
             return None
