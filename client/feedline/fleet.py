@@ -49,8 +49,11 @@ log = logging.getLogger("feedline")
 class Fleet:
     """The loaders of a target. Every method may be called from any thread."""
 
-    def __init__(self, target: Sequence[Entry], credentials: Credentials, connections: int = 1) -> None:
+    def __init__(
+        self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, *, is_sealed: bool = False
+    ) -> None:
         self.target = tuple(target)
+        self._is_sealed = is_sealed
         self._credentials = credentials
         self._connections = connections
         self._lock = threading.Lock()
@@ -285,7 +288,7 @@ class Fleet:
             given = {address.at: address for each in self._given.values() for address in each}
             known = {member.address for member in self._ledger.members}
             new = [
-                Member(Replica(address, self, self._buffers, self._credentials))
+                Member(Replica(address, self, self._buffers, self._credentials, is_sealed=self._is_sealed))
                 for at, address in given.items()
                 if at not in known
                 for _ in range(self._connections)

@@ -39,9 +39,9 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
     validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order. `remainder` says what becomes of the
     samples that do not fill a batch: a `"short"` last batch (the default: Keras takes it, nothing is lost or
     repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"` (filled from the next epoch).
-    `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`. `ca`,
-    `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those of `feedline.connect`. Raises
-    where no loader answers, or where Keras could not use the batches.
+    `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`.
+    `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those of
+    `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
     """
 
     def __init__(  # noqa: PLR0917  # a dataset is named left to right: where, what, which part, how many, how mixed
@@ -60,6 +60,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         prefetch_bytes: int = 256 << 20,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 30.0,
+        checksum: bool = False,
         token: str | None = None,
         token_file: FilePath | None = None,
         ca: FilePath | None = None,
@@ -94,6 +95,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
                 insecure=insecure,
             ),
             connect_timeout_s=connect_timeout_s,
+            checksum=checksum,
             probe_batches=0 if backend() == "tensorflow" else PROBE_BATCHES,
         )
         served = self._client.connected().dataset

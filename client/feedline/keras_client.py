@@ -59,6 +59,7 @@ class Client:
         credentials: CredentialArguments,
         *,
         connect_timeout_s: float,
+        checksum: bool,
         probe_batches: int,
     ) -> None:
         self.target = target
@@ -66,6 +67,7 @@ class Client:
         self.probe_batches = probe_batches
         self.arguments = arguments
         self.connect_timeout_s = connect_timeout_s
+        self.checksum = checksum
         self.steps = 0
         """Batches of a pass; known from the first connection on, never asked for again."""
         self.fingerprint = b""
@@ -118,7 +120,7 @@ class Client:
         with self._connecting:
             if self._connection is not None:
                 return self._connection
-            loader = connect(self.target, timeout_s=self.connect_timeout_s, **self.credentials)
+            loader = connect(self.target, timeout_s=self.connect_timeout_s, checksum=self.checksum, **self.credentials)
             try:
                 training = canonical = loader.feed(**self.arguments)
                 if training.options.order != CANONICAL:

@@ -24,7 +24,7 @@ from feedline.pace import (
 from feedline.receive import Received
 from feedline.replica import Answer, Outbox, SameLoader
 from feedline.wants import Asked, Asker, Wanted
-from feedline_wire.errors import Closed, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
+from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
 
 CONFIRM_S = 0.05
@@ -57,6 +57,7 @@ class Counts:
     duplicates: int = 0
     """Of members that were left."""
     retried: int = 0
+    damaged: int = 0
     """Asked of another loader, or again, because the one that was asked was lost or refused."""
 
 
@@ -199,7 +200,8 @@ class Ledger:
         """It is not connected, or not any more."""
         lost = len(self._take_back(member))
         self.counts.retried += lost
-        if member.has_answered:
+        self.counts.damaged += isinstance(reason, Damaged)
+        if member.has_answered or isinstance(reason, Damaged):
             self.news.append(
                 f"lost a loader that had {lost} batches to answer, reconnecting to "
                 f"{reason if member.address in str(reason) else f'{member.address}: {reason}'}"

@@ -25,6 +25,7 @@ def connect(
     *,
     timeout_s: float = 30.0,
     connections: int = 1,
+    checksum: bool = False,
     token: str | None = None,
     token_file: FilePath | None = None,
     ca: FilePath | None = None,
@@ -43,6 +44,9 @@ def connect(
     Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
     `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
 
+    With `checksum`, what a broken network changes on the way is noticed and asked for again, for 0.3 to 0.5 CPU seconds
+    a GB on either side; TLS does the same. Batches then come by gRPC alone.
+
     With `ca`, a file with the authority that signed the loaders' certificates (or `"public"`), connections are TLS;
     `server_name` is the name to find in the certificate, if it is not the target's. `certificate` and `key` are shown
     to loaders that want one; `token`, or what `token_file` holds, to those with tokens. What is None comes from
@@ -50,19 +54,22 @@ def connect(
     this host only, or with `insecure`. NotTrusted and NotAllowed say which side refuses the other, and why.
     """
     credentials = Credentials(token, token_file, ca, certificate, key, server_name, insecure)
-    return Loader(target, timeout_s, connections, credentials)
+    return Loader(target, timeout_s, connections, credentials, checksum)
 
 
 class Loader:
     """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
 
-    def __init__(self, at: Target, timeout_s: float, connections: int, credentials: Credentials) -> None:
+    def __init__(
+        self, at: Target, timeout_s: float, connections: int, credentials: Credentials, checksum: bool
+    ) -> None:
         self.target = at
         self._timeout_s = timeout_s
         self._connections = options.connections_number(connections)
         self._credentials = credentials
+        self._checksum = checksum
         keep_freed_memory()
-        self._fleet = Fleet(entries(at), credentials.completed(), self._connections)
+        self._fleet = Fleet(entries(at), credentials.completed(), self._connections, is_sealed=checksum)
         try:
             self._description: Description = self._fleet.join(timeout_s)
         except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
@@ -71,7 +78,7 @@ class Loader:
 
     def __repr__(self) -> str:
         now = self.stats
-        counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates}
+        counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates, "damaged": now.damaged}
         happened = "".join(f" {name}={count}" for name, count in counts.items() if count)
         return f"<Loader {self._fleet.names} datasets={','.join(self.datasets)} replicas={self.replicas}{happened}>"
 
@@ -159,4 +166,4 @@ class Loader:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy is a connection of its own; a token from the environment is taken from that of its process."""
-        return (Loader, (self.target, self._timeout_s, self._connections, self._credentials))
+        return (Loader, (self.target, self._timeout_s, self._connections, self._credentials, self._checksum))

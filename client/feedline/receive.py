@@ -112,10 +112,9 @@ class Receiver:
     def take(self, piece: Piece, key: Key) -> Received | None:
         """Take a piece of the batch `key`; the batch when it is whole. ProtocolMismatch if it cannot be right."""
         arrival = self._arrivals.get(piece.ticket)
-        if arrival is None:
+        # A header in its middle: the loader needed the memory while we did not read, and begins the batch anew.
+        if arrival is None or piece.header is not None:
             arrival = self._begin(piece, key)
-        elif piece.header is not None:
-            raise ProtocolMismatch(f"the batch {key} came with a second header in its middle")
         arrival.put(piece, key)
         if arrival.arrived < arrival.layout.nbytes:
             self._arrivals[piece.ticket] = arrival

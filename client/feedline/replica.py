@@ -19,7 +19,7 @@ from feedline.line import Line
 from feedline.receive import Buffers, Received, Receiver
 from feedline.target import Address
 from feedline.tcp_lane import TcpLane
-from feedline_wire import PROTOCOL, frames, rpc
+from feedline_wire import PROTOCOL, checksum, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Closed,
@@ -50,6 +50,7 @@ CHANNEL_OPTIONS = [
     # its keys are asked of another long before (pace). Pings are sent only while a call is open.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
     ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff
@@ -98,13 +99,14 @@ class Outbox:
     It ends when the stream does, because gRPC's sending thread waits in it.
     """
 
-    def __init__(self, lane: str = "") -> None:
+    def __init__(self, lane: str = "", *, is_sealed: bool = False) -> None:
         self._changed = threading.Condition()
         self._wants: list[tuple[int, Key]] = []
         self._cancelled: list[int] = []
         self._has_ended = False
-        self._protocol = PROTOCOL  # this and the lane in the first message alone
+        self._protocol = PROTOCOL  # this, the lane and the wish for checksums in the first message alone
         self._lane = lane
+        self._wants_checksums = is_sealed
 
     def want(self, ticket: int, key: Key) -> None:
         """Say that a key is wanted."""
@@ -150,9 +152,11 @@ class Outbox:
             cancelled, self._cancelled = self._cancelled, []
             protocol, self._protocol = self._protocol, 0
             lane, self._lane = self._lane, ""
+            wants_checksums, self._wants_checksums = self._wants_checksums, False
         return pb.FetchRequest(
             protocol=protocol,
             lane=lane,
+            checksum=wants_checksums,
             wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants],
             cancelled=cancelled,
         )
@@ -161,8 +165,11 @@ class Outbox:
 class Replica:
     """One address, kept connected from `start` to `close`."""
 
-    def __init__(self, address: Address, home: Home, buffers: Buffers, credentials: Credentials) -> None:
+    def __init__(
+        self, address: Address, home: Home, buffers: Buffers, credentials: Credentials, *, is_sealed: bool = False
+    ) -> None:
         self.address = address.at
+        self._is_sealed = is_sealed  # every message, either way, ends with a checksum
         self._line = Line(address.at, credentials if address.host is None else credentials.verifying(address.host))
         self._options = [*CHANNEL_OPTIONS, *_authority(address)]
         self._home = home
@@ -257,7 +264,7 @@ class Replica:
     def _serve(self, channel: grpc.Channel) -> FeedlineError:
         while True:
             description = self._describe(channel)
-            outbox = self._new_outbox(TCP if description.tcp_port and self._may_use_tcp else "")
+            outbox = self._new_outbox(description)
             if useless := self._home.joined(self, description, outbox):
                 return useless
             if not outbox.is_empty:
@@ -284,7 +291,7 @@ class Replica:
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
         fetch = channel.stream_stream(
-            rpc.FETCH, request_serializer=pb.FetchRequest.SerializeToString, response_deserializer=None
+            rpc.FETCH, request_serializer=_sealed if self._is_sealed else _plain, response_deserializer=None
         )
         call: Any = fetch(outbox, metadata=self._line.metadata)
         receiver = Receiver(description, self._buffers)
@@ -294,6 +301,8 @@ class Replica:
             self._hold(call)
             for wire in call:
                 self._home.heard(self)
+                if self._is_sealed:
+                    checksum.check(wire)
                 frame = frames.decode(wire)
                 if frame.lane_ticket and lane is None:
                     lane = self._open_lane(description, frame.lane_ticket, call)
@@ -357,8 +366,10 @@ class Replica:
                 answers.append((piece.ticket, received))
         return answers
 
-    def _new_outbox(self, lane: str) -> Outbox:
-        outbox = Outbox(lane)
+    def _new_outbox(self, description: Description) -> Outbox:
+        # What is sealed is sealed as frames, so it does not come by the lane.
+        may_use_tcp = description.tcp_port and self._may_use_tcp and not self._is_sealed
+        outbox = Outbox(TCP if may_use_tcp else "", is_sealed=self._is_sealed)
         with self._calling:
             self._outbox = outbox
             if self._closing.is_set():
@@ -371,6 +382,15 @@ class Replica:
             self._call = call
             if self._closing.is_set():
                 call.cancel()
+
+
+def _plain(request: pb.FetchRequest) -> bytes:
+    return request.SerializeToString()
+
+
+def _sealed(request: pb.FetchRequest) -> bytes:
+    wire = request.SerializeToString()
+    return wire + checksum.seal((wire,))
 
 
 def _authority(address: Address) -> list[tuple[str, Any]]:

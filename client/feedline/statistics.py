@@ -47,6 +47,8 @@ class Statistics:
     """Keys asked for again because the loader that was asked is lost or refused."""
     duplicates: int
     """Batches that came twice; the second was dropped."""
+    damaged: int
+    """Messages that were not what was sent, with `checksum`; what was on its way with them was asked for again."""
     late_after_s: float
     """When a key is late enough to be asked of a second loader, as learnt."""
     replicas: tuple[ReplicaStatistics, ...]
@@ -62,6 +64,7 @@ def observed(ledger: Ledger, *, now: float) -> Statistics:
         hedged=counts.hedged,
         retried=counts.retried,
         duplicates=counts.duplicates + sum(member.duplicates for member in ledger.members),
+        damaged=counts.damaged,
         late_after_s=ledger.late_after_s,
         replicas=tuple(_of_member(ledger, member, now, silent_after_s) for member in ledger.members),
     )

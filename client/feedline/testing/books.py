@@ -39,6 +39,7 @@ class Books:
     answers_left: int | None = None
     """None: as many as are wanted; 0: stalled."""
     failing: Failing | None = None
+    frames_to_damage: int = 0
     streams: list[Stream] = field(default_factory=list)
     requests: list[Key] = field(default_factory=list)
     answered: int = 0
@@ -49,6 +50,16 @@ class Books:
     def is_stalled(self) -> bool:
         """Nothing is answered."""
         return self.answers_left == 0
+
+    def on_the_way(self, wire: bytes) -> bytes:
+        """A frame as it arrives: as it was sent, or with a bit turned in its middle if one is to be damaged."""
+        with self.changed:
+            if not self.frames_to_damage:
+                return wire
+            self.frames_to_damage -= 1
+        damaged = bytearray(wire)
+        damaged[len(wire) // 2] ^= 1
+        return bytes(damaged)
 
     def open_stream(self, protocol: int) -> Stream:
         """Begin with a trainer that speaks this protocol; a FeedlineError that says why not."""

@@ -151,6 +151,11 @@ class FakeLoader:
         with self._changed:
             self._books.failing = decide
 
+    def damage(self, *, frames: int = 1) -> None:
+        """Turn one bit in the middle of each of the next frames, as a broken network does that no checksum watches."""
+        with self._changed:
+            self._books.frames_to_damage = frames
+
     def drop_streams(self) -> None:
         """End every Fetch stream as a broken connection does; what is unanswered is lost. New streams are served."""
         with self._changed:
