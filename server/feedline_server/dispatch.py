@@ -207,11 +207,11 @@ class Dispatch:
         """The sender gives a frame to the network, and reads no memory of a batch until `take_up`."""
         session.unread_since = self._now()
 
-    def take_up(self, session: Session, batch: Batch) -> bool:
-        """The network took the frame. False if the batch was taken away meanwhile: it comes again from its start."""
+    def take_up(self, session: Session, batches: Iterable[Batch]) -> bool:
+        """The network took the frame. False if one of these was taken away meanwhile: it comes again from its start."""
         if self._reads_again(session):
             self._pump()
-        return batch in session.sending
+        return all(batch in session.sending for batch in batches)
 
     def give_back(self, session: Session, batch: Batch, *, sent: bool) -> None:
         """The sender has copied the batch out, or will not: its slot is free again."""
