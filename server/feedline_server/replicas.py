@@ -35,6 +35,9 @@ KILL_AFTER_S = 2.0
 """A loader that was told to stop at once is gone in under a second; one that was told to drain, that much after its own
 drain_timeout_s and this. What runs on then is stuck."""
 
+INTERRUPTED = 130
+"""What a loader that is interrupted while it starts ends with: 128 + SIGINT, as shells have it."""
+
 log = structlog.get_logger()
 
 
@@ -83,7 +86,9 @@ def exit_code(codes: Sequence[int]) -> int:
     """The command's exit code, of those of its loaders: the worst, negative ones being signals."""
     as_told = {0, -signal.SIGTERM, -signal.SIGINT}  # told so early that they had not learnt to listen
     failed = [code for code in codes if code not in as_told]
-    return 0 if not failed else max(code if code > 0 else 1 for code in failed)
+    # Those that were told to stop while they started say 130; one that failed by itself is the reason for it.
+    by_themselves = [code for code in failed if code != INTERRUPTED] or failed
+    return 0 if not failed else max(code if code > 0 else 1 for code in by_themselves)
 
 
 def serve_replicas(settings: Settings, stop: Stop, listening: Callable[[Sequence[int]], None]) -> int:

@@ -73,6 +73,7 @@ def test_ports_are_written_one_a_line(tmp_path: Path) -> None:
         ([0, -15, -2], 0),  # told to stop before they could listen
         ([0, 1], 1),
         ([130, 130], 130),  # Ctrl-C while they started
+        ([1, 130], 1),  # one could not begin, and the other was told to stop while it started
         ([0, -9], 1),  # one did not end and was killed
     ],
 )
