@@ -322,6 +322,7 @@ class Service:
     def _by_lane(self, lane: Lane, session: Session, deliveries: list[Delivery]) -> bool:
         """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
         bodies: list[tuple[bytes, memoryview]] = []
+        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
         sent = False
         try:
             for delivery in deliveries:
@@ -331,14 +332,17 @@ class Service:
                 else:
                     piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
                     bodies.append((frames.encode_head(piece), memoryview(b"")))
-            lane.send(bodies)
+            lane.send(
+                bodies,
+                hand_over=lambda: self._dispatch.hand_over(session),
+                take_up=lambda: self._dispatch.take_up(session, batches),
+            )
             sent = True
         except OSError as error:
             log.info("a tcp lane ended", peer=session.peer, reason=str(error))
         finally:
-            for delivery in deliveries:
-                if isinstance(delivery, Batch):
-                    self._dispatch.give_back(session, delivery, sent=sent)
+            for batch in batches:
+                self._dispatch.give_back(session, batch, sent=sent)
         return sent
 
     def _one(self, session: Session, delivery: Delivery) -> Iterator[bytes]:
@@ -360,7 +364,7 @@ class Service:
                     if wire:
                         self._dispatch.hand_over(session)
                         yield wire
-                        if not self._dispatch.take_up(session, delivery):
+                        if not self._dispatch.take_up(session, (delivery,)):
                             return
                     wire = frames.encode((piece,), checksum=session.is_sealed)
             copied = True

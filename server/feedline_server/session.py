@@ -91,6 +91,11 @@ class Session:
         return len(self.waiting) + len(self.assembling) + len(self.ready)
 
     @property
+    def has_ready_batch(self) -> bool:
+        """A batch waits for its sender."""
+        return any(isinstance(delivery, Batch) for delivery in self.ready)
+
+    @property
     def unsent(self) -> list[Batch]:
         """Batches whose slots nobody reads or writes at this moment, as far as they are ready or the sender waits."""
         ready = [delivery for delivery in self.ready if isinstance(delivery, Batch)]

@@ -1,17 +1,17 @@
 """The tcp lane: batches go from their slots straight into a socket of the trainer's own.
 
 gRPC copies every byte four times on its way between two Python programs; here the kernel's two copies are all. What is
-wanted, failures of the
-stream, draining and the end still go over the Fetch stream, and a lane never outlives its stream. It is offered
-only where gRPC itself speaks without TLS, so nobody gets less protection than he asked for.
+wanted, failures of the stream, draining and the end still go over the Fetch stream, and a lane never outlives its
+stream. It is offered only where gRPC itself speaks without TLS, so nobody gets less protection than he asked for.
 """
 
 import contextlib
 import hmac
 import secrets
+import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -36,19 +36,45 @@ class Lane:
     """One trainer's connection. `send` and `close` are its stream's; `end` is anybody's."""
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
         self._connection = connection
 
-    def send(self, deliveries: Sequence[tuple[bytes, memoryview]]) -> None:
-        """Send (piece, body) after (piece, body); returns when the kernel has all. OSError if the trainer is gone."""
+    def send(
+        self,
+        deliveries: Sequence[tuple[bytes, memoryview]],
+        *,
+        hand_over: Callable[[], None],
+        take_up: Callable[[], bool],
+    ) -> None:
+        """Send (piece, body) after (piece, body); returns when the kernel has all.
+
+        Bodies are read only outside of `hand_over` and `take_up`, between which it waits for the trainer to read; when
+        `take_up` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
+        """
         buffers: list[memoryview] = []
         for piece, body in deliveries:
             buffers += (memoryview(HEAD.pack(len(piece), len(body)) + piece), body)
         while buffers:
-            sent = self._connection.sendmsg(buffers[:MAX_BUFFERS])
+            try:
+                sent = self._connection.sendmsg(buffers[:MAX_BUFFERS])
+            except BlockingIOError:
+                hand_over()
+                has_read = self._wait(NO_PROGRESS_S)
+                if not take_up():
+                    raise ConnectionAbortedError("it did not read while others needed the memory") from None
+                if not has_read:
+                    raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None
+                continue
             while buffers and sent >= len(buffers[0]):
                 sent -= len(buffers.pop(0))
             if sent:
                 buffers[0] = buffers[0][sent:]
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait until the kernel takes more, or the lane ends; False after `timeout_s`."""
+        room = select.poll()
+        room.register(self._connection, select.POLLOUT)
+        return bool(room.poll(timeout_s * 1000))
 
     def end(self) -> None:
         """Send no more, and wake a sender that waits in it. Twice is fine.

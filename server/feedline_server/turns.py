@@ -55,12 +55,13 @@ def choose(sessions: Iterable[Session], share: int, now: float) -> Session | Non
 def gives_way(sessions: Iterable[Session], now: float) -> tuple[Session, Batch] | None:
     """The batch that can be dropped for somebody else's: one that was deaf longest, its last. None if nobody is deaf.
 
-    A batch is a pure function of its key, so it is assembled again when its trainer reads again.
+    A batch is a pure function of its key, so it is assembled again when its trainer reads again. One that is being sent
+    goes only when nothing else can: what of it was sent was in vain.
     """
     deaf = [session for session in sessions if is_deaf(session, now) and session.unsent]
     if not deaf:
         return None
-    session = max(deaf, key=lambda session: unread_s(session, now))
+    session = max(deaf, key=lambda session: (session.has_ready_batch, unread_s(session, now)))
     return session, session.unsent[-1]
 
 

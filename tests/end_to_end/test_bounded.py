@@ -5,6 +5,7 @@ import itertools
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ import pytest
 import feedline
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.lane import ACCEPTED, GREETING, TCP
 
 StartLoader = Callable[..., Any]
 
@@ -31,18 +33,25 @@ ROW_NBYTES = 4096
 class RawTrainer:
     """A Fetch stream without a client: it reads when the test says so, or never."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, lane: str = "") -> None:
         self.channel = grpc.insecure_channel(
             address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20)]
         )
         describe = self.channel.unary_unary(
             rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString
         )
-        [self.dataset] = describe(pb.DescribeRequest(protocol=PROTOCOL), timeout=30).datasets
+        description = describe(pb.DescribeRequest(protocol=PROTOCOL), timeout=30)
+        [self.dataset] = description.datasets
         self._requests: queue.SimpleQueue[pb.FetchRequest | None] = queue.SimpleQueue()
         fetch = self.channel.stream_stream(rpc.FETCH, pb.FetchRequest.SerializeToString, None)
         self.call: Any = fetch(iter(self._requests.get, None), timeout=120)
-        self._requests.put(pb.FetchRequest(protocol=PROTOCOL))
+        self._requests.put(pb.FetchRequest(protocol=PROTOCOL, lane=lane))
+        self.lane: socket.socket | None = None
+        if lane:
+            ticket = pb.Frame.FromString(next(self.call)).lane_ticket
+            self.lane = socket.create_connection((address.rpartition(":")[0], description.tcp_port))
+            self.lane.sendall(GREETING + ticket)
+            assert self.lane.recv(1) == ACCEPTED
 
     def want(self, ticket: int, rows: int, offset: int = 0) -> None:
         key = pb.Key(
@@ -61,7 +70,12 @@ class RawTrainer:
     def close(self) -> None:
         self._requests.put(None)
         self.call.cancel()
+        if self.lane is not None:
+            self.lane.close()
         self.channel.close()
+
+
+ConnectRaw = Callable[..., RawTrainer]
 
 
 def wait_for(holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -81,11 +95,11 @@ def rows_of_4k(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def raw_trainers() -> Iterator[Callable[[str], RawTrainer]]:
+def raw_trainers() -> Iterator[ConnectRaw]:
     with contextlib.ExitStack() as open_ones:
 
-        def connect(address: str) -> RawTrainer:
-            trainer = RawTrainer(address)
+        def connect(address: str, **options: str) -> RawTrainer:
+            trainer = RawTrainer(address, **options)
             open_ones.callback(trainer.close)
             return trainer
 
@@ -115,7 +129,7 @@ def peak_nbytes(loader: Any) -> int:
 
 @pytest.mark.slow
 def test_thirty_trainers_get_their_epochs_while_twenty_others_never_read(
-    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: Callable[[str], RawTrainer]
+    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     """The twenty want a hundred times what the loader may have in memory."""
     loader = start_loader(rows_of_4k, "--workers", "2", "--memory", "64MiB")
@@ -149,7 +163,7 @@ def test_thirty_trainers_get_their_epochs_while_twenty_others_never_read(
 
 
 def test_a_trainer_that_reads_again_gets_every_batch_whole_although_it_was_taken_away(
-    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: Callable[[str], RawTrainer]
+    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     loader = start_loader(rows_of_4k, "--workers", "1", "--memory", "32MiB")
     sleepy, another = raw_trainers(loader.address), raw_trainers(loader.address)
@@ -177,8 +191,38 @@ def test_a_trainer_that_reads_again_gets_every_batch_whole_although_it_was_taken
     assert (reclaimed, begun) == (1, 2)
 
 
+def test_a_trainer_that_does_not_read_its_lane_loses_it_when_others_need_the_memory(
+    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
+) -> None:
+    """What the kernel has of a batch cannot be taken back, so such a trainer connects and asks again."""
+    loader = start_loader(rows_of_4k, "--workers", "1", "--memory", "32MiB")
+    first, second = raw_trainers(loader.address, lane=TCP), raw_trainers(loader.address, lane=TCP)
+    with feedline.connect(loader.address) as other:
+        first.want(1, rows=4000)  # 16 MB, half of the memory; the kernel holds some of it
+        wait_for(lambda: deaf(other) == 1, "the first does not read")
+        second.want(1, rows=4000)
+        wait_for(lambda: deaf(other) == 2, "the second does not read")
+
+        assert [batch.rows for batch in other.epoch(0, batch_size=1000)] == [1000, 1000, 1000, 1000, 96]
+
+    whole = 4000 * (ROW_NBYTES + 8)
+    assert nbytes_read(first, whole) < whole  # it reads again, and its lane ends
+    with pytest.raises(StopIteration):
+        next(first.call)  # and so does its stream
+    assert nbytes_read(second, whole) >= whole  # one had to go, and that was the other
+
+
+def nbytes_read(trainer: RawTrainer, most: int) -> int:
+    """Bytes that come over a trainer's lane, until there are so many or it ends."""
+    assert trainer.lane is not None
+    found = 0
+    while found < most and (data := trainer.lane.recv(1 << 20)):
+        found += len(data)
+    return found
+
+
 def test_a_batch_that_exceeds_the_budget_is_refused_with_the_numbers_and_the_stream_lives_on(
-    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: Callable[[str], RawTrainer]
+    rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     loader = start_loader(rows_of_4k, "--workers", "1", "--memory", "8MiB")
     trainer = raw_trainers(loader.address)
@@ -197,7 +241,7 @@ def test_a_batch_that_exceeds_the_budget_is_refused_with_the_numbers_and_the_str
 
 @pytest.mark.slow
 def test_batches_from_a_kilobyte_to_half_a_gigabyte_go_out_side_by_side(
-    tmp_path: Path, start_loader: StartLoader, raw_trainers: Callable[[str], RawTrainer]
+    tmp_path: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     """Two trainers that never read want, and get, a gigabyte: all of the memory."""
     if free_nbytes() < 6 << 30:

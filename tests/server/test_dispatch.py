@@ -338,9 +338,9 @@ def test_what_a_deaf_trainer_holds_is_taken_for_another_and_assembled_again_when
 
     assert stage.take(other) == [1]
     assert stage.dispatch.state().reclaimed == 1
-    assert stage.dispatch.take_up(deaf, second)  # one had to go, and that was the other
+    assert stage.dispatch.take_up(deaf, [second])  # one had to go, and that was the other
     stage.dispatch.give_back(deaf, second, sent=True)
-    assert not stage.dispatch.take_up(longest, first)
+    assert not stage.dispatch.take_up(longest, [first])
     stage.dispatch.give_back(longest, first, sent=False)
     stage.finish_all()
     assert stage.take(longest) == [1]
@@ -383,7 +383,7 @@ def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> N
     stage.finish_all()
 
     assert isinstance(batch, Batch)
-    assert stage.dispatch.take_up(slow, batch)
+    assert stage.dispatch.take_up(slow, [batch])
     assert stage.dispatch.state().reclaimed == 0
 
 
@@ -410,7 +410,7 @@ def test_a_deaf_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
     stage.dispatch.want(deaf, 2, a_key())
     assert stage.tasks == []
 
-    assert stage.dispatch.take_up(deaf, batch)
+    assert stage.dispatch.take_up(deaf, [batch])
     assert [task.key for task in stage.tasks] == [a_key()]
 
 
@@ -428,7 +428,7 @@ def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhil
     for ticket in range(20, 40):
         stage.dispatch.want(other, ticket, a_key(offset=50))
 
-    stage.dispatch.take_up(deaf, batch)
+    stage.dispatch.take_up(deaf, [batch])
     begun = []
     for _ in range(12):  # four were begun before
         task = stage.tasks.pop(0)

@@ -80,6 +80,7 @@ def test_a_batch_costs_its_bytes_and_a_mebibyte(nbytes: int, costs: int) -> None
             [("deaf", (), NOW - 50.0), ("later", (1, 2), NOW - 2.0)],
             ("later", 2),
         ),  # who holds nothing has nothing to give
+        ([("sending", (1,), NOW - 9.0), ("deaf", (2, 3), NOW - 2.0)], ("deaf", 3)),  # what is not begun goes first
         ([("deaf", (1, 2), NOW - 2.0), ("longest", (3, 4), NOW - 3.0)], ("longest", 4)),
     ],
 )
