@@ -54,11 +54,12 @@ class Counts:
     nbytes: int = 0
     hedged: int = 0
     """Asked of a second loader while the first might still answer: it was late, silent or draining."""
+    retried: int = 0
+    """Asked of another loader, or again, because the one that was asked was lost or refused."""
     duplicates: int = 0
     """Of members that were left."""
-    retried: int = 0
     damaged: int = 0
-    """Asked of another loader, or again, because the one that was asked was lost or refused."""
+    """Messages that were not what was sent."""
 
 
 class Ledger:
@@ -136,6 +137,7 @@ class Ledger:
         member.description, member.outbox, member.reason = description, outbox, None
         member.is_draining = False
         member.heard_at = now
+        member.pace.connected()
         for wanted in self._unplaced:  # what it refused before, it may answer now
             wanted.refused_by = tuple(other for other in wanted.refused_by if other is not member)
         self._say_refusal(member)
@@ -175,8 +177,7 @@ class Ledger:
                 nbytes += outcome.layout.nbytes
                 member.answered += 1
                 self._answer_times.add(now - asked.at)
-                if asked.was_alone:
-                    member.pace.responded(now - asked.at)
+                member.pace.took(now - asked.at, was_alone=asked.was_alone)
                 self._settle(wanted, outcome, now)
             else:
                 self._refused(member, wanted, outcome, now)
@@ -201,7 +202,8 @@ class Ledger:
         lost = len(self._take_back(member))
         self.counts.retried += lost
         self.counts.damaged += isinstance(reason, Damaged)
-        if member.has_answered or isinstance(reason, Damaged):
+        is_expected = member.is_draining and not lost
+        if (member.has_answered and not is_expected) or isinstance(reason, Damaged):
             self.news.append(
                 f"lost a loader that had {lost} batches to answer, reconnecting to "
                 f"{reason if member.address in str(reason) else f'{member.address}: {reason}'}"

@@ -86,13 +86,18 @@ def late_after_s(usual: float | None, factor: float) -> float:
 class Pace:
     """How fast one loader answers while it owes answers."""
 
-    __slots__ = ("_at", "_busy_s", "_latencies", "_nbytes")
+    __slots__ = ("_at", "_busy_s", "_first", "_nbytes", "_ways")
 
     def __init__(self) -> None:
         self._nbytes = 0.0
         self._busy_s = 0.0
         self._at = -math.inf
-        self._latencies: deque[float] = deque(maxlen=KNOWN_FROM)
+        self._first: list[float] = []
+        self._ways: deque[float] = deque(maxlen=KNOWN_FROM)
+
+    def connected(self) -> None:
+        """It is connected anew."""
+        self._first = []
 
     def answered(self, nbytes: int, busy_s: float, now: float) -> None:
         """It answered so many bytes after having owed something for so long."""
@@ -101,9 +106,18 @@ class Pace:
         self._busy_s = self._busy_s * kept + busy_s
         self._at = now
 
-    def responded(self, seconds: float) -> None:
-        """It answered a key that was asked for when it owed nothing else: no queue is in this time."""
-        self._latencies.append(seconds)
+    def took(self, seconds: float, *, was_alone: bool) -> None:
+        """It took so long for a key, which was asked for when it owed nothing else, or was not.
+
+        Only where it was alone no queue is in this time; but the first time a stream is opened as well, so of the first
+        few the shortest is taken.
+        """
+        if len(self._first) < KNOWN_FROM:
+            self._first.append(seconds)
+            if len(self._first) == KNOWN_FROM:
+                self._ways.append(min(self._first))
+        elif was_alone:
+            self._ways.append(seconds)
 
     def rate(self, now: float) -> float | None:
         """Bytes a second; None while unknown."""
@@ -113,8 +127,8 @@ class Pace:
 
     @property
     def latency_s(self) -> float | None:
-        """The shortest way there and back lately, one batch assembled; None while unknown."""
-        return min(self._latencies, default=None)
+        """What it usually takes without a queue: there and back, with one batch assembled; None while unknown."""
+        return sorted(self._ways)[len(self._ways) // 2] if self._ways else None
 
 
 class Budget:

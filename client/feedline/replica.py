@@ -181,6 +181,7 @@ class Replica:
         self._outbox = Outbox()
         self._has_answered = False  # in this connection
         self._may_use_tcp = True  # until it was tried in vain
+        self._lane_ended = ""  # why, if that is what ended the stream
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
 
@@ -297,6 +298,7 @@ class Replica:
         receiver = Receiver(description, self._buffers)
         lane: TcpLane | None = None
         in_order = False
+        self._lane_ended = ""
         try:
             self._hold(call)
             for wire in call:
@@ -312,6 +314,10 @@ class Replica:
                     self._has_answered = True
                     self._home.answered(self, answers)
             in_order = True
+        except grpc.RpcError as error:
+            if self._lane_ended:  # and so this side ended the call
+                raise LoaderUnavailable(f"{self.address}: the tcp lane ended: {self._lane_ended}") from error
+            raise
         except ProtocolMismatch as error:  # it described itself well, so this was damaged on the way: asked for again
             return LoaderUnavailable(f"{self.address}: what came makes no sense: {error}")
         finally:
@@ -346,7 +352,7 @@ class Replica:
             log.info("no tcp lane to %s, batches come by gRPC: %s", self.address, reason)
 
         def ended(reason: str) -> None:
-            log.info("the tcp lane to %s ended: %s", self.address, reason)
+            self._lane_ended = reason
             call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
 
         return TcpLane(

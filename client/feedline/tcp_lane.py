@@ -23,6 +23,8 @@ CONNECT_S = 1.0
 BUFFER_NBYTES = 256 << 10
 """Small batches are read many at a time; what is larger goes straight to its place."""
 
+CLOSED = "the loader closed it"
+
 JOIN_S = 2.0
 """How long what is still on its way may take when the loader has ended the stream in good order."""
 
@@ -49,6 +51,7 @@ class TcpLane:
         self._ended = ended
         self._lock = threading.Lock()
         self._closing = False
+        self._finishing = threading.Event()
         self._connection: socket.socket | None = None
         self._thread = threading.Thread(
             target=self._run, args=(host, port, ticket), name=f"feedline tcp {host}:{port}", daemon=True
@@ -57,6 +60,7 @@ class TcpLane:
 
     def close(self, *, finish: bool) -> None:
         """End it; with `finish` what the loader has sent is read first. Twice is fine."""
+        self._finishing.set()
         if finish:
             self._thread.join(JOIN_S)
         with self._lock:
@@ -83,7 +87,9 @@ class TcpLane:
                 self._unreachable(str(error))
                 return
             reason = self._read(connection)
-            if not self._closing:
+            if reason == CLOSED:  # in good order: so will the stream be, and its last words should be heard
+                self._finishing.wait(JOIN_S)
+            if not self._finishing.is_set():
                 self._ended(reason)
 
     def _read(self, connection: socket.socket) -> str:
@@ -98,7 +104,7 @@ class TcpLane:
                     self._take(piece, stream, body_nbytes)
         except (OSError, EOFError, ValueError, FeedlineError) as error:
             return str(error)
-        return "the loader closed it"
+        return CLOSED
 
 
 def greet(connection: socket.socket, ticket: bytes) -> None:

@@ -494,9 +494,6 @@ def test_the_longest_way_is_what_decides_how_far_ahead_is_asked(clock: Clock) ->
     assert clock.ledger.latency_s == pytest.approx(0.01)
 
     clock.join("far")
-    wanted = clock.want(2)
-    clock.now += 0.04
-    for name in ("near", "far"):
-        clock.answer(name, *[one for one in wanted if clock.members[name] in one.asked_of])
+    clock.train("near", "far", batches=8, answer_s=0.04)
 
     assert clock.ledger.latency_s == pytest.approx(0.04)

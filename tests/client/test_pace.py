@@ -88,14 +88,30 @@ def test_a_loader_that_answers_nothing_but_errors_has_no_rate() -> None:
     assert pace.rate(10.0) is None
 
 
-def test_the_way_there_and_back_is_the_shortest_of_the_latest() -> None:
+def test_the_way_there_and_back_is_the_shortest_of_the_first_few_answers_of_a_stream() -> None:
+    """The very first opens it, and those after wait for one another."""
     pace = Pace()
+    for seconds in (0.5, 0.05, 0.04, 0.06, 0.07, 0.08, 0.09):
+        pace.took(seconds, was_alone=False)
     assert pace.latency_s is None
 
-    for seconds in (0.001, 0.5, *[0.04] * 7):
-        pace.responded(seconds)
+    pace.took(0.1, was_alone=False)
+    pace.took(0.001, was_alone=False)
 
     assert pace.latency_s == 0.04
+
+
+def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> None:
+    pace = Pace()
+    for seconds in (*[1.0] * 8, 0.001, 0.04, 0.03, 0.05, 2.0):
+        pace.took(seconds, was_alone=True)
+
+    assert pace.latency_s == 0.05
+
+    pace.connected()
+    for _ in range(8):
+        pace.took(0.2, was_alone=False)
+    assert pace.latency_s == 0.05, "one connection more is one measurement more"
 
 
 # ---- asked twice ----
