@@ -323,7 +323,7 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         ("worker = 3", "worker: there is no such setting; did you mean workers?"),
         (
             "colour = 3",
-            "colour: there is no such setting; there is listen, workers, memory, max_trainers, "
+            "colour: there is no such setting; there is listen, workers, replicas, memory, max_trainers, "
             "max_streams_per_client, tcp_lane, tcp_port, batch_timeout_s, drain_timeout_s, log_format, log_level, "
             "tls_certificate, tls_key, tls_client_ca, tokens, insecure, health_listen, datasets",
         ),
