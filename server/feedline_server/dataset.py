@@ -5,7 +5,7 @@ declaration has the same dataset.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class Dataset:
     structure: Structure
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many samples each class has, in the order of their numbers; empty where there are no classes."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -74,7 +76,7 @@ def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> 
     unused = [column.name for column in opened.source.columns if column.name not in set(column_names(structure))]
     notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
     views = {view: View(view, selection) for view, selection in opened.views.items()}
-    return Dataset(name, opened.source, views, structure, notes)
+    return Dataset(name, opened.source, views, structure, notes, opened.classes)
 
 
 def structure_of(columns: Sequence[str], config: Declaration) -> Structure:

@@ -4,12 +4,13 @@ The law: a declaration is a plain value that survives JSON, because the front ha
 is checked in form only. Whether the files answer to it is found when the dataset is opened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from feedline_server.sources.formats import SUFFIXES
 from feedline_server.sources.selection import check_form
 
 
@@ -35,9 +36,43 @@ def _view_form(text: str) -> str:
     return text
 
 
+def _none_for_false(value: object) -> object:
+    """`labels = false`, because TOML has no null."""
+    return None if value is False else value
+
+
+def _one_for_all(value: object) -> object:
+    """`files = "{id}.npz"` is a pattern for all columns."""
+    return {"": value} if isinstance(value, str) else value
+
+
+def _files_named_by(slot: str) -> Callable[[str], str]:
+    """A check that a text names files below the folder, one for each sample or subject."""
+
+    def check(text: str) -> str:
+        steps = text.split("/")
+        if slot not in text or ".." in steps or "" in steps or not text.lower().endswith(SUFFIXES):
+            raise ValueError(f"a file name below the folder with {slot} in it, such as {slot}.npz or {slot}_x.npy")
+        return text
+
+    return check
+
+
+def _below(text: str) -> str:
+    if {"", ".", ".."} & set(text.split("/")):
+        raise ValueError("the name of a folder below it")
+    return text
+
+
 ColumnNames: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
 FileName: TypeAlias = Annotated[str, Field(min_length=1)]
+FolderName: TypeAlias = Annotated[str, AfterValidator(_below)]
+Slices: TypeAlias = dict[str, Annotated[str, AfterValidator(_view_form)]]
+"""`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
+Arrays: TypeAlias = Annotated[dict[str, FileName], Field(min_length=1)]
+"""The name in its file of the array that is each column."""
+Patterns: TypeAlias = Annotated[tuple[FileName, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
 
 
 class Declaration(BaseModel):
@@ -66,30 +101,106 @@ class ColumnsConfig(Declaration):
     """A folder of `.npy` files, one a column, or of sub-folders of them, one a view."""
 
     kind: Literal["columns"] = "columns"
-    views: dict[str, Annotated[str, AfterValidator(_view_form)]] = Field(default_factory=dict)
-    """`start:stop` or an `.npy` of sample ids for each view; empty: the sub-folders, or everything as `train`."""
+    views: Slices = Field(default_factory=dict)
 
 
 class IdFilesConfig(Declaration):
-    """A folder of `ID.npy` files with a partition (view: ids) and labels (id: class)."""
+    """A folder of files named by ids, with a partition (view: ids) and labels (id: class)."""
 
     kind: Literal["id_files"] = "id_files"
     data: FileName | None = None
-    """Folder of the `ID.npy` files; None: the sub-folder `data` if there is one, else the folder itself."""
+    """Folder of the files; None: the sub-folder `data` if there is one, else the folder itself."""
+    files: Annotated[
+        dict[str, Annotated[str, AfterValidator(_files_named_by("{id}"))]] | None, BeforeValidator(_one_for_all)
+    ] = None
+    """How they are named, by column, or for all columns under the empty name; None: `{id}.npy` or `{id}.npz`."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
     partition: FileName = "partition.json"
-    labels: FileName = "labels.json"
+    labels: Annotated[FileName | None, BeforeValidator(_none_for_false)] = "labels.json"
+    """None: there are no labels beside the files."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
     classes: Count | None = None
     """How many classes there are; None: as many as the labels show."""
+    follow_links: bool = False
+    """Ids may lead to links out of the folder."""
 
     says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
 
 
-DatasetConfig: TypeAlias = Annotated[ColumnsConfig | IdFilesConfig, Field(discriminator="kind")]
+class ClassFoldersConfig(Declaration):
+    """A folder of files for each class, or such folders for each view."""
+
+    kind: Literal["class_folders"] = "class_folders"
+    classes: Annotated[tuple[FolderName, ...], Field(min_length=1)] | None = None
+    """The classes by their numbers; None: all sub-folders, sorted."""
+    one_hot: bool = False
+    """Labels as float32 vectors instead of int64 numbers."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
+    views: dict[str, FolderName] = Field(default_factory=dict)
+    """The folder of class folders for each view; empty: the class folders are right here."""
+    validation_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of each class, from its beginning, that is the view `validation`."""
+    follow_links: bool = False
+    """Files and folders may be links out of the folder."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+
+
+class SubjectsConfig(Declaration):
+    """A folder of big files, one or a few a subject: rows in time order, and their labels."""
+
+    kind: Literal["subjects"] = "subjects"
+    files: Annotated[
+        dict[str, Annotated[str, AfterValidator(_files_named_by("{subject}"))]] | None, BeforeValidator(_one_for_all)
+    ] = None
+    """How they are named, by column, or for all columns under the empty name; None: told from the names."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
+    window: Count | None = None
+    """Rows that make up a sample; None: each row is one."""
+    stride: Count | None = None
+    """Rows from the beginning of one window to the next; None: 1."""
+    views: dict[str, Patterns] = Field(default_factory=dict)
+    """The subjects of each view: names, patterns, or `!` and what is left out; empty: everything as `train`."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "window", "stride"})
+
+
+class Hdf5Config(Declaration):
+    """Columns in an HDF5 file, which is the path or the only one in it: datasets, or groups of them, one a view."""
+
+    kind: Literal["hdf5"] = "hdf5"
+    arrays: Arrays | None = None
+    """The datasets that are meant; None: all."""
+    views: Slices = Field(default_factory=dict)
+
+
+class ArrowConfig(Declaration):
+    """Columns of an Arrow or Parquet file, or of all such files in a folder, one after the other."""
+
+    kind: Literal["arrow"] = "arrow"
+    arrays: Arrays | None = None
+    """The columns of the files that are meant; None: all."""
+    views: Slices = Field(default_factory=dict)
+
+
+DatasetConfig: TypeAlias = Annotated[
+    ColumnsConfig | IdFilesConfig | ClassFoldersConfig | SubjectsConfig | Hdf5Config | ArrowConfig,
+    Field(discriminator="kind"),
+]
 """Any kind of dataset."""
 
-KINDS: dict[str, type[Declaration]] = {"columns": ColumnsConfig, "id_files": IdFilesConfig}
+KINDS: dict[str, type[Declaration]] = {
+    "columns": ColumnsConfig,
+    "id_files": IdFilesConfig,
+    "class_folders": ClassFoldersConfig,
+    "subjects": SubjectsConfig,
+    "hdf5": Hdf5Config,
+    "arrow": ArrowConfig,
+}
 """Every kind by its name in loader.toml."""
 
 
@@ -107,7 +218,9 @@ def from_json(text: str | bytes) -> DatasetConfig:
 
 
 def kind_of(said: Iterable[str]) -> str | None:
-    """The kind that some of these keys belong to alone; None if they fit several kinds, or none."""
+    """The kind that most of these keys belong to; None if that is so of several kinds, or of none."""
     keys = set(said) - set(Declaration.model_fields)
-    kinds = [kind for kind, declaration in KINDS.items() if keys & set(declaration.model_fields)]
+    fits = {kind: len(keys & set(declaration.model_fields)) for kind, declaration in KINDS.items()}
+    most = max(fits.values())
+    kinds = [kind for kind, fit in fits.items() if fit == most]
     return kinds[0] if len(kinds) == 1 else None

@@ -17,6 +17,7 @@ import numpy as np
 from feedline_server.dataset import Dataset
 from feedline_server.declaration import DatasetConfig
 from feedline_server.order import ORDER_VERSION
+from feedline_server.sources.selection import Ranges
 
 FORM = 1
 """Raised when what is hashed, or how, changes: an old and a new loader must not agree by chance."""
@@ -44,8 +45,9 @@ def _identity(dataset: Dataset, config: DatasetConfig) -> Iterator[bytes]:
     ).encode()
     for name, view in sorted(dataset.views.items()):
         yield name.encode()
-        if isinstance(view.selection, range):
-            yield b"%d:%d" % (view.selection.start, view.selection.stop)
+        if isinstance(view.selection, range | Ranges):
+            parts = view.selection.parts if isinstance(view.selection, Ranges) else (view.selection,)
+            yield b",".join(b"%d:%d" % (part.start, part.stop) for part in parts)
         else:
             yield np.ascontiguousarray(view.selection, "<i8").tobytes()
     yield from dataset.source.content()

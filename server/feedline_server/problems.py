@@ -50,7 +50,9 @@ def misspelt(environ: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
 
 def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) -> str:
     """One problem that pydantic found; `settings` are the names at the top."""
-    key = [part for place, part in enumerate(problem["loc"]) if not (place == 2 and part in KINDS) and part != "[key]"]
+    # Left out: which kind's class was asked, and what a name stands under that is written as the value of its key.
+    hidden = {"[key]", ""}
+    key = [part for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS) and part not in hidden]
     where = next((name for name, values in layers if _has(values, key)), None)
     if where is None:  # a value that is missing stands where its table stands
         where = next((name for name, values in layers if _has(values, key[:-1])), "settings")

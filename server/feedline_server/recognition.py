@@ -3,42 +3,56 @@
 The law: a folder is recognised for certain or not at all; what could be two things is an error that says so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from feedline_server.declaration import ColumnsConfig, DatasetConfig, IdFilesConfig
+from feedline_server.declaration import (
+    ArrowConfig,
+    ColumnsConfig,
+    DatasetConfig,
+    Hdf5Config,
+    IdFilesConfig,
+    SubjectsConfig,
+)
+from feedline_server.sources import arrow, formats
+from feedline_server.sources.arrow_columns import arrow_files
 from feedline_server.sources.columns import column_folders
 from feedline_wire.errors import DataError, InvalidRequest
 
 UNDERSTOOD = (
     "a loader.toml; columns, such as x.npy and y.npy; sub-folders of columns, such as train/x.npy and "
-    "validation/x.npy; or partition.json and labels.json beside ID.npy files"
+    "validation/x.npy; partition.json and labels.json beside ID.npy files; one HDF5 file; several .npz or HDF5 files, "
+    "one a subject; or Arrow or Parquet files. Folders of classes are declared: kind = class_folders"
 )
 
 NAMED = 8
 """Entries of a folder that a message lists."""
 
 
-def recognised(folder: Path) -> DatasetConfig:
-    """The declaration that a folder's names amount to; InvalidRequest saying what is there if they amount to none."""
+def recognised(path: Path) -> DatasetConfig:
+    """The declaration that a folder's names amount to; InvalidRequest saying what is there if they amount to none.
+
+    A path that is a file is what its suffix says.
+    """
+    if path.is_file():
+        return _file(path)
     try:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        entries = sorted(path.iterdir())
     except OSError as error:
-        raise InvalidRequest(f"{folder}: cannot be read ({error.strerror}); wanted a folder of data") from error
-    lists = {"partition.json", "labels.json"} & set(names)
-    if len(lists) == 2:
-        return IdFilesConfig(path=folder)
-    if lists:
-        (there,) = lists
-        (other,) = {"partition.json", "labels.json"} - lists
-        raise InvalidRequest(f"{folder}: has {there} but no {other}; wanted both, or a loader.toml that names them")
+        raise InvalidRequest(f"{path}: cannot be read ({error.strerror}); wanted a folder of data") from error
+    if found := _lists(path, [entry.name for entry in entries]):
+        return found
     try:
-        columns = column_folders(folder)
+        columns = column_folders(path)
     except DataError as error:
         raise InvalidRequest(str(error)) from error
-    if not columns:
-        raise InvalidRequest(f"{folder}: found {_listed(names)}; understood is {UNDERSTOOD}")
-    return ColumnsConfig(path=folder)
+    if columns:
+        return ColumnsConfig(path=path)
+    files = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    if found := _by_suffix(path, [file.suffix.lower() for file in files]):
+        return found
+    names = [entry.name + "/" * entry.is_dir() for entry in entries]
+    raise InvalidRequest(f"{path}: found {_listed(names)}; understood is {UNDERSTOOD}")
 
 
 def dataset_name(folder: Path) -> str:
@@ -47,6 +61,53 @@ def dataset_name(folder: Path) -> str:
         letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in folder.name
     )
     return name.strip(".-_") or "data"
+
+
+def _file(path: Path) -> DatasetConfig:
+    suffix = path.suffix.lower()
+    if suffix in formats.HDF5:
+        return Hdf5Config(path=path)
+    if suffix in arrow.SUFFIXES:
+        return ArrowConfig(path=path)
+    wanted = ", ".join((*formats.HDF5, *arrow.SUFFIXES))
+    raise InvalidRequest(
+        f"{path}: is a file; wanted a loader.toml, a folder of data, such as {path.parent}, or a file of {wanted}"
+    )
+
+
+def _lists(folder: Path, names: Sequence[str]) -> DatasetConfig | None:
+    """Files named by the ids of lists, if there are both lists."""
+    lists = {"partition.json", "labels.json"} & set(names)
+    if len(lists) == 2:
+        return IdFilesConfig(path=folder)
+    if not lists:
+        return None
+    (there,) = lists
+    (other,) = {"partition.json", "labels.json"} - lists
+    raise InvalidRequest(f"{folder}: has {there} but no {other}; wanted both, or a loader.toml that names them")
+
+
+def _by_suffix(folder: Path, suffixes: Sequence[str]) -> DatasetConfig | None:
+    """What files of one kind amount to: other kinds of arrays beside them could be meant as well."""
+    known = [suffix for suffix in suffixes if suffix in (*formats.SUFFIXES, *arrow.SUFFIXES)]
+    if not known:
+        return _arrow_views(folder)
+    if all(suffix in arrow.SUFFIXES for suffix in known):
+        return ArrowConfig(path=folder)
+    if len(known) == 1 and known[0] in formats.HDF5:
+        return Hdf5Config(path=folder)
+    if len(known) > 1 and len(set(known)) == 1:
+        return SubjectsConfig(path=folder)
+    return None
+
+
+def _arrow_views(folder: Path) -> DatasetConfig | None:
+    """Sub-folders of Arrow or Parquet files, which no other kind has."""
+    try:
+        arrow_files(folder)
+    except DataError:
+        return None
+    return ArrowConfig(path=folder)
 
 
 def _listed(names: Iterable[str]) -> str:

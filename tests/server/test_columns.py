@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import ColumnsConfig
-from feedline_server.sources.columns import reads_scattered
 from feedline_server.sources.concatenated import Concatenated
-from feedline_server.sources.npy import Header
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array, Column
 
@@ -107,20 +105,6 @@ def test_a_column_larger_than_memory_is_read_only_where_it_is_asked(tmp_path: Pa
 
     assert np.argwhere(found).tolist() == [[0, 7]]
     assert found[0, 7] == 5
-
-
-@pytest.mark.parametrize(
-    ("rows", "fortran", "scattered"),
-    [(1 << 10, False, False), (1 << 20, False, True), (1 << 20, True, True), (1 << 10, True, False)],
-)
-def test_only_columns_too_large_for_memory_are_read_page_by_page(rows: int, fortran: bool, scattered: bool) -> None:
-    small_rows = Header(np.dtype("<f4"), (rows, 1024), fortran, 128)  # 4 KiB a row
-
-    assert reads_scattered(small_rows, memory_nbytes=1 << 30) is scattered
-
-
-def test_large_rows_are_read_ahead_however_large_the_column() -> None:
-    assert not reads_scattered(Header(np.dtype("u1"), (1 << 30, 1 << 20), False, 128), memory_nbytes=1 << 30)
 
 
 class BadPart:

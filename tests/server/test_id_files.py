@@ -1,10 +1,13 @@
 """A folder of ID.npy files with a partition and labels, and every way in which they can be wrong."""
 
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -92,6 +95,95 @@ def test_samples_can_be_single_values(id_files_folder: Path) -> None:
 def test_an_id_outside_the_dataset_is_refused(id_files_folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"sample -1 was asked for; ids are 0\.\.4"):
         gathered(opened(id_files_folder), -1)
+
+
+# ---- several arrays a sample ----------------------------------------------------------------------------------------
+
+
+def rewritten(folder: Path, write: Callable[[Path, float], object]) -> Path:
+    """The same five samples, kept in another way: `write(path without suffix, value)` each."""
+    for k in range(5):
+        (folder / "data" / f"id-{k}.npy").unlink()
+        write(folder / "data" / f"id-{k}", k)
+    return folder
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_the_arrays_of_an_archive_are_columns(id_files_folder: Path, write: Callable[..., None]) -> None:
+    rewritten(
+        id_files_folder,
+        lambda path, k: write(path.with_suffix(".npz"), x=np.full((2, 3), k, np.float32), x_age=np.int16(k)),
+    )
+
+    dataset = opened(id_files_folder)
+    found = gathered(dataset, 4, 1, 4)
+
+    assert [str(column) for column in dataset.columns] == ["x float32(2, 3)", "y int64()"]
+    assert dataset.notes == ("column 'x_age' is in no part of a batch and is not served",)
+    assert found["x"][:, 1, 2].tolist() == [4, 1, 4]
+    assert found["x_age"].tolist() == [4, 1, 4]
+    assert found["y"].tolist() == [1, 1, 1]
+
+
+def test_the_only_array_of_an_archive_is_the_input_whatever_its_name(id_files_folder: Path) -> None:
+    rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), np.full(2, k)))
+
+    assert gathered(opened(id_files_folder), 3)["x"].tolist() == [[3, 3]]
+
+
+def test_a_sample_can_have_several_files(id_files_folder: Path) -> None:
+    def write(path: Path, k: float) -> None:
+        np.save(f"{path}_x.npy", np.full((2, 3), k, np.float32))
+        np.save(f"{path}_mask.npy", np.array([k > 1, k > 2]))
+
+    dataset = opened(
+        rewritten(id_files_folder, write),
+        files={"x": "{id}_x.npy", "y": "{id}_mask.npy"},
+        labels=False,
+    )
+
+    assert [str(column) for column in dataset.columns] == ["x float32(2, 3)", "y bool(2)"]
+    assert gathered(dataset, 2, 0)["y"].tolist() == [[True, False], [False, False]]
+    assert gathered(dataset, 2, 0)["x"][:, 0, 0].tolist() == [2, 0]
+
+
+def test_arrays_can_be_chosen_and_files_lie_in_a_folder_of_each_id(id_files_folder: Path) -> None:
+    def write(path: Path, k: float) -> None:
+        path.mkdir()
+        with h5py.File(path / "scan.h5", "w") as file:
+            file["volume/t1"] = np.full((2, 3), k)
+            file["names"] = ["a"]
+
+    dataset = opened(rewritten(id_files_folder, write), files="{id}/scan.h5", arrays={"x": "/volume/t1"})
+
+    assert gathered(dataset, 4)["x"][0, 1, 2] == 4
+    assert gathered(dataset, 4)["y"].tolist() == [1]
+
+
+def test_archives_may_bring_their_labels_themselves(id_files_folder: Path) -> None:
+    rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), x=np.full(2, k), y=np.float32(k / 2)))
+    (id_files_folder / "labels.json").unlink()
+
+    assert gathered(opened(id_files_folder, labels=False), 3)["y"].tolist() == [1.5]
+
+
+def test_labels_beside_arrays_of_that_name_are_refused(id_files_folder: Path) -> None:
+    rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), x=np.full(2, k), y=k))
+
+    with pytest.raises(DataError, match=r"have an array 'y', and there are labels too; set labels = false"):
+        opened(id_files_folder)
+
+
+def test_an_array_that_the_first_sample_has_not_is_refused(id_files_folder: Path) -> None:
+    rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), eeg=k))
+
+    with pytest.raises(DataError, match=r"id-0\.npz: has no array 'ecg'; it has eeg"):
+        opened(id_files_folder, arrays={"x": "ecg"})
+
+
+def test_the_file_that_is_missing_is_named_by_its_pattern(id_files_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no file for 5 ids \(.*\) of the partition, wanted id-0_mask\.npy"):
+        opened(id_files_folder, files={"x": "{id}.npy", "mask": "{id}_mask.npy"})
 
 
 # ---- where things are -----------------------------------------------------------------------------------------------
@@ -264,6 +356,40 @@ def test_labels_of_ids_that_are_not_in_the_partition_are_left_alone(id_files_fol
     assert opened(id_files_folder).source.samples == 5
 
 
+# ---- links out of the folder ----------------------------------------------------------------------------------------
+
+
+def test_an_id_that_leads_out_of_the_folder_by_a_link_is_refused_unless_that_is_meant(
+    id_files_folder: Path, tmp_path: Path
+) -> None:
+    """A list may come from anybody; what it names must be what the operator declared."""
+    (tmp_path / "secret").mkdir()
+    np.save(tmp_path / "secret" / "s.npy", np.zeros((2, 3), np.float32))
+    (id_files_folder / "data" / "file.npy").symlink_to(tmp_path / "secret" / "s.npy")
+    (id_files_folder / "data" / "folder").symlink_to(tmp_path / "secret")
+
+    for name, link in (("file", "file.npy"), ("folder/s", "folder")):
+        as_json(id_files_folder / "partition.json", {"train": ["id-0", name]})
+        as_json(id_files_folder / "labels.json", {"id-0": 0, name: 1})
+        with pytest.raises(DataError, match=rf"data/{link}: is a link out of .*data, to .*; set follow_links = true"):
+            opened(id_files_folder)
+        assert gathered(opened(id_files_folder, follow_links=True), 1)["y"].tolist() == [1]
+
+
+def test_links_that_nobody_names_or_that_stay_inside_are_left_alone(id_files_folder: Path) -> None:
+    (id_files_folder / "data" / "unused.npy").symlink_to("/etc/hostname")
+    (id_files_folder / "data" / "id-4.npy").unlink()
+    (id_files_folder / "data" / "id-4.npy").symlink_to("id-3.npy")
+
+    assert gathered(opened(id_files_folder), 4)["x"][0, 0, 0] == 3
+
+
+def test_the_folder_itself_may_be_a_link(id_files_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(id_files_folder)
+
+    assert gathered(opened(tmp_path / "link"), 4)["x"][0, 0, 0] == 4
+
+
 # ---- samples that are wrong -----------------------------------------------------------------------------------------
 
 
@@ -360,6 +486,40 @@ def test_a_first_sample_that_cannot_be_served_is_refused_at_once(
 
     with pytest.raises(DataError, match=problem):
         opened(id_files_folder)
+
+
+def test_a_file_that_changes_while_served_is_an_error(id_files_folder: Path) -> None:
+    """A worker that has read it once knows; what it reads for the first time is what it is."""
+    dataset = opened(id_files_folder)
+    gathered(dataset, 3)
+    for name in ("id-3", "id-2"):
+        file = id_files_folder / "data" / f"{name}.npy"
+        status = file.stat()
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+    gathered(dataset, 2)
+    with pytest.raises(DataError, match=r"sample 3 \(.*id-3\.npy\) changed while served; restart the loader") as caught:
+        gathered(dataset, 2, 3)
+    assert caught.value.samples == (3,)
+
+
+def test_a_damaged_archive_is_bad_and_named(id_files_folder: Path) -> None:
+    rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), x=np.full(200, k)))
+    dataset = opened(id_files_folder)
+    file = id_files_folder / "data" / "id-3.npz"
+    whole = bytearray(file.read_bytes())
+    whole[1000] ^= 1
+    file.write_bytes(whole)
+
+    with pytest.raises(BadSample, match=re.escape(f"sample 3 ({file}): {file}:x: is damaged (Bad CRC-32")) as caught:
+        gathered(dataset, 0, 3)
+
+    assert caught.value.samples == (3,)
+
+
+def test_how_many_samples_a_class_has_is_known(id_files_folder: Path) -> None:
+    assert opened(id_files_folder).classes == {"0": 2, "1": 2, "2": 1}
+    assert opened(id_files_folder, labels=False, targets=[]).classes == {}
 
 
 def test_a_worker_opens_the_same_dataset_without_looking_for_every_file(id_files_folder: Path) -> None:

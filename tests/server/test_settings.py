@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from feedline_server import machine
-from feedline_server.declaration import ColumnsConfig, IdFilesConfig
+from feedline_server.declaration import (
+    KINDS,
+    ArrowConfig,
+    ClassFoldersConfig,
+    ColumnsConfig,
+    Declaration,
+    Hdf5Config,
+    IdFilesConfig,
+    SubjectsConfig,
+)
 from feedline_server.settings import Settings, load_settings
 from feedline_wire.errors import InvalidRequest
 
@@ -216,6 +225,50 @@ def test_id_files_are_recognised(id_files_folder: Path) -> None:
     assert load_settings(id_files_folder, {}).datasets == {"tutorial": IdFilesConfig(path=id_files_folder)}
 
 
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["scans.h5"], Hdf5Config),
+        (["scans.hdf5", "README.md"], Hdf5Config),
+        (["s1.h5", "s2.h5"], SubjectsConfig),
+        (["s1.npz", "s2.npz", ".hidden.h5"], SubjectsConfig),
+        (["part-0.parquet", "part-1.parquet"], ArrowConfig),
+        (["data.arrow"], ArrowConfig),
+        (["a.feather", "notes.txt"], ArrowConfig),
+        (["train/0.parquet", "train/1.parquet", "test/0.parquet"], ArrowConfig),
+    ],
+)
+def test_other_files_are_recognised_where_they_can_be_one_thing_only(
+    tmp_path: Path, names: list[str], kind: type[Any]
+) -> None:
+    for name in names:
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "d" / name).touch()
+
+    assert load_settings(tmp_path / "d", {}).datasets == {"d": kind(path=tmp_path / "d")}
+
+
+@pytest.mark.parametrize(
+    "names", [["only.npz"], ["a.npz", "b.h5"], ["a.h5", "b.parquet"], ["cat/1.h5", "dog/2.h5"], ["s1/x.h5"], ["x.csv"]]
+)
+def test_files_that_could_be_two_things_are_not_recognised(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "d" / name).touch()
+
+    with pytest.raises(InvalidRequest, match=r"d: found .*; understood is a loader\.toml; columns"):
+        load_settings(tmp_path / "d", {})
+
+
+@pytest.mark.parametrize(("name", "kind"), [("scans.h5", Hdf5Config), ("rows.parquet", ArrowConfig)])
+def test_a_file_that_holds_columns_is_served_by_its_name(tmp_path: Path, name: str, kind: type[Any]) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "loader.toml").write_text(f'[datasets.d]\npath = "{name}"\n')
+
+    assert load_settings(tmp_path / name, {}).datasets == {name: kind(path=tmp_path / name)}
+    assert load_settings(tmp_path / "loader.toml", {}).datasets == {"d": kind(path=tmp_path / name)}
+
+
 def test_a_relative_folder_gives_its_own_name(columns_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(columns_folder)
 
@@ -238,7 +291,10 @@ def test_a_datasets_name_is_its_folders_made_plain(columns_folder: Path, folder:
         ("", ColumnsConfig),
         ('views = {train = "0:9"}', ColumnsConfig),
         ('partition = "split.json"', IdFilesConfig),
-        ("one_hot = true", IdFilesConfig),
+        ('files = "{id}.npz"\nlabels = false', IdFilesConfig),
+        ("window = 30", SubjectsConfig),
+        ('files = "{subject}.npz"\nviews = {train = "s*"}', SubjectsConfig),
+        ("one_hot = true\nvalidation_split = 0.1", ClassFoldersConfig),
     ],
 )
 def test_a_kind_that_is_not_said_is_told_from_the_keys_or_the_folder(toml: Path, said: str, kind: type) -> None:
@@ -258,8 +314,9 @@ def test_a_folder_that_is_not_understood_is_told_with_what_it_holds(tmp_path: Pa
     assert str(caught.value) == (
         f"{tmp_path}: found notes/, photo-0.jpeg, photo-1.jpeg, photo-2.jpeg, photo-3.jpeg, photo-4.jpeg, "
         "photo-5.jpeg, photo-6.jpeg, … (11 in all); understood is a loader.toml; columns, such as x.npy and y.npy; "
-        "sub-folders of columns, such as train/x.npy and validation/x.npy; "
-        "or partition.json and labels.json beside ID.npy files"
+        "sub-folders of columns, such as train/x.npy and validation/x.npy; partition.json and labels.json beside "
+        "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; or Arrow or Parquet files. "
+        "Folders of classes are declared: kind = class_folders"
     )
 
 
@@ -357,7 +414,11 @@ def test_a_wrong_value_is_told_with_file_key_found_and_wanted(tmp_path: Path, te
     ("text", "said"),
     [
         ('imputs = ["x"]', "datasets.d.imputs: there is no such setting; did you mean inputs?"),
-        ('kind = "colums"', "datasets.d: found kind 'colums'; wanted one of columns, id_files, such as columns"),
+        (
+            'kind = "colums"',
+            "datasets.d: found kind 'colums'; "
+            "wanted one of columns, id_files, class_folders, subjects, hdf5, arrow, such as columns",
+        ),
         ('kind = "parquet"', "datasets.d: found kind 'parquet'; wanted one of columns, id_files"),
         ("kind = 'columns'\none_hot = true", "datasets.d.one_hot: there is no such setting; there is path, inputs, "),
         ("inputs = 3", "datasets.d.inputs: found 3; wanted a list of names"),
@@ -368,10 +429,42 @@ def test_a_wrong_value_is_told_with_file_key_found_and_wanted(tmp_path: Path, te
         ('views = {train = "0-3"}', "datasets.d.views.train: found '0-3'; wanted start:stop, such as \"0:1500\""),
         ('views = {train = "0:9:2"}', "datasets.d.views.train: found '0:9:2'; wanted start:stop, "),
         ("views = {train = 9}", "datasets.d.views.train: found 9; wanted text"),
-        ("one_hot = 'perhaps'", "datasets.d.one_hot: found 'perhaps'; wanted true or false"),
-        ("classes = 0", "datasets.d.classes: found 0; wanted greater than or equal to 1"),
-        ("classes = true", "datasets.d.classes: found True; wanted a whole number"),
+        ("kind = 'id_files'\none_hot = 'perhaps'", "datasets.d.one_hot: found 'perhaps'; wanted true or false"),
+        ("kind = 'id_files'\nclasses = 0", "datasets.d.classes: found 0; wanted greater than or equal to 1"),
+        ("kind = 'id_files'\nclasses = true", "datasets.d.classes: found True; wanted a whole number"),
         ("labels = ''", "datasets.d.labels: found ''; wanted"),
+        ("labels = true", "datasets.d.labels: found True; wanted text"),
+        (
+            "kind = 'id_files'\nfiles = 'id.npz'",
+            "datasets.d.files: found 'id.npz'; wanted a file name below the folder",
+        ),
+        (
+            "kind = 'id_files'\nfiles = '../{id}.npz'",
+            "datasets.d.files: found '../{id}.npz'; wanted a file name below",
+        ),
+        ("kind = 'id_files'\nfiles = '/{id}.npz'", "datasets.d.files: found '/{id}.npz'; wanted a file name below"),
+        ("kind = 'id_files'\nfiles = '{id}.txt'", "datasets.d.files: found '{id}.txt'; wanted a file name below"),
+        (
+            "kind = 'subjects'\nfiles = {x = '{id}.npz'}",
+            "datasets.d.files.x: found '{id}.npz'; wanted a file name below",
+        ),
+        ("kind = 'subjects'\nwindow = 0", "datasets.d.window: found 0; wanted greater than or equal to 1"),
+        ("kind = 'subjects'\nviews = {train = []}", "datasets.d.views.train: found []; wanted"),
+        ("kind = 'subjects'\nwindows = 5", "datasets.d.windows: there is no such setting; did you mean window?"),
+        (
+            "kind = 'class_folders'\nvalidation_split = 1.5",
+            "datasets.d.validation_split: found 1.5; wanted less than 1",
+        ),
+        (
+            "kind = 'class_folders'\nviews = {train = '../t'}",
+            "datasets.d.views.train: found '../t'; wanted the name of",
+        ),
+        (
+            "kind = 'class_folders'\nclasses = ['a', '/b']",
+            "datasets.d.classes.1: found '/b'; wanted the name of a folder",
+        ),
+        ("kind = 'hdf5'\narrays = {}", "datasets.d.arrays: found {}; wanted"),
+        ("kind = 'arrow'\nviews = {train = '0-3'}", "datasets.d.views.train: found '0-3'; wanted start:stop, such as"),
     ],
 )
 def test_a_wrong_value_of_a_dataset_is_told_with_its_dotted_key(columns_folder: Path, text: str, said: str) -> None:
@@ -393,7 +486,7 @@ def test_all_problems_are_told_at_once_each_with_where_it_stands(
     monkeypatch.setenv("FEEDLINE_DATASETS__D__CLASSES", "none")
 
     said = problem(
-        'listenn = "x:1"\nworkers = 0\n[datasets.d]\none_hot = 7\n[datasets.e]\npath = "nothere"\n',
+        'listenn = "x:1"\nworkers = 0\n[datasets.d]\nkind = "id_files"\none_hot = 7\n[datasets.e]\npath = "nothere"\n',
         columns_folder,
         max_trainers=0,
     )
@@ -465,10 +558,13 @@ def test_every_setting_is_in_the_documentation_with_its_variable_and_default() -
             assert default.strip("`") == str(field.default).removesuffix(".0").lower()
 
 
-@pytest.mark.parametrize("kind", [ColumnsConfig, IdFilesConfig])
-def test_every_key_of_a_dataset_is_in_the_documentation(kind: type[ColumnsConfig | IdFilesConfig]) -> None:
-    written = set(re.findall(r"^\| `(\w+)` \| [^`F]", CONFIGURATION.read_text(), re.MULTILINE)) | set(
-        re.findall(r"^\| `(\w+)` \| `(?!FEEDLINE)", CONFIGURATION.read_text(), re.MULTILINE)
-    )
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_every_key_of_a_dataset_is_in_the_documentation(kind: type[Declaration]) -> None:
+    _, _, datasets = CONFIGURATION.read_text().partition("\n## Datasets\n")
+    common, *sections = datasets.split("\n### ")
+    section = next(text for text in sections if text.startswith(f"{kind.model_fields['kind'].default}\n"))
 
-    assert set(kind.model_fields) <= written
+    written = re.findall(r"^\| `(\w+)` \|", common + section, re.MULTILINE)
+
+    assert set(written) == set(kind.model_fields)
+    assert len(written) == len(kind.model_fields)

@@ -1,7 +1,7 @@
 """Which bytes of a file stand for it in a fingerprint.
 
-The law: the choice depends on the file's size alone, so copies of a file on any host give the same bytes. What is
-not sampled is not noticed; small files are read whole, so labels nearly always are.
+The law: the choice depends on sizes alone, so copies of a file on any host give the same bytes. What is not sampled is
+not noticed; small files are read whole, so labels nearly always are.
 """
 
 import os
@@ -12,24 +12,25 @@ from typing import BinaryIO
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Files up to `whole` bytes are read whole, larger ones as evenly spread blocks, the first and the last among
-    them."""
+    """Up to `whole` bytes are read whole, more as evenly spread blocks, the first and the last among them."""
 
     whole: int
     blocks: int
     block_bytes: int = 4096  # a page: less is not cheaper to read
 
-    def read(self, file: BinaryIO) -> Iterator[bytes]:
-        """The file's size, then the bytes that stand for it."""
-        size = os.fstat(file.fileno()).st_size
+    def read(self, file: BinaryIO, start: int = 0, nbytes: int | None = None) -> Iterator[bytes]:
+        """The size of a file, or of the part of it that begins at `start`, then the bytes that stand for it."""
+        size = os.fstat(file.fileno()).st_size - start if nbytes is None else nbytes
         yield b"%d bytes" % size
         if size <= self.whole:
-            file.seek(0)
-            while chunk := file.read(1 << 20):
+            file.seek(start)
+            while size > 0 and (chunk := file.read(min(1 << 20, size))):
+                size -= len(chunk)
                 yield chunk
             return
         for block in range(self.blocks):
-            yield os.pread(file.fileno(), self.block_bytes, block * (size - self.block_bytes) // (self.blocks - 1))
+            at = start + block * (size - self.block_bytes) // (self.blocks - 1)
+            yield os.pread(file.fileno(), self.block_bytes, at)
 
 
 COLUMN = Sampling(whole=16 << 20, blocks=64)
@@ -41,6 +42,17 @@ ID_FILE = Sampling(whole=64 << 10, blocks=16)
 
 ID_FILES = 64
 """Files looked into in a dataset of many, evenly spread: at most 4 MiB and 64 opens, whatever their number."""
+
+
+def one_of(arrays: int) -> Sampling:
+    """What stands for each of so many arrays: all of them together cost what some eight columns cost, or little more.
+
+    Up to 64 KiB and four blocks of each are always looked at, because every worker opens every array anyway.
+    """
+    return Sampling(
+        whole=max(ID_FILE.whole, min(COLUMN.whole, 8 * COLUMN.whole // arrays)),
+        blocks=max(4, min(COLUMN.blocks, 8 * COLUMN.blocks // arrays)),
+    )
 
 
 def spread(samples: int, wanted: int = ID_FILES) -> list[int]:

@@ -1,120 +1,30 @@
-"""A folder of `ID.npy` files, one a sample, with a partition (view: ids) and labels (id: class).
+"""Files named by ids, with a partition (view: ids) and labels (id: class).
 
-The layout of the well-known Keras data generator tutorial: `x` is the array in a sample's file, `y` its label.
+The layout of the well-known Keras data generator tutorial: `x` is the array in `ID.npy`, `y` the label of ID. A sample
+may as well have an archive of several arrays, or several files.
 
-The law: every sample looks like the first one, or it is a BadSample naming both. Files are opened when they are
-gathered, one at a time; only ids and labels are kept in memory.
+The law: a list names samples, never places: an id leads to a file below the folder, or it is refused.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feedline_server.declaration import IdFilesConfig
-from feedline_server.sources import content, npy
+from feedline_server.sources.links import check_inside
 from feedline_server.sources.partition import addresses, classes_of, listed, read_labels, read_partition
+from feedline_server.sources.places import Place, places
+from feedline_server.sources.sample_files import Labels, SampleFiles
 from feedline_server.sources.selection import leaks
-from feedline_server.sources.source import Opened, check_ids
-from feedline_wire.errors import BadSample, DataError
-from feedline_wire.tensors import Array, Column, wire_dtype
+from feedline_server.sources.source import Opened
+from feedline_wire.errors import DataError
 
+SLOT = "{id}"
 
-class IdFiles:
-    """Samples that are a file each: their names and classes by sample id; `one_hot` is the number of classes."""
-
-    def __init__(self, folder: Path, ids: Sequence[str], labels: NDArray[np.int64], one_hot: int | None) -> None:
-        self._folder = str(folder)
-        self._ids = ids
-        self._labels = labels
-        self._one_hot = one_hot
-        self._header, self._prefix = self._first()
-        self.samples = len(ids)
-        x = Column("x", wire_dtype(self._header.dtype), self._header.shape)
-        y = Column("y", np.dtype("<i8"), ()) if one_hot is None else Column("y", np.dtype("<f4"), (one_hot,))
-        self.columns = (x, y)
-
-    def __repr__(self) -> str:
-        return f"<IdFiles {', '.join(map(str, self.columns))}: {self.samples} samples>"
-
-    def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-        """See Source."""
-        check_ids(ids, self.samples)
-        if "x" in out:
-            self._gather_files(ids, out["x"])
-        if "y" in out:
-            labels = self._labels[ids]
-            if self._one_hot is None:
-                out["y"][...] = labels
-            else:
-                out["y"][...] = 0
-                out["y"][np.arange(len(ids)), labels] = 1
-
-    def content(self) -> Iterator[bytes]:
-        """See Source. Every id and label, and a sample of the files' bytes."""
-        names = [name.encode() for name in self._ids]
-        yield np.array([len(name) for name in names], "<i8").tobytes()  # or ("ab", "c") would be ("a", "bc")
-        yield b"".join(names)
-        yield self._labels.astype("<i8").tobytes()
-        for sample in content.spread(self.samples):
-            with npy.opened(Path(self._path(sample))) as file:
-                yield from content.ID_FILE.read(file)
-
-    def _first(self) -> tuple[npy.Header, bytes]:
-        """The first sample's header and the bytes it is written in: what every sample is compared with."""
-        path = Path(self._path(0))
-        with npy.opened(path) as file:
-            header = npy.read_header(file, path)
-            if not header.nbytes:
-                raise DataError(f"{path}: holds no values, its shape is {header.shape}; wanted no dimension of size 0")
-            file.seek(0)
-            return header, file.read(header.offset)
-
-    def _gather_files(self, ids: NDArray[np.int64], x: Array) -> None:
-        bodies = x.reshape(len(ids), self._header.nbytes // x.itemsize).view(np.uint8)
-        for row, sample in enumerate(ids.tolist()):
-            try:
-                fd = os.open(self._path(sample), os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    if not self._read_alike(fd, bodies[row]):
-                        self._read_unlike(fd, sample, x[row : row + 1].reshape(self._header.shape))
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                raise BadSample(f"{self._named(sample)} cannot be read: {error.strerror}", samples=[sample]) from error
-
-    def _read_alike(self, fd: int, body: NDArray[np.uint8]) -> bool:
-        """Read a file whose header is the first file's, byte for byte: one call, the usual case. False if it is not."""
-        if not self._header.is_wire_order:
-            return False
-        prefix = bytearray(len(self._prefix))
-        return os.readv(fd, [prefix, body.data]) == len(prefix) + len(body) and prefix == self._prefix
-
-    def _read_unlike(self, fd: int, sample: int, row: Array) -> None:
-        """Read any other file that holds the same dtype and shape; BadSample if it does not."""
-        path = Path(self._path(sample))
-        with open(fd, "rb", closefd=False) as file:
-            file.seek(0)
-            try:
-                header = npy.read_header(file, path)
-                if header.shape == self._header.shape and wire_dtype(header.dtype) == wire_dtype(self._header.dtype):
-                    row[...] = npy.read_array(file, path, header)
-                    return
-            except DataError as error:
-                raise BadSample(f"{self._named(sample)}: {error}", samples=[sample]) from error
-        raise BadSample(
-            f"{self._named(sample)} holds {header}, {self._named(0)} holds {self._header}; "
-            "give all samples one shape and dtype",
-            samples=[sample],
-        )
-
-    def _path(self, sample: int) -> str:
-        return f"{self._folder}/{self._ids[sample]}.npy"
-
-    def _named(self, sample: int) -> str:
-        return f"sample {sample} ({self._path(sample)})"
+USUAL = ("{id}.npy", "{id}.npz")
+"""How files are named when nobody says: the first that the first id has."""
 
 
 def open_id_files(config: IdFilesConfig, *, checked: bool = False) -> Opened:
@@ -124,39 +34,64 @@ def open_id_files(config: IdFilesConfig, *, checked: bool = False) -> Opened:
     """
     folder = data_folder(config)
     ids, views = addresses(read_partition(config.path / config.partition))
-    labels_path = config.path / config.labels
-    labels = classes_of(ids, read_labels(labels_path), labels_path, config.classes)
+    labels, counts = _labels(config, ids)
+    where = places(SLOT, config.files or {"": _usual(folder, ids[0])}, config.arrays)
     if not checked:
-        _check_files(folder, ids)
-    one_hot = None
-    if config.one_hot:
-        one_hot = config.classes if config.classes is not None else int(labels.max()) + 1
-    source = IdFiles(folder, ids, labels, one_hot)
-    return Opened(source, views, () if checked else tuple(leaks(views, ids.__getitem__)))
+        _check_files(folder, ids, where, follow_links=config.follow_links)
+    source = SampleFiles(folder, ids, where, labels)
+    return Opened(source, views, () if checked else tuple(leaks(views, ids.__getitem__)), counts)
 
 
 def data_folder(config: IdFilesConfig) -> Path:
-    """Where the `ID.npy` files are."""
+    """Where the files are."""
     if config.data is not None:
         return config.path / config.data
     inside = config.path / "data"
     return inside if inside.is_dir() else config.path
 
 
-def _check_files(folder: Path, ids: Sequence[str]) -> None:
+def _labels(config: IdFilesConfig, ids: Sequence[str]) -> tuple[Labels | None, Mapping[str, int]]:
+    """The label of each id, and how many samples each class has."""
+    if config.labels is None:
+        return None, {}
+    path = config.path / config.labels
+    labels = classes_of(ids, read_labels(path), path, config.classes)
+    one_hot = None
+    if config.one_hot:
+        one_hot = config.classes if config.classes is not None else int(labels.max()) + 1
+    found, counts = np.unique(labels, return_counts=True)
+    return Labels(labels, one_hot), dict(zip(map(str, found.tolist()), counts.tolist(), strict=True))
+
+
+def _usual(folder: Path, name: str) -> str:
+    return next((pattern for pattern in USUAL if (folder / pattern.replace(SLOT, name)).exists()), USUAL[0])
+
+
+def _check_files(folder: Path, ids: Sequence[str], where: Sequence[Place], *, follow_links: bool) -> None:
     """DataError naming the ids without a file. Folders are listed once; a million questions would take minutes."""
     there: set[str] = set()
-    for parent in {name.rpartition("/")[0] for name in ids}:
+    links: set[str] = set()
+    for parent in {place.of(name).rpartition("/")[0] for place in where for name in ids}:
         try:
             with os.scandir(folder / parent) as entries:
-                there.update(f"{parent}/{entry.name}" if parent else entry.name for entry in entries)
+                for entry in entries:
+                    name = f"{parent}/{entry.name}" if parent else entry.name
+                    there.add(name)
+                    if entry.is_symlink():
+                        links.add(name)
         except OSError as error:
             raise DataError(
-                f"{folder / parent}: cannot be read ({error.strerror}); wanted the folder of the ID.npy files"
+                f"{folder / parent}: cannot be read ({error.strerror}); wanted the folder of the files named by ids"
             ) from error
-    missing = [name for name in ids if f"{name}.npy" not in there]
-    if missing:
-        raise DataError(
-            f"{folder}: no file for {listed(missing)} of the partition, wanted {missing[0]}.npy; "
-            "add the files, take the ids out, or set `data` to the folder that has them"
-        )
+        if not follow_links:
+            check_inside(folder, folder / parent)
+    for place in where:
+        missing = [name for name in ids if place.of(name) not in there]
+        if missing:
+            raise DataError(
+                f"{folder}: no file for {listed(missing)} of the partition, wanted {place.of(missing[0])}; "
+                "add the files, take the ids out, or set `data` to the folder that has them"
+            )
+        for name in () if follow_links else ids:
+            if place.of(name) in links:
+                check_inside(folder, folder / place.of(name))

@@ -8,7 +8,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -43,18 +43,21 @@ class Header:
         return self.dtype == self.dtype.newbyteorder("<") and (not self.fortran or len(self.shape) <= 1)
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path, wanted: str = "an .npy file") -> BinaryIO:
     """The file, open for reading; DataError if it cannot be."""
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); wanted an .npy file") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); wanted {wanted}") from error
 
 
-def read_header(file: BinaryIO, path: Path) -> Header:
-    """The header at the file's beginning, checked against the file's size; afterwards the file stands at the data."""
-    size = os.fstat(file.fileno()).st_size
-    if size == 0:
+def read_header(file: IO[bytes], path: Path | str, end: int | None = None) -> Header:
+    """The header where the file stands, checked against what follows; afterwards the file stands at the data.
+
+    `end` is where the array must end at the latest; None: the file's end. `path` is for messages.
+    """
+    size = os.fstat(file.fileno()).st_size if end is None else end
+    if size == file.tell():
         raise DataError(f"{path}: is empty (0 bytes); wanted an .npy file, save it again with numpy.save")
     start = file.read(npy_format.MAGIC_LEN)
     if start[: len(npy_format.MAGIC_PREFIX)] != npy_format.MAGIC_PREFIX:
@@ -83,7 +86,7 @@ def read_array(file: BinaryIO, path: Path, header: Header) -> Array:
     return flat.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-def _check(header: Header, path: Path, size: int) -> None:
+def _check(header: Header, path: Path | str, size: int) -> None:
     if header.dtype.hasobject:
         raise DataError(
             f"{path}: holds Python objects, which are never unpickled; save numbers (numpy.save of a plain array)"

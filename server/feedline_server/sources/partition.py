@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.selection import NAMED, Selection, compact
+from feedline_server.sources.selection import NAMED, Chosen, compact
 from feedline_wire.errors import DataError
 
 
@@ -29,7 +29,7 @@ def read_labels(path: Path) -> dict[str, Any]:
     return _read_object(path, '{"an id": its class, …}')
 
 
-def addresses(partition: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], dict[str, Selection]]:
+def addresses(partition: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], dict[str, Chosen]]:
     """The id at each address, and each view's addresses."""
     names = tuple(dict.fromkeys(chain.from_iterable(partition.values())))
     place = {name: address for address, name in enumerate(names)}

@@ -5,7 +5,8 @@ smaller than declared is a mistake somebody should hear of.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
@@ -16,8 +17,32 @@ from numpy.typing import NDArray
 from feedline_server.sources import npy
 from feedline_wire.errors import DataError
 
-Selection: TypeAlias = range | NDArray[np.int64]
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Several ranges laid end to end: a view of some subjects costs nothing, however many samples they have."""
+
+    parts: tuple[range, ...]
+    starts: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    """The place in the view at which each part begins, and the view's length."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", np.cumsum([0, *map(len, self.parts)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        part = np.searchsorted(self.starts, places, side="right") - 1
+        firsts = np.array([part.start for part in self.parts], np.int64)
+        return places + (firsts - self.starts[:-1])[part]
+
+
+Chosen: TypeAlias = range | NDArray[np.int64]
 """Sample ids in the view's order; a range where they are consecutive, so that a large view costs nothing."""
+
+Selection: TypeAlias = Chosen | Ranges
+"""The same; several ranges where that is what there is."""
 
 _SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
 WANTED = 'start:stop, such as "0:1500", "1500:" or ":-100", or the name of an .npy file of sample ids'
@@ -34,21 +59,32 @@ def check_form(text: str) -> None:
         raise ValueError(WANTED)
 
 
-def declared(view: str, text: str, samples: int, folder: Path) -> Selection:
+def declared(view: str, text: str, samples: int, folder: Path) -> Chosen:
     """The selection that a declared view means; DataError if it is empty or reaches outside the dataset."""
     if found := _SLICE.fullmatch(text):
         return _slice(view, text, found.group(1), found.group(2), samples)
     return _ids_file(view, folder / text, samples)
 
 
-def compact(ids: NDArray[np.int64]) -> Selection:
+def compact(ids: NDArray[np.int64]) -> Chosen:
     """The same ids; as a range if they are consecutive."""
     if len(ids) and ids[-1] - ids[0] == len(ids) - 1 and bool((np.diff(ids) == 1).all()):
         return range(int(ids[0]), int(ids[-1]) + 1)
     return ids
 
 
-def leaks(views: Mapping[str, Selection], name: Callable[[int], str] = str) -> Iterator[str]:
+def join(parts: Iterable[range]) -> Selection:
+    """The ranges laid end to end, those that follow each other as one."""
+    joined: list[range] = []
+    for part in parts:
+        if joined and joined[-1].stop == part.start:
+            joined[-1] = range(joined[-1].start, part.stop)
+        elif part:
+            joined.append(part)
+    return joined[0] if len(joined) == 1 else Ranges(tuple(joined))
+
+
+def leaks(views: Mapping[str, Chosen], name: Callable[[int], str] = str) -> Iterator[str]:
     """A sentence for every view that holds a sample twice and every two views that share samples."""
     for view, selection in views.items():
         if not isinstance(selection, range):
@@ -74,7 +110,7 @@ def _slice(view: str, text: str, first: str | None, last: str | None, samples: i
     return range(start, stop)
 
 
-def _ids_file(view: str, path: Path, samples: int) -> Selection:
+def _ids_file(view: str, path: Path, samples: int) -> Chosen:
     with npy.opened(path) as file:
         header = npy.read_header(file, path)
         if header.dtype.kind not in "iu" or len(header.shape) != 1:
@@ -88,7 +124,7 @@ def _ids_file(view: str, path: Path, samples: int) -> Selection:
     return compact(ids.astype(np.int64))
 
 
-def _shared(one: Selection, other: Selection) -> range | NDArray[np.int64]:
+def _shared(one: Chosen, other: Chosen) -> Chosen:
     if isinstance(one, range) and isinstance(other, range):
         return range(max(one.start, other.start), min(one.stop, other.stop))
     if isinstance(one, range):
@@ -98,6 +134,6 @@ def _shared(one: Selection, other: Selection) -> range | NDArray[np.int64]:
     return np.intersect1d(one, other)
 
 
-def _listed(ids: range | NDArray[np.int64], name: Callable[[int], str]) -> str:
+def _listed(ids: Chosen, name: Callable[[int], str]) -> str:
     first = ", ".join(name(int(sample)) for sample in ids[:NAMED])
     return f"{len(ids)} sample{'s' if len(ids) > 1 else ''} ({first}{', …' if len(ids) > NAMED else ''})"

@@ -5,7 +5,7 @@ nobody would know.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +51,8 @@ class Opened:
     views: Mapping[str, Selection]
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many samples each class has, in the order of their numbers; empty where there are no classes."""
 
 
 def check_ids(ids: NDArray[np.int64], samples: int) -> None:

@@ -31,7 +31,13 @@ class Stamp:
             status = os.stat(self.path)  # noqa: PTH116 - Path.stat costs half as much again, on every batch
         except OSError as error:
             raise DataError(f"{self.path}: is gone while served ({error.strerror}); restart the loader") from error
-        now = _from(self.path, status)
+        self._compare(_from(self.path, status))
+
+    def check_open(self, file: BinaryIO) -> None:
+        """DataError if this open file is another one, or has another size or modification time."""
+        self._compare(of(self.path, file))
+
+    def _compare(self, now: "Stamp") -> None:
         if now != self:
             raise DataError(f"{self.path}: changed while served ({_difference(self, now)}); restart the loader")
 

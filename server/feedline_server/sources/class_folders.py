@@ -1,0 +1,141 @@
+"""Files in a folder a class: `root/CLASS/*.npy`, or `root/VIEW/CLASS/*.npy`.
+
+The law: classes and samples are found as Keras' DirectoryIterator finds them, so a class has the number, and a view the
+samples, that they have there: both sorted by name, files of sub-folders below their class. Hidden ones are left out.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from feedline_server.declaration import ClassFoldersConfig
+from feedline_server.sources.formats import SUFFIXES
+from feedline_server.sources.links import check_inside
+from feedline_server.sources.places import places
+from feedline_server.sources.sample_files import Labels, SampleFiles
+from feedline_server.sources.selection import Selection, join
+from feedline_server.sources.source import Opened
+from feedline_server.sources.stored import listed
+from feedline_server.sources.table import EVERYTHING
+from feedline_wire.errors import DataError
+
+SLOT = "{name}"
+
+LOST = "lost+found"
+"""What a file system keeps at its root; nobody but root can look into it."""
+
+
+def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> Opened:
+    """The files of all classes, with views as sub-folders, as a part of each class, or everything as one."""
+    roots = {view: config.path / name for view, name in config.views.items()} or {EVERYTHING: config.path}
+    if config.views and config.validation_split is not None:
+        raise DataError(
+            f"{config.path}: has both views and validation_split = {config.validation_split}; "
+            "samples are split by sub-folders or by a share of each class, leave one of them out"
+        )
+    found = {view: _class_folders(root, config.classes) for view, root in roots.items()}
+    classes = config.classes or tuple(sorted(set().union(*found.values())))
+    names: list[str] = []
+    ends = [0]  # of each class of each view
+    for view, root in roots.items():
+        for name in classes:
+            folder = root / name
+            if name in found[view]:
+                names += _files(config.path, folder, follow_links=config.follow_links)
+            ends.append(len(names))
+    if not names:
+        raise DataError(
+            f"{config.path}: found no {', '.join(SUFFIXES)} file in {listed(classes)}; "
+            "wanted files in a folder for each class"
+        )
+    parts = [range(*part) for part in pairwise(ends)]  # a part a class, view by view
+    counts = np.array([len(part) for part in parts]).reshape(len(roots), len(classes))
+    labels = np.repeat(np.tile(np.arange(len(classes)), len(roots)), counts.reshape(-1))
+    source = SampleFiles(
+        config.path,
+        names,
+        places(SLOT, {"": SLOT}, config.arrays),
+        Labels(labels.astype(np.int64), len(classes) if config.one_hot else None),
+    )
+    views = _views(roots, parts, config.validation_split)
+    empty = [view for view, selection in views.items() if not len(selection)]
+    if empty:
+        raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
+    notes = () if checked else tuple(_notes(roots, classes, counts.tolist()))
+    return Opened(source, views, notes, dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)))
+
+
+def _views(roots: Mapping[str, Path], parts: Sequence[range], share: float | None) -> dict[str, Selection]:
+    """What each view holds of the parts, which are one a class for each root."""
+    if share is None:
+        each = len(parts) // len(roots)
+        return {view: join(parts[place * each : (place + 1) * each]) for place, view in enumerate(roots)}
+    cuts = [int(share * len(part)) for part in parts]  # rounded as Keras does
+    both = list(zip(parts, cuts, strict=True))
+    return {
+        EVERYTHING: join(part[cut:] for part, cut in both),
+        "validation": join(part[:cut] for part, cut in both),
+    }
+
+
+def _class_folders(root: Path, declared: tuple[str, ...] | None) -> set[str]:
+    try:
+        found = {entry.name for entry in root.iterdir() if entry.is_dir() and not _is_left_out(entry.name)}
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot be read ({error.strerror}); wanted a folder with one for each class"
+        ) from error
+    if not found:
+        raise DataError(f"{root}: has no sub-folders; wanted one for each class")
+    if declared is None:
+        return found
+    missing = [name for name in declared if name not in found]
+    if missing:
+        raise DataError(f"{root}: has no folder for the class {missing[0]!r}; it has {listed(sorted(found))}")
+    return found & set(declared)
+
+
+def _files(base: Path, folder: Path, *, follow_links: bool) -> Iterator[str]:
+    """The files of a class, relative to `base`, in Keras' order."""
+    if not follow_links:
+        check_inside(base, folder)
+    for inside, _, names in sorted(_walk(base, folder, follow_links=follow_links)):
+        for name in sorted(names):
+            if name.lower().endswith(SUFFIXES) and not _is_left_out(name):
+                path = Path(inside, name)
+                if not follow_links and path.is_symlink():
+                    check_inside(base, path)
+                yield str(path.relative_to(base))
+
+
+def _walk(base: Path, folder: Path, *, follow_links: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+    seen: set[str] = set()
+    for inside, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        folders[:] = [name for name in folders if not _is_left_out(name)]
+        if not follow_links:
+            for name in folders:
+                check_inside(base, Path(inside, name))
+        real = os.path.realpath(inside)
+        if real in seen:
+            raise DataError(f"{inside}: links lead here twice; remove one of them")
+        seen.add(real)
+        yield inside, folders, names
+
+
+def _raise(error: OSError) -> None:
+    # os.walk would leave the folder out without a word.
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); wanted a class' files") from error
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(".") or name == LOST
+
+
+def _notes(roots: Mapping[str, Path], classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Iterator[str]:
+    for (view, root), row in zip(roots.items(), counts, strict=True):
+        without = [name for name, count in zip(classes, row, strict=True) if not count]
+        if without:
+            yield f"view {view!r} has no files of {len(without)} of {len(classes)} classes in {root}: {listed(without)}"
