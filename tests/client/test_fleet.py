@@ -364,8 +364,8 @@ def test_keys_are_spread_over_the_loaders(both: feedline.Loader, loader: FakeLoa
     ids = [sample for batch in both.epoch(batch_size=4) for sample in batch.ids.tolist()]
 
     assert Counter(ids) == Counter(range(SAMPLES))
-    assert len(loader.requests) > 10
-    assert len(second.requests) > 10
+    assert len(loader.requests) > 2  # how many depends on how fast each was found to be
+    assert len(second.requests) > 2
 
 
 def test_keys_of_a_lost_loader_are_wanted_from_the_other(
