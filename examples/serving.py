@@ -1,0 +1,38 @@
+"""A loader in a process of its own while an example needs it: what `feedline serve PATH` does in a terminal."""
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+START_S = 60.0
+"""A loader that does not listen by then never will; on two busy cores it takes a few seconds."""
+
+LOOK_S = 0.02
+"""How often a starting loader is looked at; a file's appearance wakes nobody."""
+
+
+@contextlib.contextmanager
+def served(path: Path) -> Iterator[str]:
+    """The address of a loader that serves a loader.toml, a folder or a file; it is stopped at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        port_file = Path(folder) / "port"
+        command = [sys.executable, "-m", "feedline", "serve", str(path), "--workers", "2", "--log-level", "warning"]
+        command += ["--listen", "127.0.0.1:0", "--port-file", str(port_file)]
+        loader = subprocess.Popen(command)  # noqa: S603 - our own program
+        try:
+            yield f"127.0.0.1:{_port(loader, port_file)}"
+        finally:
+            loader.terminate()
+            loader.wait()
+
+
+def _port(loader: "subprocess.Popen[bytes]", port_file: Path) -> int:
+    for _ in range(int(START_S / LOOK_S)):
+        if port_file.exists():
+            return int(port_file.read_text())
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            raise SystemExit(f"the loader ended with code {loader.wait(LOOK_S)}")
+    raise SystemExit(f"the loader did not listen within {START_S} s")

@@ -1,0 +1,28 @@
+"""Every example runs, in a process of its own with a loader of its own, and finds its data as it is in its files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+HELPERS = {"serving.py"}
+"""What examples share and what is none itself."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script", [pytest.param(path, id=path.stem) for path in sorted(EXAMPLES.glob("*.py")) if path.name not in HELPERS]
+)
+def test_an_example_runs_and_leaves_no_process(script: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, f"{script.name} fails:\n{done.stdout}"
+    assert len(done.stdout.splitlines()) == 1, f"{script.name} says more than what it found:\n{done.stdout}"
+    assert not [child for child in psutil.Process().children(recursive=True) if "serve" in child.cmdline()]
