@@ -329,20 +329,18 @@ def test_trainers_killed_all_at_once_leave_no_stream_no_slot_no_thread_and_no_de
             status = watcher.status()
             return not status.trainers and not status.arena_lent
 
-        after = []
-        for _ in range(3):  # gRPC keeps the threads that it once had, so the first time is what the others come back to
+        after: list[tuple[int, int]] = []
+        for _ in range(3):
             trainers = start_trainers(loader.address, processes=3, streams=8)
             assert len(watcher.status().trainers) == 24
 
             kill(trainers)
             wait_for(nothing_is_held, "all streams and slots are free")
             after.append(threads_and_descriptors(loader))
-            most_threads, most_descriptors = after[0]
-            wait_for(
-                lambda: threads_and_descriptors(loader) <= (most_threads, most_descriptors),  # noqa: B023 - called here
-                f"threads and descriptors are {after[0]} again",
-                seconds=10,
-            )
+
+    # gRPC keeps the threads that it once had, and now and then starts one more; 24 streams would show.
+    (threads, descriptors), *others = after
+    assert all(more_threads < threads + 12 and more < descriptors + 12 for more_threads, more in others), after
 
 
 @pytest.mark.slow
