@@ -24,9 +24,10 @@ from feedline_server.order import ORDERS
 from feedline_server.pool import Pool
 from feedline_server.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rotation import Rotating
-from feedline_server.session import Batch, Delivery, Session
-from feedline_server.tcp_lane import Lane, Offer, TcpLanes
-from feedline_wire import PROTOCOL, frames, rpc, structure, tensors
+from feedline_server.sender import Sender
+from feedline_server.session import Session
+from feedline_server.tcp_lane import TcpLanes
+from feedline_wire import PROTOCOL, rpc, structure, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Damaged,
@@ -34,11 +35,9 @@ from feedline_wire.errors import (
     InvalidRequest,
     LoaderUnavailable,
     ProtocolMismatch,
-    to_failure,
 )
 from feedline_wire.key import from_message
 from feedline_wire.lane import TCP
-from feedline_wire.tensors import Layout
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of
@@ -258,7 +257,7 @@ class Service:
             if offer is not None:
                 context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
                 yield pb.Frame(lane_ticket=offer.ticket).SerializeToString()
-            yield from self._frames(session, offer)
+            yield from Sender(self._dispatch, session, offer).frames()
         finally:
             if offer is not None and self._lanes is not None:
                 self._lanes.withdraw(offer)
@@ -301,93 +300,6 @@ class Service:
         for want in request.wants:
             self._dispatch.want(session, want.ticket, from_message(want.key))
 
-    def _frames(self, session: Session, offer: Offer | None) -> Iterator[bytes]:
-        told = False
-        while deliveries := self._dispatch.next_deliveries(session, frames.FRAME_BYTES):
-            if self._dispatch.is_draining and not told:
-                told = True
-                yield frames.encode((), draining=True, checksum=session.is_sealed)
-            if offer is not None and offer.lane is not None:
-                if not self._by_lane(offer.lane, session, deliveries):
-                    return
-            elif len(deliveries) == 1:
-                yield from self._one(session, deliveries[0])
-            else:
-                wire = self._several(session, deliveries)
-                self._dispatch.hand_over(session)
-                yield wire
-        if self._dispatch.is_draining and not told:
-            yield frames.encode((), draining=True, checksum=session.is_sealed)
-
-    def _by_lane(self, lane: Lane, session: Session, deliveries: list[Delivery]) -> bool:
-        """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
-        bodies: list[tuple[bytes, memoryview]] = []
-        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        sent = False
-        try:
-            for delivery in deliveries:
-                if isinstance(delivery, Batch):
-                    piece = frames.Piece(delivery.ticket, 0, b"", header=_header(delivery.layout))
-                    bodies.append((frames.encode_head(piece), self._dispatch.memory(delivery)))
-                else:
-                    piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-                    bodies.append((frames.encode_head(piece), memoryview(b"")))
-            lane.send(
-                bodies,
-                hand_over=lambda: self._dispatch.hand_over(session),
-                take_up=lambda: self._dispatch.take_up(session, batches),
-            )
-            sent = True
-        except OSError as error:
-            log.info("a tcp lane ended", peer=session.peer, reason=str(error))
-        finally:
-            for batch in batches:
-                self._dispatch.give_back(session, batch, sent=sent)
-        return sent
-
-    def _one(self, session: Session, delivery: Delivery) -> Iterator[bytes]:
-        """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent.
-
-        Memory of the slot is read only between `take_up` and `hand_over`: while the network has a frame, the slot may
-        be taken away for somebody else, and the batch comes again from its beginning.
-        """
-        if not isinstance(delivery, Batch):
-            self._dispatch.hand_over(session)
-            piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-            yield frames.encode((piece,), checksum=session.is_sealed)
-            return
-        wire = b""
-        copied = False
-        try:
-            with self._dispatch.memory(delivery) as body:
-                for piece in frames.cut(delivery.ticket, _header(delivery.layout), body):
-                    if wire:
-                        self._dispatch.hand_over(session)
-                        yield wire
-                        if not self._dispatch.take_up(session, (delivery,)):
-                            return
-                    wire = frames.encode((piece,), checksum=session.is_sealed)
-            copied = True
-        finally:
-            self._dispatch.give_back(session, delivery, sent=copied)
-        self._dispatch.hand_over(session)
-        yield wire
-
-    def _several(self, session: Session, deliveries: list[Delivery]) -> bytes:
-        """Small batches and refusals in one frame."""
-        pieces: list[frames.Piece] = []
-        for delivery in deliveries:
-            if isinstance(delivery, Batch):
-                pieces += frames.cut(delivery.ticket, _header(delivery.layout), self._dispatch.memory(delivery))
-            else:
-                pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
-        wire = frames.encode(tuple(pieces), checksum=session.is_sealed)
-        del pieces
-        for delivery in deliveries:
-            if isinstance(delivery, Batch):
-                self._dispatch.give_back(session, delivery, sent=True)
-        return wire
-
 
 def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
     """The port; LoaderUnavailable if the address cannot be listened on."""
@@ -399,11 +311,6 @@ def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentia
         raise LoaderUnavailable(
             f"cannot listen on {address!r}: the address is in use or not of this host; choose another with --listen"
         ) from error
-
-
-@functools.lru_cache(maxsize=64)
-def _header(layout: Layout) -> bytes:
-    return tensors.to_header(layout).SerializeToString()
 
 
 def _other_protocol(theirs: int, version: str) -> ProtocolMismatch:

@@ -1,0 +1,120 @@
+"""What a stream is sent: batches out of their slots, as frames over gRPC or straight into the trainer's lane.
+
+Memory of a slot is read only while the sender is at work; while it waits for the network (`hand_over` to `take_up`) the
+slot may be taken away for somebody else, and the batch comes again from its beginning.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import structlog
+
+from feedline_server.dispatch import Dispatch
+from feedline_server.session import Batch, Delivery, Session
+from feedline_server.tcp_lane import Lane, Offer
+from feedline_wire import frames, tensors
+from feedline_wire.errors import to_failure
+from feedline_wire.tensors import Layout
+
+log = structlog.get_logger()
+
+
+class Sender:
+    """Sends what dispatch has for one stream. One thread."""
+
+    def __init__(self, dispatch: Dispatch, session: Session, offer: Offer | None) -> None:
+        self._dispatch = dispatch
+        self._session = session
+        self._offer = offer
+
+    def __repr__(self) -> str:
+        return f"<Sender {self._session!r}>"
+
+    def frames(self) -> Iterator[bytes]:
+        """What goes over the stream, until it is to end; what has a lane goes there meanwhile."""
+        told = False
+        while deliveries := self._dispatch.next_deliveries(self._session, frames.FRAME_BYTES):
+            if self._dispatch.is_draining and not told:
+                told = True
+                yield frames.encode((), draining=True, checksum=self._session.is_sealed)
+            if self._offer is not None and self._offer.lane is not None:
+                if not self._by_lane(self._offer.lane, deliveries):
+                    return
+            elif len(deliveries) == 1:
+                yield from self._one(deliveries[0])
+            else:
+                wire = self._several(deliveries)
+                self._dispatch.hand_over(self._session)
+                yield wire
+        if self._dispatch.is_draining and not told:
+            yield frames.encode((), draining=True, checksum=self._session.is_sealed)
+
+    def _by_lane(self, lane: Lane, deliveries: list[Delivery]) -> bool:
+        """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
+        bodies: list[tuple[bytes, memoryview]] = []
+        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+        sent = False
+        try:
+            for delivery in deliveries:
+                if isinstance(delivery, Batch):
+                    piece = frames.Piece(delivery.ticket, 0, b"", header=_header(delivery.layout))
+                    bodies.append((frames.encode_head(piece), self._dispatch.memory(delivery)))
+                else:
+                    piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
+                    bodies.append((frames.encode_head(piece), memoryview(b"")))
+            lane.send(
+                bodies,
+                hand_over=lambda: self._dispatch.hand_over(self._session),
+                take_up=lambda: self._dispatch.take_up(self._session, batches),
+            )
+            sent = True
+        except OSError as error:
+            log.info("a tcp lane ended", peer=self._session.peer, reason=str(error))
+        finally:
+            for batch in batches:
+                self._dispatch.give_back(self._session, batch, sent=sent)
+        return sent
+
+    def _one(self, delivery: Delivery) -> Iterator[bytes]:
+        """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
+        if not isinstance(delivery, Batch):
+            self._dispatch.hand_over(self._session)
+            piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
+            yield frames.encode((piece,), checksum=self._session.is_sealed)
+            return
+        wire = b""
+        copied = False
+        try:
+            with self._dispatch.memory(delivery) as body:
+                for piece in frames.cut(delivery.ticket, _header(delivery.layout), body):
+                    if wire:
+                        self._dispatch.hand_over(self._session)
+                        yield wire
+                        if not self._dispatch.take_up(self._session, (delivery,)):
+                            return
+                    wire = frames.encode((piece,), checksum=self._session.is_sealed)
+            copied = True
+        finally:
+            self._dispatch.give_back(self._session, delivery, sent=copied)
+        self._dispatch.hand_over(self._session)
+        yield wire
+
+    def _several(self, deliveries: list[Delivery]) -> bytes:
+        """Small batches and refusals in one frame."""
+        pieces: list[frames.Piece] = []
+        for delivery in deliveries:
+            if isinstance(delivery, Batch):
+                pieces += frames.cut(delivery.ticket, _header(delivery.layout), self._dispatch.memory(delivery))
+            else:
+                pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
+        wire = frames.encode(tuple(pieces), checksum=self._session.is_sealed)
+        del pieces
+        for delivery in deliveries:
+            if isinstance(delivery, Batch):
+                self._dispatch.give_back(self._session, delivery, sent=True)
+        return wire
+
+
+@functools.lru_cache(maxsize=64)
+def _header(layout: Layout) -> bytes:
+    return tensors.to_header(layout).SerializeToString()
