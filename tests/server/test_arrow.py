@@ -4,6 +4,7 @@ import mmap
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,31 @@ def test_groups_are_decoded_once_while_they_fit(
 
     assert decoded == [0, 1, 2, 1]
     assert kept.nbytes <= 160
+
+
+def test_one_decoded_group_at_a_time_is_in_memory_beside_those_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shuffled batch may have a row of each of a hundred groups of a hundred megabytes."""
+    as_parquet(tmp_path / "d.parquet", table(rows=100).select(["y"]))
+    monkeypatch.setattr(arrow_columns, "DECODED", Decoded(limit=1))
+    dataset = opened(tmp_path / "d.parquet")
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+    load = arrow_columns.ArrowColumns._load
+
+    def counting(self: arrow_columns.ArrowColumns, place: int) -> Any:
+        nonlocal most
+        group = load(self, place)
+        alive.append(weakref.ref(group))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return group
+
+    monkeypatch.setattr(arrow_columns.ArrowColumns, "_load", counting)
+
+    assert gathered(dataset, *range(0, 100, 10))["y"].tolist() == list(range(100, 200, 10))
+    assert len(alive) == 10
+    assert most <= 3  # the one kept, the one before, the new one
 
 
 @pytest.mark.parametrize(("name", "write"), [FORMATS[1].values, FORMATS[3].values])

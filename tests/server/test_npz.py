@@ -96,7 +96,7 @@ def test_what_is_no_array_in_an_archive_is_left_alone(archive: Path) -> None:
 
 def test_a_member_is_read_whole_with_its_checksum(archive: Path) -> None:
     with NpzFile(archive) as file:
-        assert file.read("y").tolist() == [100, 101, 102, 103, 104, 105]
+        assert file.read("y", lambda header: None).tolist() == [100, 101, 102, 103, 104, 105]
 
 
 def test_a_name_that_looks_like_a_path_is_only_a_name(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_compressed_member_is_decompressed_once_while_it_fits(
     monkeypatch.setattr(npz, "DECODED", Decoded(limit=30_000))
     reads: list[str] = []
     read = NpzFile.read
-    monkeypatch.setattr(NpzFile, "read", lambda file, name: (reads.append(name), read(file, name))[1])
+    monkeypatch.setattr(NpzFile, "read", lambda file, name, accept: (reads.append(name), read(file, name, accept))[1])
     x, y = (stored(compressed, name).open(large=False) for name in ("x", "y"))
 
     for name in "xxxyyx":  # x takes 24,000 bytes, y 8,000: both do not fit
@@ -219,7 +219,7 @@ def test_a_flipped_bit_is_found_when_a_member_is_read_whole(tmp_path: Path, writ
     path.write_bytes(whole)
 
     with NpzFile(path) as file, pytest.raises(DataError, match=r"a\.npz:x: is damaged"):
-        file.read("x")
+        file.read("x", lambda header: None)
 
 
 def test_a_compressed_member_that_is_damaged_is_a_bad_sample(compressed: Path) -> None:

@@ -3,6 +3,7 @@
 import mmap
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.lib.format import open_memmap
 
+from feedline_server import machine
 from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import SubjectsConfig
 from feedline_server.fingerprint import fingerprint
-from feedline_server.sources import subjects
+from feedline_server.sources import mapped, subjects
 from feedline_server.sources.resident import Resident
 from feedline_server.sources.selection import Ranges, join
 from feedline_server.sources.windows import Windows
@@ -145,6 +147,38 @@ def test_files_are_opened_when_they_are_read_from_and_so_many_at_once(
         counts.append(descriptors())
 
     assert counts == [0, 2, 4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_several_threads_may_read_at_once_although_few_files_stay_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(subjects, "OPEN_AT_ONCE", 1)
+    monkeypatch.setattr(subjects, "is_large", lambda nbytes: True)
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    write(tmp_path)
+    dataset = opened(tmp_path)
+    expected = np.concatenate([recording(subject)["y"] for subject in ROWS])
+
+    def read(seed: int) -> bool:
+        ids = np.random.default_rng(seed).integers(0, 16, 8)
+        found = gathered(dataset, *ids)
+        return (found["y"] == expected[ids]).all() and (found["x"][:, 1, 1] == -expected[ids]).all()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(200)))
+
+
+def test_an_hdf5_file_that_is_not_read_from_any_more_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "OPEN_AT_ONCE", 2)
+    as_chunked(tmp_path)
+    dataset = opened(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for sample in (0, 5, 12, 0):
+        gathered(dataset, sample)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1  # x and y of one file
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------
@@ -432,6 +466,11 @@ def test_a_folder_without_subjects_is_refused(tmp_path: Path, files: list[str], 
         opened(tmp_path)
 
 
+def test_an_array_for_a_column_that_no_file_is_for_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"arrays names the column 'z', but files has x, y; name one of these"):
+        opened(folder, files={"x": "{subject}_x.npy", "y": "{subject}_y.npy"}, arrays={"z": "z"})
+
+
 def test_a_pattern_that_no_file_has_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"study: found no file like \{subject\}\.npz; wanted one for each subject"):
         opened(folder, files="{subject}.npz")
@@ -488,6 +527,7 @@ def test_24_gigabytes_are_served_in_flat_memory(tmp_path: Path, monkeypatch: pyt
         x.flush()
         np.save(tmp_path / f"s{subject:02}_y.npy", np.arange(SUBJECT_ROWS))
     limit = 32 << 20
+    monkeypatch.setattr(machine, "memory_nbytes", lambda: 16 << 30)  # so that it is so on any machine
     monkeypatch.setattr("feedline_server.sources.mapped.RESIDENT", Resident(limit))
 
     def resident_nbytes() -> int:

@@ -32,7 +32,7 @@ MAGIC = b"ARROW1"
 """What a file of Arrow's IPC format begins with; what has it not is a stream of the same messages."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Group:
     """Some rows of one file, by column."""
 

@@ -4,7 +4,7 @@ The law: what lies plainly in a mapped file is copied from there; what must be d
 as many groups are kept as fit the bound of a process.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -52,10 +52,11 @@ class ArrowColumns:
     def gather(self, ids: Rows, out: Mapping[str, Array]) -> None:
         """See Source."""
         check_ids(ids, self.samples)
-        parts = [(self._group(place), place, rows, places) for place, rows, places in parts_of(ids, self._starts)]
-        for group, place, rows, _ in parts:
-            self._announce(group, place, rows, out)
-        for group, place, rows, places in parts:
+        parts = list(parts_of(ids, self._starts))
+        for place, rows, _ in parts:
+            self._announce(place, rows, out)
+        for place, rows, places in parts:
+            group = self._group(place)  # one at a time: a batch may have a row of each of many decoded ones
             for name, target in out.items():
                 if name in group.missing and group.missing[name][rows].any():
                     self._refuse(group.missing[name][rows], place, rows, name)
@@ -85,12 +86,13 @@ class ArrowColumns:
             samples = range(int(self._starts[place]), int(self._starts[place + 1]))
             raise BadSample(f"samples {samples.start}..{samples.stop - 1}: {error}", samples=samples) from error
 
-    def _announce(self, group: Group, place: int, rows: Rows, out: Mapping[str, Array]) -> None:
+    def _announce(self, place: int, rows: Rows, names: Iterable[str]) -> None:
         """Have the kernel read what is mapped and wanted, before any of it is waited for."""
         file, _ = self._groups[place]
         if not isinstance(file, IpcFile) or file.packed or not self._large:
             return
-        for name in out:
+        group = self._group(place)
+        for name in names:
             array = group.arrays[name]
             row_nbytes = array.nbytes // len(array)
             if (offset := file.offset(array)) is not None:

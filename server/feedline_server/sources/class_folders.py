@@ -102,32 +102,39 @@ def _files(base: Path, folder: Path, *, follow_links: bool) -> Iterator[str]:
     """The files of a class, relative to `base`, in Keras' order."""
     if not follow_links:
         check_inside(base, folder)
-    for inside, _, names in sorted(_walk(base, folder, follow_links=follow_links)):
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not _is_left_out(name):
-                path = Path(inside, name)
-                if not follow_links and path.is_symlink():
-                    check_inside(base, path)
-                yield str(path.relative_to(base))
+    found: dict[str, list[str]] = {}
+    _list_into(found, base, str(folder), follow_links=follow_links, above=())
+    for inside in sorted(found):
+        below = inside.removeprefix(f"{base}/")
+        yield from (f"{below}/{name}" for name in sorted(found[inside]))
 
 
-def _walk(base: Path, folder: Path, *, follow_links: bool) -> Iterator[tuple[str, list[str], list[str]]]:
-    seen: set[str] = set()
-    for inside, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        folders[:] = [name for name in folders if not _is_left_out(name)]
-        if not follow_links:
-            for name in folders:
-                check_inside(base, Path(inside, name))
-        real = os.path.realpath(inside)
-        if real in seen:
-            raise DataError(f"{inside}: links lead here twice; remove one of them")
-        seen.add(real)
-        yield inside, folders, names
+def _list_into(
+    found: dict[str, list[str]], base: Path, folder: str, *, follow_links: bool, above: tuple[str, ...]
+) -> None:
+    """Add the names of the files in this folder, and in all below it, to `found`; `above` are the folders it is in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"{folder}: is a link to a folder that it is in; remove it")
+    names = found[folder] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_left_out(entry.name):
+                    continue
+                if entry.is_dir():
+                    _allow(base, entry, follow_links=follow_links)
+                    _list_into(found, base, entry.path, follow_links=follow_links, above=(*above, real))
+                elif entry.name.lower().endswith(SUFFIXES):
+                    _allow(base, entry, follow_links=follow_links)
+                    names.append(entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted the files of a class") from error
 
 
-def _raise(error: OSError) -> None:
-    # os.walk would leave the folder out without a word.
-    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); wanted a class' files") from error
+def _allow(base: Path, entry: "os.DirEntry[str]", *, follow_links: bool) -> None:
+    if not follow_links and entry.is_symlink():
+        check_inside(base, entry.path)
 
 
 def _is_left_out(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Files with arrays in them, by their suffix: `.npy`, `.npz`, `.h5`, `.hdf5`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -38,9 +39,14 @@ class NpyFile:
         self._file.seek(0)
         return npy.read_header(self._file, self._path)
 
-    def read(self, name: str) -> Array:
+    def __contains__(self, name: str) -> bool:
+        return name == ONLY
+
+    def read(self, name: str, accept: Callable[[npy.Header], None]) -> Array:
         """See ArrayFile."""
-        return npy.read_array(self._file, self._path, self.header(name))
+        header = self.header(name)
+        accept(header)
+        return npy.read_array(self._file, self._path, header)
 
     def stored(self, name: str) -> Plain:
         """See ArrayFile."""

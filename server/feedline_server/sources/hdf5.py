@@ -5,8 +5,8 @@ so they are refused; and what was never written is refused, because HDF5 would g
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,6 +44,7 @@ class H5File:
         if not self._stamp.size:
             raise DataError(f"{path}: is empty (0 bytes); wanted an HDF5 file, write it again")
         self._file = _open(path)
+        self._found: dict[str, h5py.Dataset] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,13 +54,19 @@ class H5File:
         return tuple(sorted(names))
 
     def header(self, name: str) -> npy.Header:
-        """See ArrayFile."""
-        return self._header(name, self._dataset(name))
+        """See ArrayFile. The offset is 0, whether or not the dataset lies plainly somewhere."""
+        return self._checked(name, self._dataset(name))
 
-    def read(self, name: str) -> Array:
+    def __contains__(self, name: str) -> bool:
+        try:
+            return _is_dataset(self._dataset(name))
+        except DataError:
+            return False
+
+    def read(self, name: str, accept: Callable[[npy.Header], None]) -> Array:
         """See ArrayFile."""
         dataset = self._dataset(name)
-        self._header(name, dataset)
+        accept(self._checked(name, dataset))
         try:
             return np.asarray(dataset[()])
         except Exception as error:  # as many ways as there are filters
@@ -68,12 +75,13 @@ class H5File:
     def stored(self, name: str) -> "Plain | Chunked":
         """See ArrayFile."""
         dataset = self._dataset(name)
-        header = self._header(name, dataset)
-        if not header.offset:
+        header = self._checked(name, dataset)
+        offset = _offset(dataset, header.dtype)
+        if not offset:
             return Chunked(self._stamp, name, header, _rows_together(dataset))
-        if header.offset + header.nbytes > self._stamp.size:
+        if offset + header.nbytes > self._stamp.size:
             raise DataError(f"{self._named(name)}: is cut short, the file has {self._stamp.size} bytes; copy it again")
-        return Plain(self._stamp, name, header)
+        return Plain(self._stamp, name, replace(header, offset=offset))
 
     def sampled(self, name: str, sampling: Sampling) -> Iterator[bytes]:
         """What stands for a dataset's bytes: all its values if they are few, else the beginnings of some chunks."""
@@ -100,6 +108,11 @@ class H5File:
         self._file.close()
 
     def _dataset(self, name: str) -> "h5py.Dataset":
+        if name not in self._found:
+            self._found[name] = self._looked_up(name)
+        return self._found[name]
+
+    def _looked_up(self, name: str) -> "h5py.Dataset":
         """The dataset of this name in this very file."""
         import h5py
 
@@ -125,8 +138,8 @@ class H5File:
             raise DataError(f"{self._named(name)}: is no dataset; the file has {listed(self.names)}")
         return found
 
-    def _header(self, name: str, dataset: "h5py.Dataset") -> npy.Header:
-        """Dtype and shape, and where a contiguous dataset lies (else 0); DataError if it may not be served."""
+    def _checked(self, name: str, dataset: "h5py.Dataset") -> npy.Header:
+        """Dtype and shape; DataError if it may not be served."""
         import h5py
 
         named = self._named(name)
@@ -146,11 +159,11 @@ class H5File:
             dtype = np.dtype(wire_dtype(dataset.dtype).str).newbyteorder(dataset.dtype.byteorder)
         except DataError as error:
             raise DataError(f"{named}: {error}") from None
-        written = npy.Header(dtype, dataset.shape, False, 0)
-        if written.nbytes and dataset.id.get_space_status() != FULLY_ALLOCATED:
+        header = npy.Header(dtype, dataset.shape, False, 0)
+        if header.nbytes and dataset.id.get_space_status() != FULLY_ALLOCATED:
             raise DataError(f"{named}: {_missing(dataset)} never written and would be read as zeros; write all of it")
         _check_filters(dataset, named)
-        return npy.Header(dtype, dataset.shape, False, _offset(dataset, dtype))
+        return header
 
     def _named(self, name: str) -> str:
         return f"{self._path}:{name}"

@@ -5,7 +5,7 @@ The law: an archive is a directory of byte ranges and no more. Nothing is extrac
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,14 @@ class NpzFile:
         with self._unpacking(name) as file:
             return npy.read_header(file, self._named(name), info.file_size)
 
-    def read(self, name: str) -> Array:
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def read(self, name: str, accept: Callable[[npy.Header], None]) -> Array:
         """See ArrayFile."""
         with self._unpacking(name) as file:
             header = npy.read_header(file, self._named(name), self._member(name).file_size)
+            accept(header)
             data = file.read(header.nbytes)
             file.read(1)  # the checksum is compared at the end, which may be one step further
         if len(data) < header.nbytes:
@@ -192,4 +196,4 @@ class Inflated:
 
     def _decode(self) -> Array:
         with NpzFile(self._of.stamp.path) as file:
-            return file.read(self._of.member)
+            return file.read(self._of.member, lambda header: None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feedline_server.sources.stored import ArrayFile, chosen
+from feedline_wire.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,15 @@ class Place:
 
 
 def places(slot: str, files: Mapping[str, str], arrays: Mapping[str, str] | None) -> tuple[Place, ...]:
-    """The places that a declaration means: `files` are patterns by column, or one for all under the empty name."""
+    """The places that a declaration means: `files` are patterns by column, or one for all under the empty name.
+
+    DataError if `arrays` has a column that no file is for.
+    """
     if set(files) == {""}:
         return (Place(slot, files[""], arrays=arrays),)
+    unknown = [column for column in arrays or () if column not in files]
+    if unknown:
+        raise DataError(f"arrays names the column {unknown[0]!r}, but files has {', '.join(files)}; name one of these")
     return tuple(
         Place(slot, pattern, column, {column: arrays[column]} if arrays and column in arrays else None)
         for column, pattern in files.items()

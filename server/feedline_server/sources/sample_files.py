@@ -6,6 +6,7 @@ gathered, one at a time; only names and labels are kept in memory.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,8 @@ class _Files:
         self._modified: NDArray[np.int64] = np.zeros(samples.samples, np.int64)  # no page of it is there until used
         path = Path(samples.path(place, 0))
         with opened(path) as file:
-            self._headers = {column: file.header(name) for column, name in place.columns(file, path).items()}
+            self._names = place.columns(file, path)
+            self._headers = {column: file.header(name) for column, name in self._names.items()}
         for column, header in self._headers.items():
             if not header.nbytes:
                 of = f":{column}" if len(self._headers) > 1 else ""
@@ -155,10 +157,13 @@ class _Files:
         self._check_unchanged(sample, path.stat())
         try:
             with opened(path) as file:
-                names = self._place.columns(file, path)
+                alike = all(name in file for name in self._names.values())
+                names = self._names if alike else self._place.columns(file, path)
                 for column, row in out.items():
-                    self._check_alike(sample, column, file.header(names[column]) if column in names else None)
-                    row.reshape(self._headers[column].shape)[...] = file.read(names[column])
+                    if column not in names:
+                        self._check_alike(sample, column, None)
+                    accept = partial(self._check_alike, sample, column)
+                    row.reshape(self._headers[column].shape)[...] = file.read(names[column], accept)
         except BadSample:
             raise
         except DataError as error:

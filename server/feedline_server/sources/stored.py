@@ -3,7 +3,7 @@
 The law: finding one reads headers only; what is wrong with the file is found then, not in the middle of an epoch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -81,8 +81,12 @@ class ArrayFile(Protocol):
         """Dtype and shape of one; DataError if it is damaged or may not be served."""
         ...
 
-    def read(self, name: str) -> Array:
-        """One as a whole; DataError if it cannot be read."""
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        ...
+
+    def read(self, name: str, accept: Callable[[Header], None]) -> Array:
+        """One as a whole, once its header was accepted (or `accept` raises); DataError if it cannot be read."""
         ...
 
     def stored(self, name: str) -> Stored:
