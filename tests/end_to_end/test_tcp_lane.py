@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,8 +54,12 @@ def test_batches_travel_by_the_lane_and_are_the_same_bytes_as_by_grpc(
     port = tcp_port(by_lane.address)
 
     with feedline.connect(by_lane.address) as loader:
-        epoch = loader.epoch(0, batch_size=9, seed=3)
+        epoch = loader.epoch(0, batch_size=9, seed=3, prefetch=2)  # so that most are wanted when the lane stands
         batches = [next(epoch)]
+        until = time.monotonic() + 10
+        while not lane_connections(port):  # the first batches may have come by gRPC while it was being made
+            assert time.monotonic() < until
+            time.sleep(0.01)
         assert lane_connections(port) == 1
         batches += list(epoch)
     with feedline.connect(by_grpc.address) as loader:
