@@ -5,7 +5,7 @@
     for batch in feedline.connect("loader:50051").epoch(3, start=118):
         x, y = batch
 
-Importing it imports no framework; `RemoteSequence` brings keras in when it is first named.
+Importing it imports no framework; `RemoteSequence` and `SaveState` bring keras in when they are first named.
 """
 
 from importlib.metadata import version
@@ -35,6 +35,7 @@ from feedline_wire.errors import (
 
 if TYPE_CHECKING:
     from feedline.keras import RemoteSequence
+    from feedline.keras_resume import SaveState
 
 __version__ = version("feedline")
 
@@ -60,13 +61,18 @@ __all__ = [
     "NotTrusted",
     "ProtocolMismatch",
     "RemoteSequence",
+    "SaveState",
     "connect",
 ]
 
 
-def __getattr__(name: str) -> type["RemoteSequence"]:
+def __getattr__(name: str) -> type["RemoteSequence"] | type["SaveState"]:
     if name == "RemoteSequence":
         from feedline.keras import RemoteSequence
 
         return RemoteSequence
+    if name == "SaveState":
+        from feedline.keras_resume import SaveState
+
+        return SaveState
     raise AttributeError(f"module 'feedline' has no attribute {name!r}")

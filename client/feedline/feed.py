@@ -79,6 +79,11 @@ class Feed:
         return self._options
 
     @property
+    def line(self) -> Line:
+        """What its places are places in."""
+        return self._line
+
+    @property
     def buffered(self) -> int:
         """Batches that are here and not handed out."""
         return sum(ahead.buffered for ahead in list(self._aheads))

@@ -5,10 +5,11 @@ in dataset order, except for a training pass of `fit`, where it is batch i of th
 order Keras will ask in is used only to read ahead (docs/keras.md).
 """
 
+import copy
 import operator
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,12 +19,14 @@ from keras.utils import PyDataset
 
 from feedline import keras_caller
 from feedline.credentials import CredentialArguments, FilePath
+from feedline.feed import Feed
 from feedline.keras_client import Client
 from feedline.keras_limits import check_parts, check_shapes, check_shards, checked_epoch
 from feedline.keras_passes import Statistics
 from feedline.options import FeedArguments
 from feedline.pace import AHEAD_FIRST
 from feedline.plan import Remainder
+from feedline.state import Place, State, read, write
 from feedline_wire.errors import InvalidRequest
 
 PROBE_BATCHES = 2
@@ -156,6 +159,66 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         return _FollowEpochs(self)
 
     # ---- state ----
+
+    def state_dict(self, epoch: int, trained: int = 0) -> State:
+        """Where a training is that has trained so many batches of the pass of `epoch`: small, JSON.
+
+        `rest` takes it, and so does `load_state_dict` of a feed, with any batch size and number of ranks.
+        InvalidRequest where what Keras trains is no place in a plan: under `remainder="wrap"`, and in a subclass with
+        a `__getitem__` of its own.
+        """
+        training, begun = self._resumable(), self._client.rest
+        cursor = checked_epoch(trained) * training.plan.stride + (0 if begun is None else begun.offset)
+        if training.plan.is_over(cursor):
+            epoch, cursor = epoch + 1, 0
+        return write(training.line, Place(checked_epoch(epoch), cursor))
+
+    @property
+    def rank(self) -> int:
+        """Which trainer of the job this is."""
+        return self._client.arguments.get("rank", 0)
+
+    def place_of(self, state: Mapping[str, object]) -> Place:
+        """The epoch that a state was saved in, and how many of its positions were trained.
+
+        InvalidRequest or DatasetChanged if the state was saved on something else, or with another seed.
+        """
+        training = self._resumable()
+        seed, place = read(state, training.line)
+        if seed != training.line.seed:
+            raise InvalidRequest(
+                f"the state was saved with seed {seed}, this sequence has {training.line.seed}: its epochs are others. "
+                f"Make the sequence with seed={seed}"
+            )
+        place = place.settled(training.plan.samples)
+        return Place(place.epoch + 1, 0) if training.plan.is_over(place.offset) else place
+
+    def rest(self, state: Mapping[str, object]) -> "RemoteSequence":
+        """What is left of the epoch that a state was saved in, as a sequence of its own, for one epoch of `fit`.
+
+        It has as many batches as are left, of this sequence's size. Keras asks for the length of a sequence once a
+        `fit`, so the epochs after this one need a `fit` of their own, with the whole sequence; `SaveState` does all of
+        that. Raises what `place_of` raises.
+        """
+        place = self.place_of(state)
+        rest = copy.deepcopy(self)
+        rest._client.begin_at(place)
+        return rest
+
+    def _resumable(self) -> Feed:
+        """The training feed, if what was trained of it is a place in its plan."""
+        training = self._client.connected().training
+        if training.plan.remainder == "wrap":
+            raise InvalidRequest(
+                "under remainder='wrap' a pass of Keras begins in the middle of an epoch, so there is no state that "
+                "holds for any batch size; use remainder='short', 'drop' or 'pad'"
+            )
+        if type(self).__getitem__ is not RemoteSequence.__getitem__:
+            raise InvalidRequest(
+                f"{type(self).__name__} has a __getitem__ of its own and is trained in the order in which Keras mixes "
+                f"it, which cannot be continued; change batches on the loader instead"
+            )
+        return training
 
     @property
     def stats(self) -> Statistics:

@@ -16,6 +16,7 @@ from feedline.feed import Feed
 from feedline.keras_passes import Passes
 from feedline.loader import Loader, connect
 from feedline.options import FeedArguments
+from feedline.state import Place
 from feedline_wire.errors import Closed, DatasetChanged, InvalidRequest
 
 CANONICAL = "sequential"
@@ -73,6 +74,8 @@ class Client:
         self.fingerprint = b""
         self.next_number = 0
         """The plan number of the first training pass after connecting."""
+        self.rest: Place | None = None
+        """Where the training passes begin, if they are what is left of one epoch."""
         self.is_closed = False
         self._start()
 
@@ -132,7 +135,13 @@ class Client:
                 loader.close()
                 raise
             self._owner = os.getpid()
-            passes = Passes(training, canonical, next_number=self.next_number, probe_batches=self.probe_batches)
+            passes = Passes(
+                training,
+                canonical,
+                next_number=self.next_number,
+                probe_batches=self.probe_batches,
+                rest=self.rest,
+            )
             self._connection = connection = Connection(loader, training, canonical, passes)
         if self.is_closed:  # while it was connecting
             connection.close()
@@ -152,7 +161,12 @@ class Client:
                 f"{plan.samples} samples; use fewer ranks or smaller batches, or remainder='pad'"
             )
         self.fingerprint = dataset.fingerprint
-        self.steps = len(feed)
+        self.steps = len(feed) if self.rest is None else plan.steps_from(self.rest.offset)
+
+    def begin_at(self, place: Place) -> None:
+        """Training passes are what is left of an epoch from a place on. Said to a copy, before it connects."""
+        self.rest, self.next_number = place, place.epoch
+        self.connected()
 
     def set_next_number(self, number: int) -> None:
         """The next training pass has plan `number`."""

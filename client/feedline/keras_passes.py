@@ -1,8 +1,9 @@
 """Passes: runs of Keras' generator over one sequence, each with its plan number and its own read-ahead.
 
-Every request (pass, index) is answered with batch `index` of the pass' plan, whatever was asked before, by whom, or how
-often. What is remembered here (the order a pass announced, how far it is, what was read ahead) only decides whether the
-answer is there already. Decided under the lock, waited for outside it.
+Every request (pass, index) has one answer, whatever was asked before, by whom, or how often: in dataset order batch
+`index`; in a training pass batch k of its plan, where k is the place of `index` in the order that Keras announced. What
+is remembered beside that order (how far a pass is, what was read ahead) only decides whether the answer is there
+already. Decided under the lock, waited for outside it.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from feedline.feed import Feed
 from feedline.keras_caller import Run
 from feedline.plan import Step
 from feedline.readahead import ReadAhead, Waits
+from feedline.state import Place
 from feedline_wire.errors import Closed
 
 _log = logging.getLogger("feedline")
@@ -72,6 +74,8 @@ class Pass:
     at_hand: tuple[Batch, ...]
     """The batches of its first positions."""
     seen_at: float
+    positions: Sequence[int] | None = None
+    """Of each index, when Keras asks for it: the batch it gets is that one of the plan. None: the index itself."""
     asked: int = 0
     window: ReadAhead | None = None
     """What is read ahead; its next batch is that of position `asked`, or the first one not at hand."""
@@ -102,9 +106,12 @@ class Pass:
 class Passes:
     """Answers the requests of one sequence: read ahead where Keras shows what it will ask for, on demand otherwise."""
 
-    def __init__(self, training: Feed, canonical: Feed, *, next_number: int, probe_batches: int) -> None:
+    def __init__(
+        self, training: Feed, canonical: Feed, *, next_number: int, probe_batches: int, rest: Place | None = None
+    ) -> None:
         self._training = training
         self._canonical = canonical
+        self._rest = rest
         self._probe_batches = probe_batches
         self._lock = threading.Lock()
         self._passes: list[Pass] = []
@@ -239,6 +246,7 @@ class Passes:
             probed=0 if run.adapter is None or run.adapter in self._adapters else self._probe_batches,
             at_hand=() if order is None or run.shuffled or not keep else self._at_hand(order),
             seen_at=time.monotonic(),
+            positions=_positions(order) if run.shuffled and run.shards == 1 and order is not None else None,
         )
         if run.adapter is not None:
             self._adapters.add(run.adapter)
@@ -342,17 +350,37 @@ class Passes:
         return (self._step(current, index) for index in indices)
 
     def _step(self, current: Pass, index: int) -> Step:
-        """Batch `index` of a pass' plan. Keras' passes are of equal length; under `wrap` they are cut from the line."""
+        """What a pass gets for an index.
+
+        Keras mixes the indices, but what it asks for first is the plan's first batch: so what was trained is always
+        the plan up to some place, from where it can be continued. Keras' passes are of equal length; under `wrap` they
+        are cut from the line.
+        """
         if not current.shuffled:
             return self._canonical_step(index)
         plan = self._training.plan
+        number = index if current.positions is None else current.positions[index]
+        if self._rest is not None:
+            step = plan.step_at(self._rest.epoch, self._rest.offset + number * plan.stride)
+            assert step is not None, "the rest has as many batches as the plan from there on"
+            return step
         if plan.remainder == "wrap":
-            return plan.line_step(current.number * len(self._training) + index)
-        return plan.step(current.number, index)
+            return plan.line_step(current.number * len(self._training) + number)
+        return plan.step(current.number, number)
 
     def _canonical_step(self, index: int) -> Step:
         plan = self._canonical.plan
         return plan.line_step(index) if plan.remainder == "wrap" else plan.step(0, index)
+
+
+def _positions(order: Sequence[int]) -> Sequence[int]:
+    """Where in the order each index stands."""
+    if isinstance(order, range):
+        return order
+    positions = [0] * len(order)
+    for position, index in enumerate(order):
+        positions[index] = position
+    return positions
 
 
 def _take_window(current: Pass, dropped: list[ReadAhead]) -> None:

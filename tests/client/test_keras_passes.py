@@ -99,14 +99,27 @@ def test_a_pass_in_dataset_order_gets_batches_in_dataset_order(passes: Passes) -
     assert ids(evaluation(passes)) == in_order(*range(STEPS))
 
 
-def test_whatever_order_a_pass_goes_in_batch_i_is_batch_i_of_its_plan(passes: Passes) -> None:
+def test_whatever_order_keras_mixes_a_pass_is_its_plan_from_the_first_batch_to_the_last(passes: Passes) -> None:
+    """So what was trained is the plan up to some place at any moment, and can be continued from there."""
     passes.set_next_number(5)
     forward = ids(training(passes))
     passes.set_next_number(5)
     backward = ids(training(passes, range(STEPS)[::-1]))
+    passes.set_next_number(5)
+    mixed = ids(training(passes, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]))
 
-    assert backward == forward[::-1]
+    assert forward == backward == mixed
     assert samples(forward) == list(range(N))
+
+
+def test_in_one_pass_an_index_is_always_the_same_batch(passes: Passes) -> None:
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+
+    announced = ids(training(passes, order))
+    passes.set_next_number(0)
+    otherwise = ids(training(passes, order, asks=[3, 1, 1, 3, 7, 0]))
+
+    assert otherwise == [announced[order.index(index)] for index in (3, 1, 1, 3, 7, 0)]
 
 
 def test_a_run_that_asks_otherwise_than_announced_is_still_answered_right(
