@@ -11,12 +11,26 @@ from numpy.typing import NDArray
 
 from feedline_server.dataset import Dataset
 from feedline_server.order import view_indices
+from feedline_server.sources.source import DrawnSource
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Column, Layout, batch_layout, clear_padding, views
 
 IDS_COLUMN = Column(IDS, np.dtype("<i8"), ())
+
+
+class Outgrown(Exception):
+    """The batch is larger than its memory, which was lent by an estimate: it needs `nbytes`."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(f"the batch takes {nbytes} bytes")
+        self.nbytes = nbytes
+
+
+def most_nbytes(dataset: Dataset, rows: int) -> int:
+    """What a batch of so many rows takes at most, as far as is known without reading it."""
+    return layout_of(dataset, rows).nbytes
 
 
 def sample_ids(dataset: Dataset, key: Key) -> NDArray[np.int64]:
@@ -40,6 +54,8 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
     out = views(body, layout)
     out.pop(IDS)[:] = ids
     try:
+        if isinstance(dataset.source, DrawnSource):
+            raise NotImplementedError("a source that draws")
         dataset.source.gather(ids, out)
     except FeedlineError:
         raise

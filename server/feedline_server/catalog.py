@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feedline_server.assembly import layout_of
+from feedline_server.assembly import most_nbytes
 from feedline_server.dataset import Dataset
-from feedline_server.order import ORDERS
 from feedline_wire.errors import DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
 
@@ -51,8 +50,8 @@ class Catalog:
             raise InvalidRequest(
                 f"dataset {key.dataset!r} has no view {_short(key.view)}; there is: {_listed(dataset.views)}"
             )
-        if key.order not in ORDERS:
-            raise InvalidRequest(f"there is no order {_short(key.order)}; there is: {', '.join(ORDERS)}")
+        if key.order not in dataset.orders:
+            raise InvalidRequest(f"there is no order {_short(key.order)}; there is: {', '.join(dataset.orders)}")
         if not 1 <= key.rows <= view.samples:
             raise InvalidRequest(
                 f"a batch of {key.rows} rows was asked; the view {key.view!r} has {view.samples} "
@@ -63,7 +62,7 @@ class Catalog:
                 f"position {key.offset} is past the end of the view {key.view!r} ({view.samples} samples); "
                 f"ask for position {key.offset % view.samples} of epoch {key.epoch + key.offset // view.samples}"
             )
-        nbytes = layout_of(dataset, key.rows).nbytes
+        nbytes = most_nbytes(dataset, key.rows)
         if nbytes > self.max_batch_nbytes:
             raise InvalidRequest(
                 f"a batch of {key.rows} rows takes {nbytes} bytes; this loader assembles at most "

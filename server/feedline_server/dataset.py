@@ -11,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declaration import DatasetConfig, Declaration
+from feedline_server.order import ORDERS
 from feedline_server.sources.opening import open_source
 from feedline_server.sources.selection import Selection
-from feedline_server.sources.source import Source
+from feedline_server.sources.source import AnySource
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
 from feedline_wire.tensors import Column
+
+STREAM = ("stream",)
+"""The only order of what has no ids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,13 +55,19 @@ class Dataset:
     """A source with views and a structure."""
 
     name: str
-    source: Source
+    source: AnySource
     views: Mapping[str, View]
     structure: Structure
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
     classes: Mapping[str, int] = field(default_factory=dict)
     """How many samples each class has, in the order of their numbers; empty where there are no classes."""
+    is_batched: bool = False
+    """Its ids are units, ready batches, and a key's rows are units: their arrays are laid end to end."""
+    is_stream: bool = False
+    """It has no ids: whatever is asked for, the next unit comes."""
+    orders: tuple[str, ...] = ORDERS
+    """What it may be asked in."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -76,7 +86,17 @@ def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> 
     unused = [column.name for column in opened.source.columns if column.name not in set(column_names(structure))]
     notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
     views = {view: View(view, selection) for view, selection in opened.views.items()}
-    return Dataset(name, opened.source, views, structure, notes, opened.classes)
+    return Dataset(
+        name,
+        opened.source,
+        views,
+        structure,
+        notes,
+        opened.classes,
+        is_batched=opened.is_batched,
+        is_stream=opened.is_stream,
+        orders=opened.orders or (STREAM if opened.is_stream else ORDERS),
+    )
 
 
 def structure_of(columns: Sequence[str], config: Declaration) -> Structure:

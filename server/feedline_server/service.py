@@ -20,7 +20,6 @@ from feedline_server.catalog import Catalog
 from feedline_server.certificates import Tls
 from feedline_server.dispatch import MAX_WINDOW, Dispatch
 from feedline_server.gate import Gate, refuse, server_credentials
-from feedline_server.order import ORDERS
 from feedline_server.pool import Pool
 from feedline_server.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rotation import Rotating
@@ -171,7 +170,7 @@ class Service:
                     columns=tensors.from_columns(served.dataset.columns),
                     structure=structure.to_message(served.dataset.structure),
                     views=[pb.View(name=view.name, samples=view.samples) for view in served.dataset.views.values()],
-                    orders=ORDERS,
+                    orders=served.dataset.orders,
                 )
                 for name, served in self._catalog.seen_by(caller.datasets).served.items()
             ],

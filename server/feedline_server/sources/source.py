@@ -6,11 +6,12 @@ nobody would know.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.ragged import Ragged
 from feedline_server.sources.selection import Selection
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.tensors import Array, Column
@@ -43,16 +44,92 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class RaggedSource(Source, Protocol):
+    """Data with a column whose samples differ in their first dimension: its shape begins with VARIES.
+
+    Those columns are read, never gathered: how large a batch becomes shows when its samples are known.
+    """
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """The largest first dimension that a sample of each varying column has: what a slot is lent by."""
+        ...
+
+    def read(self, ids: NDArray[np.int64]) -> dict[str, Array | Ragged]:
+        """Every column of these samples: an array of shape (len(ids), …), or Ragged where the column varies.
+
+        Raises as `gather` does.
+        """
+        ...
+
+    def lengths(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How long each of these samples is; bucketing sorts by it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Samples as a key means them: where the same sample may differ from epoch to epoch, ids alone are not enough."""
+
+    ids: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    """The epoch of each of them: positions past the view's end belong to the next."""
+    seed: int
+
+
+@runtime_checkable
+class DrawnSource(Protocol):
+    """Data whose samples are made by code that may draw random numbers, or that comes in ready batches or streams.
+
+    Of a batched or streaming dataset an id is a unit, one ready batch; every column is then Ragged with one sample a
+    unit, its shape is that of one row of a unit (without VARIES), and `longest` says how many rows a unit may have.
+    """
+
+    @property
+    def samples(self) -> int:
+        """As of a Source."""
+        ...
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """As of a Source; VARIES as of a RaggedSource."""
+        ...
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """The largest first dimension of each column that is Ragged, as far as is known."""
+        ...
+
+    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
+        """Every column of these samples, as `RaggedSource.read` gives them: equal for equal (id, epoch, seed)."""
+        ...
+
+    def content(self) -> Iterator[bytes]:
+        """As of a Source."""
+        ...
+
+
+AnySource: TypeAlias = Source | DrawnSource
+"""A RaggedSource is a Source too, of which only the columns that do not vary can be gathered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A source, and what its files say about views."""
 
-    source: Source
+    source: AnySource
     views: Mapping[str, Selection]
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
     classes: Mapping[str, int] = field(default_factory=dict)
     """How many samples each class has, in the order of their numbers; empty where there are no classes."""
+    is_batched: bool = False
+    """An id is a unit, one ready batch, and a key's rows are units: the source is a DrawnSource."""
+    is_stream: bool = False
+    """There are no ids: whatever is asked for, the next unit comes. The source is a DrawnSource."""
+    orders: tuple[str, ...] | None = None
+    """What the dataset may be asked in, the first by default; None: every order, or of a stream only `stream`."""
 
 
 def check_ids(ids: NDArray[np.int64], samples: int) -> None:
