@@ -15,6 +15,7 @@ from feedline_server.order import ORDERS
 from feedline_server.sources.opening import open_source
 from feedline_server.sources.selection import Selection
 from feedline_server.sources.source import AnySource
+from feedline_wire.elementwise import Late
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
 from feedline_wire.tensors import Column
@@ -68,6 +69,8 @@ class Dataset:
     """It has no ids: whatever is asked for, the next unit comes."""
     orders: tuple[str, ...] = ORDERS
     """What it may be asked in."""
+    late: tuple[Late, ...] = ()
+    """What trainers do to the columns when they have arrived; `columns` are as they travel."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -82,7 +85,10 @@ def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> 
     `checked` is for workers: the front has opened the same declaration, so long checks and notes are left out.
     """
     opened = open_source(config, checked=checked)
-    structure = structure_of([column.name for column in opened.source.columns], config)
+    said = config.inputs is not None or config.targets is not None or config.sample_weight is not None
+    structure = opened.structure if not said else None
+    if structure is None:
+        structure = structure_of([column.name for column in opened.source.columns], config)
     unused = [column.name for column in opened.source.columns if column.name not in set(column_names(structure))]
     notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
     views = {view: View(view, selection) for view, selection in opened.views.items()}

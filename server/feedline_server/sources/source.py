@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.ragged import Ragged
 from feedline_server.sources.selection import Selection
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
 
 
@@ -130,6 +131,8 @@ class Opened:
     """There are no ids: whatever is asked for, the next unit comes. The source is a DrawnSource."""
     orders: tuple[str, ...] | None = None
     """What the dataset may be asked in, the first by default; None: every order, or of a stream only `stream`."""
+    structure: Structure | None = None
+    """How the columns make up a batch, where the data itself says so; a declaration comes before it."""
 
 
 def check_ids(ids: NDArray[np.int64], samples: int) -> None:
