@@ -39,7 +39,7 @@ class Limits(_message.Message):
     def __init__(self, max_batch_bytes: _Optional[int] = ..., max_window: _Optional[int] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders")
+    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders", "late", "batched", "stream")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,9 @@ class Dataset(_message.Message):
     STRUCTURE_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     ORDERS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    BATCHED_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: bytes
     samples: int
@@ -54,7 +57,60 @@ class Dataset(_message.Message):
     structure: Structure
     views: _containers.RepeatedCompositeFieldContainer[View]
     orders: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ...) -> None: ...
+    late: _containers.RepeatedCompositeFieldContainer[Late]
+    batched: bool
+    stream: bool
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ..., late: _Optional[_Iterable[_Union[Late, _Mapping]]] = ..., batched: bool = ..., stream: bool = ...) -> None: ...
+
+class Late(_message.Message):
+    __slots__ = ("column", "cast", "scale", "normalise", "one_hot")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    CAST_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    NORMALISE_FIELD_NUMBER: _ClassVar[int]
+    ONE_HOT_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    cast: Cast
+    scale: Scale
+    normalise: Normalise
+    one_hot: OneHot
+    def __init__(self, column: _Optional[str] = ..., cast: _Optional[_Union[Cast, _Mapping]] = ..., scale: _Optional[_Union[Scale, _Mapping]] = ..., normalise: _Optional[_Union[Normalise, _Mapping]] = ..., one_hot: _Optional[_Union[OneHot, _Mapping]] = ...) -> None: ...
+
+class Cast(_message.Message):
+    __slots__ = ("dtype",)
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    def __init__(self, dtype: _Optional[str] = ...) -> None: ...
+
+class Scale(_message.Message):
+    __slots__ = ("factor", "divide_by", "offset", "dtype")
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    DIVIDE_BY_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    factor: float
+    divide_by: float
+    offset: float
+    dtype: str
+    def __init__(self, factor: _Optional[float] = ..., divide_by: _Optional[float] = ..., offset: _Optional[float] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class Normalise(_message.Message):
+    __slots__ = ("mean", "std", "dtype")
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    dtype: str
+    def __init__(self, mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class OneHot(_message.Message):
+    __slots__ = ("classes", "dtype")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    classes: int
+    dtype: str
+    def __init__(self, classes: _Optional[int] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("name", "samples")

@@ -26,7 +26,7 @@ from feedline_server.rotation import Rotating
 from feedline_server.sender import Sender
 from feedline_server.session import Session
 from feedline_server.tcp_lane import TcpLanes
-from feedline_wire import PROTOCOL, rpc, structure, tensors
+from feedline_wire import PROTOCOL, elementwise, rpc, structure, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Damaged,
@@ -171,6 +171,9 @@ class Service:
                     structure=structure.to_message(served.dataset.structure),
                     views=[pb.View(name=view.name, samples=view.samples) for view in served.dataset.views.values()],
                     orders=served.dataset.orders,
+                    late=elementwise.to_messages(served.dataset.late),
+                    batched=served.dataset.is_batched,
+                    stream=served.dataset.is_stream,
                 )
                 for name, served in self._catalog.seen_by(caller.datasets).served.items()
             ],

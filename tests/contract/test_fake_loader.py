@@ -284,14 +284,14 @@ def test_it_can_pretend_another_version(
     fake: FakeLoader, raw: Any, keys: Callable[..., Any], refusal_of: Callable[..., Any]
 ) -> None:
     asked_before = keys()
-    fake.change(protocol=2)
+    fake.change(protocol=99)
 
     with refused(ProtocolMismatch, grpc.StatusCode.FAILED_PRECONDITION, refusal_of):
         raw.describe()
     with raw.stream() as stream, refused(ProtocolMismatch, grpc.StatusCode.FAILED_PRECONDITION, refusal_of):
         stream.want({1: asked_before})
         stream.receive(1)
-    assert raw.describe(protocol=2).protocol == 2
+    assert raw.describe(protocol=99).protocol == 99
 
 
 def test_it_can_pretend_another_dataset(fake: FakeLoader, raw: Any, keys: Callable[..., Any]) -> None:

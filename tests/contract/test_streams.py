@@ -115,7 +115,7 @@ def test_a_stream_of_another_version_is_refused(
     loader: Any, key: Callable[..., Any], refusal_of: Callable[..., Any]
 ) -> None:
     with loader.stream() as stream:
-        stream.want({1: key()}, protocol=2)
+        stream.want({1: key()}, protocol=99)
 
         with pytest.raises(grpc.RpcError) as refused:
             stream.receive(1)
