@@ -169,6 +169,19 @@ class SubjectsConfig(Declaration):
     says: ClassVar[frozenset[str]] = frozenset({"kind", "window", "stride"})
 
 
+class SequencesConfig(Declaration):
+    """Sequences of different length: `.npy` files of all their steps end to end, and one that says where each ends."""
+
+    kind: Literal["sequences"] = "sequences"
+    lengths: FileName | None = None
+    """The file with the steps of each sequence; None: `lengths.npy`, if there is no file of offsets."""
+    offsets: FileName | None = None
+    """The file with the first step of each sequence, and the end; None: `offsets.npy`, if there is one."""
+    steps: Annotated[ColumnNames, Field(min_length=1)] | None = None
+    """Columns that have a row a step; None: those that are as long as all sequences together."""
+    views: Slices = Field(default_factory=dict)
+
+
 class Hdf5Config(Declaration):
     """Columns in an HDF5 file, which is the path or the only one in it: datasets, or groups of them, one a view."""
 
@@ -188,7 +201,7 @@ class ArrowConfig(Declaration):
 
 
 DatasetConfig: TypeAlias = Annotated[
-    ColumnsConfig | IdFilesConfig | ClassFoldersConfig | SubjectsConfig | Hdf5Config | ArrowConfig,
+    ColumnsConfig | IdFilesConfig | ClassFoldersConfig | SubjectsConfig | SequencesConfig | Hdf5Config | ArrowConfig,
     Field(discriminator="kind"),
 ]
 """Any kind of dataset."""
@@ -198,6 +211,7 @@ KINDS: dict[str, type[Declaration]] = {
     "id_files": IdFilesConfig,
     "class_folders": ClassFoldersConfig,
     "subjects": SubjectsConfig,
+    "sequences": SequencesConfig,
     "hdf5": Hdf5Config,
     "arrow": ArrowConfig,
 }

@@ -9,6 +9,7 @@ from feedline_server.declaration import (
     DatasetConfig,
     Hdf5Config,
     IdFilesConfig,
+    SequencesConfig,
     SubjectsConfig,
 )
 from feedline_server.sources.arrow_columns import open_arrow
@@ -16,6 +17,7 @@ from feedline_server.sources.class_folders import open_class_folders
 from feedline_server.sources.columns import open_columns
 from feedline_server.sources.hdf5_columns import open_hdf5
 from feedline_server.sources.id_files import open_id_files
+from feedline_server.sources.sequences import open_sequences
 from feedline_server.sources.source import Opened
 from feedline_server.sources.subjects import open_subjects
 
@@ -24,16 +26,19 @@ def open_source(config: DatasetConfig, *, checked: bool) -> Opened:
     """The source that a declaration means, opened; DataError if the files do not answer to it."""
     match config:
         case ColumnsConfig():
-            return open_columns(config, checked=checked)
+            opened = open_columns(config, checked=checked)
         case IdFilesConfig():
-            return open_id_files(config, checked=checked)
+            opened = open_id_files(config, checked=checked)
         case ClassFoldersConfig():
-            return open_class_folders(config, checked=checked)
+            opened = open_class_folders(config, checked=checked)
         case SubjectsConfig():
-            return open_subjects(config, checked=checked)
+            opened = open_subjects(config, checked=checked)
+        case SequencesConfig():
+            opened = open_sequences(config, checked=checked)
         case Hdf5Config():
-            return open_hdf5(config, checked=checked)
+            opened = open_hdf5(config, checked=checked)
         case ArrowConfig():
-            return open_arrow(config, checked=checked)
+            opened = open_arrow(config, checked=checked)
         case _:
             assert_never(config)
+    return opened
