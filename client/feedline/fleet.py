@@ -18,8 +18,9 @@ from feedline.credentials import Credentials
 from feedline.description import Description
 from feedline.ledger import Ledger, note_duplicate
 from feedline.members import Member, overdue, refused, unreachable
+from feedline.outbox import Outbox
 from feedline.receive import KEPT_NBYTES, Buffers, Received
-from feedline.replica import Answer, Outbox, Replica
+from feedline.replica import Answer, Replica
 from feedline.resolve import Watch
 from feedline.statistics import Statistics, observed
 from feedline.target import Address, Entry

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from feedline.description import Description
-from feedline.members import Member, choose, choose_second, hopeless, same_loader
+from feedline.members import Member, NotLetIn, choose, choose_second, hopeless, passing, same_loader
+from feedline.outbox import Outbox
 from feedline.pace import (
     LATE_FACTOR,
     LATE_QUANTILE,
@@ -22,7 +23,7 @@ from feedline.pace import (
     late_after_s,
 )
 from feedline.receive import Received
-from feedline.replica import Answer, Outbox, SameLoader
+from feedline.replica import Answer, SameLoader
 from feedline.wants import Asked, Asker, Wanted
 from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
@@ -34,6 +35,18 @@ call that holds the GIL, a laptop that slept) every loader looks silent, until i
 STALLED_S = 1.0
 """A loader that is silent for so long loses all its keys to the others, however many that are; before that the budget
 for asking twice decides how many."""
+
+RENEW_AFTER_S = 10.0
+"""A stream that owes an answer and brings nothing for so long is made anew. A bit that was changed in an HTTP/2 frame's
+head leaves it waiting although the connection lives; one that does not live is noticed by keepalive in as long."""
+
+RENEW_UNKNOWN_S = 30.0
+"""The same where nothing has been learnt yet: half of what a reader waits for its batch by default. A loader that is
+slow from the start would have to begin again with what it is about to answer."""
+
+RENEW_FACTOR = 4.0
+"""Times the learnt time after which a loader is silent. Each time in vain doubles the wait, so that a loader that is
+that slow gets done."""
 
 REFUSED_AGAIN_S = 0.5
 """Until a key that no loader had room for is asked for again."""
@@ -78,6 +91,7 @@ class Ledger:
         self._answer_times = Recent(LATE_QUANTILE)
         self._gaps = Recent(SILENT_QUANTILE)
         self._budget = Budget()
+        self._was_let_in = False  # by any of them
         self._used: dict[str, Wanted] = {}  # one want of each dataset that was ever wanted
 
     @property
@@ -133,6 +147,7 @@ class Ledger:
             return SameLoader(f"{member.address}: the same loader as at {other.address}")
         if description.replica == member.drained:
             return LoaderDraining(f"{member.address}: the loader is going away")
+        self._was_let_in = True
         begun = self._take_back(member)  # it was asked before, but its stream was not open yet
         member.description, member.outbox, member.reason = description, outbox, None
         member.is_draining = False
@@ -153,6 +168,7 @@ class Ledger:
         member.longest_gap_s = max(member.longest_gap_s, member.silent_s(now))
         member.heard_at = now
         member.suspected_at = None
+        member.renewed = 0
         if member.in_vain:
             for asked in list(member.outstanding.values()):
                 if asked.wanted.outcome is not None:
@@ -199,6 +215,8 @@ class Ledger:
 
     def left(self, member: Member, reason: FeedlineError, now: float) -> None:
         """It is not connected, or not any more."""
+        if self._was_let_in:
+            reason = passing(reason)
         lost = len(self._take_back(member))
         self.counts.retried += lost
         self.counts.damaged += isinstance(reason, Damaged)
@@ -249,18 +267,39 @@ class Ledger:
     def look(self, now: float) -> float:
         """Ask a second loader for what is late at the first. When to look again, if nothing happens before."""
         again = self._place_refused(now)
-        if sum(member.is_connected for member in self.members) > 1:
-            for member in self.members:
-                if member.outstanding:
-                    again = min(again, self._look_at(member, now))
+        has_second = sum(member.is_connected for member in self.members) > 1
+        for member in self.members:
+            if member.outstanding:
+                is_surely_silent = self._suspect(member, now)
+                again = min(again, self._renew(member, now, is_surely_silent=is_surely_silent))
+                if has_second:
+                    again = min(again, self._look_at(member, now, is_surely_silent=is_surely_silent))
         return again
 
-    def _look_at(self, member: Member, now: float) -> float:
+    def _suspect(self, member: Member, now: float) -> bool:
+        """Whether it is silent, and was so when it was looked at before."""
+        if member.silent_s(now) <= self.silent_after_s:
+            return False
+        if member.suspected_at is None:
+            member.suspected_at = now
+        return now - member.suspected_at >= CONFIRM_S
+
+    def _renew(self, member: Member, now: float, *, is_surely_silent: bool) -> float:
+        """Have its stream made anew if nothing has come on it for far too long. When to look again."""
+        least_s = RENEW_AFTER_S if self._gaps.value is not None else RENEW_UNKNOWN_S
+        after_s = max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**member.renewed
+        silent_s = member.silent_s(now)
+        if silent_s < after_s:
+            return now + after_s - silent_s
+        if not is_surely_silent:
+            return now + CONFIRM_S
+        member.renewed += 1
+        member.replica.renew(f"nothing came for {silent_s:.0f} s although the connection stands")
+        return math.inf
+
+    def _look_at(self, member: Member, now: float, *, is_surely_silent: bool) -> float:
         silent_s = member.silent_s(now)
         is_silent = silent_s > self.silent_after_s
-        if is_silent and member.suspected_at is None:
-            member.suspected_at = now
-        is_surely_silent = is_silent and now - (member.suspected_at or now) >= CONFIRM_S
         # Those have little hope, and are few: one window at a time. For anything else there is a budget.
         is_lost = member.is_draining or (is_surely_silent and silent_s > STALLED_S)
         late_after_s = 0.0 if member.is_draining or is_surely_silent else self.late_after_s
@@ -388,7 +427,8 @@ class Ledger:
     def refusal_of(self, member: Member) -> FeedlineError | None:
         """Why a member is of no use to this trainer, whatever room it has."""
         if not self._used or not member.is_connected:
-            return None if isinstance(member.reason, LoaderUnavailable) else member.reason
+            passes = isinstance(member.reason, LoaderUnavailable) and not isinstance(member.reason, NotLetIn)
+            return None if passes else member.reason
         return next((refusal for wanted in self._used.values() if (refusal := member.refusal(wanted))), None)
 
     def _say_refusal(self, member: Member) -> None:

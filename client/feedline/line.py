@@ -1,7 +1,6 @@
 """The line to one address: channels with what the trainer shows there, made anew for every connection.
 
-The law: what cannot heal by trying again is said at once, and only before the first connection. After it, a refusal
-may be a rotation that has reached one side and not yet the other, so it is waited for like a loader that is away.
+The law: why TLS or a loader refuses is found out and said as what it is. Whether that is final, the ledger decides.
 """
 
 import logging
@@ -13,7 +12,7 @@ import grpc
 from feedline import handshake
 from feedline.credentials import Credentials, Secrets
 from feedline_wire import rpc
-from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, NotAllowed, NotTrusted
+from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable
 
 log = logging.getLogger("feedline")
 
@@ -62,9 +61,7 @@ class Line:
         """What the loss of a connection comes down to: TLS, a refusal, or a loader that is away."""
         is_silent = type(reason) is LoaderUnavailable and not self._answers
         if is_silent and (self._credentials.is_tls or not self._has_answered):
-            reason = handshake.refusal(self._address, self._credentials) or reason
-        if self._has_answered and isinstance(reason, NotAllowed | NotTrusted):
-            return LoaderUnavailable(f"{reason} (it let this trainer in before, so this is tried again)")
+            return handshake.refusal(self._address, self._credentials) or reason
         return reason
 
     def _newest(self) -> Secrets:

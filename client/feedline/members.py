@@ -8,10 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from feedline.description import Description
+from feedline.outbox import Outbox
 from feedline.pace import Pace
-from feedline.replica import Outbox, Replica, SameLoader
+from feedline.replica import Replica, SameLoader
 from feedline.wants import Asked, Wanted
-from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderStalled, LoaderUnavailable
+from feedline_wire.errors import (
+    FeedlineError,
+    LoaderBusy,
+    LoaderStalled,
+    LoaderUnavailable,
+    NotAllowed,
+    NotTrusted,
+)
 
 NEARLY = 1.5
 """Loaders that are expected to answer within half as much time again as the best count as equally good. Otherwise the
@@ -20,6 +28,10 @@ noise in what was learnt would let one of two equal loaders do all the work whil
 UNPROVEN = 2
 """Keys that a loader has at once until it has answered one, where others have. It may be full and say so only then, or
 be stopped; the rest of the window should not wait for that."""
+
+
+class NotLetIn(LoaderUnavailable):
+    """A refusal that may pass: one of the loaders let this trainer in before, so secrets may be under way."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +67,8 @@ class Member:
     """When it began to owe anything, if it does."""
     suspected_at: float | None = None
     """When it was first found silent, if it still is."""
+    renewed: int = 0
+    """How often its stream was given up since it last gave a sign of life."""
     longest_gap_s: float = 0.0
     """Between two signs of life, since its last answer."""
     asked: int = 0
@@ -162,6 +176,17 @@ def same_loader(members: Iterable[Member], new: Member, description: Description
             # One on which nothing comes is no reason to refuse another way to the same loader.
             return member if member.suspected_at is None else None
     return None
+
+
+def passing(reason: FeedlineError) -> FeedlineError:
+    """What a loss means to a trainer that was let in before, by this loader or another of the fleet.
+
+    Secrets are replaced on both sides within a minute and in any order, and a loader that is added may have the new
+    ones already: no training should end of that.
+    """
+    if isinstance(reason, NotAllowed | NotTrusted):
+        return NotLetIn(f"{reason} (a loader let this trainer in before, so this is tried again)")
+    return reason
 
 
 def hopeless(members: Iterable[Member], wanted: Wanted) -> FeedlineError | None:

@@ -16,6 +16,7 @@ from feedline import tcp_lane
 from feedline.credentials import Credentials
 from feedline.description import Description, from_message
 from feedline.line import Line
+from feedline.outbox import Outbox
 from feedline.receive import Buffers, Received, Receiver
 from feedline.target import Address
 from feedline.tcp_lane import TcpLane
@@ -29,7 +30,7 @@ from feedline_wire.errors import (
     ProtocolMismatch,
     read_failure,
 )
-from feedline_wire.key import Key, to_message
+from feedline_wire.key import Key
 from feedline_wire.lane import TCP
 from feedline_wire.reach import host_of
 
@@ -71,7 +72,7 @@ class SameLoader(LoaderUnavailable):
 class Home(Protocol):
     """Who a replica works for. Called on the replica's thread."""
 
-    def joined(self, replica: "Replica", description: Description, outbox: "Outbox") -> LoaderUnavailable | None:
+    def joined(self, replica: "Replica", description: Description, outbox: Outbox) -> LoaderUnavailable | None:
         """It answered: keys may be put in the outbox, also those that were in an outbox before.
 
         Else why this connection is of no use now; it is tried again later.
@@ -93,75 +94,6 @@ class Home(Protocol):
         """It cannot be reached, or refuses, and why; it is tried again."""
 
 
-class Outbox:
-    """What one stream still has to say; gRPC takes it as the iterator of the call's requests. Any thread.
-
-    It ends when the stream does, because gRPC's sending thread waits in it.
-    """
-
-    def __init__(self, lane: str = "", *, is_sealed: bool = False) -> None:
-        self._changed = threading.Condition()
-        self._wants: list[tuple[int, Key]] = []
-        self._cancelled: list[int] = []
-        self._has_ended = False
-        self._protocol = PROTOCOL  # this, the lane and the wish for checksums in the first message alone
-        self._lane = lane
-        self._wants_checksums = is_sealed
-
-    def want(self, ticket: int, key: Key) -> None:
-        """Say that a key is wanted."""
-        with self._changed:
-            self._wants.append((ticket, key))
-            self._changed.notify()
-
-    def cancel(self, ticket: int) -> None:
-        """Say that a ticket is no longer wanted; if it was not even said to be wanted, nothing is said."""
-        with self._changed:
-            wants = [want for want in self._wants if want[0] != ticket]
-            if len(wants) < len(self._wants):
-                self._wants = wants
-            else:
-                self._cancelled.append(ticket)
-                self._changed.notify()
-
-    def end(self) -> None:
-        """Say no more."""
-        with self._changed:
-            self._has_ended = True
-            self._changed.notify()
-
-    def wait(self) -> bool:
-        """Wait for something to say; False if the outbox ended. True at once where there is something already."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._wants or self._cancelled or self._has_ended)
-            return not self._has_ended
-
-    @property
-    def is_empty(self) -> bool:
-        """There is nothing to say now."""
-        return not self._wants
-
-    def __iter__(self) -> "Outbox":
-        return self
-
-    def __next__(self) -> pb.FetchRequest:
-        if not self.wait():
-            raise StopIteration
-        with self._changed:
-            wants, self._wants = self._wants, []
-            cancelled, self._cancelled = self._cancelled, []
-            protocol, self._protocol = self._protocol, 0
-            lane, self._lane = self._lane, ""
-            wants_checksums, self._wants_checksums = self._wants_checksums, False
-        return pb.FetchRequest(
-            protocol=protocol,
-            lane=lane,
-            checksum=wants_checksums,
-            wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants],
-            cancelled=cancelled,
-        )
-
-
 class Replica:
     """One address, kept connected from `start` to `close`."""
 
@@ -181,7 +113,7 @@ class Replica:
         self._outbox = Outbox()
         self._has_answered = False  # in this connection
         self._may_use_tcp = True  # until it was tried in vain
-        self._lane_ended = ""  # why, if that is what ended the stream
+        self._given_up = ""  # why, if this side ended the stream
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
 
@@ -195,6 +127,13 @@ class Replica:
     def try_now(self) -> None:
         """Do not pause any longer before connecting again. Does not wait."""
         self._again.set()
+
+    def renew(self, reason: str) -> None:
+        """Give up the stream, on which nothing comes any more, and make a new one. Any thread; does not wait."""
+        with self._calling:
+            if self._call is not None:
+                self._given_up = reason
+                self._call.cancel()
 
     def begin_close(self) -> None:
         """Tell the thread to end; does not wait."""
@@ -235,6 +174,10 @@ class Replica:
         while not self._closing.is_set():
             self._has_answered = False
             reason = self._serve_once()
+            if isinstance(reason, ProtocolMismatch) and not self._closing.is_set():
+                # It may end a training, and one bit that was changed on the way looks the same. On a connection of its
+                # own, because HTTP/2 remembers headers for as long as a connection lasts.
+                reason = self._serve_once()
             if self._closing.is_set():
                 break
             self._home.left(self, reason)
@@ -276,6 +219,13 @@ class Replica:
                 return Closed(f"the connection to {self.address} was closed")
 
     def _describe(self, channel: grpc.Channel) -> Description:
+        description = self._described(channel)
+        if self._is_sealed and self._described(channel) != description:  # no checksum is on this, so it is asked twice
+            raise LoaderUnavailable(f"{self.address}: it describes itself in two ways; one was damaged on the way")
+        self._line.answered()
+        return description
+
+    def _described(self, channel: grpc.Channel) -> Description:
         describe = channel.unary_unary(
             rpc.DESCRIBE,
             request_serializer=pb.DescribeRequest.SerializeToString,
@@ -285,9 +235,7 @@ class Replica:
             pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._line.metadata
         )
         self._hold(call)
-        description = from_message(call.result(), self.address)
-        self._line.answered()
-        return description
+        return from_message(call.result(), self.address)
 
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
@@ -298,7 +246,7 @@ class Replica:
         receiver = Receiver(description, self._buffers)
         lane: TcpLane | None = None
         in_order = False
-        self._lane_ended = ""
+        self._given_up = ""
         try:
             self._hold(call)
             for wire in call:
@@ -315,8 +263,8 @@ class Replica:
                     self._home.answered(self, answers)
             in_order = True
         except grpc.RpcError as error:
-            if self._lane_ended:  # and so this side ended the call
-                raise LoaderUnavailable(f"{self.address}: the tcp lane ended: {self._lane_ended}") from error
+            if self._given_up:
+                raise LoaderUnavailable(f"{self.address}: {self._given_up}") from error
             raise
         except ProtocolMismatch as error:  # it described itself well, so this was damaged on the way: asked for again
             return LoaderUnavailable(f"{self.address}: what came makes no sense: {error}")
@@ -352,7 +300,7 @@ class Replica:
             log.info("no tcp lane to %s, batches come by gRPC: %s", self.address, reason)
 
         def ended(reason: str) -> None:
-            self._lane_ended = reason
+            self._given_up = f"the tcp lane ended: {reason}"
             call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
 
         return TcpLane(

@@ -1,6 +1,7 @@
 """Connections that come late, break, come back, change, or never answer: nothing is lost, and nobody waits for ever."""
 
 import logging
+import re
 import socket
 import threading
 from collections import Counter
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 import feedline
+from feedline import ledger, replica
 from feedline.testing import FakeLoader, serve
+from feedline_wire import PROTOCOL, rpc
 from feedline_wire.errors import (
     BadSample,
     Closed,
@@ -82,6 +85,16 @@ def collect(batches: Iterable[feedline.Batch], into: list[int]) -> None:
         into += batch.ids.tolist()
 
 
+class _Methods:
+    """`feedline_wire.rpc`, with a name for Describe that changes."""
+
+    def __init__(self, describe: Callable[[object], str]) -> None:
+        type(self).DESCRIBE = property(describe)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(rpc, name)
+
+
 def connection_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("feedline 127")]
 
@@ -121,7 +134,7 @@ def test_a_loader_of_another_protocol_is_refused_at_once_naming_both_versions() 
         feedline.connect(loader.address, timeout_s=600)
 
     assert "99" in str(error.value)
-    assert "version 1" in str(error.value)
+    assert f"version {PROTOCOL}" in str(error.value)
 
 
 def test_what_is_no_loader_is_refused_at_once() -> None:
@@ -245,6 +258,25 @@ def test_a_loader_that_was_replaced_before_the_first_batch_was_wanted_is_noticed
         next(connection.epoch(timeout_s=600))
 
 
+def test_a_call_that_was_damaged_on_its_way_is_made_again_before_a_loader_is_taken_for_none(
+    connection: feedline.Loader, loader: FakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit of the method's name: the loader knows no such method. On reconnection that had ended a training."""
+    epoch = connection.epoch(batch_size=10)
+    next(epoch)
+    asked = []
+
+    def damaged_once(_: object) -> str:
+        asked.append(rpc.DESCRIBE)
+        return rpc.DESCRIBE if len(asked) > 1 else rpc.DESCRIBE.replace("Describe", "Dascribe")
+
+    monkeypatch.setattr(replica, "rpc", _Methods(damaged_once))
+    loader.drop_streams()
+
+    assert len(list(epoch)) == 39
+    assert len(asked) == 2
+
+
 def test_a_loader_that_comes_back_as_another_generation_is_an_error_at_once(
     connection: feedline.Loader, loader: FakeLoader
 ) -> None:
@@ -271,6 +303,33 @@ def test_the_loss_of_a_loader_is_told_with_what_it_leaves_unanswered(
 
     assert said.get(timeout=WAIT_S).startswith(
         f"lost a loader that had 5 batches to answer, reconnecting to {loader.address}: UNAVAILABLE: "
+    )
+
+
+def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goes_on(
+    connection: feedline.Loader, loader: FakeLoader, said: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection lives, so keepalive sees nothing; with one loader there is nobody else to ask."""
+    feed = connection.feed()
+    for _ in range(10):  # what is usual is learnt from answers that come one by one
+        feed.fetch(feed.plan.step(9, 0))
+    epoch = connection.epoch(batch_size=10, timeout_s=WAIT_S, prefetch=4)
+    got = [sample for _ in range(10) for sample in next(epoch).ids.tolist()]
+    monkeypatch.setattr(ledger, "RENEW_AFTER_S", 1.5)
+    stuck, freed = threading.Event(), threading.Event()
+
+    def sticks(_: Key) -> None:
+        if not stuck.is_set():  # this stream's thread, and no other
+            stuck.set()
+            assert freed.wait(WAIT_S)
+
+    loader.fail(sticks)
+    collect(epoch, got)
+    freed.set()
+
+    assert Counter(got) == Counter(range(SAMPLES))
+    assert re.match(
+        "lost a loader .*: nothing came for [12] s although the connection stands", said.get(timeout=WAIT_S)
     )
 
 

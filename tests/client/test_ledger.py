@@ -10,8 +10,9 @@ from feedline.credentials import Credentials
 from feedline.description import DatasetInfo, Description
 from feedline.ledger import Ledger, note_duplicate
 from feedline.members import Member
+from feedline.outbox import Outbox
 from feedline.receive import Buffers, Received
-from feedline.replica import Outbox, Replica, SameLoader
+from feedline.replica import Replica, SameLoader
 from feedline.target import Address
 from feedline.wants import Wanted
 from feedline_wire.errors import (
@@ -21,6 +22,8 @@ from feedline_wire.errors import (
     LoaderBusy,
     LoaderDraining,
     LoaderUnavailable,
+    NotAllowed,
+    NotTrusted,
     ProtocolMismatch,
 )
 from feedline_wire.key import Key
@@ -354,7 +357,115 @@ def test_a_trainer_that_stood_still_itself_takes_no_loader_for_silent(two: Clock
     assert two.members["a"].suspected_at is None
 
 
+# ---- stuck ----
+
+
+def renewals(clock: Clock, name: str) -> list[str]:
+    """Why the stream of a loader was given up, each time."""
+    reasons: list[str] = []
+    clock.members[name].replica.renew = reasons.append  # type: ignore[method-assign]
+    return reasons
+
+
+def test_a_stream_on_which_nothing_comes_is_made_anew_also_where_there_is_no_other_loader(clock: Clock) -> None:
+    """One bit that was changed in the head of an HTTP/2 frame leaves it waiting although the connection lives."""
+    clock.join("a")
+    clock.train("a")
+    reasons = renewals(clock, "a")
+    (wanted,) = clock.want()
+
+    assert clock.look() == clock.now + 10
+    clock.now += 9.9
+    clock.look()
+    assert reasons == []
+    clock.now += 0.2
+    clock.look()
+
+    assert reasons == ["nothing came for 10 s although the connection stands"]
+    clock.lose("a")
+    clock.join("a")
+    assert clock.owes("a") == [wanted]
+
+
+def look_for(clock: Clock, seconds: int) -> None:
+    """So long, looking ten times a second."""
+    for _ in range(10 * seconds):
+        clock.now += 0.1
+        clock.look()
+
+
+def test_a_loader_that_is_that_slow_gets_twice_the_time_each_time_until_it_gives_a_sign_of_life(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a")
+    reasons = renewals(clock, "a")
+    clock.want()
+    look_for(clock, 11)
+    assert len(reasons) == 1
+    clock.lose("a")
+    clock.join("a")
+
+    look_for(clock, 19)
+    assert len(reasons) == 1
+    look_for(clock, 2)
+    assert len(reasons) == 2
+
+    clock.ledger.heard(clock.members["a"], clock.now)
+    assert clock.members["a"].renewed == 0
+
+
+def test_a_loader_of_which_nothing_is_known_is_given_half_a_minute(clock: Clock) -> None:
+    clock.join("a")
+    reasons = renewals(clock, "a")
+    clock.want()
+
+    look_for(clock, 29)
+    assert reasons == []
+    look_for(clock, 2)
+    assert len(reasons) == 1
+
+
+def test_a_loader_that_usually_takes_long_is_given_longer(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a", answer_s=5.0)
+    reasons = renewals(clock, "a")
+    clock.want()
+
+    look_for(clock, 59)  # it is silent after three times what is usual, and stuck after four times that
+    assert reasons == []
+    look_for(clock, 2)
+    assert len(reasons) == 1
+
+
 # ---- refusals ----
+
+
+def test_a_loader_that_refuses_a_trainer_which_another_let_in_is_named_and_tried_again(two: Clock) -> None:
+    """A token that is replaced reaches one side before the other, and a loader that is added may be the first."""
+    two.add("c")
+
+    two.lose("c", NotAllowed("the loader at c:1 does not know the token"))
+
+    c = two.members["c"]
+    assert isinstance(c.reason, LoaderUnavailable)
+    assert list(two.ledger.news) == [
+        "going on without one of 3 loaders: the loader at c:1 does not know the token (a loader let this trainer in "
+        "before, so this is tried again)"
+    ]
+    two.lose("a", NotAllowed("does not know the token"))
+    two.lose("b", NotTrusted("no authority has signed it"))
+    (wanted,) = two.want()
+    assert wanted.outcome is None
+    two.join("c")
+    assert two.owes("c") == [wanted]
+
+
+def test_a_refusal_before_anybody_let_this_trainer_in_is_final(clock: Clock) -> None:
+    clock.add("a")
+
+    clock.lose("a", refusal := NotAllowed("the loader at a:1 does not know the token"))
+
+    assert clock.members["a"].reason is refusal
+    assert clock.want()[0].outcome is refusal
 
 
 def test_a_key_that_a_loader_cannot_answer_is_asked_of_another_and_the_last_refusal_is_told(two: Clock) -> None:
