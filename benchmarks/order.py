@@ -23,6 +23,9 @@ of even width cost up to four times as much; a billion."""
 PERMUTED_AT_MOST = 10**7
 """Samples that numpy is asked to permute: 80 MB. A billion would take 8 GB."""
 
+ORDERS_OF_A_BILLION = ("shuffle", "replacement", "blocks", "blocks:64x16", "blocks:32x1", "blocks:64:in-order")
+"""Also blocks in small windows: a batch of 4096 touches 128 windows of one block of 32."""
+
 BATCHES = 64
 """Batches a measurement, spread over the epoch, so that batches with and without walks are in it."""
 
@@ -44,11 +47,19 @@ def main() -> None:
     for samples in asked.samples:
         for rows in asked.rows:
             print(row(samples, rows, asked.runs))
+    print("\n us a batch of a billion samples, by order\n")
+    for order in ORDERS_OF_A_BILLION:
+        times = [us_a_batch(order, 10**9, spread(10**9, rows), asked.runs) for rows in asked.rows]
+        print(f"{order:>20}", *(f"{rows:6} rows {time:7.1f}" for rows, time in zip(asked.rows, times, strict=True)))
+
+
+def us_a_batch(order: str, samples: int, batches: list[NDArray[np.int64]], runs: int) -> float:
+    return median_us(lambda: [view_indices(order, samples, 1, 2, batch) for batch in batches], runs) / len(batches)
 
 
 def row(samples: int, rows: int, runs: int) -> str:
     batches = spread(samples, rows)
-    ours = median_us(lambda: [view_indices("shuffle", samples, 1, 2, batch) for batch in batches], runs) / len(batches)
+    ours = us_a_batch("shuffle", samples, batches, runs)
     first = first_batch_us(samples, rows, runs)
     return f"{samples:13,} {rows:6} {ours:11.1f} {ours * 1e3 / rows:9.1f} {first:15.1f} {peer(samples, batches, runs)}"
 

@@ -7,6 +7,7 @@ from feedline_server.assembly import most_nbytes
 from feedline_server.dataset import Dataset
 from feedline_wire.errors import DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
+from feedline_wire.orders import parse
 
 LONGEST_NAME = 64
 """Characters of a name, or bytes of a fingerprint, that a message repeats: enough to recognise one's own."""
@@ -50,8 +51,10 @@ class Catalog:
             raise InvalidRequest(
                 f"dataset {key.dataset!r} has no view {_short(key.view)}; there is: {_listed(dataset.views)}"
             )
-        if key.order not in dataset.orders:
-            raise InvalidRequest(f"there is no order {_short(key.order)}; there is: {', '.join(dataset.orders)}")
+        if parse(key.order).family not in dataset.orders:
+            raise InvalidRequest(
+                f"dataset {key.dataset!r} has no order {key.order!r}; there is: {', '.join(dataset.orders)}"
+            )
         if not 1 <= key.rows <= view.samples:
             raise InvalidRequest(
                 f"a batch of {key.rows} rows was asked; the view {key.view!r} has {view.samples} "

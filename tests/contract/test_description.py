@@ -30,7 +30,7 @@ def test_a_loader_says_what_it_serves(loader: Any) -> None:
 def test_a_loader_says_what_it_is_and_how_much_it_takes(loader: Any) -> None:
     description = loader.describe()
 
-    assert description.protocol == 1
+    assert description.protocol == 2
     assert description.version
     assert description.replica
     assert "grpc" in description.lanes
@@ -64,7 +64,7 @@ def test_status_counts_what_was_answered(loader: Any, key: Callable[..., Any]) -
     assert after.failures - before.failures >= 1
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 99])
+@pytest.mark.parametrize("protocol", [0, 1, 99])
 def test_a_trainer_of_another_version_is_refused(loader: Any, refusal_of: Callable[..., Any], protocol: int) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         loader.describe(protocol=protocol)

@@ -113,9 +113,9 @@ def test_it_stalls_after_so_many_answers(fake: FakeLoader, raw: Any, keys: Calla
 def test_stalled_it_does_not_describe_itself_either(fake: FakeLoader, raw: Any) -> None:
     fake.stall()
     describe = raw.channel.unary_unary("/feedline.v1.Loader/Describe")
-    answer = describe.future(b"\x08\x01", timeout=30)  # protocol = 1
+    answer = describe.future(b"\x08\x02", timeout=30)  # protocol = 2
     with pytest.raises(grpc.RpcError) as late:
-        describe(b"\x08\x01", timeout=0.1)
+        describe(b"\x08\x02", timeout=0.1)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     fake.resume()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feedline_server.order import ORDER_VERSION, ORDERS, SMALL, view_indices
+from feedline_server.order import ORDER_VERSION, ORDERS, view_indices
+from feedline_server.permutation import SMALL
 from feedline_wire.errors import InvalidRequest
 
 UINT64_MAX = 2**64 - 1
@@ -24,9 +25,9 @@ def shuffled(samples: int, positions: object, *, seed: int = 7, epoch: int = 3) 
 class SlowOrder:
     """A shuffle written for reading. It must never be made faster by borrowing from the real one."""
 
-    def __init__(self, samples: int, seed: int, epoch: int) -> None:
+    def __init__(self, samples: int, seed: int, epoch: int, name: str | None = None) -> None:
         self.samples = samples
-        self.name = f"feedline order 1: shuffle samples={samples} seed={seed} epoch={epoch}"
+        self.name = name or f"feedline order 1: shuffle samples={samples} seed={seed} epoch={epoch}"
         self.column_bits = (samples - 1).bit_length() // 2
         self.columns = 1 << self.column_bits
         self.rows = (samples + self.columns - 1) // self.columns
@@ -48,8 +49,7 @@ class SlowOrder:
         return cell
 
     def _words(self, count: int) -> list[int]:
-        digest = shake_128(self.name.encode()).digest(8 * count)
-        return [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(count)]
+        return words(self.name, count)
 
     def _forwards(self, cell: int) -> int:
         row, column = divmod(cell, self.columns)
@@ -80,13 +80,55 @@ def mixed(word: int) -> int:
     return word * 0x94D049BB133111EB % 2**64
 
 
+def words(name: str, count: int) -> list[int]:
+    digest = shake_128(name.encode()).digest(8 * count)
+    return [int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(count)]
+
+
+class SlowBlocks:
+    """Blocks written for reading: the whole epoch, block by block, window by window."""
+
+    def __init__(self, samples: int, size: int, window: int, seed: int, epoch: int) -> None:
+        text = f"blocks:{size}x{window}" if window else f"blocks:{size}:in-order"
+        name = f"feedline order 1: {text} samples={samples} seed={seed} epoch={epoch}"
+        size = min(size, samples)
+        full, short = divmod(samples, size)
+        mixed_blocks = SlowOrder(full, seed, epoch, f"{name} blocks")
+        blocks = [list(range(b * size, b * size + size)) for b in (mixed_blocks.index(i) for i in range(full))]
+        if short:
+            place = words(f"{name} short block", 1)[0] * (full + 1) >> 64 if window else full
+            blocks.insert(place, list(range(full * size, samples)))
+        self.order = []
+        for number, together in enumerate(evenly(blocks, window) if window else [blocks]):
+            lying = [sample for block in together for sample in block]
+            within = SlowOrder(len(lying), seed, epoch, f"{name} window {number}") if window else None
+            self.order += [lying[within.index(i)] if within else lying[i] for i in range(len(lying))]
+
+
+def evenly(blocks: list[list[int]], window: int) -> Iterator[list[list[int]]]:
+    count = -(-len(blocks) // window)
+    least, larger = divmod(len(blocks), count)
+    for number in range(count):
+        mine = least + (number < larger)
+        yield blocks[:mine]
+        blocks = blocks[mine:]
+
+
+def slow_draw(samples: int, seed: int, epoch: int, position: int) -> int:
+    first, second = words(f"feedline order 1: replacement samples={samples} seed={seed} epoch={epoch}", 2)
+    word = mixed(position ^ first)
+    word = mixed(word ^ word >> 32 ^ second)
+    return (word ^ word >> 32) * samples >> 64
+
+
 # ---- everything once ----
 
 
-def is_a_bijection(samples: int) -> bool:
+def is_a_bijection(samples: int, order: str = "shuffle") -> bool:
     seen = np.zeros(samples, bool)
     for start in range(0, samples, PIECE):
-        seen[shuffled(samples, np.arange(start, min(start + PIECE, samples)))] = True
+        positions = np.arange(start, min(start + PIECE, samples))
+        seen[view_indices(order, samples, 7, 3, positions)] = True
     return bool(seen.all())  # as many positions as indices, so all seen means each seen once
 
 
@@ -98,6 +140,30 @@ def test_every_view_of_up_to_2000_samples_is_served_once_and_whole() -> None:
     ]
 
     assert wrong == []
+
+
+BLOCKS = ["blocks", "blocks:1x1", "blocks:1x3", "blocks:7x1", "blocks:7x3", "blocks:64x5", "blocks:7:in-order"]
+
+
+@pytest.mark.parametrize("order", BLOCKS)
+def test_blocks_serve_every_view_once_and_whole_however_short_the_last_one_is(order: str) -> None:
+    sizes = [*range(1, 130), 255, 256, 257, 1023, 1024, 1025, 2048, 5000]
+
+    wrong = [
+        samples
+        for samples in sizes
+        if not np.array_equal(np.sort(view_indices(order, samples, 7, 3, np.arange(samples))), np.arange(samples))
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "order", ["blocks", "blocks:100x16", "blocks:4096x1", "blocks:1000000000x1", "blocks:64:in-order"]
+)
+@pytest.mark.parametrize("samples", [60_000, 65_537, 1_281_167])
+def test_blocks_serve_real_sizes_once_and_whole(order: str, samples: int) -> None:
+    assert is_a_bijection(samples, order)
 
 
 @pytest.mark.parametrize("samples", [4**k + d for k in range(5, 13) for d in (-1, 0, 1)])
@@ -130,6 +196,35 @@ def test_a_million_neighbouring_positions_of_a_billion_hold_a_million_samples() 
     assert len(np.unique(shuffled(10**9, np.arange(5 * 10**8, 5 * 10**8 + 10**6)))) == 10**6
 
 
+def test_a_batch_of_blocks_reads_from_one_window() -> None:
+    """Of a terabyte nobody has in memory: 65,536 positions in a row are 512 pieces of 128 neighbours."""
+    indices = view_indices("blocks:128x512", 10**9, 7, 3, np.arange(10**6, 10**6 + 65536))
+
+    assert len(np.unique(indices)) == 65536
+    assert 512 <= len(np.unique(indices // 128)) <= 2 * 512
+
+
+def test_a_batch_of_a_blocks_size_is_a_contiguous_piece_where_samples_stay_in_order() -> None:
+    order = view_indices("blocks:32:in-order", 1000, 7, 3, np.arange(1000))
+
+    starts = [int(order[at]) for at in range(0, 1000, 32)]
+
+    assert [order[at : at + 32].tolist() for at in range(0, 1000, 32)] == [
+        list(range(start, min(start + 32, 1000))) for start in starts
+    ]
+    assert sorted(starts) == list(range(0, 1000, 32))
+    assert starts[-1] == 992, "the short block is the last, so that every batch before it is whole"
+    assert starts != sorted(starts)
+
+
+def test_drawing_with_replacement_repeats_some_and_leaves_some_out() -> None:
+    drawn = view_indices("replacement", 1000, 7, 3, np.arange(1000))
+
+    assert drawn.min() >= 0
+    assert drawn.max() < 1000
+    assert len(np.unique(drawn)) == 638  # 1 - 1/e of them are 632
+
+
 def test_sequential_is_the_order_of_the_view() -> None:
     assert view_indices("sequential", 10, 7, 3, np.array([3, 0, 9, 9])).tolist() == [3, 0, 9, 9]
 
@@ -146,7 +241,30 @@ def test_the_order_is_the_one_of_the_slow_reference(samples: int, seed: int, epo
     assert shuffled(samples, positions, seed=seed, epoch=epoch).tolist() == [slow.index(p) for p in positions]
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("samples", [1, 2, 7, 63, 64, 65, 1000, 5003])
+@pytest.mark.parametrize(("size", "window"), [(128, 256), (7, 3), (1, 2), (64, 5), (700, 2), (7, 0), (64, 0)])
+def test_blocks_are_those_of_the_slow_reference(samples: int, size: int, window: int) -> None:
+    order = f"blocks:{size}x{window}" if window else f"blocks:{size}:in-order"
+
+    fast = view_indices(order, samples, 7, 3, np.arange(samples))
+
+    assert fast.tolist() == SlowBlocks(samples, size, window, 7, 3).order
+
+
+@pytest.mark.parametrize("samples", [1, 2, 10, 1025, 2**32 - 1, 2**32, 2**32 + 1, 10**12, 2**63 - 1])
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (7, 3), (UINT64_MAX, UINT64_MAX)])
+def test_draws_are_those_of_the_slow_reference(samples: int, seed: int, epoch: int) -> None:
+    positions = sorted({samples * i // 40 for i in range(40)} | {samples - 1})
+
+    fast = view_indices("replacement", samples, seed, epoch, np.array(positions))
+
+    assert fast.tolist() == [slow_draw(samples, seed, epoch, position) for position in positions]
+
+
+ALL = [*ORDERS, "blocks:64x3", "blocks:100x1", "blocks:64:in-order"]
+
+
+@pytest.mark.parametrize("order", ALL)
 @pytest.mark.parametrize("samples", [1000, 5000])
 def test_batches_of_every_size_hold_the_same_order(order: str, samples: int) -> None:
     whole = view_indices(order, samples, 7, 3, np.arange(samples))
@@ -157,12 +275,13 @@ def test_batches_of_every_size_hold_the_same_order(order: str, samples: int) -> 
         assert np.array_equal(cut, whole), rows
 
 
+@pytest.mark.parametrize("order", ALL)
 @pytest.mark.parametrize("samples", [1000, 5000])
-def test_positions_may_be_asked_in_any_order_and_twice(samples: int) -> None:
-    whole = shuffled(samples, np.arange(samples))
+def test_positions_may_be_asked_in_any_order_and_twice(order: str, samples: int) -> None:
+    whole = view_indices(order, samples, 7, 3, np.arange(samples))
     positions = np.array([samples - 1, 0, 17, 17, 3, 0])
 
-    assert np.array_equal(shuffled(samples, positions), whole[positions])
+    assert np.array_equal(view_indices(order, samples, 7, 3, positions), whole[positions])
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -185,7 +304,7 @@ def epochs(order: str, samples: int, seed: int, first: int, count: int) -> Itera
     return (view_indices(order, samples, seed, first + i, np.arange(samples)) for i in range(count))
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ALL)
 @pytest.mark.parametrize("samples", [1, 2, 3, 10, 1025, 3000])
 def test_positions_past_the_end_run_on_through_the_following_epochs(order: str, samples: int) -> None:
     positions = np.arange(5 * samples)
@@ -233,13 +352,22 @@ def test_seed_3_in_epoch_1_is_not_seed_4_in_epoch_0(samples: int) -> None:
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("order", ["replacement", "blocks:8x2", "blocks:8:in-order"])
+def test_no_two_names_share_an_order_of_any_kind(order: str) -> None:
+    names = [(samples, seed, epoch) for samples in (500, 3000) for seed in range(10) for epoch in range(10)]
+
+    orders = {view_indices(order, samples, seed, epoch, np.arange(100)).tobytes() for samples, seed, epoch in names}
+
+    assert len(orders) == len(names)
+
+
 # ---- the same for ever ----
 
 
 def test_the_order_is_version_1() -> None:
     """The orders below are this version's. If one of them changes, the version must."""
     assert ORDER_VERSION == 1
-    assert ORDERS == ("shuffle", "sequential")
+    assert ORDERS == ("shuffle", "sequential", "replacement", "blocks")
     assert SMALL == 1024
 
 
@@ -250,6 +378,17 @@ GOLDEN = {
     ("shuffle", 10, 2**63 + 5, 12): [0, 1, 5, 9, 6, 3, 4, 2, 8, 7],
     ("shuffle", 1_000_003, 2**63 + 5, 12): [342704, 684599, 253852, 770004, 772385, 128088, 62442, 47194],
     ("shuffle", 1_000_000_000, 2**63 + 5, 12): [835046409, 96524418, 50139522, 922359958],
+    ("replacement", 10, 0, 0): [4, 8, 0, 4, 6, 8, 2, 3, 6, 6],
+    ("replacement", 1_000_003, 2**63 + 5, 12): [756873, 609613, 716548, 846806, 941346, 394233, 359284, 380997],
+    ("replacement", 1_000_000_000, 0, 0): [947875228, 996572309, 819704629, 460094267],
+    ("blocks", 10, 0, 0): [7, 4, 5, 8, 9, 1, 3, 2, 0, 6],
+    ("blocks", 1_000_003, 0, 0): [11070, 314432, 616127, 385475, 364359, 917080, 146057, 861054],
+    ("blocks:4x2", 10, 0, 0): [4, 8, 7, 9, 5, 6, 3, 1, 2, 0],
+    ("blocks:4x2", 1_000_003, 2**63 + 5, 12): [356005, 176114, 176115, 356006, 356004, 176113, 176112, 356007],
+    ("blocks:4x2", 1_000_000_000, 0, 0): [950618137, 800029138, 800029136, 950618139],
+    ("blocks:4:in-order", 10, 2**63 + 5, 12): [4, 5, 6, 7, 0, 1, 2, 3, 8, 9],
+    ("blocks:4:in-order", 1_000_003, 0, 0): [897724, 897725, 897726, 897727, 414292, 414293, 414294, 414295],
+    ("blocks:4:in-order", 1_000_000_000, 0, 0): [454013584, 454013585, 454013586, 454013587],
     ("sequential", 10, 0, 0): [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     ("sequential", 1_000_003, 0, 0): [0, 1, 2, 3, 4, 5, 6, 7],
     ("sequential", 1_000_000_000, 0, 0): [0, 1, 2, 3],
@@ -294,5 +433,10 @@ def test_positions_count_from_0(order: str) -> None:
 
 
 def test_an_unknown_order_is_answered_with_those_there_are() -> None:
-    with pytest.raises(InvalidRequest, match="order is 'random'; ask for one of: shuffle, sequential"):
+    with pytest.raises(InvalidRequest, match="no order 'random'; there is: shuffle, sequential"):
         view_indices("random", 10, 7, 3, np.arange(3))
+
+
+def test_samples_with_ids_are_no_stream() -> None:
+    with pytest.raises(InvalidRequest, match="no stream; ask for one of: shuffle, "):
+        view_indices("stream", 10, 7, 3, np.arange(3))

@@ -203,3 +203,105 @@ def test_an_epoch_repeats_one_position_of_the_epoch_before(samples: int) -> None
 
     assert abs(np.mean(repeats) - 1) < 5 / sqrt(epochs)
     assert abs(np.var(repeats) - 1) < 5 * sqrt(3 / epochs)  # of a Poisson count's variance: (2 + 1/1) / epochs
+
+
+# ---- blocks: as random as their window ----
+
+
+def of(order: str, samples: int, epoch: int) -> Indices:
+    starts = range(0, samples, PIECE)
+    pieces = (np.arange(start, min(start + PIECE, samples)) for start in starts)
+    return np.concatenate([view_indices(order, samples, 1, epoch, piece) for piece in pieces])
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [("blocks:64x32", 8.9), ("blocks:64x128", 2.9), ("blocks:64x512", 1.48), ("blocks", 1.92)]
+)
+def test_how_mixed_a_batch_of_blocks_is_follows_from_the_blocks_in_its_window(order: str, expected: float) -> None:
+    """Of ten classes that lie together in a million samples: 1 + 255 / window, less what a window is of the whole."""
+    rows = batches(of(order, 10**6, 0)) * 10 // 10**6
+
+    counts = np.stack([(rows == one).sum(1) for one in range(10)])
+    ratio = ((counts - BATCH / 10) ** 2 / (BATCH / 10)).sum(0) / 9
+
+    assert ratio.mean() == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("order", ["blocks:64x32", "blocks:128x256", "blocks:1024x8"])
+def test_no_bit_of_the_place_within_a_block_tells_one_batch_from_another(order: str) -> None:
+    """Within a window a batch is drawn as from a shuffled view: as many of it as chance lets have each bit set."""
+    size, window = (int(number) for number in order.removeprefix("blocks:").split("x"))
+    rows = batches(of(order, size * window * 40, 0))
+
+    for bit in range((size - 1).bit_length()):
+        ratio = (rows >> bit & 1).sum(1).var(ddof=1) / (BATCH / 4 * (1 - BATCH / (size * window)))
+        assert abs(ratio - 1) < 5 * sqrt(2 / len(rows)), bit
+
+
+@pytest.mark.parametrize(("size", "window"), [(64, 32), (128, 8), (1024, 1)])
+def test_neighbours_in_a_block_are_neighbours_in_the_order_by_chance_only(size: int, window: int) -> None:
+    """Two a window, as a Poisson count, less those at the edges of blocks."""
+    windows = 200
+    order = of(f"blocks:{size}x{window}", size * window * windows, 0)
+
+    found = int((np.abs(np.diff(order)) == 1).sum())
+
+    expected = 2 * (1 - 1 / size) * windows
+    assert abs(found - expected) < 5 * sqrt(expected)
+
+
+def test_blocks_meet_others_in_every_epoch() -> None:
+    """Of 16 windows with 32 blocks each, a pair of blocks that met meets again as often as any two do: 31 in 511."""
+    blocks = 512
+    met = np.zeros((2, blocks, blocks), bool)
+    for epoch in range(2):
+        for window in of("blocks:64x32", 64 * blocks, epoch).reshape(16, -1):
+            together = np.unique(window // 64)
+            met[epoch][np.ix_(together, together)] = True
+
+    pairs = (met[0] & ~np.eye(blocks, dtype=bool)).sum() / 2
+    again = (met[0] & met[1] & ~np.eye(blocks, dtype=bool)).sum() / 2
+
+    assert pairs == 16 * 32 * 31 / 2
+    expected = pairs * 31 / 511
+    assert abs(again - expected) < 5 * sqrt(expected)
+
+
+def test_the_short_block_stands_anywhere() -> None:
+    places = np.array([of("blocks:64x1", 64 * 9 + 10, epoch).argmax() // 64 for epoch in range(1000)])
+
+    counts = np.bincount(places, minlength=10)
+
+    assert chi2(counts, 100) < 9 + 5 * sqrt(18)
+
+
+# ---- replacement: each draw by itself ----
+
+
+@pytest.mark.parametrize("samples", [1000, 4096, 100_003])
+def test_every_sample_is_drawn_as_often_as_chance_has_it(samples: int) -> None:
+    epochs = 2_000_000 // samples
+    counts = np.bincount(np.concatenate([of("replacement", samples, epoch) for epoch in range(epochs)]))
+
+    freedom = samples - 1
+    assert abs(chi2(counts, epochs) - freedom) < 5 * sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 8, 64, 256, 1000])
+def test_a_draw_says_nothing_about_another(lag: int) -> None:
+    draws = of("replacement", 2**20, 0)
+    cells = (draws >> 15)[:-lag] * 32 + (draws >> 15)[lag:]
+    low = (draws & 31)[:-lag] * 32 + (draws & 31)[lag:]
+
+    for pairs in (cells, low):
+        counts = np.bincount(pairs, minlength=1024)
+        assert abs(chi2(counts, len(pairs) / 1024) - 1023) < 5 * sqrt(2 * 1023)
+
+
+@pytest.mark.parametrize(("first", "second"), NAMES)
+def test_draws_of_two_names_have_nothing_in_common(first: tuple[int, int, int], second: tuple[int, int, int]) -> None:
+    samples = first[0]
+    one, other = (view_indices("replacement", *name, np.arange(samples)) for name in (first, second))
+
+    assert (one == other).sum() < 10  # one by chance
+    assert chi2(np.bincount((one - other) % samples * 10 // samples, minlength=10), samples / 10) < 9 + 5 * sqrt(18)
