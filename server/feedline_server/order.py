@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.blocks import block_indices
+from feedline_server.buckets import Measure, bucket_indices
 from feedline_server.permutation import Words, drawn, permuted
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.orders import FORMS, Order, parse
@@ -24,18 +25,29 @@ ORDER_VERSION = 1
 ORDERS: tuple[str, ...] = ("shuffle", "sequential", "replacement", "blocks")
 """Every kind of order that samples with ids can be asked in; the first is the default."""
 
+ORDERS_BY_LENGTH = (*ORDERS, "buckets")
+"""Every kind for samples that differ in length."""
+
 _OfEpoch: TypeAlias = Callable[[int, Words], NDArray[np.int64]]
 """(epoch, positions below `samples`) → indices."""
 
 
-def view_indices(order: str, samples: int, seed: int, epoch: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def view_indices(  # noqa: PLR0917
+    order: str,
+    samples: int,
+    seed: int,
+    epoch: int,
+    positions: NDArray[np.int64],
+    lengths: Measure | None = None,
+) -> NDArray[np.int64]:
     """The index in the view, 0..samples-1, at each of `positions` in an epoch's order.
 
     Positions at or past `samples` run on: position p is position p % samples of epoch + p // samples. `positions` is
-    one-dimensional, in any order, with repeats if you like. Seed and epoch are any integers from 0.
+    one-dimensional, in any order, with repeats if you like. Seed and epoch are any integers from 0. `lengths` tells how
+    long the samples at indices are, if they differ; equal ones must hash alike, or what is sorted is sorted anew.
     InvalidRequest for an order that does not exist, a negative position, or any position of an empty view.
     """
-    of_epoch = _rule(parse(order), samples, seed)
+    of_epoch = _rule(parse(order), samples, seed, lengths)
     if not len(positions):
         return np.empty(0, np.int64)
     within = positions.astype(np.uint64)  # a copy, in which a negative position is a huge one
@@ -46,7 +58,7 @@ def view_indices(order: str, samples: int, seed: int, epoch: int, positions: NDA
     return _run_on(of_epoch, epoch, laps, within)
 
 
-def _rule(order: Order, samples: int, seed: int) -> _OfEpoch:
+def _rule(order: Order, samples: int, seed: int, lengths: Measure | None) -> _OfEpoch:
     """How an epoch of the order is computed."""
 
     def name(what: str, epoch: int) -> str:
@@ -62,6 +74,12 @@ def _rule(order: Order, samples: int, seed: int) -> _OfEpoch:
         case "blocks":
             return lambda epoch, positions: block_indices(
                 name(str(order), epoch), samples, order.size, order.window, positions.view(np.int64)
+            )
+        case "buckets":
+            if lengths is None:
+                raise InvalidRequest(f"samples of one length make no buckets; ask for one of: {', '.join(ORDERS)}")
+            return lambda epoch, positions: bucket_indices(
+                name(str(order), epoch), samples, order.size, order.window, positions.view(np.int64), lengths
             )
         case "stream":
             raise InvalidRequest(f"samples with ids are no stream; ask for one of: {FORMS}")
