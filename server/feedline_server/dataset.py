@@ -6,15 +6,18 @@ declaration has the same dataset.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.bad_samples import KnownBad
 from feedline_server.declaration import DatasetConfig, Declaration
 from feedline_server.order import ORDERS
 from feedline_server.sources.opening import open_source
 from feedline_server.sources.selection import Selection
-from feedline_server.sources.source import AnySource
+from feedline_server.sources.source import AnySource, Opened
+from feedline_server.transforms.chain import Chain, open_chain
 from feedline_wire.elementwise import Late
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
@@ -59,6 +62,8 @@ class Dataset:
     source: AnySource
     views: Mapping[str, View]
     structure: Structure
+    chain: Chain
+    """What is done to its samples."""
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
     classes: Mapping[str, int] = field(default_factory=dict)
@@ -69,14 +74,22 @@ class Dataset:
     """It has no ids: whatever is asked for, the next unit comes."""
     orders: tuple[str, ...] = ORDERS
     """What it may be asked in."""
-    late: tuple[Late, ...] = ()
-    """What trainers do to the columns when they have arrived; `columns` are as they travel."""
+    nan: Literal["allow", "error"] = "allow"
+    on_bad_sample: Literal["error", "skip", "substitute"] = "error"
+    known_bad: KnownBad = field(default_factory=lambda: KnownBad(""))
+    """Samples that were found to be bad, in this process."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that the structure uses: what a batch carries."""
+        """The columns that the structure uses, as a batch carries them: the trainer does what is late."""
         used = set(column_names(self.structure))
-        return tuple(column for column in self.source.columns if column.name in used)
+        return tuple(column for column in self.chain.columns if column.name in used)
+
+    @property
+    def late(self) -> tuple[Late, ...]:
+        """What the trainer does to columns that a batch carries."""
+        used = set(column_names(self.structure))
+        return tuple((name, operation) for name, operation in self.chain.late if name in used)
 
 
 def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> Dataset:
@@ -85,24 +98,34 @@ def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> 
     `checked` is for workers: the front has opened the same declaration, so long checks and notes are left out.
     """
     opened = open_source(config, checked=checked)
-    said = config.inputs is not None or config.targets is not None or config.sample_weight is not None
-    structure = opened.structure if not said else None
-    if structure is None:
-        structure = structure_of([column.name for column in opened.source.columns], config)
-    unused = [column.name for column in opened.source.columns if column.name not in set(column_names(structure))]
+    chain = open_chain(name, config, opened.source, opened.views, is_batched=opened.is_batched)
+    columns = [column.name for column in chain.columns]
+    structure = _own_structure(opened, columns, config) or structure_of(columns, config)
+    used = set(column_names(structure))
+    unused = [column for column in columns if column not in used]
     notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
-    views = {view: View(view, selection) for view, selection in opened.views.items()}
     return Dataset(
         name,
         opened.source,
-        views,
+        {view: View(view, selection) for view, selection in opened.views.items()},
         structure,
+        chain.reading_for(used),
         notes,
         opened.classes,
         is_batched=opened.is_batched,
         is_stream=opened.is_stream,
         orders=opened.orders or (STREAM if opened.is_stream else ORDERS),
+        nan=config.nan,
+        on_bad_sample=config.on_bad_sample,
+        known_bad=KnownBad(name),
     )
+
+
+def _own_structure(opened: Opened, columns: Sequence[str], config: Declaration) -> Structure | None:
+    """What the data itself says, unless the declaration says otherwise or a transform made other columns."""
+    if opened.structure is None or config.inputs is not None or config.targets is not None or config.sample_weight:
+        return None
+    return opened.structure if set(column_names(opened.structure)) <= set(columns) else None
 
 
 def structure_of(columns: Sequence[str], config: Declaration) -> Structure:

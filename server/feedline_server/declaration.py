@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from feedline_server.declared_transforms import FilterConfig, TransformConfig
 from feedline_server.sources.formats import SUFFIXES
 from feedline_server.sources.selection import check_form
 
@@ -87,14 +88,37 @@ class Declaration(BaseModel):
     """Columns that make up its targets; None: found by their names, an empty tuple: none."""
     sample_weight: str | None = None
     """The column of sample weights, as a batch's third part."""
+    filters: tuple[FilterConfig, ...] = ()
+    """Which samples the views keep."""
+    transforms: tuple[TransformConfig, ...] = ()
+    """What is done to samples, one after the other."""
+    nan: Literal["allow", "error"] = "allow"
+    """Whether a sample in which something is not a number is a bad one."""
+    on_bad_sample: Literal["error", "skip", "substitute"] = "error"
+    """What becomes of a batch with a sample that cannot be read or transformed."""
+    modules: Annotated[Path, AfterValidator(_absolute)] | None = None
+    """The folder where modules of `code` are looked for first; in loader.toml its own folder is the default."""
 
     says: ClassVar[frozenset[str]] = frozenset({"kind"})
     """Fields that decide what is in a batch and show in neither its columns nor its views: part of the fingerprint."""
 
     @property
     def meaning(self) -> dict[str, object]:
-        """The fields of `says`: what two declarations of the same dataset must have in common."""
-        return self.model_dump(mode="json", include=set(self.says))
+        """The fields of `says`, and what is done to samples: what two of the same dataset must have in common."""
+        meant = self.model_dump(mode="json", include=set(self.says))
+        if self.transforms:
+            meant["transforms"] = [transform.meaning for transform in self.transforms]
+        if self.filters:
+            meant["filters"] = [one.model_dump(mode="json") for one in self.filters]
+        if (self.nan, self.on_bad_sample) != ("allow", "error"):
+            meant["bad_samples"] = [self.nan, self.on_bad_sample]
+        return meant
+
+    @property
+    def code_folders(self) -> tuple[Path, ...]:
+        """Where modules of the operator's code are looked for, before what is installed."""
+        folders = [self.modules, self.path if self.path.is_dir() else self.path.parent, Path.cwd()]
+        return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
 
 
 class ColumnsConfig(Declaration):

@@ -51,3 +51,4 @@ def _identity(dataset: Dataset, config: DatasetConfig) -> Iterator[bytes]:
         else:
             yield np.ascontiguousarray(view.selection, "<i8").tobytes()
     yield from dataset.source.content()
+    yield from dataset.chain.content

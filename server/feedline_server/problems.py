@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from feedline_server.declaration import KINDS
+from feedline_server.declared_transforms import SAID, TRANSFORMS, FilterConfig
 
 PREFIX = "FEEDLINE_"
 """What every environment variable of a loader begins with."""
@@ -52,7 +53,11 @@ def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) ->
     """One problem that pydantic found; `settings` are the names at the top."""
     # Left out: which kind's class was asked, and what a name stands under that is written as the value of its key.
     hidden = {"[key]", ""}
-    key = [part for at, part in enumerate(problem["loc"]) if not (at == 2 and part in KINDS) and part not in hidden]
+    key = [
+        part
+        for at, part in enumerate(problem["loc"])
+        if not ((at == 2 and part in KINDS) or (at == 5 and part in TRANSFORMS)) and part not in hidden
+    ]
     where = next((name for name, values in layers if _has(values, key)), None)
     if where is None:  # a value that is missing stands where its table stands
         where = next((name for name, values in layers if _has(values, key[:-1])), "settings")
@@ -77,6 +82,8 @@ def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
             return f"found kind {found!r}; wanted one of {', '.join(KINDS)}" + (f", such as {near}" if near else "")
         case "union_tag_not_found":
             return f"has neither a kind nor a path to recognise it by; wanted kind = one of {', '.join(KINDS)}"
+        case kind if kind == SAID:
+            return problem["msg"]
         case "value_error":
             wanted = str(problem.get("ctx", {}).get("error"))
         case kind:
@@ -86,7 +93,14 @@ def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
 
 def _fields(loc: tuple[int | str, ...], settings: list[str]) -> list[str]:
     """The names that can stand where `loc` stands."""
-    return list(KINDS[str(loc[2])].model_fields) if len(loc) > 3 else settings
+    match loc:
+        case (_, _, _, "transforms", int(), str(name), _):
+            return [*TRANSFORMS[name].model_fields, "column"]
+        case (_, _, _, "filters", int(), _):
+            return ["column", *(field.alias or name for name, field in FilterConfig.model_fields.items())]
+        case (_, _, kind, _, *_):
+            return list(KINDS[str(kind)].model_fields)
+    return settings
 
 
 def _near(name: str, known: Iterable[str]) -> str | None:

@@ -214,6 +214,9 @@ def _read(file: Path) -> dict[str, Any]:
     for dataset in _tables(values.get("datasets")).values():
         if isinstance(place := dataset.get("path", "."), str):
             dataset["path"] = str(folder / Path(place).expanduser())
+        has_code = "transforms" in dataset or "filters" in dataset
+        if isinstance(place := dataset.get("modules", "." if has_code else None), str):
+            dataset["modules"] = str(folder / Path(place).expanduser())
     for name in SECRETS:
         if isinstance(place := values.get(name), str):
             values[name] = str(folder / Path(place).expanduser())

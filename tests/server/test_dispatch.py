@@ -16,6 +16,7 @@ from feedline_server.overload import OVERLOADED_S
 from feedline_server.session import Batch, Refusal, Session
 from feedline_server.slots import GRAIN, Arena
 from feedline_server.tasks import Done, Failed, Killed, Task
+from feedline_server.transforms.chain import untouched
 from feedline_server.turns import DEAF_S
 from feedline_wire.errors import (
     BadSample,
@@ -45,7 +46,13 @@ class Numbers:
         yield b"numbers"
 
 
-DATASET = Dataset(name="numbers", source=Numbers(), views={"train": View("train", range(100))}, structure=("x",))
+DATASET = Dataset(
+    name="numbers",
+    source=Numbers(),
+    views={"train": View("train", range(100))},
+    structure=("x",),
+    chain=untouched(Numbers(), ["train"]),
+)
 
 
 def a_key(offset: int = 0, rows: int = 1, **changes: object) -> Key:

@@ -75,8 +75,10 @@ class Drawn:
 
     ids: NDArray[np.int64]
     epochs: NDArray[np.int64]
-    """The epoch of each of them: positions past the view's end belong to the next."""
+    """The epoch of each of them: positions past the view's end belong to the next. From 2^63 on they are negative."""
     seed: int
+    rows: NDArray[np.int64] | None = None
+    """Of a unit's rows, laid end to end: which of its unit's each is. None while ids are asked for."""
 
 
 @runtime_checkable

@@ -1,0 +1,152 @@
+"""What becomes of a batch with samples that cannot be read or transformed, where the dataset leaves them out or
+replaces them.
+
+The law: which samples are bad is found by reading them, and what stands in their place follows from the key and from
+that alone. So the batch is the same whoever assembles it, whatever they met before; what is remembered only saves
+reading a bad sample again.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from feedline_server.sources.source import Drawn
+from feedline_server.transforms.randomness import words
+from feedline_wire.errors import BadSample, DataError
+
+REPLACEMENTS = 64
+"""Samples that are tried in the place of a bad one: of a view where half are bad, none is good once in 10^19 times."""
+
+LOG_EVERY_S = 60.0
+"""A line a minute from each worker is read, a line a sample is not."""
+
+REMEMBERED = 100_000
+"""Bad samples that are remembered in a process: a few megabytes. With more, some are read again."""
+
+log = structlog.get_logger()
+
+Fault: TypeAlias = tuple[int, ...]
+"""A sample that is bad: its id, or, where something random decides that, (id, epoch, seed)."""
+
+Bad: TypeAlias = Callable[[Collection[Fault]], set[Fault]]
+"""Those of some samples that are bad, as far as is known."""
+
+Ids: TypeAlias = NDArray[np.int64]
+
+
+class KnownBad:
+    """The samples of one dataset that were found to be bad in this process. Safe for several threads."""
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset
+        self._unsaid = 0
+        self._silent_until = -math.inf
+        self._faults: set[Fault] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._faults)
+
+    def learn(self, faults: Collection[Fault], error: BadSample) -> None:
+        """Remember these, and say so in the log, not too often."""
+        with self._lock:
+            if len(self._faults) > REMEMBERED:
+                self._faults = set()
+            self._faults |= set(faults)
+            self._unsaid += len(faults)
+            now = time.monotonic()
+            if now < self._silent_until:
+                return
+            self._silent_until, said, self._unsaid = now + LOG_EVERY_S, self._unsaid, 0
+        log.warning(
+            "bad samples are left out or replaced",
+            dataset=self.dataset,
+            found=said,
+            samples=error.samples,
+            latest=str(error),
+        )
+
+    def among(self, faults: Collection[Fault]) -> set[Fault]:
+        """Those of them that are known."""
+        return self._faults.intersection(faults) if self._faults else set()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mended:
+    """What is read for a key instead of what it asked for."""
+
+    drawn: Drawn
+    bad: Ids
+    """(bad samples, 2): the row in what was asked, the sample id."""
+
+
+def faults_of(drawn: Drawn, *, is_random: bool) -> list[Fault]:
+    """How each of these samples is remembered, should it be bad."""
+    if not is_random:
+        return [(sample,) for sample in drawn.ids.tolist()]
+    return [
+        (sample, epoch, drawn.seed) for sample, epoch in zip(drawn.ids.tolist(), drawn.epochs.tolist(), strict=True)
+    ]
+
+
+def faults_named(error: BadSample, read: Drawn, *, is_random: bool) -> list[Fault]:
+    """The samples among those that were read that the error names; none: it is about something else."""
+    named = np.isin(read.ids, error.samples)
+    return faults_of(Drawn(read.ids[named], read.epochs[named], read.seed), is_random=is_random)
+
+
+def without(asked: Drawn, bad: Bad, *, is_random: bool) -> Mended:
+    """What was asked without the bad ones."""
+    is_bad = _is_bad(asked, bad, is_random=is_random)
+    good = Drawn(asked.ids[~is_bad], asked.epochs[~is_bad], asked.seed)
+    if not len(good.ids):
+        raise all_bad(asked)
+    return Mended(good, _lines(asked, is_bad))
+
+
+def replaced(asked: Drawn, bad: Bad, samples: int, view_ids: Callable[[Ids], Ids], *, is_random: bool) -> Mended:
+    """What was asked with other samples of its view in the place of the bad ones.
+
+    `view_ids` gives the ids at some of the view's places 0..samples-1. Who takes a bad one's place is drawn for (seed,
+    epoch, the bad one): the first good one of REPLACEMENTS.
+    """
+    is_bad = _is_bad(asked, bad, is_random=is_random)
+    rows = np.flatnonzero(is_bad)
+    places = Drawn(asked.ids[rows], asked.epochs[rows], asked.seed)
+    drawn = (words(places, "substitute", REPLACEMENTS) % np.uint64(samples)).astype(np.int64)
+    ids = asked.ids.copy()
+    for row, found in zip(rows, drawn, strict=True):
+        tries = view_ids(found)
+        epochs = np.full(len(tries), asked.epochs[row])
+        good = tries[~_is_bad(Drawn(tries, epochs, asked.seed), bad, is_random=is_random)]
+        if not len(good):
+            raise all_bad(asked)
+        ids[row] = good[0]
+    return Mended(Drawn(ids, asked.epochs, asked.seed), _lines(asked, is_bad))
+
+
+def all_bad(asked: Drawn) -> DataError:
+    """Nothing good is left to send."""
+    return DataError(
+        f"every sample of the batch is bad ({len(asked.ids)}), or so many of the view that none was found to take "
+        'their place; the first ones are named, set on_bad_sample = "error" to see what is wrong with them',
+        samples=asked.ids,
+    )
+
+
+def _is_bad(drawn: Drawn, bad: Bad, *, is_random: bool) -> NDArray[np.bool_]:
+    faults = faults_of(drawn, is_random=is_random)
+    known = bad(faults)
+    return np.array([fault in known for fault in faults], bool)
+
+
+def _lines(asked: Drawn, is_bad: NDArray[np.bool_]) -> Ids:
+    rows = np.flatnonzero(is_bad)
+    return np.stack([rows, asked.ids[rows]], axis=1).astype(np.int64)

@@ -1,0 +1,101 @@
+"""The operator's own code: `module:name`, found beside the loader.toml, in the current folder or where it is installed.
+
+The law: what is imported is named by the operator, never by a trainer, and it is the file that stands where it was
+looked for first, or an error: two modules of one name are not mixed up.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from feedline_wire.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a reference led to."""
+
+    reference: str
+    value: Any
+    """Any: whatever the operator's module holds under the name."""
+    module: ModuleType
+    source: bytes
+    """The whole text of its module, or what stands for it: part of a dataset's identity."""
+
+
+def imported(reference: str, folders: Sequence[Path]) -> Imported:
+    """What `module:name` means; DataError, with the module's own traceback, if it cannot be imported.
+
+    The folders are searched in their order, before everything else.
+    """
+    name, _, attribute = reference.partition(":")
+    module = _module(name, reference, folders)
+    value: Any = module
+    for step in attribute.split("."):
+        if not hasattr(value, step):
+            there = ", ".join(sorted(one for one in vars(module) if not one.startswith("_"))) or "nothing"
+            raise DataError(f"{reference}: {_place(module)} has no {attribute!r}; it has {there}")
+        value = getattr(value, step)
+    return Imported(reference, value, module, _source(module))
+
+
+def _module(name: str, reference: str, folders: Sequence[Path]) -> ModuleType:
+    for folder in reversed([str(folder) for folder in folders]):
+        if folder in sys.path:
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # a file may be younger than the last look into its folder
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise _broken(reference, error) from error
+        places = ", ".join(map(str, folders))
+        raise DataError(
+            f"{reference}: there is no module {error.name!r}; looked in {places} and what is installed: "
+            "put the file there, or set `modules` to its folder"
+        ) from error
+    except (Exception, SystemExit) as error:  # a script without a main() may call sys.exit
+        raise _broken(reference, error) from error
+    _check_place(name, module, reference, folders)
+    return module
+
+
+def _broken(reference: str, error: BaseException) -> DataError:
+    return DataError(
+        f"{reference}: importing its module fails with {type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _check_place(name: str, module: ModuleType, reference: str, folders: Sequence[Path]) -> None:
+    top = name.partition(".")[0]
+    loaded = Path(getattr(sys.modules[top], "__file__", None) or "").resolve()
+    for folder in folders:
+        wanted = [folder / f"{top}.py", folder / top / "__init__.py"]
+        there = next((path.resolve() for path in wanted if path.is_file()), None)
+        if there is None:
+            continue
+        if there != loaded:
+            raise DataError(
+                f"{reference}: a module {top!r} is loaded already, from {loaded or 'elsewhere'}, so {there} "
+                "cannot be; give the file another name"
+            )
+        return
+
+
+def _place(module: ModuleType) -> str:
+    return str(getattr(module, "__file__", None) or f"module {module.__name__}")
+
+
+def _source(module: ModuleType) -> bytes:
+    file = getattr(module, "__file__", None)
+    if file is not None and file.endswith(".py"):
+        return Path(file).read_bytes()
+    package = sys.modules[module.__name__.partition(".")[0]]
+    return f"{module.__name__} {getattr(package, '__version__', '')}".encode()

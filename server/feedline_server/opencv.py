@@ -1,0 +1,17 @@
+"""OpenCV, as workers use it: imported when it is needed, and without threads of its own."""
+
+from typing import Any
+
+from feedline_wire.errors import InvalidRequest
+
+
+def opencv(what: str) -> Any:  # noqa: ANN401  # a module
+    """The module `cv2`; InvalidRequest saying what to install if it cannot be imported. `what` needs it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise InvalidRequest(
+            f"{what} needs OpenCV, which cannot be imported ({error}): pip install 'feedline[images]'"
+        ) from error
+    cv2.setNumThreads(1)  # each worker has its core: threads of its own would only push the others aside
+    return cv2

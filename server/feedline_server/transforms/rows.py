@@ -1,0 +1,87 @@
+"""A batch on its way through the transforms: its columns as they are now, and whose samples they are.
+
+The law: what a transform writes goes into memory of the worker's own that is used again for the next batch, or, where
+it is the last one to touch a column, straight into the slot.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.ragged import Ragged
+from feedline_server.sources.source import Drawn
+from feedline_server.transforms import randomness
+from feedline_wire.errors import BadSample
+from feedline_wire.tensors import Array
+
+KEPT_NBYTES = 64 << 20
+"""Of one column's memory between batches. A larger piece is given back: touching it anew is little beside filling it,
+and a worker must not stay as large as its largest batch."""
+
+
+class Scratch(threading.local):
+    """Memory for columns, used again and again. Each thread has its own."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[tuple[str, int], Array] = {}
+
+    def take(self, name: str, side: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """An array with anything in it; what was taken before for this column and side is overwritten."""
+        nbytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        piece = self._pieces.get((name, side))
+        if piece is None or len(piece) < nbytes:
+            piece = self._pieces[name, side] = np.empty(nbytes, np.uint8)
+        return piece[:nbytes].view(dtype).reshape(shape)
+
+    def tidy(self) -> None:
+        """The batch is done: give large pieces back."""
+        self._pieces = {place: piece for place, piece in self._pieces.items() if len(piece) <= KEPT_NBYTES}
+
+
+class Rows:
+    """So many samples (of a batched dataset: rows of its units), and their columns."""
+
+    def __init__(self, columns: dict[str, Array | Ragged], drawn: Drawn, scratch: Scratch) -> None:
+        self.columns = columns
+        self.drawn = drawn
+        self._scratch = scratch
+        self._sides: dict[str, int] = {}
+        self._ends: Mapping[str, Array] = {}
+        self._purpose = self._named = ""
+
+    def __len__(self) -> int:
+        return len(self.drawn.ids)
+
+    def begin(self, purpose: str, named: str, ends: Mapping[str, Array]) -> None:
+        """The next transform: what it draws for, what messages call it, and where the columns it is the last for go."""
+        self._purpose, self._named, self._ends = purpose, named, ends
+
+    def space(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """Where the column's new values go: C-contiguous, with anything in it, and not where its values are now."""
+        end = self._ends.get(name)
+        if end is not None and end.dtype == dtype and end.shape == shape:
+            return end
+        side = self._sides[name] = 1 - self._sides.get(name, 0)
+        return self._scratch.take(name, side, dtype, shape)
+
+    @property
+    def named(self) -> str:
+        """What messages call the transform."""
+        return self._named
+
+    def words(self, count: int) -> NDArray[np.uint64]:
+        """So many random words for each row, this transform's own: (rows, count)."""
+        return randomness.words(self.drawn, self._purpose, count)
+
+    def bad(self, rows: Iterable[int], message: str, traceback: str = "") -> BadSample:
+        """The error that says which samples these rows are."""
+        samples = np.unique(self.drawn.ids[list(rows)])
+        named = ", ".join(map(str, samples[:5])) + (", …" if len(samples) > 5 else "")
+        return BadSample(
+            f"{self._named}: sample{'s' if len(samples) > 1 else ''} {named}: {message}",
+            traceback=traceback,
+            samples=samples,
+        )
