@@ -1,11 +1,19 @@
-"""Structured logs on standard error: for people on a terminal, one JSON object a line for machines."""
+"""Structured logs on standard error: for people on a terminal, one JSON object a line for machines.
 
+The law: a line that cannot be written is lost, and nothing else is. A disk that is full, or a reader of the log that
+has ended, is no reason to stop serving.
+"""
+
+import contextlib
 import logging
 import os
 import sys
 from typing import Literal
 
 import structlog
+
+STANDARD_ERROR = 2
+"""The descriptor."""
 
 LogFormat = Literal["auto", "text", "json"]
 
@@ -28,5 +36,24 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lossy()),  # type: ignore[arg-type]  # the two methods are used
     )
+
+
+class _Lossy:
+    """Standard error, for whoever writes whole lines.
+
+    Not `sys.stderr` itself: that keeps what could not be written, raises again at the next line, and makes the exit
+    code 120.
+    """
+
+    def write(self, text: str) -> int:
+        """Write it, or do not."""
+        line = text.encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            while line:
+                line = line[os.write(STANDARD_ERROR, line) :]
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is kept."""

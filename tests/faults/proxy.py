@@ -194,8 +194,8 @@ class Proxy:
         self._tasks.update(tasks)
         try:
             await asyncio.gather(*tasks)
-        except OSError:
-            pass  # one side broke it off, so the other finds it broken off as well
+        except (OSError, asyncio.CancelledError):
+            pass  # one side broke it off, so the other finds it broken off as well; or the proxy ends
         finally:
             for task in tasks:
                 task.cancel()

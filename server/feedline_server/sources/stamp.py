@@ -30,7 +30,9 @@ class Stamp:
         try:
             status = os.stat(self.path)  # noqa: PTH116 - Path.stat costs half as much again, on every batch
         except OSError as error:
-            raise DataError(f"{self.path}: is gone while served ({error.strerror}); restart the loader") from error
+            raise DataError(
+                f"{self.path}: is gone while served ({error.strerror}); restart the loader", elsewhere=True
+            ) from error
         self._compare(_from(self.path, status))
 
     def check_open(self, file: BinaryIO) -> None:
@@ -39,7 +41,10 @@ class Stamp:
 
     def _compare(self, now: "Stamp") -> None:
         if now != self:
-            raise DataError(f"{self.path}: changed while served ({_difference(self, now)}); restart the loader")
+            raise DataError(
+                f"{self.path}: changed while served ({_difference(self, now)}); restart the loader",
+                elsewhere=True,  # a loader with a copy of its own still has what is served
+            )
 
 
 def of(path: Path, file: BinaryIO) -> Stamp:

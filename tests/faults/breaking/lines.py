@@ -1,0 +1,85 @@
+"""A replica as a trainer far away sees it: its ports lie behind lines that can be held, cut, slowed and damaged.
+
+The lines listen on another address of this host, at the loader's own port numbers. So the tcp lane, which a trainer
+looks for at the host of its target, goes over a line as well.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+from proxy import Proxy
+
+
+def free_port(*hosts: str) -> int:
+    """A port that is free on all of these addresses."""
+    while True:
+        with contextlib.ExitStack() as open_ones:
+            first = open_ones.enter_context(socket.create_server((hosts[0], 0)))
+            port = int(first.getsockname()[1])
+            try:
+                for host in hosts[1:]:
+                    open_ones.enter_context(socket.create_server((host, port)))
+            except OSError:
+                continue
+            return port
+
+
+class Lines:
+    """All lines from one trainer's host to one loader, as one."""
+
+    def __init__(self, host: str, *ports: int) -> None:
+        self.address = f"{host}:{ports[0]}"
+        self._proxies = [Proxy(f"127.0.0.1:{port}", address=f"{host}:{port}") for port in ports]
+
+    def __repr__(self) -> str:
+        return f"<Lines {self.address}>"
+
+    def __enter__(self) -> "Lines":
+        with contextlib.ExitStack() as opening:
+            for proxy in self._proxies:
+                opening.enter_context(proxy)
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def hold(self) -> None:
+        """Nothing passes, and nothing ends."""
+        for proxy in self._proxies:
+            proxy.hold()
+
+    def go_on(self) -> None:
+        """What was held passes, and everything after it."""
+        for proxy in self._proxies:
+            proxy.go_on()
+
+    def cut(self) -> None:
+        """Every connection breaks off."""
+        for proxy in self._proxies:
+            proxy.cut()
+
+    def slow(self, bytes_per_s: float | None, delay_s: float) -> None:
+        """No more than this arrives, and that late."""
+        for proxy in self._proxies:
+            proxy.limit(bytes_per_s)
+            proxy.delay(delay_s)
+
+    def damage(self, after: int) -> None:
+        """One bit of what comes by gRPC is turned."""
+        self._proxies[0].damage(after)
+
+    @property
+    def damaged(self) -> int:
+        """Bits that were."""
+        return sum(proxy.damaged for proxy in self._proxies)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Held for as long as this lasts."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.go_on()

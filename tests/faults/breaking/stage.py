@@ -1,0 +1,299 @@
+"""Loaders and trainers as processes of their own, and whoever is left of them when they should all be gone.
+
+The law: every process that a stage started, and every one that those started, carries the stage's mark in its
+environment; `close` finds whatever still has it, also who lost its parent.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from breaking.trainer import Spec
+
+HERE = Path(__file__).resolve().parent
+
+MARK = "BREAKING_STAGE"
+
+START_S = 90.0
+"""A loader that does not listen by then is stuck: it takes two seconds, and many times that on a busy machine."""
+
+END_S = 60.0
+"""A process that was told to end and runs on for so long is stuck; a drain takes 20 s at most."""
+
+BATCH_S = 120.0
+"""A trainer that has no batch for so long is stuck: its own deadline is shorter."""
+
+GONE_S = 10.0
+"""Workers end with their loader, by the kernel's hand; this is for a machine that is busy."""
+
+LOOK_S = 0.02
+"""How often a port file is looked for; its appearance wakes nobody."""
+
+
+class Loader:
+    """A loader, which can be started again at its address."""
+
+    def __init__(self, stage: "Stage", data: Path, address: str, args: Sequence[str], output: Path | None) -> None:
+        self._stage = stage
+        self.data = data
+        self.address = address
+        self._args = args
+        self._output = output
+        self.log = stage.folder / f"loader-{secrets.token_hex(3)}.log"
+        self.begin()
+
+    def __repr__(self) -> str:
+        return f"<Loader {self.address} pid={self.process.pid} log={self.log}>"
+
+    def start(self) -> None:
+        """Start it again and wait until it listens."""
+        self.begin()
+        self.wait_until_it_listens()
+
+    def begin(self) -> None:
+        """Start it, and do not wait."""
+        self._port_file = port_file = self.log.with_suffix(f".{secrets.token_hex(3)}.port")
+        command = [sys.executable, "-m", "feedline_server", "serve", str(self.data), "--listen", self.address]
+        with (self._output or self.log).open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, "--port-file", str(port_file), *self._args],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._stage.environment(),
+                process_group=0,  # Ctrl-C is for whoever set the stage, who ends the others in their way
+            )
+
+    def wait_until_it_listens(self) -> None:
+        """Wait for its port."""
+        port_file = self._port_file
+        until = time.monotonic() + START_S
+        while not (port_file.exists() and (text := port_file.read_text().strip())):
+            assert self.process.poll() is None, f"{self} ended with {self.process.returncode}:\n{self.log_text()}"
+            assert time.monotonic() < until, f"{self} does not listen after {START_S} s:\n{self.log_text()}"
+            time.sleep(LOOK_S)
+        self.address = f"{self.address.rpartition(':')[0]}:{text}"
+
+    @property
+    def front(self) -> psutil.Process:
+        """Its own process."""
+        return psutil.Process(self.process.pid)
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that assemble."""
+        children: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = self.front.children()
+        return children
+
+    def end(self) -> int:
+        """Tell it to end (SIGTERM), wait, and say with what code it did. Twice is fine."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(END_S)
+
+    def log_text(self) -> str:
+        """Its log, for messages."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Trainer:
+    """A trainer, which can be started again where its record ends."""
+
+    def __init__(self, stage: "Stage", spec: Spec, prefix: Sequence[str]) -> None:
+        self._stage = stage
+        self._prefix = prefix
+        self.spec = spec
+        self.log = stage.folder / f"{Path(spec.record).name}.log"
+        self.batches = 0
+        """Delivered since it was first started, as far as it has said."""
+        self._changed = threading.Condition()
+        self.start()
+
+    def __repr__(self) -> str:
+        return f"<Trainer {self.spec.record} pid={self.process.pid} batches={self.batches}>"
+
+    def start(self) -> None:
+        """Start it, again if it has ended. Does not wait."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._prefix, sys.executable, "-m", "breaking.trainer", json.dumps(asdict(self.spec))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._stage.environment(),
+                process_group=0,
+            )
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(target=self._count, args=(self.process.stdout,), daemon=True)
+        self._reader.start()
+
+    @property
+    def front(self) -> psutil.Process:
+        """Its process."""
+        return psutil.Process(self.process.pid)
+
+    @property
+    def record(self) -> Path:
+        """Where it writes what it consumed."""
+        return Path(self.spec.record)
+
+    def wait_for(self, more: int, timeout_s: float = BATCH_S) -> None:
+        """Wait until it has consumed so many more batches, or has ended."""
+        with self._changed:
+            wanted = self.batches + more
+            arrived = self._changed.wait_for(lambda: self.batches >= wanted or not self._reader.is_alive(), timeout_s)
+        assert arrived, f"{self} did not get {more} more batches within {timeout_s} s; its log:\n{self.log_text()}"
+
+    def end(self, timeout_s: float = BATCH_S) -> int:
+        """Let it finish the epoch that it is in, and say with what code it ended."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already
+            self.process.stdin.write(b"last\n")
+            self.process.stdin.flush()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = BATCH_S) -> int:
+        """Wait for its end, and say with what code it ended."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} runs on after {timeout_s} s; its log:\n{self.log_text()}") from None
+        self._reader.join(END_S)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return code
+
+    def log_text(self) -> str:
+        """Its log, for messages."""
+        return self.log.read_text(errors="replace")
+
+    def _count(self, output: IO[bytes]) -> None:
+        with contextlib.suppress(ValueError):
+            for _ in output:
+                with self._changed:
+                    self.batches += 1
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Stage:
+    """Starts loaders and trainers in `folder`; `close` ends them all and says what is left."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.loaders: list[Loader] = []
+        self.trainers: list[Trainer] = []
+        self._mark = secrets.token_hex(8)
+        self._environment = environment
+        self._shared_memory = shared_memory()
+
+    def environment(self) -> dict[str, str]:
+        """What every process of the stage runs in."""
+        paths = [str(HERE / "inside"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return os.environ | {"PYTHONPATH": os.pathsep.join(paths), MARK: self._mark} | self._environment
+
+    def loader(self, data: Path, *args: str, address: str = "127.0.0.1:0", output: Path | None = None) -> Loader:
+        """Start one; it listens when this returns. `output` takes what it logs, instead of its own file."""
+        loader = Loader(self, data, address, args, output)
+        self.loaders.append(loader)
+        loader.wait_until_it_listens()
+        return loader
+
+    def fleet(self, number: int, data: Path, *args: str) -> list[Loader]:
+        """Start several at the same time; they listen when this returns."""
+        loaders = [Loader(self, data, "127.0.0.1:0", args, None) for _ in range(number)]
+        self.loaders += loaders
+        for loader in loaders:
+            loader.wait_until_it_listens()
+        return loaders
+
+    def trainer(self, target: str, name: str = "trainer", *, prefix: Sequence[str] = (), **options: object) -> Trainer:
+        """Start one; the options are those of `Spec`. `prefix` is put before its command line."""
+        spec = Spec(record=str(self.folder / name), target=target, **options)  # type: ignore[arg-type]
+        self.trainers.append(Trainer(self, spec, prefix))
+        return self.trainers[-1]
+
+    def processes(self) -> Iterator[psutil.Process]:
+        """All that carry the mark and live."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def close(self) -> list[str]:
+        """End everything, loaders as they should be ended; what is left or went wrong, in words."""
+        problems = []
+        for trainer in self.trainers:
+            if trainer.process.poll() is None:
+                trainer.process.kill()
+            trainer.wait()
+        for loader in self.loaders:
+            was_running = loader.process.poll() is None
+            try:
+                if (code := loader.end()) and was_running:
+                    problems.append(f"{loader} was told to end and did so with code {code}:\n{loader.log_text()}")
+            except subprocess.TimeoutExpired:
+                problems.append(f"{loader} did not end within {END_S} s:\n{loader.log_text()}")
+        for what, left in {
+            "processes": lambda: list(self.processes()),
+            "entries in /dev/shm": lambda: sorted(shared_memory() - self._shared_memory),
+            "open ports": self._open_ports,
+        }.items():
+            if found := _what_stays(left):
+                problems.append(f"{what} left behind: {found}")
+        for process in self.processes():
+            process.kill()
+        return problems
+
+    def _open_ports(self) -> list[str]:
+        ports = {int(loader.address.rpartition(":")[2]) for loader in self.loaders}
+        return [
+            str(one)
+            for one in psutil.net_connections("tcp")
+            if one.laddr and one.laddr.port in ports and one.status != psutil.CONN_TIME_WAIT
+        ]
+
+
+def shared_memory() -> set[str]:
+    """What is in /dev/shm."""
+    folder = Path("/dev/shm")
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _what_stays(left: Callable[[], Sequence[object]]) -> Sequence[object]:
+    """What is still there after a while."""
+    until = time.monotonic() + GONE_S
+    while (found := left()) and time.monotonic() < until:
+        time.sleep(0.1)  # a process that ends tells only its parent, which may have ended
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds that lives on."""
+
+    fds: int
+    rss: int
+
+    @classmethod
+    def by(cls, process: psutil.Process) -> "Held":
+        """What it holds now."""
+        return cls(process.num_fds(), process.memory_info().rss)
