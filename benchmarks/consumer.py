@@ -1,0 +1,156 @@
+"""A trainer without a model, in a process of its own: it takes batches, checks them, and drops them.
+
+    python -m benchmarks.consumer KIND OPTIONS       KIND: a module of benchmarks/peers; OPTIONS: JSON for it
+
+It is told by a line of JSON on standard input how long to take batches, and answers with a line about it; between two
+lines it does nothing, and what its peer then reads ahead is taken, uncounted, before the next stretch begins. It ends
+with its standard input.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from benchmarks.content import Array, Content
+from benchmarks.measured import Meter, Pace, Stretch, stretch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+END_S = 20.0
+"""A consumer whose input has ended and that is still there by then is killed."""
+
+
+class Peer(Protocol):
+    """What a module of benchmarks/peers is."""
+
+    def batches(self, options: Mapping[str, Any]) -> Iterator[tuple[Array, Array | None]]:
+        """Shuffled batches without end, `x` as content.py writes it and `y` if the peer carries labels."""
+
+
+class MissingError(Exception):
+    """The contestant is not installed here, or cannot do this; says what is missing."""
+
+
+class FailedError(Exception):
+    """A consumer ended in the middle. What it printed before says why."""
+
+
+class Consumer:
+    """A consumer's process, seen from the one that compares. Close it, or use it with `with`."""
+
+    def __init__(self, kind: str, options: Mapping[str, Any], loader_pids: tuple[int, ...] = ()) -> None:
+        command = [sys.executable, "-m", "benchmarks.consumer", kind, json.dumps(dict(options) | {"pids": loader_pids})]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
+        )
+        self._told: IO[str] = _pipe(self._process.stdin)
+        self._says: IO[str] = _pipe(self._process.stdout)
+        self._is_ready = False
+
+    def wait(self) -> None:
+        """Until the first batch is here. MissingError if the contestant says that it cannot."""
+        if not self._is_ready:
+            self._answer()
+            self._is_ready = True
+
+    def begin(self, pace: Pace) -> None:
+        """Start a stretch; `end` gives it. So that several consumers can run at once."""
+        self.wait()
+        self._told.write(json.dumps(asdict(pace)) + "\n")
+        self._told.flush()
+
+    def end(self) -> Stretch:
+        """The stretch that was begun. FailedError if there is none."""
+        return Stretch(**self._answer())
+
+    def take(self, pace: Pace) -> Stretch:
+        """One stretch."""
+        self.begin(pace)
+        return self.end()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._says.readline()
+        if not line:
+            raise FailedError(f"a consumer ended with code {self._process.wait(END_S)}: {self._process.args!r}")
+        said: dict[str, Any] = json.loads(line)
+        if "missing" in said:
+            raise MissingError(said["missing"])
+        return said
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._told.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(END_S)
+        self._says.close()
+
+    def __enter__(self) -> "Consumer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def quiet() -> dict[str, str]:
+    """The environment of every process: frameworks keep their greetings to themselves and find no GPU."""
+    return os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+# ---- inside the process ----
+
+
+def main() -> None:
+    # Frameworks print where they please; answers have a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    kind, options = sys.argv[1], json.loads(sys.argv[2])
+    try:
+        serve(importlib.import_module(f"benchmarks.peers.{kind}"), options, answers)
+    except (ImportError, MissingError) as error:
+        answers.write(json.dumps({"missing": str(error)}) + "\n")
+    # Not by returning: pools of peers may wait for each other, and nothing of this process is worth tidying.
+    answers.flush()
+    os._exit(0)
+
+
+def serve(peer: Peer, options: Mapping[str, Any], answers: IO[str]) -> None:
+    content = Content.of(Path(options["folder"]))
+    batches = peer.batches(options)
+
+    def take() -> tuple[int, int]:
+        x, y = next(batches)
+        content.check(x, y)
+        return x.nbytes, len(x)
+
+    take()
+    answers.write(json.dumps({"ready": True}) + "\n")
+    meter = Meter(options["pids"])
+    for line in sys.stdin:
+        answers.write(json.dumps(asdict(stretch(take, Pace(**json.loads(line)), meter))) + "\n")
+
+
+if __name__ == "__main__":
+    main()

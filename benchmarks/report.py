@@ -1,0 +1,186 @@
+"""Results for people: a table on the terminal, one in Markdown, a plot, and both put into the documents.
+
+No number stands in README.md or docs/benchmarks.md that did not come from results.json: what is between the markers is
+written here, and a test compares.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.consumer import ROOT
+from benchmarks.lines import Line, Side
+from benchmarks.results import Results
+from benchmarks.rows import TITLES
+from benchmarks.stage import say
+
+PUBLISHED = ROOT / "docs/benchmarks"
+"""results.json and ratios.svg of the run that the documents show."""
+
+BEGIN, END = "<!-- benchmarks: written by scripts/benchmark --publish -->", "<!-- benchmarks: end -->"
+
+MARK = {True: "yes", False: "**no**", None: ""}
+
+
+def sentence(line: Line) -> str:
+    """A line as progress."""
+    if line.ratio is None:
+        return f"row {line.row}, {line.what}: {line.why_not}"
+    wanted = f", wanted {line.bound}{'' if line.is_met else ': MISSED'}" if line.bound else ""
+    return f"row {line.row}, {line.what}: {line.ratio}{wanted}"
+
+
+def as_text(results: Results) -> str:
+    """The table for a terminal."""
+    out = [f"{machine(results)}\n"]
+    for row, lines in _by_row(results):
+        out.append(f"{row:>2}  {TITLES[row]}")
+        for line in lines:
+            result = str(line.ratio) if line.ratio else line.why_not
+            met = {True: "", False: "  MISSED", None: ""}[line.is_met]
+            out.append(f"    {line.what:<76} {result:<28} {line.bound or ''!s:<9}{met}")
+    return "\n".join(out)
+
+
+def summary(results: Results) -> str:
+    """README's table: each row's lines that have a bound, without what they cost."""
+    out = ["| | compared | result (min – max) | must reach |", "| --- | --- | --- | --- |"]
+    for row, lines in _by_row(results):
+        bound = [line for line in lines if line.bound is not None and line.ratio is not None]
+        for line in bound:
+            missed = "" if line.is_met else ", missed"
+            out.append(f"| {row} | {_against(line)} | {_result(line)} | {line.bound}{missed} |")
+    return "\n".join(out)
+
+
+def details(results: Results) -> str:
+    """The whole table, a section a row."""
+    out = []
+    for row, lines in _by_row(results):
+        run = results.rows[row]
+        out += [
+            f"### {row}. {TITLES[row][0].upper()}{TITLES[row][1:]}\n",
+            f"{run['pairs']} rounds, {run['seconds']:.0f} s, {run['date']}, load {run['load'][0]}.\n",
+            "| compared | result (min – max) | must reach | met | feedline | peer | trainer CPU s/GB | loader CPU s/GB "
+            "| trainer peak MB | loader peak MB |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for line in lines:
+            if line.ratio is None and line.ours is None:
+                out.append(f"| {line.what} | {line.why_not} | {line.bound or ''} | | | | | | | |")
+                continue
+            cells = [
+                line.what, _result(line), str(line.bound or ""), MARK[line.is_met],
+                _value(line.ours, line.unit), _value(line.peer, line.unit, named=True),
+                _both(line, "trainer_cpu_s_per_gb", ".2f"), _both(line, "loader_cpu_s_per_gb", ".2f"),
+                _both(line, "trainer_rss_mb", ",.0f"), _both(line, "loader_rss_mb", ",.0f"),
+            ]  # fmt: skip
+            out.append(f"| {' | '.join(cells)} |")
+        out.append("")
+    return "\n".join(out).rstrip()
+
+
+def machine(results: Results) -> str:
+    """Where it ran, in a sentence."""
+    it = results.machine
+    packages = ", ".join(f"{name} {number}" for name, number in it["packages"].items())
+    return (
+        f"{it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB of memory, Linux {it['kernel']}, Python "
+        f"{it['python']}; {packages}."
+    )
+
+
+def plot(results: Results, path: Path) -> None:
+    """Every ratio with its range and what it had to reach, by how far it is on the right side of that."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        say("no plot: matplotlib is not installed")
+        return
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "feedline"  # the same results give the same file
+    import matplotlib.pyplot as plt
+
+    lines = [
+        line for line in results.lines if line.ratio is not None and line.bound is not None and line.ratio.median > 0
+    ]
+    figure, axes = plt.subplots(figsize=(9, 1 + 0.24 * len(lines)))
+    for place, line in enumerate(reversed(lines)):
+        assert line.ratio is not None
+        assert line.bound is not None
+        # Drawn as so many times what was asked for; where less is better, the other way round.
+        must = line.bound.must
+        ends = [value / must for value in (line.ratio.least, line.ratio.median, line.ratio.most) if value > 0]
+        if line.bound.sign == "<=":
+            ends = [1 / end for end in reversed(ends)]
+        least, middle, most = ends[0], ends[len(ends) // 2], ends[-1]
+        colour = "tab:green" if line.is_met else "tab:red"
+        axes.plot([least, most], [place, place], color=colour, alpha=0.5, linewidth=4, solid_capstyle="butt")
+        axes.plot([middle], [place], "o", color=colour, markersize=5)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(lines)), [f"{line.row}  {line.what}" for line in reversed(lines)], fontsize=7)
+    axes.set_ylim(-0.7, len(lines) - 0.3)
+    axes.set_xlabel("times better than what must be reached (median and range of the rounds)")
+    axes.grid(visible=True, axis="x", which="both", alpha=0.25)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+
+
+def publish(out: Path) -> None:
+    """Put a run's results into the documents."""
+    PUBLISHED.mkdir(exist_ok=True)
+    for name in ("results.json", "ratios.svg"):
+        shutil.copyfile(out / name, PUBLISHED / name)
+    for document, text in documents().items():
+        document.write_text(text)
+
+
+def documents() -> dict[Path, str]:
+    """The documents as they should be, by the published results."""
+    results = Results.read(PUBLISHED / "results.json")
+    said = f"On {machine(results)}" if results.rows else "Nothing was published yet."
+    return {
+        ROOT / "README.md": _between(ROOT / "README.md", f"{said}\n\n{summary(results)}"),
+        ROOT / "docs/benchmarks.md": _between(ROOT / "docs/benchmarks.md", f"{said}\n\n{details(results)}"),
+    }
+
+
+def _between(document: Path, text: str) -> str:
+    before, begin, rest = document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{document} has no place for the results; wanted a line {BEGIN} and a line {END}")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+def _by_row(results: Results) -> Iterator[tuple[int, list[Line]]]:
+    for row, value in sorted(results.rows.items()):
+        if value["lines"]:
+            yield row, value["lines"]
+
+
+def _result(line: Line) -> str:
+    if line.ratio is None:
+        return line.why_not
+    unit = f" {line.unit}" if line.peer is None else "x"
+    spread = "" if line.ratio.least == line.ratio.most else f" ({line.ratio.least:.2g} – {line.ratio.most:.2g})"
+    return f"{line.ratio.median:.3g}{unit}{spread}"
+
+
+def _against(line: Line) -> str:
+    return f"{line.what}; {line.peer.name}" if line.peer and line.peer.name not in line.what else line.what
+
+
+def _value(side: Side | None, unit: str, *, named: bool = False) -> str:
+    return "" if side is None else f"{side.value:.3g} {unit}" + (f", {side.name}" if named else "")
+
+
+def _both(line: Line, what: str, form: str) -> str:
+    each = [getattr(side, what) for side in (line.ours, line.peer) if side is not None]
+    return " / ".join("–" if value is None else format(value, form) for value in each) if any(each) else ""
+
+
+if __name__ == "__main__":
+    print(json.dumps({str(path): "written" for path, text in documents().items() if path.write_text(text)}, indent=1))

@@ -1,0 +1,117 @@
+"""The benchmark suite runs, decides rightly, and the documents show what it found.
+
+Its numbers are not tested: machines that run tests are busy.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_the_suite_runs_and_merges_its_rows_into_what_an_earlier_run_found(tmp_path: Path) -> None:
+    earlier = {
+        "machine": {},
+        "rows": {"12": {"lines": [], "date": "2026-01-01 00:00", "seconds": 1, "pairs": 5, "load": [0.5]}},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(earlier))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.suite", "--quick", "--rows", "4", "--out", str(tmp_path)],
+        check=False, cwd=ROOT, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert set(rows) == {"4", "12"}
+    assert rows["12"]["date"] == "2026-01-01 00:00"
+    by_lane = {line["what"].split()[0]: line for line in rows["4"]["lines"]}
+    assert set(by_lane) == {"grpc", "tcp", "shm"}
+    assert by_lane["tcp"]["ours"]["value"] > 0
+    assert by_lane["tcp"]["ratio"]["median"] == pytest.approx(
+        by_lane["tcp"]["ours"]["value"] / by_lane["tcp"]["peer"]["value"]
+    )
+    assert "tcp lane, 4 KiB rows, 4 MiB batches" in done.stdout
+
+
+def test_the_documents_show_the_published_results_and_nothing_else() -> None:
+    from benchmarks import report
+
+    for document, text in report.documents().items():
+        assert document.read_text() == text, f"{document} differs; python -m benchmarks.report writes it"
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    from benchmarks.pairs import Ratio, ratio
+
+    assert ratio([2.0, 1.0, 6.0], [1.0, 1.0, 2.0]) == Ratio(median=2.0, least=1.0, most=3.0)
+
+
+def test_contestants_take_turns() -> None:
+    from benchmarks.pairs import rounds
+
+    turns: list[str] = []
+
+    taken = rounds({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, 3)
+
+    assert turns == ["a", "b", "a", "b", "a", "b"]
+    assert {name: len(each) for name, each in taken.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("sign", "must", "value", "is_met"),
+    [(">=", 2.0, 2.0, True), (">=", 2.0, 1.99, False), ("<=", 0.25, 0.25, True), ("<=", 0.25, 0.26, False)],
+)
+def test_a_bound_is_met_at_its_edge(sign: str, must: float, value: float, is_met: bool) -> None:
+    from benchmarks.lines import Bound
+
+    assert Bound(sign, must).is_met_by(value) is is_met  # type: ignore[arg-type]  # a Literal
+
+
+def test_a_line_comes_back_from_json_as_it_was() -> None:
+    from benchmarks.lines import Bound, Line, Side
+    from benchmarks.pairs import Ratio
+
+    line = Line(
+        4, "tcp lane", "GB/s", Side("feedline", 2.0), Side("raw TCP", 2.5), Ratio(0.8, 0.7, 0.9), Bound(">=", 0.75)
+    )
+    absent = Line(4, "shm lane", "GB/s", bound=Bound(">=", 1.5), why_not="no shm lane")
+
+    assert Line.from_json(json.loads(json.dumps(line.as_json()))) == line
+    assert Line.from_json(json.loads(json.dumps(absent.as_json()))) == absent
+    assert line.is_met is True
+    assert absent.is_met is None
+
+
+def test_wrong_content_is_found(tmp_path: Path) -> None:
+    from benchmarks.content import Content, WrongContentError, write
+
+    folder = write(tmp_path / "rows", rows=40, row_nbytes=64)
+    x, y = np.load(folder / "x.npy"), np.load(folder / "y.npy")
+    content = Content.of(folder)
+    changed = [x.copy() for _ in range(3)]
+    changed[0][5, -1] ^= 1  # a row's end
+    changed[1][0, 20] ^= 1  # in the middle of the row that is summed
+    changed[2][[3, 4]] = changed[2][[4, 3]]  # a row in another's place, so that its label is another's
+
+    content.check(x, y)
+    for damaged in changed:
+        with pytest.raises(WrongContentError):
+            content.check(damaged, y)
+
+
+@pytest.mark.parametrize(("fed", "expected"), [(0, 0), (1, 1), (5, 5), (6, 6), (8, 8), (40, 32)])
+def test_the_number_of_accelerators_is_the_largest_that_is_fed(fed: int, expected: int) -> None:
+    from benchmarks.rows.accelerators import _most
+
+    assert _most(lambda count: count <= fed, 32) == expected
