@@ -5,12 +5,13 @@ save, what the folder holds is one moment of the training, and no batch is train
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras import Model
+from keras import Model, Variable, ops
 from keras.callbacks import Callback, History
 
 from feedline.keras import RemoteSequence
@@ -21,14 +22,17 @@ STATE = "state.json"
 WEIGHTS = ".weights.h5"
 """How Keras wants the name of such a file to end."""
 
+log = logging.getLogger("feedline")
+
 
 class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
-    """Saves weights, optimizer and place of a training in a folder: after each epoch, and after `every` batches.
+    """Saves a training in a folder, its weights and its place in the data: after each epoch, and after `every` batches.
 
         saved = SaveState("run", train, every=500)
         saved.fit(model, epochs=20, validation_data=validation)
 
     The same line begins the training and, in a new process, continues it with the very next batch, in mid-epoch too.
+    What is saved with the weights is the optimizer, and what the next random numbers of `Dropout` and the like are.
     With ranks, rank 0 saves and all of them restore; what is saved holds for any number of ranks and any batch size.
     InvalidRequest if a training with this sequence cannot be continued, see `RemoteSequence.state_dict`.
     """
@@ -88,7 +92,7 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
             return 0, self._sequence.state_dict(0)
         try:
             saved = json.loads(path.read_text())
-            state, weights = dict(saved["state"]), str(saved["weights"])
+            state, weights, random = dict(saved["state"]), str(saved["weights"]), list(saved["random"])
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(
                 f"{path} is not what SaveState writes ({error!r}); give another folder, or delete it to start anew"
@@ -99,6 +103,7 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)  # else Keras would leave out what was saved of it
         model.load_weights(self._folder / weights)
+        _put_back(random, model)
         return place.epoch, state
 
     # ---- what Keras calls ----
@@ -143,7 +148,8 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         self.model.save_weights(self._folder / weights, overwrite=True)
         _put(self._folder / weights)
         new = self._folder / f"{STATE}.new"
-        new.write_text(json.dumps({"state": state, "weights": weights}, indent=2) + "\n")
+        random = [ops.convert_to_numpy(each).tolist() for each in _random(self.model)]
+        new.write_text(json.dumps({"state": state, "weights": weights, "random": random}, indent=2) + "\n")
         _put(new)
         new.replace(self._folder / STATE)
         _put(self._folder)
@@ -155,6 +161,25 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
 def _number(weights: Path) -> int:
     number = weights.name.removeprefix("weights-").removesuffix(WEIGHTS)
     return int(number) if number.isdecimal() else 0
+
+
+def _random(model: Model) -> list[Variable]:
+    """The states of what draws random numbers, which Keras does not save with the weights."""
+    weights = {id(weight) for weight in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def _put_back(random: Sequence[Any], model: Model) -> None:
+    states = _random(model)
+    if len(states) != len(random):
+        log.warning(
+            "the model has %d layers that draw random numbers, and had %d when it was saved: they begin anew",
+            len(states),
+            len(random),
+        )
+        return
+    for state, value in zip(states, random, strict=True):
+        state.assign(value)
 
 
 def _put(path: Path) -> None:

@@ -51,10 +51,10 @@ class Recorder(keras.layers.Layer):  # type: ignore[misc]  # keras publishes no 
 
 
 def made() -> Any:
-    """A small model with an optimizer that has a memory, the same each time."""
+    """A small model with an optimizer that has a memory and a layer that draws, the same each time."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(1)(Recorder()(inputs) / N))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dropout(0.3)(Recorder()(inputs) / N)))
     model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=keras.backend.backend() == "jax")
     return model
 
@@ -193,6 +193,19 @@ def test_an_unbuilt_model_is_built_before_its_weights_are_loaded(make: Make, tmp
     assert epoch == 1
     assert (state["epoch"], state["offset"]) == (1, 0)
     assert weights(resumed) == weights(trained)
+
+
+def test_a_model_that_draws_elsewhere_than_the_one_that_was_saved_begins_to_draw_anew_and_says_so(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = keras.Input((3,))
+    without = keras.Model(inputs, keras.layers.Dense(1)(Recorder()(inputs) / N))
+    without.compile("adam", "mse")
+    SaveState(tmp_path, make()).fit(without, epochs=1, verbose=0)
+
+    SaveState(tmp_path, make()).restore(made())
+
+    assert "the model has 1 layers that draw random numbers, and had 0 when it was saved" in caplog.text
 
 
 def test_the_state_is_that_of_a_feed_and_a_plain_loop_continues_it(
