@@ -5,6 +5,8 @@ The law: every container, network, volume and image made here belongs to a proje
 
 import faulthandler
 import gc
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -12,10 +14,12 @@ import shutil
 import socket
 import subprocess
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import time
 from typing import Any
 
@@ -41,6 +45,50 @@ COMMAND_S = 180.0
 HEALTHY_S = 90
 """The engine looks every 10 s; a loader that is not healthy by then never will be."""
 
+ROWS = 3
+"""Of a batch of the disturbed epoch: 499 batches, so that there is a middle."""
+
+KILLED_AT = 150
+
+WITHIN_S = 15.0
+"""A trainer that waits longer than this for a batch while a loader is there was forgotten."""
+
+EPOCH_OF_A_TRAINER = """
+import hashlib, json, time
+import feedline
+
+def digest(batch):
+    return hashlib.blake2b(b"".join(array.tobytes() for array in (*batch.as_tuple(), batch.ids))).hexdigest()
+
+with feedline.connect("loader:50051") as remote:
+    feed = remote.feed(batch_size=3, seed=5, prefetch=32)
+
+    def until(holds):
+        deadline = time.monotonic() + 120
+        while not holds():
+            assert time.monotonic() < deadline, remote.stats
+            feed.fetch(feed.plan.step(0, 0))
+
+    def answered():
+        return {one.address: one.answered for one in remote.stats.replicas if one.standing == "connected"}
+
+    until(lambda: len(answered()) == 3 and all(answered().values()))
+    asked = time.monotonic()
+    for batch in feed.epoch(1):
+        waited_s = time.monotonic() - asked
+        seen = {"ids": batch.ids.tolist(), "digest": digest(batch), "replicas": remote.replicas, "waited_s": waited_s}
+        print(json.dumps(seen), flush=True)
+        time.sleep(0.005)  # what a step takes
+        if batch.index == 200:
+            until(lambda: len(answered()) == 2)
+        if batch.index == 300:
+            until(lambda: len(answered()) == 3)
+            before = answered()
+            until(lambda: all(answered().get(address, 0) > number for address, number in before.items()))
+        asked = time.monotonic()
+"""
+"""At two places it reads other batches until it has noticed, so that what happens to it happens in mid-epoch."""
+
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(2 * BUILD_S)]
 
 Engine = Any  # docker.DockerClient; the SDK publishes no types
@@ -57,12 +105,10 @@ class Project:
 
     def run(self, *words: str, timeout_s: float = COMMAND_S, **variables: str) -> "subprocess.CompletedProcess[str]":
         """`docker compose WORDS …` with FEEDLINE_… variables; what is not named is not set."""
-        # Set to nothing, not left out: a developer's .env would fill them in.
-        unset = dict.fromkeys(("FEEDLINE_DATA", "FEEDLINE_USER", "FEEDLINE_WORKERS", "FEEDLINE_MEMORY"), "")
         return subprocess.run(
             [*self.compose, "--project-name", self.name, "--profile", "demo", *words],
             cwd=ROOT,
-            env=os.environ | unset | {"FEEDLINE_PORT": "0"} | variables,  # 0: any free port
+            env=self._environment(variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -77,6 +123,32 @@ class Project:
             f"{words} ended with {done.returncode}:\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
         )
         return done.stdout
+
+    @contextmanager
+    def trains(self, program: str, timeout_s: float) -> Iterator[Iterator[str]]:
+        """Run a program in a trainer container; what it says, line by line while it runs. It must end well."""
+        words = [*self.compose, "--project-name", self.name, "--profile", "demo", "run", "--rm", "-T", "--no-deps"]
+        with TemporaryFile("w+") as errors:
+            trainer = subprocess.Popen(
+                [*words, "trainer", "python", "-c", program],
+                cwd=ROOT,
+                env=self._environment({}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            assert trainer.stdout is not None
+            with trainer.stdout:
+                yield iter(trainer.stdout)
+            code = trainer.wait(timeout_s)
+            errors.seek(0)
+            assert code == 0, f"the trainer ended with {code}:\n{errors.read()[-8000:]}"
+
+    def _environment(self, variables: dict[str, str]) -> dict[str, str]:
+        # Set to nothing, not left out: a developer's .env would fill them in.
+        unset = dict.fromkeys(("FEEDLINE_DATA", "FEEDLINE_USER", "FEEDLINE_WORKERS", "FEEDLINE_MEMORY"), "")
+        return os.environ | unset | {"FEEDLINE_PORT": "0"} | variables  # 0: any free port
 
     def loaders(self) -> list[Container]:
         """The loader's containers, running or not."""
@@ -194,6 +266,39 @@ def test_a_trainer_container_that_names_two_replicas_is_fed_by_both(project: Pro
             assert remote.status().batches > 0
 
 
+def test_a_trainer_container_does_not_notice_that_one_of_three_loaders_is_killed_and_another_one_added(
+    project: Project,
+) -> None:
+    """The trainer knows the service's name and nothing else, and reads by it while its loaders change."""
+    loaders = project.up(replicas=3)
+    with feedline.connect(_address(loaders[0])) as remote:
+        undisturbed = [_digest(batch) for batch in remote.epoch(1, batch_size=ROWS, seed=5)]
+
+    ids, digests, replicas, waited_s, killed = [], [], [], [], False
+    with project.trains(EPOCH_OF_A_TRAINER, timeout_s=COMMAND_S) as said:
+        for line in said:
+            seen = json.loads(line)
+            ids += seen["ids"]
+            digests.append(seen["digest"])
+            replicas.append(seen["replicas"])
+            waited_s.append(seen["waited_s"])
+            if len(digests) == KILLED_AT:
+                loaders[1].kill()  # SIGKILL
+                killed = True
+            if killed and replicas[-1] == 2:  # the trainer has noticed and goes on; now an operator replaces it
+                killed = False
+                loaders[1].remove()
+                project.do("up", "--detach", "--no-recreate", "--scale", "loader=3", "loader")
+
+    assert Counter(ids) == Counter(range(1497))
+    assert digests == undisturbed
+    assert max(waited_s) < WITHIN_S
+    assert (max(replicas[:KILLED_AT]), min(replicas[KILLED_AT:]), replicas[-1]) == (3, 2, 3)
+    (added,) = [loader for loader in project.loaders() if loader.id not in {one.id for one in loaders}]
+    with feedline.connect(_address(added)) as remote:
+        assert remote.status().batches > 0
+
+
 def test_a_mounted_folder_is_served_instead_of_the_demo(
     project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
 ) -> None:
@@ -274,6 +379,10 @@ def test_docker_stop_lets_the_loader_end_by_itself(project: Project) -> None:
     said = loader.logs().decode()
     assert loader.attrs["State"]["ExitCode"] == 0, said  # 137 would be the engine's kill after the grace time
     assert '"event": "stopped"' in said.splitlines()[-1]
+
+
+def _digest(batch: feedline.Batch) -> str:
+    return hashlib.blake2b(b"".join(array.tobytes() for array in (*batch.as_tuple(), batch.ids))).hexdigest()
 
 
 def _connected() -> Engine:
