@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import feedline
+from feedline import ledger, resolve
 from feedline_wire.errors import NotAllowed, NotTrusted
 
 LONG_S = 100.0
@@ -84,6 +85,44 @@ def test_a_trainer_whose_token_file_comes_later_than_the_loaders_goes_on_when_it
         (member,) = loader._fleet._ledger.members
         with loader._fleet._changed:
             assert loader._fleet._changed.wait_for(lambda: "does not know the token" in str(member.reason), 60)
+        replace_file(secured.token, "new-token\n")
+        rest.join()
+
+    assert sorted(ids) == list(range(101))
+
+
+def test_loaders_that_take_the_place_of_all_others_with_a_new_token_are_waited_for(
+    secured: Any,
+    two_datasets: Path,
+    start_loader: Callable[..., Any],
+    replace_file: Callable[[Path, str], None],
+    token_entry: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rolling update that brings the new secret along: no loader that is left has ever let this trainer in."""
+    monkeypatch.setattr(resolve, "EVERY_S", 0.1)
+    monkeypatch.setattr(resolve, "SOONEST_S", 0.05)
+    monkeypatch.setattr(ledger, "LEAVE_AFTER_S", 0.1)
+    addresses = [secured.loader.address]
+    with feedline.connect(lambda: addresses, ca=secured.ca, token_file=secured.token) as loader:
+        epoch = loader.epoch(dataset="digits", batch_size=1, prefetch=2, timeout_s=LONG_S)
+        ids = [next(epoch).ids[0] for _ in range(10)]
+
+        replace_file(secured.tokens, token_entry("new", "new-token"))
+        successor = start_loader(
+            two_datasets, "--workers", "1", "--tokens", str(secured.tokens),
+            "--tls-certificate", str(secured.pair.certificate), "--tls-key", str(secured.pair.key),
+        )  # fmt: skip
+        addresses[:] = [successor.address]
+        secured.loader.stop()
+        rest = threading.Thread(target=lambda: ids.extend(batch.ids[0] for batch in epoch))
+        rest.start()
+        fleet = loader._fleet
+        with fleet._changed:
+            assert fleet._changed.wait_for(
+                lambda: ["does not know the token" in str(member.reason) for member in fleet._ledger.members] == [True],
+                LONG_S,
+            )
         replace_file(secured.token, "new-token\n")
         rest.join()
 
