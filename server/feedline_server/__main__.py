@@ -17,10 +17,14 @@ PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
 
 examples:
   feedline serve ./digits                         serve a folder to trainers on this host
+Or it is an object in your own Python, module:name: a Keras Sequence, a dataset, a generator function.
   feedline serve loader.toml --workers 16         serve what a configuration declares
   FEEDLINE_WORKERS=16 feedline serve .            every setting is also an environment variable
   feedline serve . --replicas 2                   two loaders, for hosts with many cores and a fast network
   feedline serve . --listen 0.0.0.0:50051 --tls-certificate loader.pem --tls-key loader.key --tokens tokens.toml
+  feedline serve my_classes:training_generator --view validation=validation_generator
+  feedline serve my_classes:load --steps-per-epoch 500
+                                                  Python as it is (docs/python.md)
 
 A trainer then writes:
   from feedline import RemoteSequence
@@ -58,7 +62,13 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `--token SECRET` would be read as --tokens, and the complaint would repeat the secret
     )
-    serve.add_argument("path", nargs="?", type=Path, help="loader.toml or folder (default: $FEEDLINE_DATA)")
+    serve.add_argument(
+        "path", nargs="?", type=Path, help="loader.toml, folder or module:name (default: $FEEDLINE_DATA)"
+    )
+    serve.add_argument(
+        "--view", dest="views", action="append", metavar="VIEW=OBJECT", help="another view of a Python object's dataset"
+    )
+    serve.add_argument("--steps-per-epoch", type=int, metavar="N", help="batches that make up a generator's epoch")
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
     serve.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
     serve.add_argument(

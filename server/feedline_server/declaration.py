@@ -4,13 +4,24 @@ The law: a declaration is a plain value that survives JSON, because the front ha
 is checked in form only. Whether the files answer to it is found when the dataset is opened.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from feedline_server.declared_transforms import FilterConfig, TransformConfig
+from feedline_server.declared_transforms import SAID, FilterConfig, TransformConfig
 from feedline_server.sources.formats import SUFFIXES
 from feedline_server.sources.selection import check_form
 
@@ -59,12 +70,39 @@ def _files_named_by(slot: str) -> Callable[[str], str]:
     return check
 
 
+def is_object_name(text: str) -> bool:
+    """The text has the form `module:name`, with dots in either."""
+    return _OBJECT.fullmatch(text) is not None
+
+
+def _object_form(text: str) -> str:
+    if not is_object_name(text):
+        raise ValueError('module:name, such as "my_classes:training_generator" for my_classes.py')
+    return text
+
+
+def _objects_or_parts(views: dict[str, str]) -> dict[str, str]:
+    for text in views.values():
+        if not is_object_name(text):
+            try:
+                check_form(text)
+            except ValueError as error:
+                raise ValueError(f"module:name, such as my_classes:{text}; or of one object {error}") from error
+    if len({is_object_name(text) for text in views.values()}) > 1:
+        raise ValueError("either an object for each view, or object = … and a part of it for each")
+    return views
+
+
 def _below(text: str) -> str:
     if {"", ".", ".."} & set(text.split("/")):
         raise ValueError("the name of a folder below it")
     return text
 
 
+_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+ObjectName: TypeAlias = Annotated[str, AfterValidator(_object_form)]
+"""`module:name`."""
 ColumnNames: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
 Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
 FileName: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -224,8 +262,62 @@ class ArrowConfig(Declaration):
     views: Slices = Field(default_factory=dict)
 
 
+class PythonConfig(Declaration):
+    """An object of the operator's own code, or a function that makes one; `path` is the folder of its module."""
+
+    kind: Literal["python"] = "python"
+    object: ObjectName | None = None
+    """`module:name` of what is served as `train`, or parted by `views`; None: `views` names an object for each view."""
+    views: Annotated[dict[str, str], AfterValidator(_objects_or_parts)] = Field(default_factory=dict)
+    """`module:name` for each view, or, of a single object, `start:stop` or an `.npy` of sample ids."""
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """What functions and classes are called with."""
+    batched: bool | None = None
+    """Whether `object[i]` is a ready batch; None: so if it is a Keras Sequence or has an `on_epoch_end`."""
+    steps_per_epoch: Count | None = None
+    """Batches that make up an epoch of a generator."""
+    deterministic: bool = True
+    """Samples are the same when they are read again, their random numbers seeded alike; checked at the start."""
+    start_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Importing and building may take so long. Whoever reads a few gigabytes first needs minutes; longer is a hang."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "batched", "steps_per_epoch", "deterministic"})
+
+    @property
+    def meaning(self) -> dict[str, Any]:  # Any: what TOML can say; `object` is a field here
+        """As of every declaration, and the arguments but for those that are places, which differ from host to host."""
+        meant = {name: value for name, value in self.arguments.items() if not (isinstance(value, str) and "/" in value)}
+        return {**super().meaning, "arguments": meant}
+
+    @model_validator(mode="after")
+    def _names_an_object(self) -> "PythonConfig":
+        if self.object is None and not any(is_object_name(text) for text in self.views.values()):
+            raise PydanticCustomError(SAID, 'names no object; say object = "module:name", or views.train = …')
+        if self.object is not None and is_object_name(self.views.get("train", "")):
+            raise PydanticCustomError(SAID, "has both object and views.train, which is the same view; say one of them")
+        return self
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """The object of each view; one for all, under `train`, where views are parts of it."""
+        objects = {view: text for view, text in self.views.items() if is_object_name(text)}
+        return objects if self.object is None else {"train": self.object, **objects}
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The part of the only object that each view is; empty: everything."""
+        return {view: text for view, text in self.views.items() if not is_object_name(text)}
+
+
 DatasetConfig: TypeAlias = Annotated[
-    ColumnsConfig | IdFilesConfig | ClassFoldersConfig | SubjectsConfig | SequencesConfig | Hdf5Config | ArrowConfig,
+    ColumnsConfig
+    | IdFilesConfig
+    | ClassFoldersConfig
+    | SubjectsConfig
+    | SequencesConfig
+    | Hdf5Config
+    | ArrowConfig
+    | PythonConfig,
     Field(discriminator="kind"),
 ]
 """Any kind of dataset."""
@@ -238,6 +330,7 @@ KINDS: dict[str, type[Declaration]] = {
     "sequences": SequencesConfig,
     "hdf5": Hdf5Config,
     "arrow": ArrowConfig,
+    "python": PythonConfig,
 }
 """Every kind by its name in loader.toml."""
 

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from feedline_server.environment import ENVIRONMENT
 from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
 
 WORKER = ("-m", "feedline_server.worker")
 """What Python runs as a worker."""
-
-SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""The pool has one worker a core; libraries that start a thread a core inside each would fight over them."""
 
 Message = Ready | Unfit | Done | Failed
 
@@ -84,7 +82,7 @@ def start_worker(opening: Opening, arena_fd: int) -> WorkerProcess:
             [sys.executable, *WORKER, str(theirs.fileno()), str(arena_fd), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), arena_fd),
-            env=SINGLE_THREADED | dict(os.environ),
+            env=ENVIRONMENT | dict(os.environ),
         )
     worker = WorkerProcess(process, Connection(ours.detach()), os.pidfd_open(process.pid))
     worker.send(opening)

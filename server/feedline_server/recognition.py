@@ -5,6 +5,7 @@ The law: a folder is recognised for certain or not at all; what could be two thi
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from feedline_server.declaration import (
     ArrowConfig,
@@ -13,6 +14,7 @@ from feedline_server.declaration import (
     Hdf5Config,
     IdFilesConfig,
     SubjectsConfig,
+    is_object_name,
 )
 from feedline_server.sources import arrow, formats
 from feedline_server.sources.arrow_columns import arrow_files
@@ -55,6 +57,25 @@ def recognised(path: Path) -> DatasetConfig:
     raise InvalidRequest(f"{path}: found {_listed(names)}; understood is {UNDERSTOOD}")
 
 
+def python_object(path: Path) -> tuple[str, dict[str, Any]] | None:
+    """The name and the declaration of the Python object that `module:name` or `folder/module.py:name` means.
+
+    None if it means a file or folder; InvalidRequest if it is nearly an object.
+    """
+    file, colon, name = str(path).rpartition(":")
+    if not colon or path.exists():
+        return None
+    folder, module = Path(file).absolute().parent, Path(file).name.removesuffix(".py")
+    while (folder / "__init__.py").is_file():  # a module of a package imports its neighbours by the package's name
+        folder, module = folder.parent, f"{folder.name}.{module}"
+    if not is_object_name(f"{module}:{name}"):
+        raise InvalidRequest(
+            f"{path}: is no file or folder, and no module:name either; wanted my_classes:training_generator, or "
+            "folder/my_classes.py:training_generator, of letters, digits and _"
+        )
+    return dataset_name(Path(module)), {"kind": "python", "path": str(folder), "object": f"{module}:{name}"}
+
+
 def dataset_name(folder: Path) -> str:
     """A dataset's name from its folder's: letters, digits, `.`, `_` and `-`."""
     name = "".join(
@@ -69,6 +90,8 @@ def _file(path: Path) -> DatasetConfig:
         return Hdf5Config(path=path)
     if suffix in arrow.SUFFIXES:
         return ArrowConfig(path=path)
+    if suffix == ".py":
+        raise InvalidRequest(f"{path}: is a module; name the object in it that is served: {path}:NAME")
     wanted = ", ".join((*formats.HDF5, *arrow.SUFFIXES))
     raise InvalidRequest(
         f"{path}: is a file; wanted a loader.toml, a folder of data, such as {path.parent}, or a file of {wanted}"

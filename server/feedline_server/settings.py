@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from feedline_server import exposure, machine
+from feedline_server import exposure, machine, recognition
 from feedline_server.declaration import Count, DatasetConfig, kind_of
 from feedline_server.exposure import Protection
 from feedline_server.problems import PREFIX, TRAINERS, Layer, misspelt, said
@@ -154,16 +154,18 @@ class Settings(BaseSettings):
 def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Settings:
     """The settings: `overrides` (the command line) before FEEDLINE_… variables before loader.toml before defaults.
 
-    `path` is a loader.toml, or a folder: its loader.toml if it has one, else what it holds is recognised.
+    `path` is a loader.toml, or a folder: its loader.toml if it has one, else what it holds is recognised. Or it is a
+    Python object, `module:name`, of which `views` and `steps_per_epoch` of the overrides say more.
     FEEDLINE_DATA stands in for None. Raises InvalidRequest with all problems, one a line.
     """
     if path is None and os.environ.get(DATA):
         path = Path(os.environ[DATA])
-    layers: list[Layer] = [
-        ("command line", {name: value for name, value in overrides.items() if value is not None}),
-        ("environment", _environment()),
-    ]
+    said_first = {name: value for name, value in overrides.items() if value is not None}
     folder = path
+    if served := _python_dataset(path, said_first):
+        said_first["datasets"] = served
+        folder = path = None
+    layers: list[Layer] = [("command line", said_first), ("environment", _environment())]
     if path is not None and (file := _settings_file(path)) is not None:
         folder = file.parent
         layers.append((str(file), _read(file)))
@@ -185,6 +187,34 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
     if not settings.datasets:
         raise InvalidRequest(f"nothing to serve: name a folder of data or a {FILE}, or set {DATA} to one")
     return settings
+
+
+def _python_dataset(path: Path | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The dataset that a path means which is a Python object, by its name; empty if it is none.
+
+    Takes what is about such a dataset out of the overrides.
+    """
+    more = {name: overrides.pop(name) for name in ("views", "steps_per_epoch") if name in overrides}
+    found = None if path is None else recognition.python_object(path)
+    if found is None and more:
+        raise InvalidRequest(
+            "--view and --steps-per-epoch are about a Python object on the command line, module:name; "
+            "of what a loader.toml declares say it there"
+        )
+    if found is None:
+        return {}
+    name, dataset = found
+    module = dataset["object"].partition(":")[0]
+    views = dict(_view(said, module) for said in more.pop("views", ()))
+    return {name: {**dataset, **({"views": views} if views else {}), **more}}
+
+
+def _view(said: str, module: str) -> tuple[str, str]:
+    """VIEW=OBJECT, the object in the same module if none is named."""
+    view, equals, text = said.partition("=")
+    if not (view and equals and text):
+        raise InvalidRequest(f"--view: found {said!r}; wanted VIEW=OBJECT, such as validation={module}:NAME")
+    return view, f"{module}:{text}" if text.isidentifier() else text
 
 
 def _settings_file(path: Path) -> Path | None:

@@ -9,6 +9,7 @@ from feedline_server.declaration import (
     DatasetConfig,
     Hdf5Config,
     IdFilesConfig,
+    PythonConfig,
     SequencesConfig,
     SubjectsConfig,
 )
@@ -17,6 +18,7 @@ from feedline_server.sources.class_folders import open_class_folders
 from feedline_server.sources.columns import open_columns
 from feedline_server.sources.hdf5_columns import open_hdf5
 from feedline_server.sources.id_files import open_id_files
+from feedline_server.sources.python_opening import open_python
 from feedline_server.sources.sequences import open_sequences
 from feedline_server.sources.source import Opened
 from feedline_server.sources.subjects import open_subjects
@@ -39,6 +41,8 @@ def open_source(config: DatasetConfig, *, checked: bool) -> Opened:
             opened = open_hdf5(config, checked=checked)
         case ArrowConfig():
             opened = open_arrow(config, checked=checked)
+        case PythonConfig():
+            opened = open_python(config, checked=checked)
         case _:
             assert_never(config)
     return opened

@@ -1,0 +1,209 @@
+"""What the operator's code returns, as named arrays: tuples, dicts and lists of anything that is numbers.
+
+The law: the first of the data fixes its form, and whatever differs from it is refused naming both; nothing is filled
+in, cut, or read as another dtype that could lose a value. Arrays keep their dtype. Python's own numbers have none:
+`float` becomes float32, which is what Keras and torch make of it, `int` int64, `bool` bool.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from feedline_wire import BAD, IDS
+from feedline_wire.errors import DataError
+from feedline_wire.structure import Structure
+from feedline_wire.tensors import Array, wire_dtype
+
+Path: TypeAlias = tuple[int | str, ...]
+"""How a leaf is reached: `(0, "image")` is `value[0]["image"]`."""
+
+Found: TypeAlias = Any
+"""What the operator's code returned."""
+
+PARTS = ("x", "y", "sample_weight")
+"""The parts of a tuple by their places, as Keras has them."""
+
+
+class Unfit(Exception):
+    """What was returned cannot be served; the message says what it is and what to change, not where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one thing that was returned is made up: its leaves in order, their columns, and what they make up."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    """The column of each leaf."""
+    structure: Structure | None
+    """None: the names decide, or the declaration."""
+
+    def arrays(self, value: Found, like: Mapping[str, np.dtype[Any]] | None = None) -> dict[str, Array]:
+        """The columns of something that must have this form. Unfit if it has another.
+
+        `like` are the dtypes its numbers may take where Python leaves them open.
+        """
+        found = dict(leaves(value, self._wanted))
+        if found.keys() != set(self.paths):
+            missing = [path for path in self.paths if path not in found]
+            more = [path for path in found if path not in self.paths]
+            what = f"has no {written(missing[0])}" if missing else f"has a {written(more[0])} too"
+            raise Unfit(f"{what}; return the same parts every time")
+        return {
+            name: as_array(found[path], written(path), None if like is None else like[name])
+            for path, name in zip(self.paths, self.names, strict=True)
+        }
+
+    @property
+    def _wanted(self) -> frozenset[str] | None:
+        """The keys of a dict that are meant, where that is what was returned."""
+        if all(len(path) and isinstance(path[0], str) for path in self.paths):
+            return frozenset(str(path[0]) for path in self.paths)
+        return None
+
+
+def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
+    """The form of the first that was returned; of a dict, only the keys that are `wanted` if any are. Unfit."""
+    keys = frozenset(name.split(".")[0] for name in wanted) if wanted else None
+    paths = tuple(path for path, _ in leaves(value, keys))
+    if not paths:
+        raise Unfit(f"is {_described(value)}, which holds nothing; return arrays, such as (x, y)")
+    places = {path: place for place, path in enumerate(paths)}
+    names = _names(paths, len(value) if _is_tuple(value) else 0)
+    for name in (IDS, BAD):
+        if name in names:
+            raise Unfit(f"has a part {name!r}, which is the name of a column of feedline's own; rename it")
+    return Form(paths, names, _structure(value, (), places, names, keys))
+
+
+def leaves(value: Found, wanted: frozenset[str] | None, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every leaf and how it is reached."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise Unfit(f"has the key {key!r} in {written(path)}; keys of a dict must be text, they name columns")
+            if path or wanted is None or key in wanted:
+                yield from leaves(part, wanted, (*path, key))
+    elif _is_tuple(value):
+        parts = list(value)
+        if not path and len(parts) > 1 and parts[-1] is None:  # Keras allows (x, y, None): no weights
+            parts.pop()
+        for place, part in enumerate(parts):
+            yield from leaves(part, wanted, (*path, place))
+    else:
+        yield path, value
+
+
+def as_array(value: Found, where: str, like: np.dtype[Any] | None) -> Array:
+    """A leaf as numbers. Unfit, saying what it is and what to return, if it is none."""
+    if value is None:
+        raise Unfit(f"holds None in {where}; return a number or an array, or leave the part out")
+    if isinstance(value, str | bytes):
+        raise Unfit(f"holds text in {where} ({value[:20]!r}); {_TEXT}")
+    if isinstance(value, Mapping) or (_is_tuple(value) and not isinstance(value, list)):
+        raise Unfit(f"holds {_described(value)} in {where}, where the first holds an array")
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever the __array__ of a foreign class raises
+        raise Unfit(f"holds {_described(value)} in {where}, which is no array ({error}); {_REGULAR}") from error
+    if array.dtype.kind in "USO" or array.dtype.hasobject:
+        text = array.dtype.kind in "US" or (array.dtype.kind == "O" and array.size and isinstance(array.flat[0], str))
+        raise Unfit(f"holds {_described(value)} in {where}; {_TEXT if text else _REGULAR}")
+    if _has_no_dtype(value):
+        array = _weakly(array, like)
+    try:
+        return array.astype(wire_dtype(array.dtype), copy=False)
+    except DataError as error:
+        raise Unfit(f"holds {_described(value)} in {where}: {error}") from error
+
+
+def written(path: Path) -> str:
+    """A leaf's place as one would write it."""
+    return "".join(f"[{step!r}]" for step in path) or "itself"
+
+
+_TEXT = "text is not served: return numbers (token ids, a class number), or leave it out, of a dict with `inputs`"
+_REGULAR = "return an array of numbers of one shape"
+
+
+def _is_tuple(value: Found) -> bool:
+    """Several parts; a list of numbers is an array that is written as one."""
+    return isinstance(value, tuple) or (isinstance(value, list) and not _is_numbers(value))
+
+
+def _is_numbers(value: list[Any]) -> bool:
+    first = value[0] if value else 0
+    return _is_numbers(first) if isinstance(first, list) else isinstance(first, int | float | complex | np.generic)
+
+
+def _has_no_dtype(value: Found) -> bool:
+    return isinstance(value, list) or (
+        isinstance(value, bool | int | float | complex) and not isinstance(value, np.generic)
+    )
+
+
+def _weakly(array: Array, like: np.dtype[Any] | None) -> Array:
+    """Python's numbers: of the dtype that the others have if it can hold them, else of what Keras makes of them."""
+    if like is not None and like.kind in "fc" and array.dtype.kind in "iuf":
+        return array.astype(like)
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _names(paths: Sequence[Path], parts: int) -> tuple[str, ...]:
+    """A name for each leaf: short ones if they are different, else with the parts they are in before them."""
+
+    def steps(path: Path) -> list[str]:
+        if parts:
+            first = PARTS[int(path[0])] if parts <= len(PARTS) else f"part{path[0]}"
+            return [first, *map(str, path[1:])]
+        return [str(step) for step in path] or ["x"]
+
+    whole = tuple(".".join(steps(path)) for path in paths)
+    # Dicts inside a tuple: ({"image": …}, y) has the columns `image` and `y`.
+    short = tuple(
+        ".".join(steps(path)[1:]) if parts and len(path) > 1 and isinstance(path[1], str) else name
+        for path, name in zip(paths, whole, strict=True)
+    )
+    return short if len(set(short)) == len(short) else whole
+
+
+def _structure(
+    value: Found, path: Path, places: Mapping[Path, int], names: Sequence[str], wanted: frozenset[str] | None
+) -> Structure | None:
+    if not path:
+        if isinstance(value, Mapping):
+            if wanted is not None or _names_tell(names):
+                return None
+            return (_inner(value, path, places, names),)
+        if not _is_tuple(value):
+            return (names[0],)
+    return _inner(value, path, places, names)
+
+
+def _inner(value: Found, path: Path, places: Mapping[Path, int], names: Sequence[str]) -> Structure:
+    if path in places:
+        return names[places[path]]
+    if isinstance(value, Mapping):
+        return {key: _inner(part, (*path, key), places, names) for key, part in value.items()}
+    return tuple(
+        _inner(part, (*path, place), places, names)
+        for place, part in enumerate(value)
+        if any(known[: len(path) + 1] == (*path, place) for known in places)
+    )
+
+
+def _names_tell(names: Sequence[str]) -> bool:
+    """The names show inputs and targets, as those of columns do."""
+    letters = {name[0].lower() for name in names if name}
+    return {"x", "y"} <= set(names) or ("x" in letters and letters <= {"x", "y"})
+
+
+def _described(value: Found) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    article = "an" if name[0] in "aeiou" else "a"
+    return f"{article} {name} of {len(value)}" if isinstance(value, Sequence) else f"{article} {name}"
