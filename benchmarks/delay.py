@@ -2,8 +2,8 @@
 
 A real loader, a delaying line in a process of its own (tests/faults/proxy.py), and a trainer in another that takes
 batches as fast as they come. Both lines are measured in turn, several times, so that a machine that gets slower halfway
-does not decide. For batches of several sizes: small ones are bound by how many are asked for ahead, large ones by bytes.
-The tcp lane would go past the line, so batches come by gRPC.
+does not decide. For batches of several sizes: small ones are bound by how many are asked for ahead, large ones by
+bytes. The tcp lane would go past the line, so batches come by gRPC.
 
     python benchmarks/delay.py                     about two minutes
     python benchmarks/delay.py --delay-ms 50 --pairs 5

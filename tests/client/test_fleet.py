@@ -1,5 +1,6 @@
 """Connections that come late, break, come back, change, or never answer: nothing is lost, and nobody waits for ever."""
 
+import dataclasses
 import logging
 import re
 import socket
@@ -16,8 +17,10 @@ import pytest
 
 import feedline
 from feedline import ledger, replica
+from feedline.description import Description, from_message
 from feedline.testing import FakeLoader, serve
 from feedline_wire import PROTOCOL, rpc
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     BadSample,
     Closed,
@@ -275,6 +278,23 @@ def test_a_call_that_was_damaged_on_its_way_is_made_again_before_a_loader_is_tak
 
     assert len(list(epoch)) == 39
     assert len(asked) == 2
+
+
+def test_with_checksums_a_description_that_was_damaged_on_its_way_is_not_believed(
+    loader: FakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message has no checksum. Another fingerprint would be a loader with other data, and the end of a training."""
+    described = []
+
+    def damaged_once(message: pb.Description, address: str) -> Description:
+        described.append(from_message(message, address))
+        return described[-1] if len(described) > 1 else dataclasses.replace(described[-1], max_window=7)
+
+    monkeypatch.setattr(replica, "from_message", damaged_once)
+    with feedline.connect(loader.address, timeout_s=WAIT_S, checksum=True) as connection:
+        assert len(list(connection.epoch(batch_size=10))) == 40
+
+    assert len(described) == 6, "twice in vain, twice alike, and twice before the first key, see Replica._serve"
 
 
 def test_a_loader_that_comes_back_as_another_generation_is_an_error_at_once(
