@@ -23,6 +23,9 @@ from pydantic_core import PydanticCustomError
 
 from feedline_server.declared_transforms import SAID, FilterConfig, TransformConfig
 from feedline_server.sources.formats import SUFFIXES
+from feedline_server.sources.image_decoding import Bits, ColorMode, Interpolation, Wanted
+from feedline_server.sources.manifest import ONLY_OTHER
+from feedline_server.sources.manifest import SUFFIXES as MANIFESTS
 from feedline_server.sources.selection import check_form
 
 
@@ -70,6 +73,30 @@ def _files_named_by(slot: str) -> Callable[[str], str]:
     return check
 
 
+def _width_and_height(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("width and height, such as [224, 224]")
+    return value
+
+
+def _image_pattern(text: str) -> str:
+    if "{id}" not in text or ".." in text.split("/") or "" in text.split("/"):
+        raise ValueError("a file name below the folder with {id} in it, such as {id}.jpg")
+    return text
+
+
+def _manifests_or_parts(views: dict[str, str]) -> dict[str, str]:
+    for text in views.values():
+        if not text.endswith(MANIFESTS):
+            try:
+                check_form(text)
+            except ValueError as error:
+                raise ValueError(f"the name of a manifest, .json or .csv; or of one manifest {error}") from error
+    if len({text.endswith(MANIFESTS) for text in views.values()}) > 1:
+        raise ValueError("either a manifest for each view, or a part of one manifest for each")
+    return views
+
+
 def is_object_name(text: str) -> bool:
     """The text has the form `module:name`, with dots in either."""
     return _OBJECT.fullmatch(text) is not None
@@ -111,7 +138,13 @@ Slices: TypeAlias = dict[str, Annotated[str, AfterValidator(_view_form)]]
 """`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
 Arrays: TypeAlias = Annotated[dict[str, FileName], Field(min_length=1)]
 """The name in its file of the array that is each column."""
+Size: TypeAlias = Annotated[tuple[Count, Count], BeforeValidator(_width_and_height)]
+"""Width and height, in the order in which OpenCV takes them."""
 Patterns: TypeAlias = Annotated[tuple[FileName, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
+
+
+MAX_PIXELS = 89_478_485
+"""A quarter of a gigabyte as RGB, from where on Pillow speaks of decompression bombs; cameras have fewer."""
 
 
 class Declaration(BaseModel):
@@ -191,10 +224,32 @@ class IdFilesConfig(Declaration):
     says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
 
 
-class ClassFoldersConfig(Declaration):
+class ImageForm(Declaration):
+    """How images come out, of every kind of dataset that may be of images."""
+
+    size: Size | None = None
+    """Resized to this; None: as they are, which must be alike."""
+    color_mode: ColorMode = "rgb"
+    """Channels and their order."""
+    interpolation: Interpolation = "linear"
+    """How they are resized; OpenCV's names."""
+    bits: Bits = 8
+    """Of a value: uint8 or uint16."""
+    max_pixels: Count = MAX_PIXELS
+    """Of a file. What says that it has more is not decoded."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """The same as a value."""
+        return Wanted(self.size, self.color_mode, self.interpolation, self.bits, self.max_pixels)
+
+
+class ClassFoldersConfig(ImageForm):
     """A folder of files for each class, or such folders for each view."""
 
     kind: Literal["class_folders"] = "class_folders"
+    of: Literal["arrays", "images"] | None = None
+    """Which files are meant; None: what there is, if there is not both."""
     classes: Annotated[tuple[FolderName, ...], Field(min_length=1)] | None = None
     """The classes by their numbers; None: all sub-folders, sorted."""
     one_hot: bool = False
@@ -207,6 +262,36 @@ class ClassFoldersConfig(Declaration):
     """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files and folders may be links out of the folder."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+
+
+class ImagesConfig(ImageForm):
+    """Images that a manifest lists, with the class of each."""
+
+    kind: Literal["images"] = "images"
+    manifest: FileName | None = None
+    """The list; None: `manifest.json` or `manifest.csv`, unless views name manifests."""
+    image: FileName = "image_id"
+    """The field with an image's file, or with the id that is in its name."""
+    label: Annotated[str | None, BeforeValidator(_none_for_false)] = ONLY_OTHER
+    """The field with its class; None: there are no classes; empty: the only other field."""
+    data: FileName | None = None
+    """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
+    files: Annotated[str, AfterValidator(_image_pattern)] = "{id}"
+    """How files are named."""
+    classes: Count | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """How many classes there are, or their names by number; None: what the manifest shows."""
+    one_hot: bool = False
+    """Labels as float32 vectors instead of int64 numbers."""
+    views: Annotated[dict[str, FileName], AfterValidator(_manifests_or_parts)] = Field(default_factory=dict)
+    """A manifest for each view, or, of the only one, `start:stop` or an `.npy` of places in it."""
+    split: FileName | None = None
+    """The field with the view that an image belongs to."""
+    validation_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of each class, from its beginning, that is the view `validation`."""
+    follow_links: bool = False
+    """Files may be links out of the folder."""
 
     says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
 
@@ -313,6 +398,7 @@ DatasetConfig: TypeAlias = Annotated[
     ColumnsConfig
     | IdFilesConfig
     | ClassFoldersConfig
+    | ImagesConfig
     | SubjectsConfig
     | SequencesConfig
     | Hdf5Config
@@ -326,6 +412,7 @@ KINDS: dict[str, type[Declaration]] = {
     "columns": ColumnsConfig,
     "id_files": IdFilesConfig,
     "class_folders": ClassFoldersConfig,
+    "images": ImagesConfig,
     "subjects": SubjectsConfig,
     "sequences": SequencesConfig,
     "hdf5": Hdf5Config,
@@ -354,4 +441,6 @@ def kind_of(said: Iterable[str]) -> str | None:
     fits = {kind: len(keys & set(declaration.model_fields)) for kind, declaration in KINDS.items()}
     most = max(fits.values())
     kinds = [kind for kind, fit in fits.items() if fit == most]
+    if len(kinds) > 1 and "images" in kinds:  # it shares keys with most kinds, and has those of a manifest of its own
+        kinds.remove("images")
     return kinds[0] if len(kinds) == 1 else None

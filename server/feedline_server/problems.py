@@ -110,7 +110,7 @@ def _near(name: str, known: Iterable[str]) -> str | None:
 def _has(values: object, key: Iterable[int | str]) -> bool:
     for part in key:
         if isinstance(values, dict | list | tuple) and (
-            part in values if isinstance(values, dict) else isinstance(part, int)
+            part in values if isinstance(values, dict) else isinstance(part, int) and part < len(values)
         ):
             values = values[part]  # type: ignore[index]  # just asked
         else:

@@ -109,6 +109,25 @@ def test_files_of_sub_folders_belong_to_their_class_and_hidden_and_other_files_t
     assert every(opened(gestures)) == [(10, 0), (11, 0), (12, 0), (5, 0), (20, 1), (21, 1)]
 
 
+def test_arrays_and_images_are_not_mixed_unless_one_of_them_is_meant(gestures: Path) -> None:
+    (gestures / "push" / "10.png").write_bytes(png(7))
+
+    with pytest.raises(DataError, match=r"has arrays \(push/10\.npy\) and images \(push/10\.png\); say of = "):
+        opened(gestures)
+    assert every(opened(gestures, of="arrays")) == [(10, 0), (11, 0), (12, 0), (20, 1), (21, 1)]
+    assert gathered(opened(gestures, of="images"), 0)["x"].tolist() == [[[[7, 7, 7]]]]
+
+
+def test_what_is_said_of_images_is_refused_for_arrays_and_the_other_way_round(gestures: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    (tmp_path / "pictures" / "a" / "1.png").write_bytes(png(7))
+
+    with pytest.raises(DataError, match=r"the files are arrays \(push/10\.npy\); size = … is for images"):
+        opened(gestures, size=[2, 2])
+    with pytest.raises(DataError, match=r"the files are images \(a/1\.png\); arrays = … is for files of arrays"):
+        opened(tmp_path / "pictures", arrays={"x": "x"})
+
+
 def test_a_class_without_files_keeps_its_number_and_is_noted(gestures: Path) -> None:
     (gestures / "none").mkdir()
 
@@ -156,16 +175,18 @@ NAMES = (
 def test_samples_classes_and_splits_are_those_of_keras(tmp_path: Path, split: float | None) -> None:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    for name in NAMES:
+    for gray, name in enumerate(NAMES):
         path = tmp_path / "png" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(0))
+        path.write_bytes(png(gray))
     saved(tmp_path / "npy", *(f"{name}.npy" for name in NAMES))
     generator = ImageDataGenerator(validation_split=split or 0.0)
     subsets = {"train": None} if split is None else {"train": "training", "validation": "validation"}
 
     dataset = opened(tmp_path / "npy", validation_split=split)
     found = every(dataset)
+    images = opened(tmp_path / "png", validation_split=split)
+    grays = gathered(images, *range(len(NAMES)))["x"][:, 0, 0, 0].tolist()
 
     assert sorted(dataset.views) == sorted(subsets)
     for view, subset in subsets.items():
@@ -173,6 +194,9 @@ def test_samples_classes_and_splits_are_those_of_keras(tmp_path: Path, split: fl
         numbers = [int(re.findall(r"\d+", name)[-1]) for name in theirs.filenames]
         ids = dataset.views[view].ids(np.arange(dataset.views[view].samples))
         assert [found[sample] for sample in ids] == list(zip(numbers, theirs.classes.tolist(), strict=True))
+        assert [
+            f"{NAMES[grays[sample]]}.png" for sample in images.views[view].ids(np.arange(len(ids)))
+        ] == theirs.filenames
         assert list(dataset.classes) == list(theirs.class_indices)
 
 
@@ -228,7 +252,8 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(gestures: Path
         (["1.npy"], "has no sub-folders; wanted one for each class"),
         (
             ["a/1.txt", "b/2.txt"],
-            "found no .npy, .npz, .h5, .hdf5 file in a, b; wanted files in a folder for each class",
+            "found no .npy, .npz, .h5, .hdf5, .png, .jpg, .jpeg, .bmp, .webp file in a, b; "
+            "wanted files in a folder for each class",
         ),
     ],
 )

@@ -417,7 +417,8 @@ def test_a_wrong_value_is_told_with_file_key_found_and_wanted(tmp_path: Path, te
         (
             'kind = "colums"',
             "datasets.d: found kind 'colums'; "
-            "wanted one of columns, id_files, class_folders, subjects, sequences, hdf5, arrow, python, such as columns",
+            "wanted one of columns, id_files, class_folders, images, subjects, sequences, hdf5, arrow, python, "
+            "such as columns",
         ),
         ('kind = "parquet"', "datasets.d: found kind 'parquet'; wanted one of columns, id_files"),
         ("kind = 'columns'\none_hot = true", "datasets.d.one_hot: there is no such setting; there is path, inputs, "),

@@ -1,4 +1,4 @@
-"""Files in a folder a class: `root/CLASS/*.npy`, or `root/VIEW/CLASS/*.npy`.
+"""Files in a folder a class: `root/CLASS/*`, or `root/VIEW/CLASS/*`, of arrays or of images.
 
 The law: classes and samples are found as Keras' DirectoryIterator finds them, so a class has the number, and a view the
 samples, that they have there: both sorted by name, files of sub-folders below their class. Hidden ones are left out.
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from feedline_server.declaration import ClassFoldersConfig
-from feedline_server.sources.formats import SUFFIXES
+from feedline_server.declaration import ClassFoldersConfig, Declaration, ImageForm
+from feedline_server.sources import formats, image_header
+from feedline_server.sources.array_files import array_files
+from feedline_server.sources.images import ImageFiles
 from feedline_server.sources.links import check_inside
-from feedline_server.sources.places import places
-from feedline_server.sources.sample_files import Labels, SampleFiles
+from feedline_server.sources.places import Place, places
+from feedline_server.sources.sample_files import Files, Labels, Part, SampleFiles
 from feedline_server.sources.selection import Selection, join
 from feedline_server.sources.source import Opened
 from feedline_server.sources.stored import listed
@@ -23,6 +25,9 @@ from feedline_server.sources.table import EVERYTHING
 from feedline_wire.errors import DataError
 
 SLOT = "{name}"
+
+KINDS = {"arrays": formats.SUFFIXES, "images": image_header.SUFFIXES}
+"""What files may be, and how their names then end."""
 
 LOST = "lost+found"
 """What a file system keeps at its root; nobody but root can look into it."""
@@ -40,15 +45,16 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
     classes = config.classes or tuple(sorted(set().union(*found.values())))
     names: list[str] = []
     ends = [0]  # of each class of each view
+    suffixes = tuple(suffix for kind in KINDS if config.of in {kind, None} for suffix in KINDS[kind])
     for view, root in roots.items():
         for name in classes:
             folder = root / name
             if name in found[view]:
-                names += _files(config.path, folder, follow_links=config.follow_links)
+                names += _files(config.path, folder, suffixes, follow_links=config.follow_links)
             ends.append(len(names))
     if not names:
         raise DataError(
-            f"{config.path}: found no {', '.join(SUFFIXES)} file in {listed(classes)}; "
+            f"{config.path}: found no {', '.join(suffixes)} file in {listed(classes)}; "
             "wanted files in a folder for each class"
         )
     parts = [range(*part) for part in pairwise(ends)]  # a part a class, view by view
@@ -57,7 +63,7 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
     source = SampleFiles(
         config.path,
         names,
-        places(SLOT, {"": SLOT}, config.arrays),
+        _parts(config, names, checked=checked),
         Labels(labels.astype(np.int64), len(classes) if config.one_hot else None),
     )
     views = _views(roots, parts, config.validation_split)
@@ -66,6 +72,34 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
         raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
     notes = () if checked else tuple(_notes(roots, classes, counts.tolist()))
     return Opened(source, views, notes, dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)))
+
+
+def _parts(config: ClassFoldersConfig, names: Sequence[str], *, checked: bool) -> Sequence[Part]:
+    """What reads the files; DataError if some are arrays and some are images, or not what is declared about them."""
+    firsts = {
+        kind: first
+        for kind, suffixes in KINDS.items()
+        if (first := next(_ending_in(suffixes, names), None)) is not None
+    }
+    if len(firsts) > 1:
+        raise DataError(
+            f"{config.path}: has arrays ({firsts['arrays']}) and images ({firsts['images']}); "
+            'say of = "arrays" or of = "images"'
+        )
+    if "images" in firsts:
+        if config.arrays is not None:
+            raise DataError(
+                f"{config.path}: the files are images ({firsts['images']}); arrays = … is for files of arrays"
+            )
+        return [ImageFiles(Files(config.path, names, Place(SLOT, SLOT)), config.wanted)]
+    said = () if checked else config.model_fields_set & ImageForm.model_fields.keys() - Declaration.model_fields.keys()
+    if said:
+        raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {min(said)} = … is for images")
+    return array_files(config.path, names, places(SLOT, {"": SLOT}, config.arrays))
+
+
+def _ending_in(suffixes: tuple[str, ...], names: Sequence[str]) -> Iterator[str]:
+    return (name for name in names if name.lower().endswith(suffixes))
 
 
 def _views(roots: Mapping[str, Path], parts: Sequence[range], share: float | None) -> dict[str, Selection]:
@@ -98,19 +132,25 @@ def _class_folders(root: Path, declared: tuple[str, ...] | None) -> set[str]:
     return found & set(declared)
 
 
-def _files(base: Path, folder: Path, *, follow_links: bool) -> Iterator[str]:
+def _files(base: Path, folder: Path, suffixes: tuple[str, ...], *, follow_links: bool) -> Iterator[str]:
     """The files of a class, relative to `base`, in Keras' order."""
     if not follow_links:
         check_inside(base, folder)
     found: dict[str, list[str]] = {}
-    _list_into(found, base, str(folder), follow_links=follow_links, above=())
+    _list_into(found, base, str(folder), suffixes, follow_links=follow_links, above=())
     for inside in sorted(found):
         below = inside.removeprefix(f"{base}/")
         yield from (f"{below}/{name}" for name in sorted(found[inside]))
 
 
 def _list_into(
-    found: dict[str, list[str]], base: Path, folder: str, *, follow_links: bool, above: tuple[str, ...]
+    found: dict[str, list[str]],
+    base: Path,
+    folder: str,
+    suffixes: tuple[str, ...],
+    *,
+    follow_links: bool,
+    above: tuple[str, ...],
 ) -> None:
     """Add the names of the files in this folder, and in all below it, to `found`; `above` are the folders it is in."""
     real = os.path.realpath(folder)
@@ -124,8 +164,8 @@ def _list_into(
                     continue
                 if entry.is_dir():
                     _allow(base, entry, follow_links=follow_links)
-                    _list_into(found, base, entry.path, follow_links=follow_links, above=(*above, real))
-                elif entry.name.lower().endswith(SUFFIXES):
+                    _list_into(found, base, entry.path, suffixes, follow_links=follow_links, above=(*above, real))
+                elif entry.name.lower().endswith(suffixes):
                     _allow(base, entry, follow_links=follow_links)
                     names.append(entry.name)
     except OSError as error:

@@ -6,14 +6,14 @@ may as well have an archive of several arrays, or several files.
 The law: a list names samples, never places: an id leads to a file below the folder, or it is refused.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from feedline_server.declaration import IdFilesConfig
-from feedline_server.sources.links import check_inside
+from feedline_server.sources.array_files import array_files
+from feedline_server.sources.links import missing_files
 from feedline_server.sources.partition import addresses, classes_of, listed, read_labels, read_partition
 from feedline_server.sources.places import Place, places
 from feedline_server.sources.sample_files import Labels, SampleFiles
@@ -38,7 +38,7 @@ def open_id_files(config: IdFilesConfig, *, checked: bool = False) -> Opened:
     where = places(SLOT, config.files or {"": _usual(folder, ids[0])}, config.arrays)
     if not checked:
         _check_files(folder, ids, where, follow_links=config.follow_links)
-    source = SampleFiles(folder, ids, where, labels)
+    source = SampleFiles(folder, ids, array_files(folder, ids, where), labels)
     return Opened(source, views, () if checked else tuple(leaks(views, ids.__getitem__)), counts)
 
 
@@ -68,30 +68,12 @@ def _usual(folder: Path, name: str) -> str:
 
 
 def _check_files(folder: Path, ids: Sequence[str], where: Sequence[Place], *, follow_links: bool) -> None:
-    """DataError naming the ids without a file. Folders are listed once; a million questions would take minutes."""
-    there: set[str] = set()
-    links: set[str] = set()
-    for parent in {place.of(name).rpartition("/")[0] for place in where for name in ids}:
-        try:
-            with os.scandir(folder / parent) as entries:
-                for entry in entries:
-                    name = f"{parent}/{entry.name}" if parent else entry.name
-                    there.add(name)
-                    if entry.is_symlink():
-                        links.add(name)
-        except OSError as error:
-            raise DataError(
-                f"{folder / parent}: cannot be read ({error.strerror}); wanted the folder of the files named by ids"
-            ) from error
-        if not follow_links:
-            check_inside(folder, folder / parent)
+    """DataError naming the ids without a file."""
     for place in where:
-        missing = [name for name in ids if place.of(name) not in there]
+        missing = missing_files(folder, [place.of(name) for name in ids], follow_links=follow_links)
         if missing:
+            names = [ids[number] for number in missing]
             raise DataError(
-                f"{folder}: no file for {listed(missing)} of the partition, wanted {place.of(missing[0])}; "
+                f"{folder}: no file for {listed(names)} of the partition, wanted {place.of(names[0])}; "
                 "add the files, take the ids out, or set `data` to the folder that has them"
             )
-        for name in () if follow_links else ids:
-            if place.of(name) in links:
-                check_inside(folder, folder / place.of(name))

@@ -9,6 +9,7 @@ from feedline_server.declaration import (
     DatasetConfig,
     Hdf5Config,
     IdFilesConfig,
+    ImagesConfig,
     PythonConfig,
     SequencesConfig,
     SubjectsConfig,
@@ -18,6 +19,7 @@ from feedline_server.sources.class_folders import open_class_folders
 from feedline_server.sources.columns import open_columns
 from feedline_server.sources.hdf5_columns import open_hdf5
 from feedline_server.sources.id_files import open_id_files
+from feedline_server.sources.image_manifest import open_images
 from feedline_server.sources.python_opening import open_python
 from feedline_server.sources.sequences import open_sequences
 from feedline_server.sources.source import Opened
@@ -33,6 +35,8 @@ def open_source(config: DatasetConfig, *, checked: bool) -> Opened:
             opened = open_id_files(config, checked=checked)
         case ClassFoldersConfig():
             opened = open_class_folders(config, checked=checked)
+        case ImagesConfig():
+            opened = open_images(config, checked=checked)
         case SubjectsConfig():
             opened = open_subjects(config, checked=checked)
         case SequencesConfig():

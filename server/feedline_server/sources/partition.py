@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.sources.links import stays_inside
 from feedline_server.sources.selection import NAMED, Chosen, compact
 from feedline_wire.errors import DataError
 
@@ -67,16 +68,10 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
     if strange:
         raise DataError(f"{path}: view {view!r} holds {json.dumps(strange[0])}; wanted ids, as text or whole numbers")
     names = [str(name) for name in ids]
-    outside = [name for name in names if not _stays_inside(name)]
+    outside = [name for name in names if not stays_inside(name)]
     if outside:
         raise DataError(f"{path}: view {view!r} has {listed(outside)} that name no file inside the data folder")
     return names
-
-
-def _stays_inside(name: str) -> bool:
-    # An id names a file: one that is absolute or climbs would serve a file that the operator never declared.
-    parts = name.split("/") if "/" in name else (name,)
-    return "" not in parts and "." not in parts and ".." not in parts and "\0" not in name
 
 
 def _read_object(path: Path, wanted: str) -> dict[str, Any]:  # Any: JSON, checked by whoever asked
