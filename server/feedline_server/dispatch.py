@@ -2,31 +2,28 @@
 
 The law: every key wanted is answered once, with a batch or a refusal, or belongs to a stream that has ended; every
 slot lent is taken back. Trainers are served fairly, and what one of them holds without reading is taken from it as soon
-as another needs the room: a batch is a pure function of its key, so it is assembled again when its trainer reads again.
+as another needs the room: a batch is a pure function of its key, so it is assembled again when its trainer reads again,
+and only once for all who want it at the same time.
 """
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import structlog
 
 from feedline_server.access import ANYBODY, Caller
-from feedline_server.assembly import sample_ids
 from feedline_server.catalog import Catalog
+from feedline_server.jobs import Job, Jobs, Sizes, Taker, refusal
 from feedline_server.lending import Lending
 from feedline_server.overload import Overload, Shortage
+from feedline_server.seats import Seats
 from feedline_server.session import Batch, Delivery, Refusal, Session, Want
 from feedline_server.slots import Arena, Slot
-from feedline_server.tasks import Done, Failed, Outcome, Task
-from feedline_server.turns import DEAF_S, choose, cost, is_deaf, next_deafness_s, share_of, unread_s
-from feedline_wire.errors import (
-    BatchKillsWorkers,
-    FeedlineError,
-    InvalidRequest,
-    LoaderBusy,
-    LoaderDraining,
-)
+from feedline_server.standing import Counts, DispatchState, observed
+from feedline_server.tasks import Done, Outcome, Outgrown, Task
+from feedline_server.turns import DEAF_S, choose, cost, is_deaf, next_deafness_s, share_of
+from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
 
 MAX_WINDOW = 1024
@@ -37,43 +34,6 @@ QUEUED_PER_WORKER = 2
 served first come first served instead of fairly."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    session: Session
-    want: Want
-    slot: Slot
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """One stream, for Status."""
-
-    peer: str
-    waiting: int
-    assembling: int
-    ready: int
-    batches: int
-    nbytes: int
-    waited_s: float
-    unread_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchState:
-    """What is going on, for Status."""
-
-    sessions: tuple[SessionState, ...]
-    batches: int
-    nbytes: int
-    failures: int
-    arena_nbytes: int
-    arena_lent: int
-    reclaimed: int
-    waited_s: float
-    short_of: Shortage | None
-    draining: bool
 
 
 class Dispatch:
@@ -94,17 +54,16 @@ class Dispatch:
         self._arena = arena
         self._lending = Lending(arena)
         self._workers = workers
-        self._max_trainers = max_trainers
-        self._max_streams_per_client = max_streams_per_client
+        self._seats = Seats(max_trainers, max_streams_per_client)
         self._submit = submit
         self._now = now
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
-        self._jobs: dict[int, _Job] = {}
-        self._number = 0
+        self._jobs = Jobs()
+        self._sizes = Sizes()
         self._clock = 0.0  # the fair clock: `served` of the stream served last
         self._overload = Overload()
-        self._batches = self._nbytes = self._failures = 0
+        self._counts = Counts()
         self._draining = False
         self._idle = threading.Condition(self._lock)
         self._closing = False
@@ -121,21 +80,7 @@ class Dispatch:
         with self._lock:
             if self._draining:
                 raise LoaderDraining("this loader is shutting down; ask another replica", elsewhere=True)
-            if len(self._sessions) >= self._max_trainers:
-                raise LoaderBusy(
-                    f"this loader serves {len(self._sessions)} streams and takes no more "
-                    f"(max_trainers = {self._max_trainers}); "
-                    f"add a replica or raise max_trainers",
-                    elsewhere=True,
-                )
-            of_caller = sum(session.caller.name == caller.name for session in self._sessions)
-            if self._max_streams_per_client is not None and of_caller >= self._max_streams_per_client:
-                raise LoaderBusy(
-                    f"this loader serves {of_caller} streams of {caller.name} and takes no more "
-                    f"(max_streams_per_client = {self._max_streams_per_client}); "
-                    f"close some, add a replica or raise max_streams_per_client",
-                    elsewhere=True,
-                )
+            self._seats.check(self._sessions, caller)
             session = Session(peer, threading.Condition(self._lock), caller)
             self._sessions.append(session)
             return session
@@ -161,7 +106,7 @@ class Dispatch:
             if not session.waiting:
                 # A stream that was idle has no claim on the past: it joins the clock where the others are.
                 session.served = max(session.served, self._clock)
-            session.waiting.append(Want(ticket, key, nbytes, self._now()))
+            session.waiting.append(Want(ticket, key, self._sizes.of(key, nbytes), self._now()))
         self._pump()
 
     def cancel(self, session: Session, tickets: Iterable[int]) -> None:
@@ -222,8 +167,8 @@ class Dispatch:
             if sent:
                 session.batches += 1
                 session.nbytes += batch.layout.nbytes
-                self._batches += 1
-                self._nbytes += batch.layout.nbytes
+                self._counts.batches += 1
+                self._counts.nbytes += batch.layout.nbytes
         self._pump()
 
     def end_wants(self, session: Session) -> None:
@@ -257,16 +202,7 @@ class Dispatch:
     def answer(self, task: Task, outcome: Outcome) -> None:
         """What became of a task."""
         with self._lock:
-            job = self._jobs.pop(task.number)
-            session, ticket = job.session, job.want.ticket
-            wanted = ticket in session.assembling
-            session.assembling.discard(ticket)
-            delivery = self._delivery(job, outcome)
-            if not wanted or isinstance(delivery, Refusal):
-                self._lending.take_back(session, job.slot)
-            if wanted:
-                session.ready.append(delivery)
-                session.changed.notify()
+            self._finish(self._jobs.end(task.number), outcome)
             self._idle.notify_all()
         self._pump()
 
@@ -305,30 +241,13 @@ class Dispatch:
     def state(self) -> DispatchState:
         """What is going on now."""
         with self._lock:
-            now = self._now()
-            return DispatchState(
-                sessions=tuple(
-                    SessionState(
-                        peer=one.peer,
-                        waiting=len(one.waiting),
-                        assembling=len(one.assembling),
-                        ready=len(one.ready),
-                        batches=one.batches,
-                        nbytes=one.nbytes,
-                        waited_s=self._overload.waited_s(one, now),
-                        unread_s=unread_s(one, now),
-                    )
-                    for one in self._sessions
-                ),
-                batches=self._batches,
-                nbytes=self._nbytes,
-                failures=self._failures,
-                arena_nbytes=self._arena.nbytes,
-                arena_lent=self._arena.lent_nbytes,
-                reclaimed=self._lending.reclaimed,
-                waited_s=self._overload.longest_wait_s(self._sessions, now),
-                short_of=self._overload.short_of,
+            return observed(
+                self._sessions,
+                self._lending,
+                self._overload,
+                self._counts,
                 draining=self._draining,
+                now=self._now(),
             )
 
     # ---- inside ----
@@ -342,22 +261,20 @@ class Dispatch:
             able = list(self._sessions)
             short_of: Shortage | None = None
             while (session := choose(able, share, now)) is not None:
+                want = session.waiting[0]
+                if self._is_shared(want.key) and self._join(session, want):
+                    continue
                 if len(self._jobs) >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
                     break
-                want = session.waiting[0]
                 slot = self._lending.lend(session, want, self._sessions, now)
                 if slot is None:
                     short_of = "memory"
                     able.remove(session)
                     continue
-                session.waiting.popleft()
                 self._clock = max(self._clock, session.served)
                 session.served += cost(want)
-                session.assembling.add(want.ticket)
-                self._number += 1
-                self._jobs[self._number] = _Job(session, want, slot)
-                tasks.append(Task(self._number, want.key, slot.start, slot.nbytes))
+                tasks.append(self._begin(session, want, slot))
             self._overload.note(short_of, now)
             if short_of == "memory":
                 self._short.notify()
@@ -366,6 +283,63 @@ class Dispatch:
             self._submit(task)
         if overload is not None:
             log.warning("overloaded: trainers wait; add workers, memory or a replica", **overload)
+
+    def _begin(self, session: Session, want: Want, slot: Slot) -> Task:
+        """Have the stream's next key assembled."""
+        session.waiting.popleft()
+        session.assembling.add(want.ticket)
+        is_shared = self._is_shared(want.key)
+        if is_shared:
+            self._lending.note_given(want.key)
+        number = self._jobs.begin(Job(want.key, slot, is_shared, [Taker(session, want)]))
+        return Task(number, want.key, slot.start, slot.nbytes)
+
+    def _join(self, session: Session, want: Want) -> bool:
+        """Give the stream what is assembled for another one, or lies finished; False if its next key is neither."""
+        job = self._jobs.find(want.key)
+        lying = self._lending.find(want.key) if job is None else None
+        if job is not None:
+            job.takers.append(Taker(session, want))
+            session.assembling.add(want.ticket)
+            self._lending.join(session, job.slot)
+        elif lying is not None:
+            self._lending.join(session, lying.slot)
+            session.ready.append(Batch(want, lying.layout, lying.slot))
+            session.changed.notify()
+        else:
+            return False
+        session.waiting.popleft()
+        # It cost no worker, so nobody is behind for it; nor has who lives on what others had any claim on the past.
+        session.served = max(session.served, self._clock)
+        self._lending.note_given(want.key)
+        self._counts.shared += 1
+        return True
+
+    def _is_shared(self, key: Key) -> bool:
+        """Equal keys are equal batches; not those of a stream without keys, where each is another one."""
+        return not self._catalog.served[key.dataset].dataset.is_stream
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        """Give everybody who takes part in a job what became of it."""
+        error = None if isinstance(outcome, Done) else refusal(job, outcome, self._catalog)
+        if isinstance(outcome, Done) and job.is_shared:
+            self._lending.finished(job.key, job.slot, outcome.layout)
+        elif isinstance(outcome, Outgrown) and error is None:
+            self._sizes.note(job.key, outcome.nbytes)
+        self._counts.failures += error is not None
+        for taker in job.takers:
+            session, want = taker.session, taker.want
+            is_wanted = want.ticket in session.assembling  # else its stream ended, or it was cancelled
+            session.assembling.discard(want.ticket)
+            if isinstance(outcome, Done) and is_wanted:
+                session.ready.append(Batch(want, outcome.layout, job.slot))
+            else:
+                self._lending.take_back(session, job.slot)
+                if error is not None and is_wanted:
+                    session.ready.append(Refusal(want.ticket, error))
+                elif is_wanted:  # it outgrew its slot: again, before what is wanted next
+                    session.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
+            session.changed.notify()
 
     def _watch(self) -> None:
         """See to what nobody calls for: while memory is short, a trainer that does not read becomes deaf by itself."""
@@ -400,34 +374,12 @@ class Dispatch:
             "arena_bytes": self._arena.nbytes,
         }
 
-    def _delivery(self, job: _Job, outcome: Outcome) -> Delivery:
-        if isinstance(outcome, Done):
-            return Batch(job.want, outcome.layout, job.slot)
-        self._failures += 1
-        if isinstance(outcome, Failed):
-            return Refusal(job.want.ticket, outcome.error)
-        key = job.want.key
-        ids = sample_ids(self._catalog.served[key.dataset].dataset, key)
-        return Refusal(
-            job.want.ticket,
-            BatchKillsWorkers(
-                f"the batch {key} ended {outcome.deaths} workers, the last by {outcome.cause}; "
-                f"its sample ids begin {', '.join(map(str, ids[:8]))}: look at these samples and at "
-                "the code that reads them",
-                samples=ids,
-            ),
-        )
-
     def _refuse(self, session: Session, ticket: int, error: FeedlineError) -> None:
         with self._lock:
-            self._failures += 1
+            self._counts.failures += 1
             if not session.closed:
                 session.ready.append(Refusal(ticket, error))
                 session.changed.notify()
-
-    def _take_back(self, session: Session, slot: Slot) -> None:
-        self._arena.take_back(slot)
-        session.lent -= slot.nbytes
 
 
 def _delivery_nbytes(delivery: Delivery) -> int:

@@ -2,15 +2,19 @@
 
 The law: a key whose turn it is gets its slot in bounded time, however large it is and whoever does not read. What deaf
 trainers hold is dropped for it; where others still have to be sent what they hold, it keeps a region free, and
-everybody else goes on beside that. Not locked: dispatch calls all of this under its own lock.
+everybody else goes on beside that. A slot may have several readers, and is free when the last of them has left it and
+it is not kept for the next. Not locked: dispatch calls all of this under its own lock.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feedline_server.session import Batch, Session, Want
+from feedline_server.shelf import KEPT_PART, Lying, Shelf
 from feedline_server.slots import Arena, Slot
 from feedline_server.turns import cost, gives_way, is_deaf
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Lending:
         self.reclaimed = 0
         """Batches dropped unsent because their trainer did not read and another needed the room."""
         self._reservation: Reservation | None = None
+        self._readers: dict[Slot, int] = {}  # of every slot lent and not kept
+        self._shelf = Shelf(arena.nbytes // KEPT_PART)
 
     def __repr__(self) -> str:
         return f"<Lending {self.arena!r} reserved={self._reservation.region if self._reservation else None}>"
@@ -45,6 +51,11 @@ class Lending:
         """A key waits for memory."""
         return self._reservation is not None
 
+    @property
+    def kept_nbytes(self) -> int:
+        """Bytes of batches that nobody reads, kept for whoever wants them next."""
+        return self._shelf.idle_nbytes
+
     def lend(self, session: Session, want: Want, sessions: Sequence[Session], now: float) -> Slot | None:
         """A slot for the key whose turn it is; None if it has to wait until others have been sent."""
         kept = self._reservation
@@ -52,6 +63,9 @@ class Lending:
             kept = self._reservation = None
         outside = kept.region if kept is not None and kept.want is not want else None
         while (slot := self.arena.lend(want.nbytes, outside=outside)) is None:
+            if (unread := self._shelf.give_up()) is not None:
+                self.arena.take_back(unread)
+                continue
             given = gives_way(sessions, now)
             if given is None:
                 # It keeps a place, and others go on beside it: passing it over would starve large batches for ever, and
@@ -62,13 +76,43 @@ class Lending:
             self._reclaim(*given)
         if outside is None:
             self._reservation = None
+        self._readers[slot] = 1
         session.lent += slot.nbytes
         return slot
 
+    def join(self, session: Session, slot: Slot) -> None:
+        """A stream takes part in what was lent to another. It counts for it as if it had been lent to it alone."""
+        self._shelf.take_up(slot)
+        self._readers[slot] = self._readers.get(slot, 0) + 1
+        session.lent += slot.nbytes
+
+    def note_given(self, key: Key) -> None:
+        """A stream gets this key, shared or not; only of keys that may be shared."""
+        self._shelf.note_given(key)
+
+    def find(self, key: Key) -> Lying | None:
+        """A finished batch that somebody reads, or that is kept; `join` its slot."""
+        lying = self._shelf.find(key)
+        if lying is not None and self._reservation is not None and self._reservation.region.overlaps(lying.slot):
+            # One reader after the other would keep whoever waits for this region waiting for ever.
+            return None
+        return lying
+
+    def finished(self, key: Key, slot: Slot, layout: Layout) -> None:
+        """A batch lies in its slot, for whoever wants it."""
+        self._shelf.put(key, slot, layout)
+
     def take_back(self, session: Session, slot: Slot) -> None:
-        """What was lent to a stream is free again."""
-        self.arena.take_back(slot)
+        """What was lent to a stream is no longer read by it; the slot is free if it was the last and it is not kept."""
         session.lent -= slot.nbytes
+        self._readers[slot] -= 1
+        if self._readers[slot]:
+            return
+        del self._readers[slot]
+        if not self._shelf.leave(slot):
+            self.arena.take_back(slot)
+        while self._shelf.is_overfull and (unread := self._shelf.give_up()) is not None:
+            self.arena.take_back(unread)
 
     def drop(self, session: Session, batch: Batch) -> None:
         """Forget a batch that is ready, or being sent while the sender waits for the network."""

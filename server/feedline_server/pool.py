@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from feedline_server.processes import WorkerProcess, cause_of_death, start_worker
-from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
+from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Outgrown, Ready, Task, Unfit
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 
 HELD = 2
@@ -180,7 +180,7 @@ class Pool:
                     log.error("worker cannot open the datasets", pid=worker.pid, error=str(error))
                     self._unfit = error
                     self._all_ready.set()
-                case Done() | Failed():
+                case Done() | Outgrown() | Failed():
                     task = worker.held.popleft()
                     worker.busy_since = time.monotonic()
                     self._deaths.pop(task.number, None)

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from feedline_server.environment import ENVIRONMENT
-from feedline_server.tasks import Done, Failed, Opening, Ready, Task, Unfit
+from feedline_server.tasks import Done, Failed, Opening, Outgrown, Ready, Task, Unfit
 
 WORKER = ("-m", "feedline_server.worker")
 """What Python runs as a worker."""
 
-Message = Ready | Unfit | Done | Failed
+Message = Ready | Unfit | Done | Outgrown | Failed
 
 
 @dataclass(eq=False, slots=True)

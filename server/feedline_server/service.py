@@ -215,6 +215,8 @@ class Service:
             waited_s=state.waited_s,
             short_of=state.short_of or "",
             reclaimed=state.reclaimed,
+            shared=state.shared,
+            arena_kept=state.arena_kept,
             assembling_s=pool.assembling_s,
             trainers=[
                 pb.Trainer(

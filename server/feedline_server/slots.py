@@ -27,6 +27,10 @@ class Slot:
         """The first byte that is no longer in it."""
         return self.start + self.nbytes
 
+    def overlaps(self, other: "Slot") -> bool:
+        """They have a byte in common."""
+        return self.start < other.end and other.start < self.end
+
 
 class Arena:
     """Lends slots of any size out of a fixed budget; pages count against memory once they are first written.

@@ -33,9 +33,17 @@ ROW_NBYTES = 4096
 class RawTrainer:
     """A Fetch stream without a client: it reads when the test says so, or never."""
 
+    _seeds = itertools.count(1000)
+
     def __init__(self, address: str, *, lane: str = "") -> None:
         self.channel = grpc.insecure_channel(
-            address, [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20)]
+            address,
+            [
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_receive_message_length", 64 << 20),
+                # On a busy machine the probe finds a long line, and the connection takes 16 MB that nobody reads.
+                ("grpc.http2.bdp_probe", 0),
+            ],
         )
         describe = self.channel.unary_unary(
             rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString
@@ -59,6 +67,7 @@ class RawTrainer:
             fingerprint=self.dataset.fingerprint,
             view="train",
             order="sequential",
+            seed=next(self._seeds),  # of keys that are equal there would be one batch for all
             offset=offset,
             rows=rows,
         )

@@ -1,10 +1,26 @@
 """Data on disk for the loader's tests: small, and every value tells where it came from."""
 
+import dataclasses
+import itertools
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from feedline_server.catalog import Catalog, Served
+from feedline_server.dataset import Dataset, View
+from feedline_server.dispatch import Dispatch
+from feedline_server.session import Batch, Session
+from feedline_server.slots import GRAIN, Arena
+from feedline_server.tasks import Done, Task
+from feedline_server.transforms.chain import untouched
+from feedline_server.turns import DEAF_S
+from feedline_wire import IDS
+from feedline_wire.key import Key
+from feedline_wire.tensors import Array, Column, batch_layout
 
 
 @pytest.fixture
@@ -29,3 +45,104 @@ def id_files_folder(tmp_path: Path) -> Path:
     )
     (folder / "labels.json").write_text(json.dumps({f"id-{k}": k % 3 for k in range(5)}))
     return folder
+
+
+# ---- dispatch ----
+
+FINGERPRINT = b"f" * 16
+
+
+class Numbers:
+    """A source of 100 samples of one grain each."""
+
+    samples = 100
+    columns = (Column("x", np.dtype("uint8"), (GRAIN - 64,)),)
+
+    def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
+        raise AssertionError("nothing is read here")
+
+    def content(self) -> Iterator[bytes]:
+        yield b"numbers"
+
+
+DATASET = Dataset(
+    name="numbers",
+    source=Numbers(),
+    views={"train": View("train", range(100))},
+    structure=("x",),
+    chain=untouched(Numbers(), ["train"]),
+)
+
+
+COLUMNS = (*DATASET.columns, Column(IDS, np.dtype("<i8"), ()))
+
+ENDLESS = dataclasses.replace(DATASET, name="endless", is_stream=True, orders=("stream",))
+
+
+class Stage:
+    """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._epochs = itertools.count()
+        self.arena = Arena(16 * GRAIN)
+        self.tasks: list[Task] = []
+        served = {"numbers": Served(DATASET, FINGERPRINT), "endless": Served(ENDLESS, FINGERPRINT)}
+        catalog = Catalog(served, max_batch_nbytes=8 * GRAIN)
+        self.dispatch = Dispatch(
+            catalog=catalog,
+            arena=self.arena,
+            workers=2,
+            max_trainers=3,
+            submit=self.tasks.append,
+            now=lambda: self.now,
+        )
+
+    def key(self, offset: int = 0, rows: int = 1, **changes: object) -> Key:
+        """A key that was not asked for yet, of an epoch of its own, unless `epoch` says otherwise."""
+        fields = {
+            "dataset": "numbers",
+            "fingerprint": FINGERPRINT,
+            "view": "train",
+            "order": "sequential",
+            "seed": 0,
+            "epoch": next(self._epochs),
+            "offset": offset,
+            "rows": rows,
+        }
+        return Key(**(fields | changes))  # type: ignore[arg-type]  # the test's own keyword arguments
+
+    def finish(self, task: Task) -> None:
+        self.dispatch.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 0.0))
+
+    def finish_all(self) -> None:
+        """Until nothing more can be begun."""
+        while self.tasks:
+            self.finish(self.tasks.pop(0))
+
+    def take(self, session: Session, count: int = 1) -> list[int]:
+        """What the sender of a stream whose trainer reads does, once a batch; the tickets."""
+        taken = []
+        for _ in range(count):
+            [batch] = self.dispatch.next_deliveries(session, 1)
+            assert isinstance(batch, Batch)
+            taken.append(batch.ticket)
+            self.dispatch.give_back(session, batch, sent=True)
+            self.finish_all()
+        return taken
+
+    def fall_deaf(self, session: Session) -> Batch:
+        """Its sender takes a batch of several frames, gives the first to the network, and that is the last of it."""
+        [batch] = self.dispatch.next_deliveries(session, 1)
+        assert isinstance(batch, Batch)
+        self.dispatch.hand_over(session)
+        self.now += DEAF_S
+        return batch
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Dispatch without processes: tasks go into a list, the test plays the pool."""
+    stage = Stage()
+    yield stage
+    stage.arena.close()

@@ -5,7 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
-from feedline_server import worker
+from feedline_server import assembly, worker
 from feedline_server.dataset import Dataset
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Layout
@@ -14,6 +14,8 @@ KILLS_EVERY_WORKER = 1001
 KILLS_ONE_WORKER = 1002
 NEVER_ENDS_ONCE = 1003
 RAISES = 1004
+OUTGROWS = 1005
+OUTGROWS_AND_KILLS_ONE_WORKER = 1006
 
 honest = worker.assemble
 marker = Path(os.environ["FAULTY_WORKER_MARKER"])
@@ -34,6 +36,10 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
         threading.Event().wait()
     if key.seed == RAISES:
         raise RuntimeError("a fault of the worker's own")
+    if key.seed in {OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER} and len(memory) <= 1 << 16:
+        raise assembly.Outgrown((1 << 16) + 1)
+    if key.seed == OUTGROWS_AND_KILLS_ONE_WORKER and first_time():
+        os.kill(os.getpid(), signal.SIGKILL)
     return honest(dataset, key, memory)
 
 

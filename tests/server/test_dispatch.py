@@ -1,22 +1,16 @@
 """Dispatch, without processes: tasks go into a list, the test plays the pool."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
 import pytest
 import structlog
-from numpy.typing import NDArray
 
-from feedline_server.assembly import layout_of
-from feedline_server.catalog import Catalog, Served
-from feedline_server.dataset import Dataset, View
-from feedline_server.dispatch import MAX_WINDOW, Dispatch
+from feedline_server.dispatch import MAX_WINDOW
 from feedline_server.overload import OVERLOADED_S
-from feedline_server.session import Batch, Refusal, Session
-from feedline_server.slots import GRAIN, Arena
-from feedline_server.tasks import Done, Failed, Killed, Task
-from feedline_server.transforms.chain import untouched
+from feedline_server.session import Batch, Refusal
+from feedline_server.slots import GRAIN
+from feedline_server.tasks import Failed, Killed
 from feedline_server.turns import DEAF_S
 from feedline_wire.errors import (
     BadSample,
@@ -27,103 +21,13 @@ from feedline_wire.errors import (
     LoaderBusy,
     LoaderDraining,
 )
-from feedline_wire.key import Key
-from feedline_wire.tensors import Array, Column
 
-FINGERPRINT = b"f" * 16
-
-
-class Numbers:
-    """A source of 100 samples of one grain each."""
-
-    samples = 100
-    columns = (Column("x", np.dtype("uint8"), (GRAIN - 64,)),)
-
-    def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-        raise AssertionError("nothing is read here")
-
-    def content(self) -> Iterator[bytes]:
-        yield b"numbers"
-
-
-DATASET = Dataset(
-    name="numbers",
-    source=Numbers(),
-    views={"train": View("train", range(100))},
-    structure=("x",),
-    chain=untouched(Numbers(), ["train"]),
-)
-
-
-def a_key(offset: int = 0, rows: int = 1, **changes: object) -> Key:
-    fields = {
-        "dataset": "numbers",
-        "fingerprint": FINGERPRINT,
-        "view": "train",
-        "order": "sequential",
-        "seed": 0,
-        "epoch": 0,
-        "offset": offset,
-        "rows": rows,
-    }
-    return Key(**(fields | changes))  # type: ignore[arg-type]  # the test's own keyword arguments
-
-
-class Stage:
-    """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.arena = Arena(16 * GRAIN)
-        self.tasks: list[Task] = []
-        catalog = Catalog({"numbers": Served(DATASET, FINGERPRINT)}, max_batch_nbytes=8 * GRAIN)
-        self.dispatch = Dispatch(
-            catalog=catalog,
-            arena=self.arena,
-            workers=2,
-            max_trainers=3,
-            submit=self.tasks.append,
-            now=lambda: self.now,
-        )
-
-    def finish(self, task: Task) -> None:
-        self.dispatch.answer(task, Done(task.number, layout_of(DATASET, task.key.rows), 0.0))
-
-    def finish_all(self) -> None:
-        """Until nothing more can be begun."""
-        while self.tasks:
-            self.finish(self.tasks.pop(0))
-
-    def take(self, session: Session, count: int = 1) -> list[int]:
-        """What the sender of a stream whose trainer reads does, once a batch; the tickets."""
-        taken = []
-        for _ in range(count):
-            [batch] = self.dispatch.next_deliveries(session, 1)
-            assert isinstance(batch, Batch)
-            taken.append(batch.ticket)
-            self.dispatch.give_back(session, batch, sent=True)
-            self.finish_all()
-        return taken
-
-    def fall_deaf(self, session: Session) -> Batch:
-        """Its sender takes a batch of several frames, gives the first to the network, and that is the last of it."""
-        [batch] = self.dispatch.next_deliveries(session, 1)
-        assert isinstance(batch, Batch)
-        self.dispatch.hand_over(session)
-        self.now += DEAF_S
-        return batch
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    stage = Stage()
-    yield stage
-    stage.arena.close()
+Stage = Any  # the fixture in conftest.py
 
 
 def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 7, a_key())
+    stage.dispatch.want(session, 7, stage.key())
 
     [task] = stage.tasks
     stage.finish(task)
@@ -138,7 +42,7 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"dataset": "other"}, InvalidRequest, "no dataset 'other' is served here; there is: numbers"),
+        ({"dataset": "other"}, InvalidRequest, "no dataset 'other' is served here; there is: endless, numbers"),
         ({"view": "test"}, InvalidRequest, "no view 'test'; there is: train"),
         ({"order": "sorted"}, InvalidRequest, "no order 'sorted'"),
         ({"fingerprint": b"g" * 16}, DatasetChanged, "asked was 6767"),
@@ -152,8 +56,8 @@ def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_
     stage: Stage, changes: dict[str, object], kind: type[FeedlineError], words: str
 ) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, a_key(**changes))  # type: ignore[arg-type]  # the table's own values
-    stage.dispatch.want(session, 2, a_key())
+    stage.dispatch.want(session, 1, stage.key(**changes))  # type: ignore[arg-type]  # the table's own values
+    stage.dispatch.want(session, 2, stage.key())
 
     [refusal] = stage.dispatch.next_deliveries(session, 1 << 20)
 
@@ -167,9 +71,9 @@ def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_
 def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
     greedy, modest = stage.dispatch.open_session("greedy"), stage.dispatch.open_session("modest")
     for ticket in range(20):
-        stage.dispatch.want(greedy, ticket, a_key(offset=ticket))
+        stage.dispatch.want(greedy, ticket, stage.key(offset=ticket))
     for ticket in range(3):
-        stage.dispatch.want(modest, ticket, a_key(offset=50 + ticket))
+        stage.dispatch.want(modest, ticket, stage.key(offset=50 + ticket))
 
     served = []
     while len(served) < 10:
@@ -188,14 +92,14 @@ def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
 def test_a_stream_that_does_not_read_holds_its_share_and_another_goes_on(stage: Stage) -> None:
     deaf, other = stage.dispatch.open_session("deaf"), stage.dispatch.open_session("other")
     for ticket in range(30):
-        stage.dispatch.want(deaf, ticket, a_key(offset=ticket))
+        stage.dispatch.want(deaf, ticket, stage.key(offset=ticket))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
 
     assert deaf.lent == 8 * GRAIN  # half the arena, and there it stays
 
     for ticket in range(30):
-        stage.dispatch.want(other, ticket, a_key(offset=ticket))
+        stage.dispatch.want(other, ticket, stage.key(offset=ticket))
         while stage.tasks:
             stage.finish(stage.tasks.pop(0))
         [delivery] = stage.dispatch.next_deliveries(other, 1)
@@ -207,7 +111,7 @@ def test_a_stream_that_does_not_read_holds_its_share_and_another_goes_on(stage: 
 def test_a_stream_that_ends_gives_everything_back_also_what_is_still_being_assembled(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(6):
-        stage.dispatch.want(session, ticket, a_key(offset=ticket))
+        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))
 
     stage.dispatch.close_session(session)
@@ -222,7 +126,7 @@ def test_a_stream_that_ends_gives_everything_back_also_what_is_still_being_assem
 def test_a_cancelled_key_is_not_delivered_wherever_it_was(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(6):  # 0..3 at the workers, 4 and 5 waiting
-        stage.dispatch.want(session, ticket, a_key(offset=ticket))
+        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))  # 0 is ready
 
     stage.dispatch.cancel(session, [0, 1, 4])
@@ -236,7 +140,7 @@ def test_a_cancelled_key_is_not_delivered_wherever_it_was(stage: Stage) -> None:
 
 def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, a_key(offset=40, rows=2))
+    stage.dispatch.want(session, 1, stage.key(offset=40, rows=2))
 
     [task] = stage.tasks
     stage.dispatch.answer(task, Killed(task.number, 3, "signal SIGSEGV"))
@@ -253,7 +157,7 @@ def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: St
 
 def test_an_error_of_the_dataset_reaches_the_ticket_and_frees_the_slot(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, a_key())
+    stage.dispatch.want(session, 1, stage.key())
 
     [task] = stage.tasks
     stage.dispatch.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
@@ -276,7 +180,7 @@ def test_a_stream_too_many_is_refused_and_not_queued(stage: Stage) -> None:
 def test_a_window_without_end_is_refused(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(MAX_WINDOW + 1):
-        stage.dispatch.want(session, ticket, a_key())
+        stage.dispatch.want(session, ticket, stage.key())
 
     [refusal] = stage.dispatch.next_deliveries(session, 1)
 
@@ -286,10 +190,10 @@ def test_a_window_without_end_is_refused(stage: Stage) -> None:
 def test_draining_finishes_what_was_begun_takes_nothing_new_and_then_ends_the_stream(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(6):
-        stage.dispatch.want(session, ticket, a_key(offset=ticket))
+        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
 
     stage.dispatch.drain()
-    stage.dispatch.want(session, 6, a_key(offset=6))
+    stage.dispatch.want(session, 6, stage.key(offset=6))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
     deliveries = stage.dispatch.next_deliveries(session, 1 << 20)
@@ -307,7 +211,7 @@ def test_draining_finishes_what_was_begun_takes_nothing_new_and_then_ends_the_st
 
 def test_a_stream_whose_trainer_wants_nothing_more_ends_when_all_is_answered(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, a_key())
+    stage.dispatch.want(session, 1, stage.key())
 
     stage.dispatch.end_wants(session)
     stage.finish(stage.tasks.pop(0))
@@ -318,7 +222,7 @@ def test_a_stream_whose_trainer_wants_nothing_more_ends_when_all_is_answered(sta
 
 def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, a_key())
+    stage.dispatch.want(session, 1, stage.key())
     answers: list[object] = []
     sender = threading.Thread(target=lambda: answers.append(stage.dispatch.next_deliveries(session, 1)))
     sender.start()
@@ -335,12 +239,12 @@ def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) ->
 def test_what_a_deaf_trainer_holds_is_taken_for_another_and_assembled_again_when_it_reads(stage: Stage) -> None:
     longest, deaf, other = (stage.dispatch.open_session(peer) for peer in ("longest", "deaf", "other"))
     for session in (longest, deaf):  # half the arena each, in one batch
-        stage.dispatch.want(session, 1, a_key(rows=8))
+        stage.dispatch.want(session, 1, stage.key(rows=8))
         stage.finish_all()
     first = stage.fall_deaf(longest)
     second = stage.fall_deaf(deaf)
 
-    stage.dispatch.want(other, 1, a_key(rows=1))
+    stage.dispatch.want(other, 1, stage.key(rows=1))
     stage.finish_all()
 
     assert stage.take(other) == [1]
@@ -358,19 +262,19 @@ def test_a_large_batch_has_room_although_deaf_trainers_hold_slots_all_over_the_a
     deaf, other, large = (stage.dispatch.open_session(peer) for peer in ("deaf", "other", "large"))
     for ticket in range(5):  # a slot of each in turn
         for session in (deaf, other):
-            stage.dispatch.want(session, ticket, a_key())
+            stage.dispatch.want(session, ticket, stage.key())
             stage.finish_all()
     stage.take(other, 5)
     stage.fall_deaf(deaf)
 
-    stage.dispatch.want(large, 1, a_key(rows=8))
+    stage.dispatch.want(large, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [1]
     assert [want.ticket for want in deaf.waiting] == [4]  # nothing more was taken than had to be
 
-    stage.dispatch.want(large, 2, a_key(rows=8))
-    stage.dispatch.want(other, 5, a_key(rows=8))
+    stage.dispatch.want(large, 2, stage.key(rows=8))
+    stage.dispatch.want(other, 5, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [2]
@@ -380,13 +284,13 @@ def test_a_large_batch_has_room_although_deaf_trainers_hold_slots_all_over_the_a
 
 def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> None:
     slow, other = stage.dispatch.open_session("slow"), stage.dispatch.open_session("other")
-    stage.dispatch.want(slow, 1, a_key(rows=8))
-    stage.dispatch.want(slow, 2, a_key(rows=1))
+    stage.dispatch.want(slow, 1, stage.key(rows=8))
+    stage.dispatch.want(slow, 2, stage.key(rows=1))
     stage.finish_all()
     [batch] = stage.dispatch.next_deliveries(slow, 1)
     stage.dispatch.hand_over(slow)
     stage.now += DEAF_S / 2
-    stage.dispatch.want(other, 1, a_key(rows=8))
+    stage.dispatch.want(other, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert isinstance(batch, Batch)
@@ -397,12 +301,12 @@ def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> N
 def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> None:
     """Its bytes are read at that moment: another's would be sent under its name."""
     copying, other = stage.dispatch.open_session("copying"), stage.dispatch.open_session("other")
-    stage.dispatch.want(copying, 1, a_key(rows=8))
+    stage.dispatch.want(copying, 1, stage.key(rows=8))
     stage.finish_all()
     stage.dispatch.next_deliveries(copying, 1)  # and no hand_over
     stage.now += 1000
     for ticket in range(2):
-        stage.dispatch.want(other, ticket, a_key(rows=8))
+        stage.dispatch.want(other, ticket, stage.key(rows=8))
 
     assert [task.key.rows for task in stage.tasks] == [8]
     assert stage.dispatch.state().reclaimed == 0
@@ -410,30 +314,30 @@ def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> 
 
 def test_a_deaf_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
     deaf = stage.dispatch.open_session("deaf")
-    stage.dispatch.want(deaf, 1, a_key())
+    stage.dispatch.want(deaf, 1, stage.key())
     stage.finish_all()
     batch = stage.fall_deaf(deaf)
 
-    stage.dispatch.want(deaf, 2, a_key())
+    stage.dispatch.want(deaf, 2, stage.key(offset=7))
     assert stage.tasks == []
 
     assert stage.dispatch.take_up(deaf, [batch])
-    assert [task.key for task in stage.tasks] == [a_key()]
+    assert [task.key.offset for task in stage.tasks] == [7]
 
 
 def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhile(stage: Stage) -> None:
     deaf, other = stage.dispatch.open_session("deaf"), stage.dispatch.open_session("other")
-    stage.dispatch.want(deaf, 0, a_key())
+    stage.dispatch.want(deaf, 0, stage.key())
     stage.finish_all()
     batch = stage.fall_deaf(deaf)
     for ticket in range(1, 20):
-        stage.dispatch.want(deaf, ticket, a_key(offset=ticket))
+        stage.dispatch.want(deaf, ticket, stage.key(offset=ticket))
     for ticket in range(20):
-        stage.dispatch.want(other, ticket, a_key(offset=50))
+        stage.dispatch.want(other, ticket, stage.key(offset=50))
         stage.finish_all()
         stage.take(other)
     for ticket in range(20, 40):
-        stage.dispatch.want(other, ticket, a_key(offset=50))
+        stage.dispatch.want(other, ticket, stage.key(offset=50))
 
     stage.dispatch.take_up(deaf, [batch])
     begun = []
@@ -453,12 +357,12 @@ def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_i
     """Slots at both ends and in the middle: 8 grains in a row are nowhere, and a stream of small keys never ends."""
     slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.dispatch.want(slow, ticket, a_key(offset=ticket))
-        stage.dispatch.want(small, ticket, a_key(offset=10 + ticket, rows=1))
+        stage.dispatch.want(slow, ticket, stage.key(offset=ticket))
+        stage.dispatch.want(small, ticket, stage.key(offset=10 + ticket, rows=1))
     stage.finish_all()
-    stage.dispatch.want(large, 1, a_key(rows=8))
+    stage.dispatch.want(large, 1, stage.key(rows=8))
     for ticket in range(5, 100):
-        stage.dispatch.want(small, ticket, a_key(offset=ticket % 100))
+        stage.dispatch.want(small, ticket, stage.key(offset=ticket % 100))
     stage.finish_all()
 
     assert stage.dispatch.state().short_of == "memory"
@@ -473,15 +377,15 @@ def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_i
 def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stage) -> None:
     slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.dispatch.want(slow, ticket, a_key(offset=ticket))
-        stage.dispatch.want(small, ticket, a_key(offset=10 + ticket))
+        stage.dispatch.want(slow, ticket, stage.key(offset=ticket))
+        stage.dispatch.want(small, ticket, stage.key(offset=10 + ticket))
     stage.finish_all()
-    stage.dispatch.want(large, 1, a_key(rows=8))
+    stage.dispatch.want(large, 1, stage.key(rows=8))
     assert stage.dispatch.state().short_of == "memory"
 
     stage.dispatch.close_session(large)
     stage.take(small, 5)
-    stage.dispatch.want(small, 5, a_key(rows=7))  # fits behind what slow holds, and nowhere else
+    stage.dispatch.want(small, 5, stage.key(rows=7))  # fits behind what slow holds, and nowhere else
     stage.finish_all()
 
     assert stage.take(small) == [5]
@@ -494,8 +398,8 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
     """By bytes alone the small one would have two batches for each of the large one's, though both cost as much."""
     large, small = stage.dispatch.open_session("large"), stage.dispatch.open_session("small")
     for ticket in range(200):
-        stage.dispatch.want(small, ticket, a_key())
-        stage.dispatch.want(large, ticket, a_key(rows=2))
+        stage.dispatch.want(small, ticket, stage.key())
+        stage.dispatch.want(large, ticket, stage.key(rows=2))
 
     served = {large: 0, small: 0}
     for _ in range(100):
@@ -517,7 +421,7 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
 def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(6):  # two workers hold four
-        stage.dispatch.want(session, ticket, a_key())
+        stage.dispatch.want(session, ticket, stage.key())
     stage.now += 7
 
     state = stage.dispatch.state()
@@ -529,7 +433,7 @@ def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: 
 def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage: Stage) -> None:
     deaf = stage.dispatch.open_session("deaf")
     for ticket in range(20):
-        stage.dispatch.want(deaf, ticket, a_key())
+        stage.dispatch.want(deaf, ticket, stage.key())
     stage.finish_all()
     stage.fall_deaf(deaf)
     stage.now += 60
@@ -543,7 +447,7 @@ def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage:
 def test_overload_is_said_once_a_minute(stage: Stage) -> None:
     session = stage.dispatch.open_session("a")
     for ticket in range(30):
-        stage.dispatch.want(session, ticket, a_key())
+        stage.dispatch.want(session, ticket, stage.key())
 
     with structlog.testing.capture_logs() as said:
         for _ in range(20):
@@ -562,7 +466,7 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
 def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage) -> None:
     session = stage.dispatch.open_session("flood")
     for ticket in range(2 * MAX_WINDOW + 1):
-        stage.dispatch.want(session, ticket, a_key(view="none"))
+        stage.dispatch.want(session, ticket, stage.key(view="none"))
 
     assert session.closed
     assert stage.dispatch.state().sessions == ()

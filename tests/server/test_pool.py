@@ -19,12 +19,13 @@ from feedline_server.fingerprint import fingerprint
 from feedline_server.pool import Pool
 from feedline_server.settings import load_settings
 from feedline_server.slots import Arena
-from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Task
+from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Outgrown, Task
 from feedline_wire.errors import DataError, LoaderBroken
 from feedline_wire.key import Key
 from feedline_wire.tensors import views
 
 KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
+OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER = 1005, 1006
 SAMPLES = 1000
 SLOT = 1 << 16
 
@@ -46,9 +47,9 @@ class Bench:
             answer=lambda task, outcome: self.answers.put((task, outcome)),
         )
 
-    def submit(self, number: int, *, seed: int = 0) -> None:
+    def submit(self, number: int, *, seed: int = 0, nbytes: int = SLOT) -> None:
         key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
-        slot = self.arena.lend(SLOT)
+        slot = self.arena.lend(nbytes)
         assert slot is not None
         self.pool.submit(Task(number, key, slot.start, slot.nbytes))
 
@@ -184,6 +185,24 @@ def test_a_fault_in_the_worker_itself_is_an_error_with_its_traceback_and_no_deat
     assert isinstance(outcome.error, LoaderBroken)
     assert "a fault of the worker's own" in outcome.error.traceback
     assert bench.pool.state().restarted == 0
+
+
+@pytest.mark.parametrize("seed", [OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER])
+def test_a_batch_that_outgrows_its_slot_says_what_it_takes_and_is_done_in_a_larger_one_although_a_worker_dies(
+    start: Start, seed: int
+) -> None:
+    bench = start(workers=1, faulty=True)
+    bench.submit(1, seed=seed)
+    bench.submit(2)
+    answers = bench.collect(2)
+    assert answers[1][1] == Outgrown(1, SLOT + 1)
+    assert bench.rows(*answers[2]) == expected(2)
+
+    bench.submit(1, seed=seed, nbytes=SLOT + 1)
+
+    [again] = bench.collect(1).values()
+    assert bench.rows(*again) == expected(1)
+    assert bench.pool.state().restarted == (seed == OUTGROWS_AND_KILLS_ONE_WORKER)
 
 
 def test_a_pool_that_cannot_open_its_data_says_why_at_the_start(start: Start, tmp_path: Path) -> None:
