@@ -28,7 +28,7 @@ SUMMED = 16384
 unet3d sample would take longer than some loaders."""
 
 AT_ONCE_NBYTES = 32 << 20
-"""Written at once."""
+"""Written at once, and then again with other ids: no peer looks so far back for something to compress."""
 
 
 def write(folder: Path, rows: int, row_nbytes: int) -> Path:
@@ -36,22 +36,27 @@ def write(folder: Path, rows: int, row_nbytes: int) -> Path:
     if row_nbytes % 8 or row_nbytes < 16:
         raise ValueError(f"rows are whole 64-bit words, at least two; found {row_nbytes} bytes")
     folder.mkdir(parents=True)
-    x = np.lib.format.open_memmap(folder / "x.npy", mode="w+", dtype=np.uint8, shape=(rows, row_nbytes))
     sums = np.empty(rows, np.uint64)
-    photographs = _photographs(2 * row_nbytes)
-    pieces = np.lib.stride_tricks.sliding_window_view(photographs, row_nbytes)
-    begins = np.random.default_rng(row_nbytes).integers(0, len(pieces), rows)
-    for start in range(0, rows, step := max(1, AT_ONCE_NBYTES // row_nbytes)):
-        ids = np.arange(start, min(start + step, rows), dtype=np.uint64)
-        part = pieces[begins[start : start + len(ids)]] + (ids % SHADES).astype(np.uint8)[:, None]
-        words = part.view(np.uint64)
-        words[:, 0], words[:, -1] = ids, ids ^ END
-        sums[start : start + len(ids)] = _sums(words)
-        x[start : start + len(ids)] = part
-    x.flush()
+    part = _pieces(min(rows, max(1, AT_ONCE_NBYTES // row_nbytes)), row_nbytes)
+    words = part.view(np.uint64)
+    with (folder / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (rows, row_nbytes)}
+        )
+        for start in range(0, rows, len(part)):
+            ids = np.arange(start, min(start + len(part), rows), dtype=np.uint64)
+            words[: len(ids), 0], words[: len(ids), -1] = ids, ids ^ END
+            sums[start : start + len(ids)] = _sums(words[: len(ids)])
+            file.write(part[: len(ids)].data)
     np.save(folder / "y.npy", np.arange(rows, dtype=np.int64) % CLASSES)
     np.save(sums_of(folder), sums)
     return folder
+
+
+def _pieces(rows: int, row_nbytes: int) -> Array:
+    pieces = np.lib.stride_tricks.sliding_window_view(_photographs(2 * row_nbytes), row_nbytes)
+    begins = np.random.default_rng(row_nbytes).integers(0, len(pieces), rows)
+    return pieces[begins] + (np.arange(rows) % SHADES).astype(np.uint8)[:, None]
 
 
 def _photographs(nbytes: int) -> Array:

@@ -92,9 +92,12 @@ class Stage:
         folder = self.scratch / f"rows-of-{row_nbytes}-{rows}"
         return folder if folder.exists() else content.write(folder, rows, row_nbytes)
 
-    def contest(self, folder: Path, batch: int, contestants: Mapping[str, Contestant]) -> Outcome:
+    def contest(
+        self, folder: Path, batch: int, contestants: Mapping[str, Contestant], pace: Pace | None = None
+    ) -> Outcome:
         """All of them in turn on one folder, in batches of so many rows."""
         outcome = Outcome()
+        pace = pace if pace is not None and not self.scale.is_quick else self.scale.pace
         with ExitStack() as running:
             ready: dict[str, Consumer] = {}
             for name, one in contestants.items():
@@ -106,7 +109,7 @@ class Stage:
                     outcome.missing[name] = str(error)
                 else:
                     ready[name] = consumer
-            turns = {name: functools.partial(consumer.take, self.scale.pace) for name, consumer in ready.items()}
+            turns = {name: functools.partial(consumer.take, pace) for name, consumer in ready.items()}
             outcome.taken = rounds(turns, self.scale.pairs)
         for name, taken in outcome.taken.items():
             cpu = f"{median(one.trainer_cpu_s_per_gb for one in taken):.2f}"

@@ -52,6 +52,7 @@ def batches(options: Mapping[str, Any]) -> Iterator[tuple[Array, Array | None]]:
             remainder="drop",
             rank=options.get("rank", 0),
             world=options.get("world", 1),
+            prefetch=options.get("prefetch"),
             prefetch_bytes=options.get("prefetch_bytes", 256 << 20),
         )
         while True:

@@ -33,8 +33,12 @@ MODULES = {
     "remote": (1, 5),
     "local": (2, 3, 8),
     "limits": (4, 6),
+    "far": (7,),
     "accelerators": (10,),
+    "sweep": (11,),
     "first_batch": (12,),
+    "replicas": (13,),
+    "cold": (14,),
 }
 """In the order in which they run."""
 
