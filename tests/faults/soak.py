@@ -12,6 +12,7 @@ import contextlib
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -61,7 +62,7 @@ examples:
   scripts/soak --minutes 1            a look at what it does
   scripts/soak --seed 5f3a --minutes 5    the same faults in the same order as another run with this seed
                                       (moments depend on the machine as well)
-Ctrl-C ends it early, cleanly, with the summary.
+Ctrl-C (or SIGTERM) ends it early, cleanly, with the summary.
 exit codes: 0 no deviation, 1 deviations (each is printed), 2 wrong usage, 130 ended by Ctrl-C without a deviation
 """
 
@@ -401,6 +402,7 @@ def main() -> int:
 
     say(f"soak of {asked.minutes:g} minutes, --seed {seed}, in {folder}")
     soak = Soak(folder, seed, say)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit should end it as cleanly as a person
     is_interrupted = False
     try:
         try:

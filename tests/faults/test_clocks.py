@@ -60,7 +60,7 @@ def test_a_wall_clock_that_jumps_changes_nothing(
     report(judged(trainer.record, undisturbed, data.samples, within_s=WITHIN_S), fault="clock jumps", victim="all")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_an_error_comes_at_its_deadline_whatever_the_wall_clock_says(jumping: Stage, data: Data) -> None:
     loader = jumping.loader(data.folder, "--workers", "1", "--memory", "64MiB")
     trainer = jumping.trainer(loader.address, timeout_s=3.0)

@@ -123,7 +123,7 @@ def test_ten_spoilt_files(
 ) -> None:
     for number in range(10):
         inner = Stage(tmp_path / f"only-{number}")
-        only, one_of_two = (Path(shutil.copytree(data.folder, tmp_path / f"{n}-{number}")) for n in ("a", "b"))
+        only, one_of_two = (Path(shutil.copytree(data.folder, tmp_path / f"{n}-{number}" / "data")) for n in ("a", "b"))
         try:
             path = spoil_the_only_copy(inner, only, moments, SPOILS[how])
             is_right_until_an_error_names_the_file(path, undisturbed)

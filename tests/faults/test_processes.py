@@ -37,9 +37,8 @@ Report = Callable[..., None]
 
 
 def hurt_worker(loaders: list[Loader], fault: str, moments: random.Random) -> None:
-    workers = moments.choice(loaders).workers
-    if workers:  # none, if all have just been killed
-        HURTS[fault](moments.choice(workers))
+    workers = [worker for loader in loaders for worker in loader.workers]
+    HURTS[fault](moments.choice(workers))  # also one that is just being started
 
 
 def hurt_loader(loaders: list[Loader], fault: str, moments: random.Random) -> None:
@@ -57,13 +56,14 @@ def hurt_trainer(trainer: Trainer, fault: str) -> None:
         trainer.start()
 
 
-def wait_until_free(loader: Loader) -> None:
-    """Wait until a loader has nobody to serve and nothing lent."""
+def restarted_when_free(loader: Loader) -> int:
+    """Wait until a loader has nobody to serve and nothing lent; how many workers it has replaced."""
     with feedline.connect(loader.address) as watcher:
         until = time.monotonic() + FREED_S
         while (status := watcher.status()).trainers or status.arena_lent:
             assert time.monotonic() < until, f"{loader} still serves {status.trainers}, lent {status.arena_lent}"
             time.sleep(0.1)
+        return status.workers_restarted
 
 
 def disturbed(stage: Stage, data: Data, moments: random.Random, lane: str, victim: str, faults: list[str]) -> Trainer:
@@ -85,8 +85,10 @@ def disturbed(stage: Stage, data: Data, moments: random.Random, lane: str, victi
             case "trainer":
                 hurt_trainer(trainer, fault)
     assert trainer.end() == 0, trainer.log_text()
+    restarted = sum(map(restarted_when_free, loaders))
+    if victim == "worker":
+        assert restarted >= sum(fault in ENDING for fault in faults), "every worker that ended was replaced"
     for loader in loaders:
-        wait_until_free(loader)
         if victim != "loader":
             held = Held.by(loader.front)
             assert held.fds <= before[loader].fds + MORE_FDS, f"{loader}: {before[loader]}, now {held}"
