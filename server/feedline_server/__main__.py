@@ -9,22 +9,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from feedline_server.converting import command as convert
+from feedline_server.inspecting import command as inspect
+
 SERVE_EPILOG = """\
 PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
   x.npy, y.npy (any names)              columns, one view called 'train'
   train/x.npy …, validation/x.npy …     columns, a view a sub-folder
   ID.npy …, partition.json, labels.json one file a sample, views from the partition
+Or it is an object in your own Python, module:name: a Keras Sequence, a dataset, a generator function.
 
 examples:
   feedline serve ./digits                         serve a folder to trainers on this host
-Or it is an object in your own Python, module:name: a Keras Sequence, a dataset, a generator function.
   feedline serve loader.toml --workers 16         serve what a configuration declares
-  FEEDLINE_WORKERS=16 feedline serve .            every setting is also an environment variable
-  feedline serve . --replicas 2                   two loaders, for hosts with many cores and a fast network
-  feedline serve . --listen 0.0.0.0:50051 --tls-certificate loader.pem --tls-key loader.key --tokens tokens.toml
   feedline serve my_classes:training_generator --view validation=validation_generator
   feedline serve my_classes:load --steps-per-epoch 500
                                                   Python as it is (docs/python.md)
+  FEEDLINE_WORKERS=16 feedline serve .            every setting is also an environment variable
+  feedline serve . --replicas 2                   two loaders, for hosts with many cores and a fast network
+  feedline serve . --listen 0.0.0.0:50051 --tls-certificate loader.pem --tls-key loader.key --tokens tokens.toml
 
 A trainer then writes:
   from feedline import RemoteSequence
@@ -40,17 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="feedline", description="Serve datasets to trainers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
+    convert.add_to(commands)
+    inspect.add_to(commands)
     _add_digits(commands)
     asked = parser.parse_args(arguments)
     from feedline_wire.errors import FeedlineError
 
+    code: int
     try:
-        return _serve(asked) if asked.command == "serve" else _digits(asked)
+        code = asked.run(asked)
     except FeedlineError as error:
         print(f"feedline {asked.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -103,6 +110,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="send all batches by gRPC"
     )
     serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
+    serve.set_defaults(run=_serve)
 
 
 def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -114,6 +122,7 @@ def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ),
     )
     digits.add_argument("folder", type=Path, help="where to write it; replaced if it is a dataset of the demo already")
+    digits.set_defaults(run=_digits)
 
 
 def _serve(asked: argparse.Namespace) -> int:
@@ -127,7 +136,7 @@ def _serve(asked: argparse.Namespace) -> int:
     overrides = {
         name: value
         for name, value in flags.items()
-        if value is not None and name not in {"command", "path", "port_file"}
+        if value is not None and name not in {"command", "run", "path", "port_file"}
     }
     settings = load_settings(asked.path, overrides)
     configure_logs(settings.log_format, settings.log_level)

@@ -9,21 +9,23 @@ import os
 import sys
 from collections.abc import Sequence
 
-from feedline.cli import bench, demo, demo_train, inspect, peek, serve, token
+from feedline.cli import bench, demo, demo_train, inspect, peek, serve, token, verify
 from feedline_wire.errors import FeedlineError
 
 EPILOG = """\
 a first tour:
   feedline demo                      data, a loader and a trainer on this machine, in under a minute
   feedline serve ./digits            serve a folder of arrays
+  feedline inspect ./digits          what would be served of it, and what is wrong with it
   feedline inspect 127.0.0.1:50051   what is served there, to whom, how busy
+  feedline verify 127.0.0.1:50051    does every sample come once, and is a batch the same whoever makes it?
   feedline bench 127.0.0.1:50051     how fast it arrives here
 
 `feedline COMMAND --help` explains a command.
 exit codes: 0 success, 1 failure (the reason is on standard error), 2 wrong usage, 130 Ctrl-C
 """
 
-COMMANDS = (serve, inspect, peek, bench, token, demo, demo_train)
+COMMANDS = (serve, inspect, peek, verify, bench, token, demo, demo_train)
 
 INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
@@ -48,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     # Everything after `serve` belongs to the server's own command line, --help too; argparse cannot pass that on.
-    if words[:1] == ["serve"]:
-        return serve.hand_over(words[1:])
+    if serve.is_servers(words):
+        return serve.hand_over(words)
     asked = _parser().parse_args(words)
     code: int = asked.run(asked)
     sys.stdout.flush()  # here, where it is answered if nobody reads any more

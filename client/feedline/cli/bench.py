@@ -7,7 +7,6 @@ because it holds opening the stream and the loader's first read of its files.
 import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from feedline.cli.arguments import (
     seconds,
     shown,
 )
+from feedline.cli.progress import reporter
 from feedline.cli.quantities import many, share, size
 from feedline.feed import Feed
 
@@ -91,8 +91,7 @@ def run(asked: argparse.Namespace) -> int:
         options["prefetch"] = asked.prefetch
     with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
         feed = loader.feed(**options)
-        show = _progress if sys.stderr.isatty() else _silence
-        measured = measure(endless(feed, asked.epoch), asked.seconds, step_s=asked.step_ms / 1000, show=show)
+        measured = measure(endless(feed, asked.epoch), asked.seconds, step_s=asked.step_ms / 1000, show=reporter())
     print(json.dumps(asdict(measured) | measured.rates, indent=2) if asked.json else _described(measured, asked))
     return 0
 
@@ -147,11 +146,3 @@ def _described(measured: Measured, asked: argparse.Namespace) -> str:
         f"waited     {share(rates['waited_share'])} of the time",
         f"CPU        {cpu} in this process",
     ])  # fmt: skip
-
-
-def _progress(text: str) -> None:
-    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _silence(_text: str) -> None:
-    """Nobody is looking."""

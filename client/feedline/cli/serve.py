@@ -1,4 +1,4 @@
-"""`feedline serve`: becomes the loader server.
+"""What the server's own program does: `feedline serve`, `feedline convert`, `feedline inspect PATH`.
 
 The server is a program of its own that happens to be in the same distribution. This process is replaced by it, so
 process id, signals, descriptors and environment stay what the caller gave, and the client imports nothing of it.
@@ -7,6 +7,7 @@ process id, signals, descriptors and environment stay what the caller gave, and 
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from feedline.cli.arguments import Commands
@@ -14,14 +15,29 @@ from feedline.cli.extras import SERVER, need
 
 
 def add_to(commands: Commands) -> None:
-    """Name the command in `feedline --help`; its own help is the server's."""
+    """Name the commands in `feedline --help`; their own help is the server's."""
     commands.add_parser("serve", help="serve datasets to trainers", add_help=False)
+    commands.add_parser("convert", help="make columns of other kinds of data", add_help=False)
 
 
-def hand_over(arguments: Sequence[str]) -> NoReturn:
+def is_servers(words: Sequence[str]) -> bool:
+    """Whether a command line is the server's: all that is about data on this host and not about a loader."""
+    if words[:1] == ["inspect"]:
+        return any(_is_data(word) for word in words[1:] if not word.startswith("-"))
+    return words[:1] in (["serve"], ["convert"])
+
+
+def hand_over(words: Sequence[str]) -> NoReturn:
     """Become the server. ExtraMissing if what it needs is not installed."""
     need(SERVER, extra="server")
     sys.stdout.flush()
     sys.stderr.flush()
-    words = [sys.executable, "-m", "feedline_server", "serve", *arguments]
-    os.execv(sys.executable, words)  # noqa: S606 - our own module; the arguments are the caller's own
+    arguments = [sys.executable, "-m", "feedline_server", *words]
+    os.execv(sys.executable, arguments)  # noqa: S606 - our own module; the arguments are the caller's own
+
+
+def _is_data(word: str) -> bool:
+    """A path or `module:name`, and no `host:port`."""
+    module, colon, name = word.partition(":")
+    is_object = bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    return is_object or word.startswith((".", "/", "~")) or word.endswith(".toml") or Path(word).exists()

@@ -62,8 +62,12 @@ class ArrayFiles:
     def content(self, sample: int) -> Iterator[bytes]:
         """What stands for one sample's arrays."""
         path = Path(self._files.path(sample))
-        with opened(path) as file:
-            arrays = [(column, file.stored(name)) for column, name in self._place.columns(file, path).items()]
+        try:
+            with opened(path) as file:
+                arrays = [(column, file.stored(name)) for column, name in self._place.columns(file, path).items()]
+        except DataError:  # a bad sample: whoever asks for it is told so, and the others are served
+            yield b"unreadable"
+            return
         for column, array in arrays:
             yield column.encode()
             yield from array.content(content.ID_FILE)

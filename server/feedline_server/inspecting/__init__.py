@@ -1,0 +1,1 @@
+"""`feedline inspect PATH`: what would be served, found without serving."""

@@ -1,0 +1,100 @@
+"""What would be served is told without serving it, and what is wrong with it as well."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feedline_server.__main__ import main
+
+
+@pytest.fixture
+def gestures(tmp_path: Path) -> Path:
+    """A loader.toml; two classes of 3 and 2 files of 4 floats, the last file cut short."""
+    for number, name in enumerate(["a/0", "a/1", "a/2", "b/0", "b/1"]):
+        path = tmp_path / "gestures" / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full(4, number, np.float32))
+    path.write_bytes(path.read_bytes()[:-3])
+    toml = tmp_path / "loader.toml"
+    toml.write_text('[datasets.gestures]\nkind = "class_folders"\npath = "gestures"\n')
+    return toml
+
+
+def inspected(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(["inspect", *words])
+    return code, capsys.readouterr().out
+
+
+def test_a_dataset_is_described_in_words(gestures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = inspected(capsys, str(gestures))
+
+    assert code == 0
+    for text in (
+        "dataset gestures (class_folders): 5 samples",
+        "views        train 5",
+        "columns      x float32(4), y int64()",
+        "batch        (x, y)",
+        "size         0.0 MB as it is sent",
+        "classes      a 3, b 2",
+    ):
+        assert text in shown
+
+
+def test_reading_it_finds_the_bad_sample(gestures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = inspected(capsys, str(gestures), "--read")
+
+    assert code == 1
+    assert "read         5 samples: 1 BAD" in shown
+    assert "train sample 4: " in shown
+    assert "1.npy" in shown
+
+
+@pytest.mark.parametrize("policy", ["skip", "substitute"])
+def test_a_bad_sample_is_listed_also_where_it_would_not_be_served(
+    gestures: Path, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    gestures.write_text(f'{gestures.read_text()}on_bad_sample = "{policy}"\n')
+
+    code, shown = inspected(capsys, str(gestures), "--read", "--json")
+
+    found = json.loads(shown)
+    assert code == 1
+    assert found["bad_samples"] == 1
+    assert "cut short" in found["bad"][0]["reason"]
+
+
+def test_classes_are_counted_where_a_target_shows_them(
+    columns_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(columns_folder / "y.npy", np.array([7] * 9 + [3] * 3))
+
+    code, shown = inspected(capsys, str(columns_folder), "--json")
+
+    assert code == 0
+    assert json.loads(shown)["classes"] == {"3": 3, "7": 9}
+
+
+def test_one_dataset_that_cannot_be_served_hides_nothing_of_another(
+    gestures: Path, columns_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = gestures.parent / "bad"
+    bad.mkdir()
+    np.save(bad / "x.npy", np.zeros(3))
+    np.save(bad / "y.npy", np.zeros(4))
+    gestures.write_text(f'[datasets.bad]\nkind="columns"\npath="bad"\n[datasets.good]\npath="{columns_folder}"\n')
+
+    code, shown = inspected(capsys, str(gestures))
+
+    assert code == 1
+    assert "dataset bad (columns) cannot be served" in shown
+    assert "x.npy has 3 samples and y.npy has 4" in shown
+    assert "dataset good (columns): 12 samples" in shown
+
+
+def test_what_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["inspect", str(tmp_path / "nowhere")])
+
+    assert code == 1
+    assert "there is no such file or folder" in capsys.readouterr().err
