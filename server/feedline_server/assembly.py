@@ -6,6 +6,7 @@ itself, and laid into the slot. Where nothing is done to them the source gathers
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ NUMBERS = np.dtype("<i8")
 NAMED = 5
 """Samples that a message lists."""
 
+Filled: TypeAlias = tuple[Layout, dict[str, Array], NDArray[np.int64]]
+"""How a batch lies, its arrays in place, and the sample id of each of their rows."""
+
 
 class Outgrown(Exception):
     """The batch is larger than its memory, which was lent by an estimate: it needs `nbytes`."""
@@ -44,11 +48,13 @@ def asked(dataset: Dataset, key: Key) -> Drawn:
     """The samples that a key means, each in its epoch."""
     view = dataset.views[key.view]
     positions = np.arange(key.offset, key.offset + key.rows, dtype=np.int64)
-    laps = (positions // max(view.samples, 1)).view(np.uint64)
-    epochs = (laps + np.array(key.epoch, np.uint64)).view(np.int64)
+    epochs = np.full(key.rows, key.epoch, np.uint64).view(np.int64)
+    if key.offset + key.rows > view.samples:
+        epochs += positions // max(view.samples, 1)
     if dataset.is_stream:  # all that is read of an id is which view it belongs to
         return Drawn(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
-    return Drawn(view.ids(view_indices(key.order, view.samples, key.seed, key.epoch, positions)), epochs, key.seed)
+    indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, dataset.lengths(view))
+    return Drawn(view.ids(indices), epochs, key.seed)
 
 
 def layout_of(dataset: Dataset, rows: int) -> Layout:
@@ -116,11 +122,8 @@ def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:
 
 def _filled(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Layout:
     """Lay these samples into the memory, with their ids, and with the bad ones that they are without."""
-    if dataset.chain.is_fixed:
-        layout, of_rows = _fixed(dataset, view, drawn, bad, memory)
-    else:
-        layout, of_rows = _varying(dataset, view, drawn, bad, memory)
-    out = views(memory[: layout.nbytes], layout)
+    fill = _fixed if dataset.chain.is_fixed else _varying
+    layout, out, of_rows = fill(dataset, view, drawn, bad, memory)
     if dataset.nan == "error":
         _check_numbers(dataset, out, of_rows)
     out[IDS][:] = drawn.ids
@@ -129,9 +132,7 @@ def _filled(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | 
     return layout
 
 
-def _fixed(
-    dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array
-) -> tuple[Layout, NDArray[np.int64]]:
+def _fixed(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
     """Where the layout follows from the number of samples: what can be written straight into the memory, is."""
     columns, chain = dataset.columns, dataset.chain
     layout = _layout(columns, [(len(drawn.ids), *column.shape) for column in columns], len(drawn.ids), bad)
@@ -139,17 +140,15 @@ def _fixed(
     out = {column.name: placed[column.name] for column in columns}
     if chain.is_straight:
         chain.gather(drawn.ids, out)
-        return layout, drawn.ids
+        return layout, placed, drawn.ids
     rows = chain.prepared(view, drawn, out)
     for column in columns:
         _lay(rows.columns[column.name], column, out[column.name])
     chain.scratch.tidy()
-    return layout, rows.drawn.ids
+    return layout, placed, rows.drawn.ids
 
 
-def _varying(
-    dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array
-) -> tuple[Layout, NDArray[np.int64]]:
+def _varying(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
     """Where the layout shows when the samples are there: they are laid as long as the longest of them."""
     columns, chain = dataset.columns, dataset.chain
     rows = chain.prepared(view, drawn, {})
@@ -158,7 +157,7 @@ def _varying(
     for column in columns:
         _lay(rows.columns[column.name], column, placed[column.name])
     chain.scratch.tidy()
-    return layout, rows.drawn.ids
+    return layout, placed, rows.drawn.ids
 
 
 def _layout(

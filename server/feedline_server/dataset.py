@@ -5,7 +5,7 @@ declaration has the same dataset.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from feedline_server.bad_samples import KnownBad
 from feedline_server.declaration import DatasetConfig, Declaration
-from feedline_server.order import ORDERS
+from feedline_server.filters import filtered
+from feedline_server.order import ORDERS, ORDERS_BY_LENGTH
 from feedline_server.sources.opening import open_source
-from feedline_server.sources.selection import Selection
-from feedline_server.sources.source import AnySource, Opened
+from feedline_server.sources.selection import Selection, ids_at
+from feedline_server.sources.source import AnySource, Opened, RaggedSource
 from feedline_server.transforms.chain import Chain, open_chain
 from feedline_wire.elementwise import Late
 from feedline_wire.errors import DataError, InvalidRequest
@@ -49,9 +50,18 @@ class View:
             raise InvalidRequest(
                 f"view {self.name!r} has places 0..{self.samples - 1}; {indices.min()}..{indices.max()} were asked for"
             )
-        if isinstance(self.selection, range):
-            return indices + self.selection.start
-        return self.selection[indices]
+        return ids_at(self.selection, indices)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewLengths:
+    """How long the samples of a view are: a Measure, and two of the same view and source are equal."""
+
+    view: View
+    source: RaggedSource
+
+    def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.source.lengths(self.view.ids(indices))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +89,11 @@ class Dataset:
     known_bad: KnownBad = field(default_factory=lambda: KnownBad(""))
     """Samples that were found to be bad, in this process."""
 
+    def lengths(self, view: View) -> ViewLengths | None:
+        """How long the samples of a view are; None where all samples are of one length."""
+        # Asked for every batch: a protocol's isinstance would cost more than its order.
+        return ViewLengths(view, self.source) if "buckets" in self.orders else None  # type: ignore[arg-type]
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns that the structure uses, as a batch carries them: the trainer does what is late."""
@@ -92,12 +107,22 @@ class Dataset:
         return tuple((name, operation) for name, operation in self.chain.late if name in used)
 
 
-def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> Dataset:
+def open_dataset(
+    name: str, config: DatasetConfig, *, checked: bool = False, kept: Mapping[str, Selection] | None = None
+) -> Dataset:
     """The dataset that a declaration means; DataError naming file, found, wanted and what to change if there is none.
 
-    `checked` is for workers: the front has opened the same declaration, so long checks and notes are left out.
+    `checked` is for workers: the front has opened the same declaration, so long checks and notes are left out, and it
+    says what filters `kept` of each view, for which it had to read the data.
     """
     opened = open_source(config, checked=checked)
+    if config.filters:
+        opened = replace(opened, views=filtered(name, config, opened.source, opened.views) if kept is None else kept)
+    return dataset_of(name, config, opened)
+
+
+def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
+    """The dataset that a declaration makes of an open source; DataError if its columns or transforms do not fit."""
     chain = open_chain(name, config, opened.source, opened.views, is_batched=opened.is_batched)
     columns = [column.name for column in chain.columns]
     structure = _own_structure(opened, columns, config) or structure_of(columns, config)
@@ -114,11 +139,17 @@ def open_dataset(name: str, config: DatasetConfig, *, checked: bool = False) -> 
         opened.classes,
         is_batched=opened.is_batched,
         is_stream=opened.is_stream,
-        orders=opened.orders or (STREAM if opened.is_stream else ORDERS),
+        orders=opened.orders or _orders(opened),
         nan=config.nan,
         on_bad_sample=config.on_bad_sample,
         known_bad=KnownBad(name),
     )
+
+
+def _orders(opened: Opened) -> tuple[str, ...]:
+    if opened.is_stream:
+        return STREAM
+    return ORDERS_BY_LENGTH if isinstance(opened.source, RaggedSource) else ORDERS
 
 
 def _own_structure(opened: Opened, columns: Sequence[str], config: Declaration) -> Structure | None:

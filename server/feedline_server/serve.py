@@ -63,9 +63,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
     )
     pool = Pool(
         size=settings.workers,
-        opening=Opening(
-            {name: (to_json(config), catalog.served[name].fingerprint) for name, config in settings.datasets.items()}
-        ),
+        opening=_opening(settings, catalog),
         arena_fd=arena.fd,
         batch_timeout_s=settings.batch_timeout_s,
         answer=dispatch.answer,
@@ -155,6 +153,21 @@ def _open_catalog(settings: Settings) -> Catalog:
         for note in dataset.notes:
             log.warning("about the dataset", dataset=name, note=note)
     return Catalog(served, max_batch_nbytes=settings.memory // 2)
+
+
+def _opening(settings: Settings, catalog: Catalog) -> Opening:
+    """What every worker opens."""
+    served = catalog.served
+    return Opening(
+        {name: (to_json(config), served[name].fingerprint) for name, config in settings.datasets.items()},
+        kept={
+            name: {view.name: view.selection for view in served[name].dataset.views.values()}
+            for name, config in settings.datasets.items()
+            if config.filters
+        },
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
 
 
 def _summary(served: Served) -> dict[str, object]:

@@ -4,8 +4,10 @@ One frozen dataclass a meaning, sent over a socket pair between our own processe
 wire.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from feedline_server.logs import LogFormat
+from feedline_server.sources.selection import Selection
 from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -17,6 +19,10 @@ class Opening:
 
     datasets: dict[str, tuple[str, bytes]]
     """Name → the dataset's configuration as JSON, and the fingerprint it is served under."""
+    kept: dict[str, dict[str, Selection]] = field(default_factory=dict)
+    """Name → what filters kept of each view, where there are some: finding it out again may take long."""
+    log_format: LogFormat = "auto"
+    log_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import from_json
 from feedline_server.fingerprint import fingerprint
 from feedline_server.lifeline import end_with
+from feedline_server.logs import configure_logs
+from feedline_server.sources.selection import Selection
 from feedline_server.tasks import Done, Failed, Opening, Outgrown, Ready, Task, Unfit
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
@@ -41,6 +43,7 @@ def main() -> None:
         memory = np.frombuffer(mmap.mmap(arena_fd, 0), dtype=np.uint8)
         os.close(arena_fd)
         opening: Opening = pool.recv()
+        configure_logs(opening.log_format, opening.log_level)
         datasets = _open(opening, pool)
         pool.send(Ready())
         while True:
@@ -59,7 +62,10 @@ def _leave(code: int) -> Never:
 
 def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
     try:
-        return {name: _open_one(name, config, wanted) for name, (config, wanted) in opening.datasets.items()}
+        return {
+            name: _open_one(name, config, wanted, opening.kept.get(name))
+            for name, (config, wanted) in opening.datasets.items()
+        }
     except FeedlineError as error:
         pool.send(Unfit(error))
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
@@ -67,9 +73,9 @@ def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
     _leave(1)
 
 
-def _open_one(name: str, declared: str, wanted: bytes) -> Dataset:
+def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
     config = from_json(declared)
-    dataset = open_dataset(name, config, checked=True)
+    dataset = open_dataset(name, config, checked=True, kept=kept)
     found = fingerprint(dataset, config)
     # A worker that takes another's place opens the files anew: it must not serve new data under the old identity.
     if found != wanted:

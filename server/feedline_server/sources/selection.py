@@ -51,6 +51,11 @@ NAMED = 5
 """Samples that a message lists; enough to find the cause, few enough to read."""
 
 
+def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sample ids at these places, all of them inside the selection."""
+    return places + selection.start if isinstance(selection, range) else selection[places]
+
+
 def check_form(text: str) -> None:
     """ValueError saying what is wanted, if the text is neither a slice nor a file name."""
     if text.count(":") > 1 and not text.endswith(".npy"):

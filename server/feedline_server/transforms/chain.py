@@ -27,7 +27,7 @@ from feedline_server.declared_transforms import (
     Transform as TransformConfig,
 )
 from feedline_server.imported import imported
-from feedline_server.sources.selection import Selection
+from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import AnySource, Drawn, DrawnSource, Source
 from feedline_server.transforms.code import Function
 from feedline_server.transforms.elementwise import ValueByValue
@@ -57,7 +57,7 @@ class Step:
     named: str
     """What messages call it."""
     columns: tuple[str, ...]
-    """What it changes."""
+    """What it needs and changes."""
     transform: Transform
 
 
@@ -209,7 +209,7 @@ class _Opening:
         early: list[tuple[int, TransformConfig]] = []
         late: list[Late] = []
         finished: dict[str, str] = {}
-        for number, config in enumerate(self._config.transforms, 1):
+        for number, config in enumerate(self._config.transforms):
             named = self._named(number, config)
             if config.views is not None and (unknown := [view for view in config.views if view not in self._views]):
                 raise DataError(f"{named}: there is no view {unknown[0]!r}; the views are {', '.join(self._views)}")
@@ -236,8 +236,9 @@ class _Opening:
             if config.views is not None and view not in config.views:
                 continue
             named = self._named(number, config)
+            before = specs
             transform, specs = self._step(view, number, config, steps, specs)
-            columns = tuple(specs) if config.columns is None else config.columns
+            columns = tuple({**before, **specs}) if config.columns is None else config.columns
             steps.append(Step(f"{number} {_name(config)}", named, columns, transform))
         return Way(tuple(steps), _ends(steps, tuple(self._specs))), specs
 
@@ -276,7 +277,7 @@ class _Opening:
         places = np.arange(trial * TRIED, min((trial + 1) * TRIED, len(selection)), dtype=np.int64)
         if not len(places):
             places = np.zeros(1, np.int64)
-        ids = places + selection.start if isinstance(selection, range) else selection[places]
+        ids = ids_at(selection, places)
         drawn = Drawn(ids, np.zeros(len(ids), np.int64), seed=0)
         way = Way(tuple(before), _ends(before, tuple(self._specs)))
         rows = through(way, self._read(drawn, tuple(self._specs), {}, self._scratch), {})
@@ -293,7 +294,7 @@ class _Opening:
             )
 
     def _named(self, number: int, config: TransformConfig) -> str:
-        return f"dataset {self._dataset!r}, transform {number} ({_name(config)})"
+        return f"dataset {self._dataset!r}, transforms.{number} ({_name(config)})"
 
 
 @dataclass(frozen=True, slots=True)
