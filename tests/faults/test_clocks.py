@@ -7,6 +7,7 @@ line says depends on the wall clock.
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,16 @@ from breaking.verdict import Undisturbed, judged
 WITHIN_S = 20.0
 """As for processes (test_processes.py): a jump costs nothing."""
 
+JUMPS = """
+import time
+seen, until = [time.time()], time.monotonic() + 20
+while max(seen) - min(seen) < 3600:
+    assert time.monotonic() < until, "the clock stays where it is"
+    seen.append(time.time())
+    time.sleep(0.02)
+"""
+"""A program that ends well where the wall clock jumps."""
+
 
 @pytest.fixture
 def jumping(undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Stage]:
@@ -32,6 +43,7 @@ def jumping(undisturbed: Undisturbed, tmp_path: Path) -> Iterator[Stage]:
         subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
         environment = {"LD_PRELOAD": str(library)}
     stage = Stage(tmp_path / "stage", **environment)
+    subprocess.run([sys.executable, "-c", JUMPS], env=stage.environment(), check=True, timeout=30)
     try:
         yield stage
     finally:
