@@ -270,10 +270,9 @@ class Ledger:
         has_second = sum(member.is_connected for member in self.members) > 1
         for member in self.members:
             if member.outstanding:
-                is_surely_silent = self._suspect(member, now)
-                again = min(again, self._renew(member, now, is_surely_silent=is_surely_silent))
+                again = min(again, self._renew(member, now))
                 if has_second:
-                    again = min(again, self._look_at(member, now, is_surely_silent=is_surely_silent))
+                    again = min(again, self._look_at(member, now))
         return again
 
     def _suspect(self, member: Member, now: float) -> bool:
@@ -284,20 +283,21 @@ class Ledger:
             member.suspected_at = now
         return now - member.suspected_at >= CONFIRM_S
 
-    def _renew(self, member: Member, now: float, *, is_surely_silent: bool) -> float:
+    def _renew(self, member: Member, now: float) -> float:
         """Have its stream made anew if nothing has come on it for far too long. When to look again."""
         least_s = RENEW_AFTER_S if self._gaps.value is not None else RENEW_UNKNOWN_S
         after_s = max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**member.renewed
         silent_s = member.silent_s(now)
         if silent_s < after_s:
             return now + after_s - silent_s
-        if not is_surely_silent:
+        if not self._suspect(member, now):
             return now + CONFIRM_S
         member.renewed += 1
         member.replica.renew(f"nothing came for {silent_s:.0f} s although the connection stands")
         return math.inf
 
-    def _look_at(self, member: Member, now: float, *, is_surely_silent: bool) -> float:
+    def _look_at(self, member: Member, now: float) -> float:
+        is_surely_silent = self._suspect(member, now)
         silent_s = member.silent_s(now)
         is_silent = silent_s > self.silent_after_s
         # Those have little hope, and are few: one window at a time. For anything else there is a budget.

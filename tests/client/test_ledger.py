@@ -379,6 +379,8 @@ def test_a_stream_on_which_nothing_comes_is_made_anew_also_where_there_is_no_oth
     clock.look()
     assert reasons == []
     clock.now += 0.2
+    assert clock.look() == pytest.approx(clock.now + 0.05), "it may be this process that stood still"
+    clock.now += 0.1
     clock.look()
 
     assert reasons == ["nothing came for 10 s although the connection stands"]
@@ -524,6 +526,18 @@ def test_a_loader_with_other_data_is_named_once_and_the_others_go_on(two: Clock)
 
 
 # ---- two ways to one loader ----
+
+
+def test_a_loader_that_is_late_is_not_reached_by_a_second_way_as_well(clock: Clock) -> None:
+    """`localhost` is two addresses. Late is no reason to ask one loader on both; stuck is."""
+    clock.join("127.0.0.1", replica="r1")
+    clock.train("127.0.0.1")
+    clock.want()
+
+    look_for(clock, 9)
+    assert isinstance(clock.join("[::1]", replica="r1"), SameLoader)
+    look_for(clock, 2)
+    assert clock.join("[::1]", replica="r1") is None
 
 
 def test_a_second_connection_to_one_loader_waits_until_the_first_is_lost(clock: Clock) -> None:
