@@ -105,6 +105,8 @@ def plot(results: Results, path: Path) -> None:
     lines = [
         line for line in results.lines if line.ratio is not None and line.bound is not None and line.ratio.median > 0
     ]
+    if not lines:
+        return
     figure, axes = plt.subplots(figsize=(9, 1 + 0.24 * len(lines)))
     for place, line in enumerate(reversed(lines)):
         assert line.ratio is not None

@@ -9,6 +9,8 @@ is continued with the rows that are missing.
 """
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Collection
@@ -37,6 +39,8 @@ def main() -> None:
     if asked.list:
         print("\n".join(f"{row:3}  {title}" for row, title in TITLES.items()))
         return
+    # Told to end, it closes what it opened, like everything that ends in good order: loaders, consumers, gigabytes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     scale = QUICK if asked.quick else replace(Scale(), pairs=asked.pairs)
     results, failed = run(asked.rows, scale, asked.out, asked.scratch)
     print(report.as_text(results))
