@@ -22,17 +22,20 @@ class Batch:
     data: Any  # Any: as nested as the dataset declares
     """The arrays, in the structure that the dataset declares: for example `(x, y)`."""
     ids: NDArray[np.int64]
-    """The id of each row's sample."""
+    """The id of each row's sample; of a batch that the dataset's own code made, the number of that batch."""
     weights: NDArray[np.float32] | None
     """Under `remainder="pad"` 1 for each real row and 0 for padding, else None."""
     step: Step
     """Which batch it is."""
     columns: dict[str, Array]
     """The same arrays by column."""
+    bad: NDArray[np.int64]
+    """Ids of samples that cannot be read and were left out, or replaced by others; mostly none."""
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name} {array.dtype.name}{array.shape}" for name, array in self.columns.items())
-        return f"<Batch epoch={self.epoch} index={self.index} rows={self.rows} columns=({columns})>"
+        bad = f" bad={len(self.bad)}" if len(self.bad) else ""
+        return f"<Batch epoch={self.epoch} index={self.index} rows={self.rows}{bad} columns=({columns})>"
 
     @property
     def epoch(self) -> int:
@@ -52,7 +55,12 @@ class Batch:
     @property
     def rows(self) -> int:
         """Samples in the batch, padding included."""
-        return len(self.ids)
+        return len(next(iter(self.columns.values()), self.ids))
+
+    @property
+    def positions(self) -> int:
+        """Positions of the order that it answers; more than its ids where bad samples were left out."""
+        return len(self.ids) + (len(self.bad) if len(self.ids) < self.step.rows else 0)
 
     def __getitem__(self, column: str) -> Array:
         try:

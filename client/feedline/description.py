@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedline_wire import IDS, PROTOCOL, structure, tensors
+from feedline_wire import BAD, IDS, PROTOCOL, elementwise, structure, tensors
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import DatasetChanged, FeedlineError, InvalidRequest, ProtocolMismatch
+from feedline_wire.elementwise import Late
+from feedline_wire.errors import DataError, DatasetChanged, FeedlineError, InvalidRequest, ProtocolMismatch
 from feedline_wire.key import Key
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Column
 
 IDS_COLUMN = Column(IDS, np.dtype("<i8"), ())
 """The column that every batch carries beside those of its dataset."""
+
+BAD_COLUMN = Column(BAD, np.dtype("<i8"), (2,))
+"""The column of datasets that leave out or replace bad samples: a line for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +31,35 @@ class DatasetInfo:
     fingerprint: bytes
     """Identity of specification and content; equal wherever the same is served."""
     samples: int
-    columns: tuple[Column, ...]
+    """How many there are; of a dataset that is batched, how many batches."""
+    arriving: tuple[Column, ...]
+    """The columns as they travel."""
     structure: Structure
     """How the columns make up a batch: `("x", "y")` is a pair of arrays."""
     views: Mapping[str, int]
-    """Samples of each view, by name."""
+    """Samples of each view, by name; of a dataset that is batched, batches, and 0 of a stream that never ends."""
     orders: tuple[str, ...]
+    """What it can be asked in, the default first; `blocks` stands for blocks of any size."""
+    late: tuple[Late, ...] = ()
+    """What is done to the columns here, after they arrived."""
+    is_batched: bool = False
+    """Its batches are made by code of its own on the loader, and are of the size that they are."""
+    is_stream: bool = False
+    """It is batched, and whatever its code yields next comes next: nothing can be returned to."""
 
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.columns))
-        return f"<DatasetInfo {self.name} samples={self.samples} views={dict(self.views)} columns=({columns})>"
+        kind = " stream" if self.is_stream else " batched" if self.is_batched else ""
+        return f"<DatasetInfo {self.name}{kind} samples={self.samples} views={dict(self.views)} columns=({columns})>"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns as a trainer gets them: dtype, and shape of one sample."""
+        return elementwise.columns_after(self.arriving, self.late)
 
     def nbytes(self, rows: int) -> int:
         """Bytes of a batch's body; a dimension that varies counts as one."""
-        return tensors.batch_layout((*self.columns, IDS_COLUMN), rows).nbytes
+        return tensors.batch_layout((*self.arriving, IDS_COLUMN), rows).nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +124,22 @@ def _dataset(message: pb.Dataset, address: str) -> DatasetInfo:
             f"dataset {message.name!r} at {address} is made of columns that it does not have: "
             f"{', '.join(sorted(unknown))}"
         )
-    return DatasetInfo(
+    if not message.orders:
+        raise ProtocolMismatch(f"dataset {message.name!r} at {address} says no order that it can be asked in")
+    info = DatasetInfo(
         name=message.name,
         fingerprint=message.fingerprint,
         samples=message.samples,
-        columns=columns,
+        arriving=columns,
         structure=built_of,
         views={view.name: view.samples for view in message.views},
         orders=tuple(message.orders),
+        late=elementwise.from_messages(message.late),
+        is_batched=message.batched or message.stream,
+        is_stream=message.stream,
     )
+    try:
+        elementwise.columns_after(info.arriving, info.late)
+    except DataError as error:
+        raise ProtocolMismatch(f"dataset {message.name!r} at {address} cannot be finished here: {error}") from error
+    return info

@@ -7,12 +7,16 @@ never what was fetched.
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feedline import state
 from feedline.batch import Batch, weights
 from feedline.description import DatasetInfo
 from feedline.fleet import Fleet
+from feedline.late import finished, rows_present
 from feedline.options import FeedArguments, Options, epoch_number, start_number
 from feedline.pace import Reach
 from feedline.plan import Plan, Step
@@ -21,9 +25,16 @@ from feedline.receive import Received
 from feedline.state import Line, Place, State
 from feedline.tally import EpochIncomplete, Tally
 from feedline.wants import Wanted
-from feedline_wire import IDS, structure
-from feedline_wire.errors import Closed
+from feedline_wire import BAD, IDS, structure
+from feedline_wire.errors import Closed, InvalidRequest
 from feedline_wire.key import Key
+from feedline_wire.tensors import Array
+
+Indices: TypeAlias = NDArray[np.int64]
+Weights: TypeAlias = NDArray[np.float32]
+
+NOTHING_BAD = np.empty((0, 2), np.int64)
+"""Of datasets whose batches do not say."""
 
 if TYPE_CHECKING:
     from feedline.loader import Loader
@@ -60,7 +71,12 @@ class Feed:
         )
 
     def __len__(self) -> int:
-        """Batches an epoch, for this rank; under `wrap` some epochs have one less."""
+        """Batches an epoch, for this rank; under `wrap` some epochs have one less. InvalidRequest if none ends."""
+        if self.plan.is_endless:
+            raise InvalidRequest(
+                f"{self._line.dataset!r} is a stream that never ends, so it has no length; declare its steps_per_epoch "
+                f"on the loader, or leave the loop yourself"
+            )
         return self.plan.steps_per_epoch
 
     @property
@@ -93,6 +109,8 @@ class Feed:
     def epoch(self, epoch: int, start: int = 0) -> "Epoch":
         """The batches of an epoch, from number `start` on."""
         epoch = epoch_number(epoch)
+        if start:
+            self._check_places("an epoch cannot be entered in its middle")
         start = start_number(start, self.plan.steps_in(epoch))
         return self._begin(Place(epoch, self.plan.cursor(epoch, start)))
 
@@ -107,7 +125,11 @@ class Feed:
             self._stand_at(Place(epoch, self.plan.start(epoch)))
 
     def state_dict(self) -> State:
-        """Where the trainer is: small, JSON, and valid with any other batch size, rank and world."""
+        """Where the trainer is: small, JSON, and valid with any other batch size, rank and world.
+
+        InvalidRequest for a stream, which cannot be continued.
+        """
+        self._check_places("there is no state to continue from")
         return state.write(self._line, self._place)
 
     def load_state_dict(self, saved: Mapping[str, object]) -> None:
@@ -115,6 +137,7 @@ class Feed:
 
         InvalidRequest or DatasetChanged if it was saved on something else.
         """
+        self._check_places("there is no state to continue from")
         seed, place = state.read(saved, self._line)
         line = self._line
         self._line = Line(line.dataset, line.fingerprint, line.view, line.order, seed)
@@ -180,7 +203,8 @@ class Feed:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy is a feed of its own, over a connection of its own, at the same place with nothing in flight."""
-        return (_reopened, (self.loader, self._options.as_arguments(), self.state_dict()))
+        saved = None if self.dataset.is_stream else self.state_dict()
+        return (_reopened, (self.loader, self._options.as_arguments(), saved))
 
     # ---- inside ----
 
@@ -188,6 +212,13 @@ class Feed:
         if self._closed:
             raise Closed("this feed was closed; make another with Loader.feed")
         self._fleet.check_open()
+
+    def _check_places(self, consequence: str) -> None:
+        if self.dataset.is_stream:
+            raise InvalidRequest(
+                f"{self._line.dataset!r} is a stream: whatever its code yields next comes next, and nothing can be "
+                f"returned to, so {consequence}; serve the data as a dataset with len to have that"
+            )
 
     def _begin(self, place: Place) -> "Epoch":
         self._check_open()
@@ -215,15 +246,31 @@ class Feed:
     def _deliver(self, step: Step, received: Received) -> Batch:
         arrays = received.arrays()
         ids = arrays.pop(IDS)
+        bad = arrays.pop(BAD, NOTHING_BAD)
         # Where sizes vary the window is bounded by the largest rows seen so far.
         self._row_nbytes = max(self._row_nbytes, received.layout.nbytes // max(len(ids), 1))
+        columns = finished(arrays, self.dataset.late, ids, self.dataset.name)
+        marks = self._weights(step, rows_present(bad, ids, step.rows), columns)
+        if len(bad):
+            self.loader.losses.add(bad[:, 1], self.dataset.name, replaced=len(ids) == step.rows)
         return Batch(
-            data=structure.build(self._options.dataset.structure, arrays),
+            data=structure.build(self.dataset.structure, columns),
             ids=ids,
-            weights=weights(len(ids), step.padding) if self.plan.remainder == "pad" else None,
+            weights=marks,
             step=step,
-            columns=arrays,
+            columns=columns,
+            bad=bad[:, 1],
         )
+
+    def _weights(self, step: Step, present: Indices | None, columns: Mapping[str, Array]) -> Weights | None:
+        """What marks padding, of the rows that are there."""
+        if self.plan.remainder != "pad":
+            return None
+        marks = weights(step.rows, step.padding)
+        if self.dataset.is_batched:  # one position is all rows of a batch
+            rows = max((len(array) for array in columns.values()), default=1)
+            return np.repeat(marks, rows)
+        return marks if present is None else marks[present]
 
 
 class Epoch(Iterator[Batch]):
@@ -259,7 +306,7 @@ class Epoch(Iterator[Batch]):
             if batch is None:
                 self._tally.end(self._place.offset)
             else:
-                self._tally.count(batch.step, batch.rows, self._place.offset)
+                self._tally.count(batch.step, batch.positions, self._place.offset)
         except EpochIncomplete:
             self.close()
             raise
@@ -287,8 +334,9 @@ class Epoch(Iterator[Batch]):
         self.close()
 
 
-def _reopened(loader: "Loader", arguments: FeedArguments, saved: State) -> Feed:
+def _reopened(loader: "Loader", arguments: FeedArguments, saved: State | None) -> Feed:
     feed = loader.feed(**arguments)
-    feed.load_state_dict(saved)
+    if saved is not None:
+        feed.load_state_dict(saved)
     feed._owns_loader = True  # nobody else has this connection
     return feed

@@ -37,11 +37,13 @@ TensorFlow it asks for 0 and 1 in dataset order instead, before any pass."""
 class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no types
     """A view of a served dataset, for `model.fit`, `evaluate` and `predict`. Needs no flags; any thread may use it.
 
-    `target` names the loaders: `"loader:50051"`, several of them, or `"dns:///name:port"`. `order` is what the
-    training passes of `fit` use, each with a new plan of the whole view; everything else (`evaluate`, `predict`,
-    validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order. `remainder` says what becomes of the
-    samples that do not fill a batch: a `"short"` last batch (the default: Keras takes it, nothing is lost or
-    repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"` (filled from the next epoch).
+    `target` names the loaders: `"loader:50051"`, several of them, or `"dns:///name:port"`. `batch_size` None is 32, or
+    whatever size the batches have that the dataset's own code makes on the loader. `order` is what the training passes
+    of `fit` use, each with a new plan of the whole view ("shuffle" where nothing is said; docs/orders.md); everything
+    else (`evaluate`, `predict`, validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order.
+    `remainder` says what becomes of the samples that do not fill a batch: a `"short"` last batch (the default: Keras
+    takes it, nothing is lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"`
+    (filled from the next epoch).
     `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`.
     `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those of
     `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
@@ -52,8 +54,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         target: str | Sequence[str],
         dataset: str | None = None,
         view: str = "train",
-        batch_size: int = 32,
-        order: str = "shuffle",
+        batch_size: int | None = None,
+        order: str | None = None,
         seed: int = 0,
         *,
         remainder: Remainder | None = None,
@@ -164,8 +166,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         """Where a training is that has trained so many batches of the pass of `epoch`: small, JSON.
 
         `rest` takes it, and so does `load_state_dict` of a feed, with any batch size and number of ranks.
-        InvalidRequest where what Keras trains is no place in a plan: under `remainder="wrap"`, and in a subclass with
-        a `__getitem__` of its own.
+        InvalidRequest where what Keras trains is no place in a plan: under `remainder="wrap"`, in a subclass with a
+        `__getitem__` of its own, and of a stream.
         """
         training, begun = self._resumable(), self._client.rest
         cursor = checked_epoch(trained) * training.plan.stride + (0 if begun is None else begun.offset)
@@ -208,6 +210,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
     def _resumable(self) -> Feed:
         """The training feed, if what was trained of it is a place in its plan."""
         training = self._client.connected().training
+        if training.dataset.is_stream:
+            training.state_dict()  # which says why not
         if training.plan.remainder == "wrap":
             raise InvalidRequest(
                 "under remainder='wrap' a pass of Keras begins in the middle of an epoch, so there is no state that "
@@ -224,7 +228,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
     def stats(self) -> Statistics:
         """What happened until now: batches asked for, found ready, seconds waited, their share of the time."""
         connection = self._client.connection
-        return Statistics() if connection is None else connection.passes.statistics
+        return Statistics() if connection is None else connection.statistics
 
     def __repr__(self) -> str:
         connection, name = self._client.connection, self._client.name
@@ -232,10 +236,11 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
             return f"<RemoteSequence {name} closed>"
         if connection is None:
             return f"<RemoteSequence {name} not connected>"
-        passes = connection.passes
+        passes, bad = connection.passes, connection.loader.losses.count
         return (
             f"<RemoteSequence {name} epoch={passes.number} next={passes.position} "
-            f"buffered={passes.buffered}/{self.max_queue_size} replicas={connection.replicas}>"
+            f"buffered={passes.buffered}/{self.max_queue_size} replicas={connection.replicas}"
+            f"{f' bad_samples={bad}' if bad else ''}>"
         )
 
     def close(self) -> None:

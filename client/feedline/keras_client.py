@@ -8,19 +8,16 @@ client there is an error and not a guess.
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feedline.credentials import CredentialArguments
 from feedline.description import DatasetInfo
 from feedline.feed import Feed
-from feedline.keras_passes import Passes
+from feedline.keras_passes import Passes, Statistics
 from feedline.loader import Loader, connect
-from feedline.options import FeedArguments
+from feedline.options import FeedArguments, order_in_place
 from feedline.state import Place
 from feedline_wire.errors import Closed, DatasetChanged, InvalidRequest
-
-CANONICAL = "sequential"
-"""The order of everything that is no training pass: dataset order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,11 @@ class Connection:
     def replicas(self) -> int:
         """Loaders that are connected now."""
         return self.loader.replicas
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened on it until now."""
+        return replace(self.passes.statistics, bad_samples=self.loader.losses.count)
 
     def close(self) -> None:
         """Close all of it; whoever waits gets Closed."""
@@ -126,9 +128,10 @@ class Client:
             loader = connect(self.target, timeout_s=self.connect_timeout_s, checksum=self.checksum, **self.credentials)
             try:
                 training = canonical = loader.feed(**self.arguments)
-                if training.options.order != CANONICAL:
+                in_place = order_in_place(training.dataset)
+                if training.options.order != in_place:
                     in_order = self.arguments.copy()
-                    in_order["order"] = CANONICAL
+                    in_order["order"] = in_place
                     canonical = loader.feed(**in_order)
                 self._recognise(canonical)
             except BaseException:

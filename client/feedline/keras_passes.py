@@ -49,6 +49,8 @@ class Statistics:
     """Seconds from the first request of a pass to its last answer, over all passes: compute and waiting."""
     surprises: int = 0
     """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
+    bad_samples: int = 0
+    """Samples that cannot be read and were left out or replaced, as the dataset wants it, once for each epoch."""
 
     @property
     def waiting_share(self) -> float:

@@ -1,6 +1,7 @@
 """The way in: `connect` to loaders, see what they serve, make feeds of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Unpack
 
@@ -9,6 +10,7 @@ from feedline.credentials import Credentials, FilePath
 from feedline.description import DatasetInfo, Description
 from feedline.feed import Epoch, Feed
 from feedline.fleet import Fleet
+from feedline.losses import Losses
 from feedline.options import FeedArguments
 from feedline.plan import Remainder
 from feedline.statistics import Statistics
@@ -64,6 +66,8 @@ class Loader:
         self, at: Target, timeout_s: float, connections: int, credentials: Credentials, checksum: bool
     ) -> None:
         self.target = at
+        self.losses = Losses()
+        """Samples that were bad, in the batches that its feeds handed out."""
         self._timeout_s = timeout_s
         self._connections = options.connections_number(connections)
         self._credentials = credentials
@@ -79,6 +83,7 @@ class Loader:
     def __repr__(self) -> str:
         now = self.stats
         counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates, "damaged": now.damaged}
+        counts["bad_samples"] = now.bad_samples
         happened = "".join(f" {name}={count}" for name, count in counts.items() if count)
         return f"<Loader {self._fleet.names} datasets={','.join(self.datasets)} replicas={self.replicas}{happened}>"
 
@@ -90,7 +95,7 @@ class Loader:
     @property
     def stats(self) -> Statistics:
         """What happened to keys until now: hedged, retried, answered twice; and each loader's part in it."""
-        return self._fleet.statistics
+        return replace(self._fleet.statistics, bad_samples=self.losses.count)
 
     @property
     def datasets(self) -> Mapping[str, DatasetInfo]:
@@ -106,8 +111,8 @@ class Loader:
         view: str = "train",
         *,
         dataset: str | None = None,
-        batch_size: int = 32,
-        order: str = "shuffle",
+        batch_size: int | None = None,
+        order: str | None = None,
         seed: int = 0,
         remainder: Remainder | None = None,
         rank: int = 0,
@@ -118,8 +123,10 @@ class Loader:
     ) -> Feed:
         """A way through a view, for one trainer of `world`.
 
-        `batch_size` is this rank's. `remainder` says what becomes of samples that fill no batch: "short" (the
-        default), "drop", "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
+        `batch_size` is this rank's; None is 32, or the size of the ready batches where the dataset's own code makes
+        them. `order` is "shuffle" (None, for datasets that have it), "sequential", "blocks:128x256", "replacement"
+        (docs/orders.md). `remainder` says what becomes of samples that fill no batch: "short" (the default), "drop",
+        "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
         least one; None is 16 batches, and up to 512 where the way to the loaders is long. A batch that is not there
         `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
         InvalidRequest if these make no sense together.

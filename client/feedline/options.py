@@ -1,6 +1,7 @@
 """What a feed was asked to be, checked against what the loader serves.
 
-Checked here once and completely, so that a mistake is told where it was made and not by a worker an hour later.
+Checked here once and completely, so that a mistake is told where it was made and not by a worker an hour later. What a
+kind of dataset cannot promise is refused here with the reason, not quietly left out.
 """
 
 import operator
@@ -9,12 +10,16 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from feedline.description import DatasetInfo, Description
-from feedline.plan import REMAINDERS, Plan, Remainder
+from feedline.plan import ENDLESS, REMAINDERS, Plan, Remainder
 from feedline.state import LARGEST
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.orders import parse
 
 MOST_CONNECTIONS = 64
 """To one address. Each is a thread here and a place for a trainer there."""
+
+BATCH_SIZE = 32
+"""Keras' own default."""
 
 
 class FeedArguments(TypedDict, total=False):
@@ -22,8 +27,8 @@ class FeedArguments(TypedDict, total=False):
 
     view: str
     dataset: str | None
-    batch_size: int
-    order: str
+    batch_size: int | None
+    order: str | None
     seed: int
     remainder: Remainder | None
     rank: int
@@ -81,9 +86,9 @@ def checked(
     *,
     dataset: str | None,
     view: str,
-    order: str,
+    order: str | None,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     remainder: Remainder | None,
     rank: int,
     world: int,
@@ -94,26 +99,29 @@ def checked(
     """The options, if all of them make sense together; InvalidRequest says which one does not and what would."""
     info = chosen(description, dataset)
     samples = info.views.get(_one_of("view", view, tuple(info.views), f"dataset {info.name!r}"), 0)
+    if info.is_stream:
+        _check_stream(info.name, order=order, seed=seed, world=world)
+        samples = samples or ENDLESS
     if not samples:
         raise InvalidRequest(f"the view {view!r} of dataset {info.name!r} has no samples")
     if remainder is None:
         remainder = "short"
     plan = Plan(
         samples=samples,
-        batch_size=_number("batch_size", batch_size, 1, samples, f"the view {view!r} has {samples} samples"),
+        batch_size=_batch_size(info, view, batch_size, samples),
         remainder=_remainder(remainder),
         world=(world := _number("world", world, 1, 2**32 - 1, "the trainers of a job are counted from 1")),
         rank=_number("rank", rank, 0, world - 1, f"the world has {world} ranks"),
     )
     if remainder == "drop" and plan.stride > samples:
         raise InvalidRequest(
-            f"remainder 'drop' leaves nothing: a global batch has {world} x {batch_size} samples and the view {view!r} "
-            f"{samples}; ask for smaller batches, or for another remainder: {', '.join(REMAINDERS)}"
+            f"remainder 'drop' leaves nothing: a global batch has {world} x {plan.batch_size} samples and the view "
+            f"{view!r} {samples}; ask for smaller batches, or for another remainder: {', '.join(REMAINDERS)}"
         )
     nbytes = info.nbytes(plan.batch_size)
     if nbytes > description.max_batch_nbytes:
         raise InvalidRequest(
-            f"a batch of {batch_size} samples of {info.name!r} takes {nbytes} bytes, and the loader assembles "
+            f"a batch of {plan.batch_size} samples of {info.name!r} takes {nbytes} bytes, and the loader assembles "
             f"{description.max_batch_nbytes} at most; ask for about "
             f"{description.max_batch_nbytes * plan.batch_size // nbytes} samples, or start it with more memory"
         )
@@ -122,7 +130,7 @@ def checked(
     return Options(
         dataset=info,
         view=view,
-        order=_one_of("order", order, info.orders, f"dataset {info.name!r}"),
+        order=_order(info, order),
         seed=_number("seed", seed, 0, LARGEST, "seeds are 64 bits"),
         plan=plan,
         prefetch=(
@@ -135,6 +143,11 @@ def checked(
         ),
         timeout_s=timeout_s,
     )
+
+
+def order_in_place(info: DatasetInfo) -> str:
+    """The order of a dataset in which its samples come as they lie, as far as it has one."""
+    return "sequential" if "sequential" in info.orders else _order(info, None)
 
 
 def connections_number(connections: int) -> int:
@@ -161,6 +174,41 @@ def _number(name: str, value: int, least: int, most: int, because: str) -> int:
         wanted = f"ask for {least}..{most}" if most < LARGEST else f"ask for {least} or more"
         raise InvalidRequest(f"{name} is {value!r}; {because}, {wanted}")
     return number
+
+
+def _order(info: DatasetInfo, order: str | None) -> str:
+    """The order's canonical text; None is the dataset's first."""
+    named = parse(info.orders[0] if order is None else order)
+    if named.family not in info.orders:
+        raise InvalidRequest(f"order is {order!r}; dataset {info.name!r} has: {', '.join(info.orders)}")
+    return str(named)
+
+
+def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: int) -> int:
+    """Positions of a batch: samples, or one ready batch where the dataset's own code makes them."""
+    if not info.is_batched:
+        wanted = BATCH_SIZE if batch_size is None else batch_size
+        return _number("batch_size", wanted, 1, samples, f"the view {view!r} has {samples} samples")
+    if batch_size not in {None, 1}:
+        raise InvalidRequest(
+            f"batch_size is {batch_size!r}, and the batches of dataset {info.name!r} are made by its own code on the "
+            f"loader, which decides their size; leave batch_size out here, and change it there"
+        )
+    return 1
+
+
+def _check_stream(name: str, *, order: str | None, seed: int, world: int) -> None:
+    """InvalidRequest if a stream is asked for what only samples with numbers can have."""
+    why = f"dataset {name!r} is a stream: whatever its code on the loader yields next comes next"
+    if order not in {None, "stream"}:
+        raise InvalidRequest(f"order is {order!r}, and {why}; leave order out, or serve the data as a dataset with len")
+    if seed:
+        raise InvalidRequest(f"seed is {seed!r}, and {why}, seeded there; leave seed out and set it on the loader")
+    if world != 1:
+        raise InvalidRequest(
+            f"world is {world!r}, and {why}: it cannot be divided by ranks, and need not be, as every trainer gets "
+            f"batches that no other one gets; leave rank and world out"
+        )
 
 
 def _one_of(name: str, value: str, there: tuple[str, ...], where: str) -> str:

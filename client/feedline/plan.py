@@ -17,6 +17,9 @@ from typing import Literal, TypeAlias, get_args
 Remainder: TypeAlias = Literal["drop", "short", "pad", "wrap"]
 REMAINDERS: tuple[str, ...] = get_args(Remainder)
 
+ENDLESS = 2**62
+"""Positions of an epoch that never ends: at a million batches a second, the epoch of a hundred thousand years."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -44,6 +47,11 @@ class Plan:
     remainder: Remainder
     rank: int
     world: int
+
+    @property
+    def is_endless(self) -> bool:
+        """No epoch of it ends."""
+        return self.samples == ENDLESS
 
     @property
     def stride(self) -> int:

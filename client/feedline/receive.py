@@ -7,18 +7,19 @@ the loader described.
 
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from feedline.description import IDS_COLUMN, DatasetInfo, Description
+from feedline.description import BAD_COLUMN, IDS_COLUMN, DatasetInfo, Description
+from feedline_wire import BAD, IDS, tensors
 from feedline_wire import loader_pb2 as pb
-from feedline_wire import tensors
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key
-from feedline_wire.tensors import ALIGNMENT, VARIES, Array, Layout
+from feedline_wire.tensors import ALIGNMENT, VARIES, Array, Column, Layout, Placed
 
 POOLED_NBYTES = 64 << 10
 """Smaller ones come fresh from malloc, which has their pages warm; larger ones might be mapped and faulted in anew."""
@@ -174,29 +175,29 @@ class _Arrival:
 def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: int) -> Layout:
     """A batch's layout from its header: just the columns that were described, with the rows that were asked for.
 
-    ProtocolMismatch if it is anything else, or more bytes than its arrays need, or than the loader said a batch may
-    have.
+    Fewer rows only beside as many bad samples. ProtocolMismatch if it is anything else, or more bytes than its arrays
+    need, or than the loader said a batch may have.
     """
     try:
         layout = tensors.from_header(pb.BatchHeader.FromString(header))
     except DecodeError as error:
         raise ProtocolMismatch(f"a batch of {dataset.name!r} came with a header that is none") from error
-    wanted = {column.name: column for column in (*dataset.columns, IDS_COLUMN)}
+    wanted = {column.name: column for column in (*dataset.arriving, IDS_COLUMN)}
     found = {array.name: array for array in layout.arrays}
+    if BAD in found:
+        wanted[BAD] = BAD_COLUMN
     if found.keys() != wanted.keys() or len(layout.arrays) != len(found):
         raise ProtocolMismatch(
             f"a batch of {dataset.name!r} came with the columns {', '.join(found)}; described were {', '.join(wanted)}"
         )
+    lengths = _lengths(found, rows)
     end = 0
     for name, array in found.items():
-        column = wanted[name]
-        fits = len(array.shape) == 1 + len(column.shape) and all(
-            size_wanted in {size, VARIES} for size, size_wanted in zip(array.shape, (rows, *column.shape), strict=True)
-        )
-        if array.dtype != column.dtype or not fits:
+        length = VARIES if dataset.is_batched and name not in {IDS, BAD} else lengths[name == BAD]
+        if not _is_of(wanted[name], length, array):
             raise ProtocolMismatch(
                 f"a batch of {rows} rows of {dataset.name!r} came with {name} as {array.dtype.name}{array.shape}; "
-                f"described was {column}"
+                f"described was {wanted[name]}"
             )
         end = max(end, array.offset + array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64)))
     if layout.nbytes > min(end + ALIGNMENT, max_nbytes):
@@ -205,3 +206,21 @@ def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: i
             f"and the loader's limit is {max_nbytes}"
         )
     return layout
+
+
+def _lengths(found: Mapping[str, Placed], rows: int) -> tuple[int, int]:
+    """Rows that are in a batch for which so many were asked, and how many samples it names as bad."""
+    ids, bad = (found[name].shape[:1] if name in found else (0,) for name in (IDS, BAD))
+    left_out = rows - ids[0] if ids else 0
+    makes_sense = bad and ids and ids[0] > 0 and left_out in {0, bad[0]} and bad[0] <= rows
+    return (ids[0], bad[0]) if makes_sense else (rows, 0)
+
+
+def _is_of(column: Column, length: int, array: Placed) -> bool:
+    """The array is of a column, with so many rows; VARIES is any number of them."""
+    shape = (length, *column.shape)
+    return (
+        array.dtype == column.dtype
+        and len(array.shape) == len(shape)
+        and all(size_wanted in {size, VARIES} for size, size_wanted in zip(array.shape, shape, strict=True))
+    )

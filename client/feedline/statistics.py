@@ -49,13 +49,15 @@ class Statistics:
     """Batches that came twice; the second was dropped."""
     damaged: int
     """Messages that were not what was sent, with `checksum`; what was on its way with them was asked for again."""
+    bad_samples: int
+    """Samples that cannot be read and were left out or replaced, as their datasets want it, once for each epoch."""
     late_after_s: float
     """When a key is late enough to be asked of a second loader, as learnt."""
     replicas: tuple[ReplicaStatistics, ...]
 
 
 def observed(ledger: Ledger, *, now: float) -> Statistics:
-    """The numbers of now."""
+    """The numbers of now; bad samples are counted where batches are handed out, not here."""
     counts, silent_after_s = ledger.counts, ledger.silent_after_s
     return Statistics(
         wanted=counts.wanted,
@@ -65,6 +67,7 @@ def observed(ledger: Ledger, *, now: float) -> Statistics:
         retried=counts.retried,
         duplicates=counts.duplicates + sum(member.duplicates for member in ledger.members),
         damaged=counts.damaged,
+        bad_samples=0,
         late_after_s=ledger.late_after_s,
         replicas=tuple(_of_member(ledger, member, now, silent_after_s) for member in ledger.members),
     )

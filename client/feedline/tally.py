@@ -30,14 +30,16 @@ class Tally:
     def __repr__(self) -> str:
         return f"<Tally epoch={self._epoch} delivered={self.delivered}/{self._promised}>"
 
-    def count(self, step: Step, rows: int, cursor: int) -> None:
-        """A step is about to be handed out, with so many rows, and everything before the cursor was.
+    def count(self, step: Step, positions: int, cursor: int) -> None:
+        """A step is about to be handed out, which answers so many positions, and everything before the cursor was.
+
+        Positions, not samples: one that is drawn twice, or is bad and left out, is a position answered.
 
         EpochIncomplete if it is not the step that comes next.
         """
-        if step != self._plan.step_at(self._epoch, cursor) or rows != step.rows:
+        if step != self._plan.step_at(self._epoch, cursor) or positions != step.rows:
             raise EpochIncomplete(
-                f"epoch {self._epoch} would have gone on with {_positions(step)} ({rows} rows) after "
+                f"epoch {self._epoch} would have gone on with {_positions(step)} ({positions} rows) after "
                 f"{self.delivered} of {self._promised} batches; {self._missing(cursor, until=step.offset)} {_WHY}"
             )
         self.delivered += 1
