@@ -34,6 +34,7 @@ MODULES = {
     "local": (2, 3, 8),
     "limits": (4, 6),
     "far": (7,),
+    "images": (9,),
     "accelerators": (10,),
     "sweep": (11,),
     "first_batch": (12,),
