@@ -7,20 +7,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-START_S = 60.0
-"""A loader that does not listen by then never will; on two busy cores it takes a few seconds."""
+START_S = 100.0
+"""A loader that does not listen by then never will; on two busy cores it takes a few seconds, and with a
+framework in the dataset's own code up to a minute."""
 
 LOOK_S = 0.02
 """How often a starting loader is looked at; a file's appearance wakes nobody."""
 
 
 @contextlib.contextmanager
-def served(path: Path) -> Iterator[str]:
-    """The address of a loader that serves a loader.toml, a folder or a file; it is stopped at the end."""
+def served(path: Path | str, *arguments: str) -> Iterator[str]:
+    """The address of a loader that serves a loader.toml, a folder, a file or an object; it is stopped at the end."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
         command = [sys.executable, "-m", "feedline", "serve", str(path), "--workers", "2", "--log-level", "warning"]
-        command += ["--listen", "127.0.0.1:0", "--port-file", str(port_file)]
+        command += ["--listen", "127.0.0.1:0", "--port-file", str(port_file), *arguments]
         loader = subprocess.Popen(command)  # noqa: S603 - our own program
         try:
             yield f"127.0.0.1:{_port(loader, port_file)}"

@@ -100,12 +100,14 @@ class Chain:
     read: Reader
     gather: Callable[[NDArray[np.int64], Mapping[str, Array]], None]
     """Of what is straight: the source's own."""
+    is_batched: bool = False
+    """An id is a unit of any number of rows; `unit_rows` is an estimate."""
     scratch: Scratch = field(default_factory=Scratch)
 
     @property
     def is_fixed(self) -> bool:
         """How large a batch is follows from the number of its ids."""
-        return self.unit_rows == 1 and not any(VARIES in column.shape for column in self.columns)
+        return not self.is_batched and not any(VARIES in column.shape for column in self.columns)
 
     def reading_for(self, used: Collection[str]) -> "Chain":
         """The same, reading only what these columns of a batch and the transforms need."""
@@ -169,6 +171,7 @@ class _Opening:
         self._views = views
         self._source = source
         self._is_drawn = isinstance(source, DrawnSource)
+        self._is_batched = is_batched
         self._read = reader(source, is_batched=is_batched)
         self._scratch = Scratch()
         longest: Mapping[str, int] = getattr(source, "longest", {})
@@ -201,6 +204,7 @@ class _Opening:
             is_straight=not (self._is_drawn or varies or any(way.steps for way in ways.values())),
             is_drawn=self._is_drawn,
             read=self._read,
+            is_batched=self._is_batched,
             gather=_never if isinstance(self._source, DrawnSource) else self._source.gather,
         )
 
