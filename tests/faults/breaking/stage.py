@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -245,16 +245,18 @@ class Stage:
             if trainer.process.poll() is None:
                 trainer.process.kill()
             trainer.wait()
-        for loader in self.loaders:
-            was_running = loader.process.poll() is None
+        running = [loader for loader in self.loaders if loader.process.poll() is None]
+        for loader in running:
+            loader.process.send_signal(signal.SIGTERM)
+        for loader in running:
             try:
-                if (code := loader.end()) and was_running:
+                if code := loader.process.wait(END_S):
                     problems.append(f"{loader} was told to end and did so with code {code}:\n{loader.log_text()}")
             except subprocess.TimeoutExpired:
                 problems.append(f"{loader} did not end within {END_S} s:\n{loader.log_text()}")
         for what, left in {
-            "processes": lambda: list(self.processes()),
-            "entries in /dev/shm": lambda: sorted(shared_memory() - self._shared_memory),
+            "processes": lambda: set(self.processes()),
+            "entries in /dev/shm": lambda: shared_memory() - self._shared_memory - in_use(),
             "open ports": self._open_ports,
         }.items():
             if found := _what_stays(left):
@@ -263,13 +265,15 @@ class Stage:
             process.kill()
         return problems
 
-    def _open_ports(self) -> list[str]:
-        ports = {int(loader.address.rpartition(":")[2]) for loader in self.loaders}
-        return [
-            str(one)
+    def _open_ports(self) -> set[str]:
+        """Where somebody listens, or nobody does and the kernel does not know; not who has got a free port since."""
+        ours = {loader.address for loader in self.loaders}
+        marked = {process.pid for process in self.processes()}
+        return {
+            f"{one.laddr.ip}:{one.laddr.port}"
             for one in psutil.net_connections("tcp")
-            if one.laddr and one.laddr.port in ports and one.status != psutil.CONN_TIME_WAIT
-        ]
+            if one.status == psutil.CONN_LISTEN and (one.pid is None or one.pid in marked)
+        } & ours
 
 
 def shared_memory() -> set[str]:
@@ -278,12 +282,23 @@ def shared_memory() -> set[str]:
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _what_stays(left: Callable[[], Sequence[object]]) -> Sequence[object]:
-    """What is still there after a while."""
+def in_use() -> set[str]:
+    """What of it a living process has mapped: others on this machine use it as well."""
+    used = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            used |= {line.split("/dev/shm/", 1)[1] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
+    return used
+
+
+def _what_stays(left: Callable[[], set[Any]]) -> set[Any]:
+    """What is there, and still is after a while."""
+    stays = left()
     until = time.monotonic() + GONE_S
-    while (found := left()) and time.monotonic() < until:
+    while stays and time.monotonic() < until:
         time.sleep(0.1)  # a process that ends tells only its parent, which may have ended
-    return found
+        stays &= left()
+    return stays
 
 
 @dataclass(frozen=True, slots=True)
