@@ -13,6 +13,7 @@ from feedline_server.declaration import ColumnsConfig, from_json, to_json
 from feedline_server.fingerprint import fingerprint
 from feedline_server.ragged import Ragged, joined
 from feedline_server.sources.source import Drawn, Opened
+from feedline_server.transforms import rows
 from feedline_server.transforms.randomness import words
 from feedline_wire import IDS
 from feedline_wire.elementwise import Scale
@@ -449,3 +450,15 @@ def test_transforms_are_part_of_the_identity_and_where_a_table_is_is_not(images:
 
     assert one == two
     assert len({plain, one, three, *flips, identity(on_bad_sample="skip"), identity(nan="error")}) == 7
+
+
+def test_a_worker_does_not_stay_as_large_as_its_largest_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "KEPT_NBYTES", 1000)
+    scratch = rows.Scratch()
+    small = scratch.take("x", 0, np.dtype("<f4"), (100,))
+    scratch.take("x", 1, np.dtype("u1"), (700,))
+
+    scratch.tidy()
+
+    assert {place: len(piece) for place, piece in scratch._pieces.items()} == {("x", 0): 400}
+    assert np.shares_memory(small, scratch.take("x", 0, np.dtype("<f4"), (100,)))

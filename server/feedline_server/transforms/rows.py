@@ -18,8 +18,8 @@ from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
 KEPT_NBYTES = 64 << 20
-"""Of one column's memory between batches. A larger piece is given back: touching it anew is little beside filling it,
-and a worker must not stay as large as its largest batch."""
+"""Of a dataset's memory between batches. The largest pieces beyond it are given back: touching them anew is little
+beside filling them, and a worker must not stay as large as its largest batch."""
 
 
 class Scratch(threading.local):
@@ -37,8 +37,9 @@ class Scratch(threading.local):
         return piece[:nbytes].view(dtype).reshape(shape)
 
     def tidy(self) -> None:
-        """The batch is done: give large pieces back."""
-        self._pieces = {place: piece for place, piece in self._pieces.items() if len(piece) <= KEPT_NBYTES}
+        """The batch is done: give back what is too much."""
+        while sum(map(len, self._pieces.values())) > KEPT_NBYTES:
+            del self._pieces[max(self._pieces, key=lambda place: len(self._pieces[place]))]
 
 
 class Rows:
