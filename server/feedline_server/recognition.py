@@ -13,18 +13,21 @@ from feedline_server.declaration import (
     DatasetConfig,
     Hdf5Config,
     IdFilesConfig,
+    ImagesConfig,
     SubjectsConfig,
     is_object_name,
 )
 from feedline_server.sources import arrow, formats
 from feedline_server.sources.arrow_columns import arrow_files
 from feedline_server.sources.columns import column_folders
+from feedline_server.sources.manifest import USUAL as USUAL_MANIFESTS
 from feedline_wire.errors import DataError, InvalidRequest
 
 UNDERSTOOD = (
     "a loader.toml; columns, such as x.npy and y.npy; sub-folders of columns, such as train/x.npy and "
     "validation/x.npy; partition.json and labels.json beside ID.npy files; one HDF5 file; several .npz or HDF5 files, "
-    "one a subject; or Arrow or Parquet files. Folders of classes are declared: kind = class_folders"
+    "one a subject; Arrow or Parquet files; or manifest.json or manifest.csv with a list of images. Folders of classes "
+    "are declared: kind = class_folders"
 )
 
 NAMED = 8
@@ -53,6 +56,8 @@ def recognised(path: Path) -> DatasetConfig:
     files = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     if found := _by_suffix(path, [file.suffix.lower() for file in files]):
         return found
+    if {entry.name for entry in entries} & set(USUAL_MANIFESTS):
+        return ImagesConfig(path=path)
     names = [entry.name + "/" * entry.is_dir() for entry in entries]
     raise InvalidRequest(f"{path}: found {_listed(names)}; understood is {UNDERSTOOD}")
 

@@ -128,6 +128,18 @@ def test_what_is_said_of_images_is_refused_for_arrays_and_the_other_way_round(ge
         opened(tmp_path / "pictures", arrays={"x": "x"})
 
 
+def test_images_that_are_not_decoded_here_are_left_out_and_noted(gestures: Path) -> None:
+    (gestures / "push" / "13.tif").write_bytes(b"II*\0")
+
+    dataset = opened(gestures)
+
+    assert every(dataset) == [(10, 0), (11, 0), (12, 0), (20, 1), (21, 1)]
+    assert dataset.notes == (
+        f"{gestures}: left out are push/13.tif; convert them to PNG, or serve them with a function of your own "
+        "(kind = python)",
+    )
+
+
 def test_a_class_without_files_keeps_its_number_and_is_noted(gestures: Path) -> None:
     (gestures / "none").mkdir()
 

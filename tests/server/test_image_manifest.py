@@ -367,6 +367,12 @@ def test_keys_of_a_manifest_say_the_kind(leaves: Path) -> None:
     assert load_settings(leaves, {}).datasets["d"].kind == "images"
 
 
+def test_a_folder_with_a_manifest_is_recognised(leaves: Path) -> None:
+    (dataset,) = load_settings(leaves, {}).datasets.values()
+
+    assert dataset == ImagesConfig(path=leaves)
+
+
 # ---- identity -------------------------------------------------------------------------------------------------------
 
 

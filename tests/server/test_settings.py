@@ -315,8 +315,8 @@ def test_a_folder_that_is_not_understood_is_told_with_what_it_holds(tmp_path: Pa
         f"{tmp_path}: found notes/, photo-0.jpeg, photo-1.jpeg, photo-2.jpeg, photo-3.jpeg, photo-4.jpeg, "
         "photo-5.jpeg, photo-6.jpeg, … (11 in all); understood is a loader.toml; columns, such as x.npy and y.npy; "
         "sub-folders of columns, such as train/x.npy and validation/x.npy; partition.json and labels.json beside "
-        "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; or Arrow or Parquet files. "
-        "Folders of classes are declared: kind = class_folders"
+        "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; Arrow or Parquet files; or "
+        "manifest.json or manifest.csv with a list of images. Folders of classes are declared: kind = class_folders"
     )
 
 

@@ -29,6 +29,9 @@ SLOT = "{name}"
 KINDS = {"arrays": formats.SUFFIXES, "images": image_header.SUFFIXES}
 """What files may be, and how their names then end."""
 
+FOREIGN = (".tif", ".tiff", ".ppm", ".pgm", ".gif")
+"""Of images that Keras or others would take, and that are not decoded here: leaving them out must not go unnoticed."""
+
 LOST = "lost+found"
 """What a file system keeps at its root; nobody but root can look into it."""
 
@@ -44,13 +47,15 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
     found = {view: _class_folders(root, config.classes) for view, root in roots.items()}
     classes = config.classes or tuple(sorted(set().union(*found.values())))
     names: list[str] = []
+    left_out: list[str] = []
     ends = [0]  # of each class of each view
     suffixes = tuple(suffix for kind in KINDS if config.of in {kind, None} for suffix in KINDS[kind])
     for view, root in roots.items():
         for name in classes:
             folder = root / name
             if name in found[view]:
-                names += _files(config.path, folder, suffixes, follow_links=config.follow_links)
+                for file in _files(config.path, folder, (*suffixes, *FOREIGN), follow_links=config.follow_links):
+                    (left_out if file.lower().endswith(FOREIGN) else names).append(file)
             ends.append(len(names))
     if not names:
         raise DataError(
@@ -70,7 +75,7 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
     empty = [view for view, selection in views.items() if not len(selection)]
     if empty:
         raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
-    notes = () if checked else tuple(_notes(roots, classes, counts.tolist()))
+    notes = () if checked else (*_foreign(config.path, left_out), *_notes(roots, classes, counts.tolist()))
     return Opened(source, views, notes, dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)))
 
 
@@ -179,6 +184,14 @@ def _allow(base: Path, entry: "os.DirEntry[str]", *, follow_links: bool) -> None
 
 def _is_left_out(name: str) -> bool:
     return name.startswith(".") or name == LOST
+
+
+def _foreign(base: Path, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield (
+            f"{base}: left out are {listed(names)}; convert them to PNG, or serve them with a function of your own "
+            "(kind = python)"
+        )
 
 
 def _notes(roots: Mapping[str, Path], classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Iterator[str]:

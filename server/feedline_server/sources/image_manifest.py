@@ -15,7 +15,7 @@ from feedline_server.declaration import ImagesConfig
 from feedline_server.sources.image_classes import Classes, classes_of
 from feedline_server.sources.images import ImageFiles
 from feedline_server.sources.links import missing_files
-from feedline_server.sources.manifest import SUFFIXES, Entries, Fields, read_manifest
+from feedline_server.sources.manifest import SUFFIXES, USUAL, Entries, Fields, read_manifest
 from feedline_server.sources.partition import listed
 from feedline_server.sources.places import Place
 from feedline_server.sources.sample_files import Files, Labels, SampleFiles
@@ -25,9 +25,6 @@ from feedline_server.sources.table import EVERYTHING
 from feedline_wire.errors import DataError
 
 SLOT = "{id}"
-
-USUAL = ("manifest.json", "manifest.csv")
-"""Manifests that need not be named."""
 
 USUAL_FOLDER = "images"
 """Where images are if there is such a folder."""

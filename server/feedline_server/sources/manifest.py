@@ -18,6 +18,9 @@ Row: TypeAlias = Mapping[str, object]
 SUFFIXES = (".json", ".csv")
 """Of files that are manifests."""
 
+USUAL = ("manifest.json", "manifest.csv")
+"""Manifests that need not be named."""
+
 WANTED = 'a list of entries, such as [{"image_id": "a.jpg", "disease_class": 1}, …]'
 
 ONLY_OTHER = ""
