@@ -1,9 +1,9 @@
 """Which object an id belongs to, and what it is there: objects, one a view, are laid end to end."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from feedline_server.sources.python_objects import Built
 
@@ -22,15 +22,15 @@ class Ids:
 
     def __init__(self, objects: Sequence[Built]) -> None:
         self._objects = objects
-        self._ends = np.cumsum([one.length for one in objects], dtype=np.int64)
+        self._ends = list(itertools.accumulate(one.length for one in objects))
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def place(self, sample: int) -> Place:
         """Where this id is."""
-        place = int(np.searchsorted(self._ends, sample, side="right"))
-        return Place(place, sample - int(self._ends[place]) + self._objects[place].length)
+        view = bisect.bisect_right(self._ends, sample)
+        return Place(view, sample - self._ends[view] + self._objects[view].length)
 
     def named(self, sample: int, what: str = "sample") -> str:
         """The id for a message: `sample 7 (my_classes:dataset[7])`."""

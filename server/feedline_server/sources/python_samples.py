@@ -12,7 +12,7 @@ import numpy as np
 from feedline_server.ragged import Ragged
 from feedline_server.sources import python_random
 from feedline_server.sources.python_ids import Ids
-from feedline_server.sources.python_objects import Built, calling, generators
+from feedline_server.sources.python_objects import RAISED, Built, failed, generators
 from feedline_server.sources.python_parts import Form, Unfit, form_of
 from feedline_server.sources.source import Drawn, check_ids
 from feedline_wire.errors import BadSample, DataError
@@ -72,8 +72,11 @@ class Samples:
     def _value(self, sample: int, epoch: int, seed: int) -> Any:  # noqa: ANN401 - the operator's
         place, index = self._ids.place(sample)
         python_random.seed(python_random.number("sample", seed, epoch, sample), self._generators[place])
-        sentence = f"{self._ids.named(sample)} cannot be read: it"
-        return calling(sentence, lambda: self._objects[place].value[index], BadSample, samples=[sample])
+        try:
+            return self._objects[place].value[index]
+        except RAISED as raised:
+            sentence = f"{self._ids.named(sample)} cannot be read: it"
+            raise failed(sentence, raised, BadSample, samples=[sample]) from raised
 
     def _other(self, sample: int, column: Column, array: Array) -> str:
         found = Column(column.name, array.dtype, array.shape)
