@@ -178,10 +178,10 @@ def _number(name: str, value: int, least: int, most: int, because: str) -> int:
 
 def _order(info: DatasetInfo, order: str | None) -> str:
     """The order's canonical text; None is the dataset's first."""
-    named = parse(info.orders[0] if order is None else order)
-    if named.family not in info.orders:
+    wanted = info.orders[0] if order is None else order
+    if wanted.partition(":")[0] not in info.orders:
         raise InvalidRequest(f"order is {order!r}; dataset {info.name!r} has: {', '.join(info.orders)}")
-    return str(named)
+    return str(parse(wanted))
 
 
 def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: int) -> int:

@@ -341,7 +341,7 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
     [
         ({"view": "test"}, "view is 'test'; dataset 'fake' has: train, few"),
         ({"dataset": "voxels"}, "serves no dataset 'voxels'; it serves: fake"),
-        ({"order": "random"}, "there is no order 'random'; there is: shuffle, sequential, "),
+        ({"order": "random"}, "order is 'random'; dataset 'fake' has: shuffle, sequential"),
         ({"remainder": "keep"}, "remainder is 'keep'; there is: drop, short, pad, wrap"),
         ({"batch_size": 0}, "batch_size is 0; the view 'train' has 101 samples, ask for 1..101"),
         ({"batch_size": -3}, "batch_size is -3"),

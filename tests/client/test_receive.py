@@ -191,6 +191,41 @@ def test_dimensions_that_vary_may_have_any_size() -> None:
     assert received.arrays()["r"].shape == (4, 9, 2)
 
 
+I8 = np.dtype("<i8")
+
+
+def shortened(x: int, ids: tuple[int, ...], bad: tuple[int, ...] | None) -> pb.BatchHeader:
+    """The header of a batch with so many rows of X, such ids, and bad samples if they are spoken of."""
+    arrays = [("x", F4, (x, 3)), ("__ids__", I8, ids)]
+    return tensors.to_header(tensors.lay_out([*arrays, *([("__bad__", I8, bad)] if bad is not None else [])]))
+
+
+@pytest.mark.parametrize("made", [(4, (4,), (0, 2)), (3, (3,), (1, 2)), (1, (1,), (3, 2)), (4, (4,), (4, 2))])
+def test_rows_are_missing_or_replaced_as_the_bad_samples_beside_them_say(
+    made: tuple[int, tuple[int, ...], tuple[int, ...]],
+) -> None:
+    wire = shortened(*made)
+
+    received = receiver(X).take(Piece(1, 0, bytes(wire.nbytes), wire.SerializeToString()), KEY)
+
+    assert received is not None
+    assert received.arrays()["x"].shape == (made[0], 3)
+    assert received.arrays()["__bad__"].shape == made[2]
+
+
+def test_a_ready_batch_may_have_any_number_of_rows_and_has_one_id_a_position() -> None:
+    info = DatasetInfo("fake", b"\x01", 100, (X,), "x", {"train": 100}, ("shuffle",), is_batched=True)
+    receive = Receiver(Description("1", "r", {"fake": info}, MIB, max_window=1024), Buffers(0))
+    wire, wrong = shortened(17, (4,), None), shortened(17, (17,), None)
+
+    received = receive.take(Piece(1, 0, bytes(wire.nbytes), wire.SerializeToString()), KEY)
+
+    assert received is not None
+    assert received.arrays()["x"].shape == (17, 3)
+    with pytest.raises(ProtocolMismatch, match="came with __ids__ as int64"):
+        receive.take(Piece(2, 0, b"", wrong.SerializeToString()), KEY)
+
+
 def bad_headers() -> dict[str, tuple[pb.BatchHeader, str]]:
     too_many_rows, other_dtype, unknown = header(X, rows=5), header(X), header(X, Y)
     other_dtype.arrays[0].dtype = "int32"
@@ -208,6 +243,15 @@ def bad_headers() -> dict[str, tuple[pb.BatchHeader, str]]:
         "twice": (twice, "came with the columns x, __ids__"),
         "inflated": (inflated, "announced 1099511627776 bytes; its arrays end at 96"),
         "flat": (flat, "came with x as float32(12,)"),
+        "fewer": (shortened(3, (3,), None), "a batch of 4 rows of 'fake' came with x as float32(3, 3)"),
+        "fewer, none bad": (shortened(3, (3,), (0, 2)), "came with x as float32(3, 3)"),
+        "fewer, too many bad": (shortened(3, (3,), (2, 2)), "came with x as float32(3, 3)"),
+        "none left": (shortened(0, (0,), (4, 2)), "came with x as float32(0, 3)"),
+        "more bad than rows": (shortened(4, (4,), (5, 2)), "came with __bad__ as int64(5, 2)"),
+        "bad in another form": (shortened(3, (3,), (1,)), "came with __bad__ as int64(1,)"),
+        "bad without a form": (shortened(4, (4,), ()), "came with __bad__ as int64()"),
+        "ids without a form": (shortened(4, (), (0, 2)), "came with __ids__ as int64()"),
+        "ids shorter than the columns": (shortened(4, (3,), (1, 2)), "came with x as float32(4, 3)"),
     }
 
 

@@ -4,23 +4,24 @@ The law: it does nothing wrong that it was not told to, and when `stop` returns,
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
+from typing import Literal
 
 import grpc
 
 from feedline.testing.books import Books
-from feedline.testing.memory import fingerprint_of, in_memory
+from feedline.testing.memory import Kind, Values, fingerprint_of, in_memory
 from feedline.testing.service import Service
 from feedline_wire import PROTOCOL, rpc
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.elementwise import Late
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 from feedline_wire.frames import FRAME_BYTES
 from feedline_wire.key import Key
 from feedline_wire.structure import Structure
-from feedline_wire.tensors import Array
 
 SPARE_THREADS = 16
 """Threads beyond one a stream: for Describe and Status, and to refuse a stream too many."""
@@ -35,10 +36,14 @@ STOP_S = 10.0
 
 @contextmanager
 def serve(
-    columns: Mapping[str, Array],
+    columns: Mapping[str, Values],
     *,
     views: Mapping[str, range | slice | Sequence[int]] | None = None,
     structure: Structure | None = None,
+    kind: Kind = "samples",
+    late: Sequence[Late] = (),
+    bad: Collection[int] | None = None,
+    on_bad_sample: Literal["skip", "substitute"] = "skip",
     name: str = "fake",
     address: str = "127.0.0.1:0",
     fingerprint: bytes | None = None,
@@ -53,11 +58,18 @@ def serve(
 
     `columns` are arrays of one length, sample i being row i of each. `views` name samples by id (default: all of them,
     as `train`); `structure` says how columns make up a batch (default: a tuple of all, or the only one). Port 0 takes
-    any free one. `fingerprint` and `protocol` pretend to be another dataset or version. `shuffle_answers` answers what
-    is wanted in any order, as a real loader with several workers does; a small `frame_bytes` makes even small batches
-    arrive in several frames. A key or a stream beyond the limits is refused, as by a real loader.
+    any free one.
+
+    Under `kind="batches"` each column is a list of ready batches, served as they are, and `views` name those; under
+    "stream" they come one after the other whatever is asked, over and over, and under "endless" no epoch ends. `late`
+    is what trainers do to columns, such as `("x", Scale(divide_by=255))`. Samples with an id in `bad` are left out or
+    replaced, and named with their batch.
+
+    `fingerprint` and `protocol` pretend to be another dataset or version. `shuffle_answers` answers what is wanted in
+    any order, as a real loader with several workers does; a small `frame_bytes` makes even small batches arrive in
+    several frames. A key or a stream beyond the limits is refused, as by a real loader.
     """
-    dataset = in_memory(name, columns, views, structure)
+    dataset = in_memory(name, columns, views, structure, kind=kind, late=late, bad=bad, on_bad_sample=on_bad_sample)
     loader = FakeLoader(
         Books(
             dataset=dataset,

@@ -192,7 +192,10 @@ class Service:
         error = want.refusal or (failing(want.key) if failing else None)
         if error is not None:
             return (frames.failure_piece(want.ticket, to_failure(error)),)
-        layout, body = self._books.dataset.batch(want.key)
+        try:
+            layout, body = self._books.dataset.batch(want.key)
+        except FeedlineError as bad:
+            return (frames.failure_piece(want.ticket, to_failure(bad)),)
         header = tensors.to_header(layout).SerializeToString()
         return tuple(frames.cut(want.ticket, header, body.data, self._books.frame_bytes))
 
