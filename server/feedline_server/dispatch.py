@@ -7,14 +7,14 @@ and only once for all who want it at the same time.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
 
 from feedline_server.access import ANYBODY, Caller
 from feedline_server.catalog import Catalog
-from feedline_server.jobs import Job, Jobs, Sizes, Taker, refusal
+from feedline_server.jobs import Job, Jobs, Paces, Sizes, Taker, refusal
 from feedline_server.lending import Lending
 from feedline_server.overload import Overload, Shortage
 from feedline_server.seats import Seats
@@ -30,8 +30,8 @@ MAX_WINDOW = 1024
 """Keys a stream may have unanswered. A trainer 64 batches ahead uses 64; a hostile one costs 1024 small objects."""
 
 QUEUED_PER_WORKER = 2
-"""Tasks given to the pool and not yet answered, a worker: the pool keeps that many at each (pool.HELD). More would be
-served first come first served instead of fairly."""
+"""Tasks given to the pool and not yet answered, a worker: the pool keeps that many at each (pool.HELD), more of those
+that take no time. Yet more would be served first come first served instead of fairly."""
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class Dispatch:
         workers: int,
         max_trainers: int,
         max_streams_per_client: int | None = None,
-        submit: Callable[[Task], None],
+        submit: Callable[[Sequence[Task]], None],
         now: Callable[[], float],
     ) -> None:
         self._catalog = catalog
@@ -61,6 +61,7 @@ class Dispatch:
         self._sessions: list[Session] = []
         self._jobs = Jobs()
         self._sizes = Sizes()
+        self._paces = Paces()
         self._clock = 0.0  # the fair clock: `served` of the stream served last
         self._overload = Overload()
         self._counts = Counts()
@@ -199,10 +200,11 @@ class Dispatch:
 
     # ---- for the pool ----
 
-    def answer(self, task: Task, outcome: Outcome) -> None:
-        """What became of a task."""
+    def answer(self, answers: Sequence[tuple[Task, Outcome]]) -> None:
+        """What became of tasks."""
         with self._lock:
-            self._finish(self._jobs.end(task.number), outcome)
+            for task, outcome in answers:
+                self._finish(self._jobs.end(task.number), outcome)
             self._idle.notify_all()
         self._pump()
 
@@ -264,7 +266,7 @@ class Dispatch:
                 want = session.waiting[0]
                 if self._is_shared(want.key) and self._join(session, want):
                     continue
-                if len(self._jobs) >= self._workers * QUEUED_PER_WORKER:
+                if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
                     break
                 slot = self._lending.lend(session, want, self._sessions, now)
@@ -279,8 +281,8 @@ class Dispatch:
             if short_of == "memory":
                 self._short.notify()
             overload = self._words_about_overload(now)
-        for task in tasks:
-            self._submit(task)
+        if tasks:
+            self._submit(tasks)
         if overload is not None:
             log.warning("overloaded: trainers wait; add workers, memory or a replica", **overload)
 
@@ -291,8 +293,9 @@ class Dispatch:
         is_shared = self._is_shared(want.key)
         if is_shared:
             self._lending.note_given(want.key)
-        number = self._jobs.begin(Job(want.key, slot, is_shared, [Taker(session, want)]))
-        return Task(number, want.key, slot.start, slot.nbytes)
+        weight = self._paces.weight(want.key)
+        number = self._jobs.begin(Job(want.key, slot, is_shared, weight, [Taker(session, want)]))
+        return Task(number, want.key, slot.start, slot.nbytes, weight)
 
     def _join(self, session: Session, want: Want) -> bool:
         """Give the stream what is assembled for another one, or lies finished; False if its next key is neither."""
@@ -322,6 +325,7 @@ class Dispatch:
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """Give everybody who takes part in a job what became of it."""
         error = None if isinstance(outcome, Done) else refusal(job, outcome, self._catalog)
+        self._paces.note(job.key, outcome.seconds if isinstance(outcome, Done) else None)
         if isinstance(outcome, Done) and job.is_shared:
             self._lending.finished(job.key, job.slot, outcome.layout)
         elif isinstance(outcome, Outgrown) and error is None:

@@ -30,6 +30,8 @@ class Job:
     slot: Slot
     is_shared: bool
     """Others may take part: the batch is a pure function of its key, which that of a stream without keys is not."""
+    weight: float
+    """Of its task."""
     takers: list[Taker]
 
 
@@ -40,6 +42,8 @@ class Jobs:
         self._by_number: dict[int, Job] = {}
         self._by_key: dict[Key, Job] = {}
         self._number = 0
+        self.load = 0.0
+        """What the pool has of them, in tasks that take long."""
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -48,6 +52,7 @@ class Jobs:
         """Remember it; the number of its task."""
         self._number += 1
         self._by_number[self._number] = job
+        self.load += job.weight
         if job.is_shared:
             self._by_key[job.key] = job
         return self._number
@@ -59,9 +64,39 @@ class Jobs:
     def end(self, number: int) -> Job:
         """It has an outcome."""
         job = self._by_number.pop(number)
+        self.load = self.load - job.weight if self._by_number else 0.0  # no sum of roundings
         if job.is_shared:
             del self._by_key[job.key]
         return job
+
+
+class Paces:
+    """How long batches take to assemble, by dataset: of those that take no time, a worker is given several at once.
+
+    A message and the wake-up that comes with it cost both sides as much as assembling a small batch. A dataset whose
+    batches take long, or were not seen yet, is given one by one, so that fairness is not held up behind a queue.
+    """
+
+    LONG_S = 0.002
+    """What two of take a worker is ahead of the pool; some ten messages' worth."""
+
+    LEAST = 1 / 8
+    """Sixteen at once: sharing a message among more saves nothing that could be measured."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def weight(self, key: Key) -> float:
+        """What a task counts for."""
+        return min(max(self._seconds.get(key.dataset, self.LONG_S) / self.LONG_S, self.LEAST), 1.0)
+
+    def note(self, key: Key, seconds: float | None) -> None:
+        """A batch took so long; None: it failed, and nothing is known any more."""
+        if seconds is None:
+            self._seconds.pop(key.dataset, None)
+        else:  # quick to believe that batches take long, slow to believe that they do not
+            known = self._seconds.get(key.dataset, self.LONG_S)
+            self._seconds[key.dataset] = max(seconds, known + (seconds - known) / 8)
 
 
 class Sizes:

@@ -10,17 +10,18 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from feedline_server.processes import WorkerProcess, cause_of_death, start_worker
-from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Outgrown, Ready, Task, Unfit
+from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 
 HELD = 2
-"""Tasks a worker holds: the one it works on and the next, so that it never waits for the pool. A death redoes both."""
+"""Tasks a worker holds: the one it works on and the next, so that it never waits for the pool; more of those that take
+no time (`Task.weight`). A death redoes all of them."""
 
 MAX_DEATHS = 3
 """Workers that one batch, or opening the datasets, may end before it is given up; one death may be bad luck."""
@@ -47,7 +48,7 @@ class PoolState:
 
 
 class Pool:
-    """`size` workers that assemble batches into the arena; `answer` is called, on the pool's thread, once a task."""
+    """`size` workers that assemble batches into the arena; `answer` gets, on the pool's thread, each task's outcome."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Pool:
         opening: Opening,
         arena_fd: int,
         batch_timeout_s: float,
-        answer: Callable[[Task, Outcome], None],
+        answer: Callable[[Sequence[tuple[Task, Outcome]]], None],
     ) -> None:
         self._size = size
         self._opening = opening
@@ -92,12 +93,13 @@ class Pool:
             self.close()
             raise self._unfit
 
-    def submit(self, task: Task) -> None:
-        """Have the task assembled. Never blocks; any thread. A closing pool answers nothing any more."""
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Have these assembled. Never blocks; any thread. A closing pool answers nothing any more."""
         with self._door:
             if not self._closing:
-                self._inbox.append(task)
-                os.eventfd_write(self._wake, 1)
+                self._inbox.extend(tasks)
+                if threading.current_thread() is not self._thread:  # which is about to look by itself
+                    os.eventfd_write(self._wake, 1)
 
     def state(self) -> PoolState:
         """What the pool is doing now. Any thread; the numbers may be a moment apart."""
@@ -160,9 +162,9 @@ class Pool:
                 break
             if not worker.held:
                 worker.busy_since = time.monotonic()
-            task = self._waiting.popleft()
-            worker.held.append(task)
-            worker.send(task)
+            worker.give(self._waiting.popleft())
+        for worker in self._workers:
+            worker.tell()
         if self._waiting and self._unfit is not None and not any(worker.ready for worker in self._workers):
             self._fail_waiting(self._unfit)
 
@@ -180,13 +182,14 @@ class Pool:
                     log.error("worker cannot open the datasets", pid=worker.pid, error=str(error))
                     self._unfit = error
                     self._all_ready.set()
-                case Done() | Outgrown() | Failed():
-                    task = worker.held.popleft()
+                case outcomes:
+                    answers = [(worker.held.popleft(), outcome) for outcome in outcomes]
                     worker.busy_since = time.monotonic()
-                    self._deaths.pop(task.number, None)
-                    if isinstance(message, Done):
-                        self._assembling_s += message.seconds
-                    self._answer(task, message)
+                    for task, outcome in answers:
+                        self._deaths.pop(task.number, None)
+                        if isinstance(outcome, Done):
+                            self._assembling_s += outcome.seconds
+                    self._answer(answers)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Take leave of a worker that ended: hear its last words, redo its tasks, have it replaced."""
@@ -194,6 +197,7 @@ class Pool:
         self._selector.unregister(worker.connection.fileno())
         self._hear(worker)
         self._workers.remove(worker)
+        culprit = worker.at
         cause = cause_of_death(worker.reap())
         self._restarted += 1
         log.warning("worker ended", pid=worker.pid, cause=cause, redone=len(worker.held))
@@ -209,12 +213,15 @@ class Pool:
                     elsewhere=True,
                 )
                 self._all_ready.set()
-        if worker.held and (killed := self._blame(worker.held[0], cause)):
-            self._answer(worker.held.popleft(), killed)
+        killed = self._blame(culprit, cause) if culprit is not None else None
+        if culprit is not None and killed is not None:
+            worker.held.remove(culprit)
         self._waiting.extendleft(reversed(worker.held))
+        if culprit is not None and killed is not None:
+            self._answer([(culprit, killed)])
 
     def _blame(self, task: Task, cause: str) -> Killed | None:
-        """Count a death against the task its worker was at; only that one, the next in line had not begun."""
+        """Count a death against the task its worker was at; the others it held had not begun, or were well."""
         deaths = self._deaths[task.number] = self._deaths.get(task.number, 0) + 1
         if deaths < MAX_DEATHS:
             return None
@@ -223,8 +230,7 @@ class Pool:
 
     def _fail_waiting(self, error: FeedlineError) -> None:
         tasks, self._waiting = self._waiting, collections.deque()
-        for task in tasks:
-            self._answer(task, Failed(task.number, error))
+        self._answer([(task, Failed(task.number, error)) for task in tasks])
 
     def _next_deadline(self) -> float | None:
         """Seconds until something must be done although nobody calls; None if there is nothing."""
@@ -236,7 +242,7 @@ class Pool:
         now = time.monotonic()
         for worker in self._workers:
             if worker.held and now >= worker.busy_since + self._batch_timeout_s:
-                log.error("batch overdue, ending its worker", pid=worker.pid, batch=str(worker.held[0].key))
+                log.error("batch overdue, ending its worker", pid=worker.pid, batch=str(worker.at and worker.at.key))
                 worker.kill()
                 worker.busy_since = now  # its end arrives through the pidfd
 
@@ -256,6 +262,6 @@ class Pool:
 
 
 def least_loaded(workers: list[WorkerProcess]) -> WorkerProcess | None:
-    """The ready worker with the fewest tasks, None if all hold enough."""
-    able = [worker for worker in workers if worker.ready and len(worker.held) < HELD]
-    return min(able, key=lambda worker: len(worker.held), default=None)
+    """The ready worker that holds least, None if all hold enough."""
+    able = [worker for worker in workers if worker.ready and worker.load < HELD]
+    return min(able, key=lambda worker: worker.load, default=None)

@@ -16,25 +16,30 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from feedline_server.environment import ENVIRONMENT
-from feedline_server.tasks import Done, Failed, Opening, Outgrown, Ready, Task, Unfit
+from feedline_server.mark import MARK_NBYTES, Mark
+from feedline_server.tasks import Opening, Outcome, Ready, Task, Unfit
 
 WORKER = ("-m", "feedline_server.worker")
 """What Python runs as a worker."""
 
-Message = Ready | Unfit | Done | Outgrown | Failed
+Message = Ready | Unfit | tuple[Outcome, ...]
 
 
 @dataclass(eq=False, slots=True)
 class WorkerProcess:
-    """A running worker. `held` are the tasks it was given and has not answered, the one it works on first."""
+    """A running worker. `held` are the tasks it was given and has not answered, in the order that it does them."""
 
     process: "subprocess.Popen[bytes]"
     connection: "Connection[Any, Any]"
     pidfd: int
+    mark: Mark
+    """Where it says which of `held` it is at."""
     ready: bool = False
     held: deque[Task] = field(default_factory=deque)
     busy_since: float = 0.0
-    """When it began the first of `held` (time.monotonic)."""
+    """When it was given the first of `held`, or answered last (time.monotonic)."""
+    unsent: list[Task] = field(default_factory=list)
+    """The last of `held`, of which it has not been told."""
 
     @property
     def pid(self) -> int:
@@ -49,7 +54,28 @@ class WorkerProcess:
                 found.append(self.connection.recv())
         return found
 
-    def send(self, message: Opening | Task) -> None:
+    @property
+    def load(self) -> float:
+        """What it holds, in tasks that take long."""
+        return sum(task.weight for task in self.held)
+
+    @property
+    def at(self) -> Task | None:
+        """The task that it has begun and not answered; if it says nothing of that kind, the first that it holds."""
+        return next((task for task in self.held if task.number == self.mark.number), next(iter(self.held), None))
+
+    def give(self, task: Task) -> None:
+        """Have it do a task, when `tell` is called."""
+        self.held.append(task)
+        self.unsent.append(task)
+
+    def tell(self) -> None:
+        """Tell it what it was given, in one message."""
+        if self.unsent:
+            self.send(tuple(self.unsent))
+            self.unsent.clear()
+
+    def send(self, message: Opening | tuple[Task, ...]) -> None:
         """Tell it something; if it is dying, its end is noticed elsewhere."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
@@ -68,6 +94,7 @@ class WorkerProcess:
         self.connection.close()
         code = self.process.wait()
         os.close(self.pidfd)
+        self.mark.close()
         return code
 
 
@@ -77,14 +104,18 @@ def start_worker(opening: Opening, arena_fd: int) -> WorkerProcess:
     The calling thread must live as long as the worker: the worker is killed when it ends (PR_SET_PDEATHSIG).
     """
     ours, theirs = socket.socketpair()
+    mark_fd = os.memfd_create("feedline-mark", os.MFD_CLOEXEC)
+    os.ftruncate(mark_fd, MARK_NBYTES)
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own module, with numbers
-            [sys.executable, *WORKER, str(theirs.fileno()), str(arena_fd), str(os.getpid())],
+            [sys.executable, *WORKER, str(theirs.fileno()), str(arena_fd), str(mark_fd), str(os.getpid())],
             stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), arena_fd),
+            pass_fds=(theirs.fileno(), arena_fd, mark_fd),
             env=ENVIRONMENT | dict(os.environ),
         )
-    worker = WorkerProcess(process, Connection(ours.detach()), os.pidfd_open(process.pid))
+    mark = Mark(mark_fd)
+    os.close(mark_fd)
+    worker = WorkerProcess(process, Connection(ours.detach()), os.pidfd_open(process.pid), mark)
     worker.send(opening)
     return worker
 

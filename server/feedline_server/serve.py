@@ -58,7 +58,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         workers=settings.workers,
         max_trainers=settings.max_trainers,
         max_streams_per_client=settings.max_streams_per_client,
-        submit=lambda task: pool.submit(task),  # noqa: PLW0108 - the pool is made next, and needs dispatch
+        submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs dispatch
         now=time.monotonic,
     )
     pool = Pool(

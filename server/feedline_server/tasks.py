@@ -33,6 +33,8 @@ class Task:
     key: Key
     start: int
     nbytes: int
+    weight: float = 1.0
+    """What it counts for among those that a worker holds: 1 for a batch that takes long, less for one that is short."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,20 @@ from feedline_server.declaration import from_json
 from feedline_server.fingerprint import fingerprint
 from feedline_server.lifeline import end_with
 from feedline_server.logs import configure_logs
+from feedline_server.mark import Mark
 from feedline_server.sources.selection import Selection
-from feedline_server.tasks import Done, Failed, Opening, Outgrown, Ready, Task, Unfit
+from feedline_server.tasks import Done, Failed, Opening, Outcome, Outgrown, Ready, Task, Unfit
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
 
+TOGETHER_S = 0.001
+"""Batches that are done within this are told together: a message costs both sides some 100 us, as much as a small
+batch; to wait longer would hold back larger ones."""
+
 
 def main() -> None:
-    """Serve one pool; the arguments are the socket's and the arena's descriptors and the pool's process id."""
-    socket_fd, arena_fd, parent = (int(argument) for argument in sys.argv[1:4])
+    """Serve one pool; the arguments are three descriptors (socket, arena, mark) and the pool's process id."""
+    socket_fd, arena_fd, mark_fd, parent = (int(argument) for argument in sys.argv[1:5])
     end_with(parent)
     # Ctrl-C on the terminal reaches the whole process group; only the loader decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -42,12 +47,14 @@ def main() -> None:
     try:
         memory = np.frombuffer(mmap.mmap(arena_fd, 0), dtype=np.uint8)
         os.close(arena_fd)
+        mark = Mark(mark_fd)
+        os.close(mark_fd)
         opening: Opening = pool.recv()
         configure_logs(opening.log_format, opening.log_level)
         datasets = _open(opening, pool)
         pool.send(Ready())
         while True:
-            pool.send(_answer(pool.recv(), datasets, memory))
+            _answer_all(pool.recv(), datasets, memory, mark, pool)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         _leave(0)  # the loader closed the socket: it is done with us
 
@@ -85,6 +92,23 @@ def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection
             elsewhere=True,
         )
     return dataset
+
+
+def _answer_all(
+    tasks: tuple[Task, ...], datasets: dict[str, Dataset], memory: Array, mark: Mark, pool: "Connection[Any, Any]"
+) -> None:
+    """Answer tasks that came together, those that take no time together too."""
+    outcomes: list[Outcome] = []
+    said = time.perf_counter()
+    for task in tasks:
+        mark.number = task.number
+        outcomes.append(_answer(task, datasets, memory))
+        if time.perf_counter() - said >= TOGETHER_S:
+            pool.send(tuple(outcomes))
+            outcomes.clear()
+            said = time.perf_counter()
+    if outcomes:
+        pool.send(tuple(outcomes))
 
 
 def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | Outgrown | Failed:

@@ -1,5 +1,6 @@
 """The tcp lane beside gRPC: the same batches and guarantees, and gRPC where there is no lane (promises G1, G2, G4)."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -128,7 +129,8 @@ class Cutter:
             threading.Thread(target=self._pass_on, args=(trainer,), daemon=True).start()
 
     def _pass_on(self, trainer: socket.socket) -> None:
-        with trainer, socket.create_connection(("127.0.0.1", self._to_port)) as loader:
+        # Either end may be gone first: what it had not read then resets the other.
+        with trainer, socket.create_connection(("127.0.0.1", self._to_port)) as loader, contextlib.suppress(OSError):
             loader.sendall(trainer.recv(len(GREETING) + TICKET_NBYTES, socket.MSG_WAITALL))
             left = self._after_nbytes
             while left and (data := loader.recv(min(left, 4096))):

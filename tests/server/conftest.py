@@ -16,7 +16,7 @@ from feedline_server.dataset import Dataset, View
 from feedline_server.dispatch import Dispatch
 from feedline_server.session import Batch, Session
 from feedline_server.slots import GRAIN, Arena
-from feedline_server.tasks import Done, Task
+from feedline_server.tasks import Done, Outcome, Task
 from feedline_server.transforms.chain import untouched
 from feedline_server.turns import DEAF_S
 from feedline_wire import IDS
@@ -95,7 +95,7 @@ class Stage:
             arena=self.arena,
             workers=2,
             max_trainers=3,
-            submit=self.tasks.append,
+            submit=self.tasks.extend,
             now=lambda: self.now,
         )
 
@@ -114,7 +114,10 @@ class Stage:
         return Key(**(fields | changes))  # type: ignore[arg-type]  # the test's own keyword arguments
 
     def finish(self, task: Task) -> None:
-        self.dispatch.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 0.0))
+        self.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 1.0))
+
+    def answer(self, task: Task, outcome: Outcome) -> None:
+        self.dispatch.answer([(task, outcome)])
 
     def finish_all(self) -> None:
         """Until nothing more can be begun."""

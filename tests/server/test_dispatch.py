@@ -143,7 +143,7 @@ def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: St
     stage.dispatch.want(session, 1, stage.key(offset=40, rows=2))
 
     [task] = stage.tasks
-    stage.dispatch.answer(task, Killed(task.number, 3, "signal SIGSEGV"))
+    stage.answer(task, Killed(task.number, 3, "signal SIGSEGV"))
     [refusal] = stage.dispatch.next_deliveries(session, 1)
 
     assert isinstance(refusal, Refusal)
@@ -160,7 +160,7 @@ def test_an_error_of_the_dataset_reaches_the_ticket_and_frees_the_slot(stage: St
     stage.dispatch.want(session, 1, stage.key())
 
     [task] = stage.tasks
-    stage.dispatch.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
+    stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
     [refusal] = stage.dispatch.next_deliveries(session, 1)
 
     assert refusal == Refusal(1, refusal.error)  # type: ignore[union-attr]  # told apart by the next line

@@ -33,6 +33,8 @@ SLOT = 1 << 16
 class Bench:
     """A pool over x[i] = i, with an inbox of answers."""
 
+    weight = 1.0  # of every task
+
     def __init__(self, folder: Path, workers: int, batch_timeout_s: float) -> None:
         np.save(folder / "x.npy", np.arange(SAMPLES))
         [(self.name, config)] = load_settings(folder, {}).datasets.items()
@@ -44,14 +46,14 @@ class Bench:
             opening=Opening({self.name: (to_json(config), fingerprint(self.dataset, config))}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
-            answer=lambda task, outcome: self.answers.put((task, outcome)),
+            answer=lambda answers: [self.answers.put(answer) for answer in answers],
         )
 
     def submit(self, number: int, *, seed: int = 0, nbytes: int = SLOT) -> None:
         key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
         slot = self.arena.lend(nbytes)
         assert slot is not None
-        self.pool.submit(Task(number, key, slot.start, slot.nbytes))
+        self.pool.submit([Task(number, key, slot.start, slot.nbytes, self.weight)])
 
     def collect(self, count: int) -> dict[int, tuple[Task, Outcome]]:
         found = [self.answers.get(timeout=60) for _ in range(count)]
@@ -151,6 +153,22 @@ def test_a_batch_that_kills_every_worker_is_given_up_and_the_others_are_done(sta
     assert answers[5][1] == Killed(5, 3, "signal SIGKILL: killed, for instance for want of memory")
     for number in {*range(12)} - {5}:
         assert bench.rows(*answers[number]) == expected(number)
+
+
+def test_of_small_batches_that_a_worker_has_together_only_the_one_it_was_at_is_blamed_for_its_death(
+    start: Start,
+) -> None:
+    """They are told and answered several in a message, so the first unanswered one need not be the one it died of."""
+    bench = start(workers=1, faulty=True)
+    bench.weight = 1 / 16
+    for number in range(24):
+        bench.submit(number, seed=KILLS_EVERY_WORKER if number in {5, 11} else 0)
+
+    answers = bench.collect(24)
+
+    assert {number for number in answers if isinstance(answers[number][1], Killed)} == {5, 11}
+    assert all(bench.rows(*answers[number]) == expected(number) for number in {*range(24)} - {5, 11})
+    assert bench.pool.state().restarted == 6
 
 
 def test_a_worker_that_never_answers_is_ended_and_its_batch_done_by_another(start: Start) -> None:

@@ -80,7 +80,7 @@ def test_an_error_reaches_everybody_who_wants_the_key_and_the_slot_is_free(
     stage.dispatch.want(two, 5, stage.key(epoch=7))
 
     [task] = stage.tasks
-    stage.dispatch.answer(task, outcome(task.number))
+    stage.answer(task, outcome(task.number))
     refusals = [stage.dispatch.next_deliveries(session, 1)[0] for session in (one, two)]
 
     assert all(isinstance(refusal, Refusal) and isinstance(refusal.error, kind) for refusal in refusals)
@@ -270,7 +270,7 @@ def test_a_batch_that_outgrows_its_slot_is_assembled_again_in_a_larger_one(stage
 
     [task] = stage.tasks
     stage.tasks.clear()
-    stage.dispatch.answer(task, Outgrown(task.number, 3 * GRAIN - 5))
+    stage.answer(task, Outgrown(task.number, 3 * GRAIN - 5))
 
     [again] = stage.tasks
     assert (again.key, task.nbytes, again.nbytes) == (task.key, GRAIN, 3 * GRAIN)
@@ -286,7 +286,7 @@ def test_a_batch_that_outgrew_its_slot_comes_before_what_is_wanted_after_it(stag
         stage.dispatch.want(session, ticket, stage.key(offset=ticket))
 
     first = stage.tasks.pop(0)
-    stage.dispatch.answer(first, Outgrown(first.number, 2 * GRAIN))
+    stage.answer(first, Outgrown(first.number, 2 * GRAIN))
 
     assert stage.tasks[-1].key.offset == 0
 
@@ -295,7 +295,7 @@ def test_the_next_batch_of_the_kind_gets_the_larger_slot_at_once(stage: Stage) -
     [session] = streams(stage, "one")
     stage.dispatch.want(session, 1, stage.key())
     task = stage.tasks.pop()
-    stage.dispatch.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
     stage.finish_all()
 
     stage.dispatch.want(session, 2, stage.key())
@@ -308,7 +308,7 @@ def test_a_batch_that_outgrows_what_a_batch_may_take_is_refused_with_the_number(
     stage.dispatch.want(session, 1, stage.key())
 
     [task] = stage.tasks
-    stage.dispatch.answer(task, Outgrown(task.number, 8 * GRAIN + 1))
+    stage.answer(task, Outgrown(task.number, 8 * GRAIN + 1))
     [refusal] = stage.dispatch.next_deliveries(session, 1)
 
     assert isinstance(refusal, Refusal)
@@ -324,7 +324,7 @@ def test_a_batch_that_says_it_outgrew_a_slot_that_it_fits_is_an_error_and_not_tr
     stage.dispatch.want(session, 1, stage.key())
 
     [task] = stage.tasks
-    stage.dispatch.answer(task, Outgrown(task.number, GRAIN))
+    stage.answer(task, Outgrown(task.number, GRAIN))
     [refusal] = stage.dispatch.next_deliveries(session, 1)
 
     assert isinstance(refusal, Refusal)
@@ -337,7 +337,7 @@ def test_a_batch_that_outgrew_its_slot_is_finished_although_the_loader_drains(st
     task = stage.tasks.pop()
 
     stage.dispatch.drain()
-    stage.dispatch.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
     stage.finish_all()
 
     assert stage.take(session) == [1]
@@ -350,7 +350,7 @@ def test_one_who_left_does_not_have_it_assembled_again(stage: Stage) -> None:
     task = stage.tasks.pop()
     stage.dispatch.close_session(session)
 
-    stage.dispatch.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
 
     assert stage.tasks == []
     assert stage.arena.lent_nbytes == 0
@@ -413,7 +413,7 @@ def test_a_batch_done_is_a_delivery_also_for_whom_the_slot_was_not_lent(stage: S
     stage.dispatch.want(two, 2, stage.key(epoch=7))
     [task] = stage.tasks
 
-    stage.dispatch.answer(task, Done(task.number, LAYOUT, 0.0))
+    stage.answer(task, Done(task.number, LAYOUT, 0.0))
     [first], [second] = (stage.dispatch.next_deliveries(session, 1) for session in (one, two))
 
     assert isinstance(first, Batch)
