@@ -109,7 +109,8 @@ def compare(asked: argparse.Namespace) -> None:
         table = {}
         print(f"{'batch':<8}{'near MB/s':>11}{'far MB/s':>11}{'far/near':>10}{'(min - max)':>16}{'ahead':>7}")
         with loader(folder) as address, line(address, 0) as near, line(address, asked.delay_ms) as far:
-            for name, rows in BATCHES.items():
+            for name in asked.batches:
+                rows = BATCHES[name]
                 pairs = [(run(near, rows, asked), run(far, rows, asked)) for _ in range(asked.pairs)]
                 ratios = [b["mb_per_s"] / a["mb_per_s"] for a, b in pairs]
                 table[name] = row = {
@@ -131,6 +132,7 @@ def compare(asked: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay-ms", type=float, default=20.0, help="each way (default 20)")
+    parser.add_argument("--batches", nargs="+", choices=BATCHES, default=[*BATCHES], help="sizes (default: all)")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each line, in turn (default 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a run (default 3)")
     parser.add_argument("--prefetch", type=int, help="batches asked ahead (default: learnt)")
