@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feedline_server.assembly import sample_ids
 from feedline_server.dataset import open_dataset
 from feedline_server.declaration import SequencesConfig
 from feedline_server.fingerprint import fingerprint
 from feedline_server.ragged import Ragged
 from feedline_server.sources.sequences import Sequences, open_sequences
 from feedline_wire.errors import DataError, InvalidRequest
+from feedline_wire.key import Key
 from feedline_wire.tensors import VARIES, Column
 
 LENGTHS = [3, 0, 2, 1]
@@ -170,3 +172,13 @@ def test_a_file_that_changed_while_served_is_an_error(folder: Path) -> None:
 
     with pytest.raises(DataError, match=r"tokens\.npy"):
         read(source, 0)
+
+
+def test_buckets_are_of_the_lengths_that_sequences_have(folder: Path) -> None:
+    dataset = open_dataset("reviews", SequencesConfig(path=folder, views={"train": "0:4"}, inputs="tokens"))
+
+    ids = sample_ids(dataset, Key("reviews", b"", "train", "buckets:2x2", 0, 0, 0, 4))
+
+    buckets = {frozenset(bucket) for bucket in ids.reshape(2, 2).tolist()}
+    assert "buckets" in dataset.orders
+    assert buckets == {frozenset({1, 3}), frozenset({2, 0})}  # of lengths 0 and 1, and of 2 and 3

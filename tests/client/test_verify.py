@@ -1,0 +1,110 @@
+"""`feedline verify` says yes to what keeps the law, and says what does not."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from feedline.cli import main, verify
+from feedline.testing import FakeLoader, serve
+
+SAMPLES = 640
+
+
+@pytest.fixture
+def columns() -> dict[str, np.ndarray]:
+    """x[i] is all i (float32, 2 x 3); y[i] = i % 4."""
+    return {"x": np.repeat(np.arange(SAMPLES, dtype=np.float32), 6).reshape(-1, 2, 3), "y": np.arange(SAMPLES) % 4}
+
+
+@pytest.fixture
+def loader(columns: dict[str, np.ndarray]) -> Iterator[FakeLoader]:
+    with serve(columns, name="numbers") as running:
+        yield running
+
+
+def verified(loader: FakeLoader, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object]]:
+    code = main(["verify", loader.address, "--batch-size", "32", "--json", *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def during(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str], None]) -> None:
+    """Let something happen when the command says how far it is."""
+    monkeypatch.setattr(verify, "reporter", lambda: happens)
+
+
+def test_a_loader_that_keeps_the_law_is_told_so(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = verified(loader, capsys)
+
+    assert code == 0
+    assert (found["same"], found["once"], found["asked_again"]) == (True, True, 20)
+    assert found["samples"] == {"wanted": 640, "distinct": 640, "again": 0}
+
+
+def test_numbers_stand_beside_those_of_a_random_order(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["verify", loader.address, "--batch-size", "32"])
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "same       yes: 20 batches" in shown
+    assert "once       yes: each of 640 samples once" in shown
+    for line in ("(0)  correlation of position and place", "(1)  batches against classes"):
+        assert line in shown
+
+
+def test_an_order_that_is_not_random_shows_it_and_is_no_failure(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = verified(loader, capsys, "--order", "sequential")
+
+    mixed = found["mixed"]
+    assert code == 0
+    assert isinstance(mixed, dict)
+    assert mixed["drift"] == pytest.approx(1)
+    assert mixed["parts"] > 5
+
+
+def test_a_batch_that_is_another_when_it_is_asked_again_is_told_with_its_column(
+    loader: FakeLoader,
+    columns: dict[str, np.ndarray],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a generator that nobody seeded."""
+
+    def spoil(text: str) -> None:
+        if text.startswith("epoch 1: 20"):
+            columns["y"] += 1
+
+    during(monkeypatch, spoil)
+
+    code, found = verified(loader, capsys)
+
+    differences = found["differences"]
+    assert code == 1
+    assert found["same"] is False
+    assert isinstance(differences, list)
+    assert {tuple(one["columns"]) for one in differences} == {("y",)}
+    assert {one["address"] for one in differences} == {loader.address}
+
+
+def test_a_sample_that_comes_twice_is_told(capsys: pytest.CaptureFixture[str], columns: dict[str, np.ndarray]) -> None:
+    with serve(columns, views={"train": [0, 1, 2, 2]}) as loader:
+        code, found = verified(loader, capsys, "--batch-size", "2")
+
+    assert code == 1
+    assert found["once"] is False
+    assert found["samples"] == {"wanted": 4, "distinct": 3, "again": 1}
+
+
+def test_a_part_of_an_epoch_says_nothing_of_the_whole(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = verified(loader, capsys, "--batches", "3", "--again", "2")
+
+    assert code == 0
+    assert (found["once"], found["asked_again"]) == (None, 2)
+
+
+@pytest.mark.parametrize(("steps", "wanted", "numbers"), [(3, 64, {0, 1, 2}), (100, 3, {0, 50, 99}), (1, 5, {0})])
+def test_batches_that_are_asked_again_are_spread_over_the_epoch(steps: int, wanted: int, numbers: set[int]) -> None:
+    assert set(verify.again(steps, wanted)) == numbers
