@@ -61,6 +61,7 @@ class ViewLengths:
     source: RaggedSource
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See Measure."""
         return self.source.lengths(self.view.ids(indices))
 
 
