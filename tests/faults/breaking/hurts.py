@@ -5,6 +5,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -42,11 +43,21 @@ def terminate(process: psutil.Process) -> None:
 
 def exhaust(process: psutil.Process) -> None:
     """Out of memory: it takes more than its control group may have, and the kernel ends it."""
+    _wait_for_handler(process)
     with memory.little_memory() as group:
         group.take_in(process.pid)
         process.send_signal(signal.SIGUSR1)  # inside/sitecustomize.py: take memory until that ends
         wait_for_end(process)
         assert group.kills == 1, f"{process} did not end by the hand of the kernel"
+
+
+def _wait_for_handler(process: psutil.Process) -> None:
+    """Wait until it hears SIGUSR1; a worker that was started a moment ago would end by it."""
+    until = time.monotonic() + END_S
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) & 1 << (signal.SIGUSR1 - 1):
+        assert time.monotonic() < until, f"{process} does not begin"
+        time.sleep(0.01)  # it tells nobody
 
 
 def wait_for_end(process: psutil.Process) -> None:
