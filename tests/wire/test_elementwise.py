@@ -44,6 +44,18 @@ def test_normalising_takes_one_number_or_one_for_each_place_on_the_last_axis() -
     assert Normalise((1.0, 2.0), (2.0,)).apply(rows).tolist() == [[0.0, 0.0], [1.0, 2.0]]
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 3), (1, 1, 3), (7, 50, 40, 3), (3, 5000, 3), (9000, 3)])
+def test_normalising_colours_is_the_same_however_the_pixels_lie(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    mean, std = (0.5, 120.0, 7.25), (3.0, 0.1, 55.0)
+
+    normalised = Normalise(mean, std).apply(pixels)
+    fortran = Normalise(mean, std).apply(np.asfortranarray(pixels))
+
+    by_hand = (pixels.astype(np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
+    assert normalised.tobytes() == fortran.tobytes() == by_hand.tobytes()
+
+
 def test_one_hot_adds_an_axis() -> None:
     assert OneHot(3).apply(np.array([2, 0])).tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     assert OneHot(2, "uint8").apply(np.array([[1, 0]])).tolist() == [[[0, 1], [1, 0]]]
