@@ -97,6 +97,8 @@ def _file(path: Path) -> DatasetConfig:
         return ArrowConfig(path=path)
     if suffix == ".py":
         raise InvalidRequest(f"{path}: is a module; name the object in it that is served: {path}:NAME")
+    if suffix in (".npz", ".csv"):
+        raise InvalidRequest(f"{path}: make columns of it first: feedline convert {path} {path.with_suffix('')}")
     wanted = ", ".join((*formats.HDF5, *arrow.SUFFIXES))
     raise InvalidRequest(
         f"{path}: is a file; wanted a loader.toml, a folder of data, such as {path.parent}, or a file of {wanted}"
