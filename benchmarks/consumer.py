@@ -2,15 +2,17 @@
 
     python -m benchmarks.consumer KIND OPTIONS       KIND: a module of benchmarks/peers; OPTIONS: JSON for it
 
-It is told by a line of JSON on standard input how long to take batches, and answers with a line about it; between two
-lines it does nothing, and what its peer then reads ahead is taken, uncounted, before the next stretch begins. It ends
-with its standard input.
+It is told by a line of JSON on standard input how long to take batches, and answers with a line about it. Between two
+lines it takes nothing, and what its loader reads ahead meanwhile is taken, uncounted, before the next stretch counts. A
+peer without a loader of its own is stopped (SIGSTOP) together with its worker processes: some read gigabytes ahead,
+which would be counted as if they had been read in their turn. It ends with its standard input.
 """
 
 import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
+
+import psutil
 
 from benchmarks.content import Array, Content
 from benchmarks.measured import Meter, Pace, Stretch, stretch
@@ -54,27 +58,42 @@ class Consumer:
         self._told: IO[str] = _pipe(self._process.stdin)
         self._says: IO[str] = _pipe(self._process.stdout)
         self._is_ready = False
+        self._is_local = not loader_pids
 
     def wait(self) -> None:
         """Until the first batch is here. MissingError if the contestant says that it cannot."""
         if not self._is_ready:
             self._answer()
             self._is_ready = True
+            self._signal(signal.SIGSTOP)
 
     def begin(self, pace: Pace) -> None:
         """Start a stretch; `end` gives it. So that several consumers can run at once."""
         self.wait()
+        self._signal(signal.SIGCONT)
         self._told.write(json.dumps(asdict(pace)) + "\n")
         self._told.flush()
 
     def end(self) -> Stretch:
         """The stretch that was begun. FailedError if there is none."""
-        return Stretch(**self._answer())
+        taken = Stretch(**self._answer())
+        self._signal(signal.SIGSTOP)
+        return taken
 
     def take(self, pace: Pace) -> Stretch:
         """One stretch."""
         self.begin(pace)
         return self.end()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the process and all below it, if the peer is local."""
+        if not self._is_local:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            me = psutil.Process(self._process.pid)
+            for process in [me, *me.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
     def _answer(self) -> dict[str, Any]:
         line = self._says.readline()
@@ -86,6 +105,7 @@ class Consumer:
         return said
 
     def close(self) -> None:
+        self._signal(signal.SIGKILL)  # pools that lose their parent one by one have a lot to say about it
         with contextlib.suppress(BrokenPipeError):
             self._told.close()
         try:

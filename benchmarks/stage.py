@@ -24,7 +24,7 @@ class Scale:
     """How much is measured."""
 
     pairs: int = 5
-    pace: Pace = field(default=Pace(seconds=1.5, settle_s=0.5))
+    pace: Pace = field(default=Pace(seconds=1.0, settle_s=0.3))
     nbytes: int = 256 << 20
     """Of the samples of a row that says nothing else. More than any cache of a processor; an epoch takes a while."""
     is_quick: bool = False

@@ -1,11 +1,11 @@
 """Rows 2, 3 and 8: against loaders that run inside the trainer, on the same file in the page cache.
 
-They have no way to go: what they deliver was copied within the trainer's processes. feedline's batches come from
-another process over TCP. The bound is for peers whose work is done in worker processes, as it must be once it costs
-more than a copy; threads that only copy what is in memory are shown beside it.
+They have no way to go: what they deliver was copied within the trainer's processes, and by threads it was copied once.
+feedline's batches come from another process, over TCP as from another host; against threads its shm lane, which is what
+a trainer on the loader's host has, is shown as well.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -60,7 +60,8 @@ PEERS: dict[str, tuple[str, dict[str, object]]] = {
     ),
 }  # fmt: skip
 
-WITHOUT_BOUND = {"Keras PyDataset, 2 threads, batched"}
+THREADS = {"grain, its default", "Keras PyDataset, 2 threads, batched"}
+"""What these do is bound by memory alone, as a bare gather is."""
 
 
 def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
@@ -73,14 +74,15 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
 def _local(stage: Stage) -> Iterator[Line]:
     for shape in SHAPES[: 1 if stage.scale.is_quick else None]:
         say(f"  {shape}")
-        outcome = _contest(stage, shape.row_nbytes, shape.batch, PEERS, EPOCH_NBYTES)
+        outcome = _contest(stage, shape.row_nbytes, shape.batch, PEERS, nbytes=EPOCH_NBYTES, by=("tcp", "shm"))
         for peer in PEERS:
             if peer.startswith("torch"):
                 bound = shape.torch_bound if peer == shape.torch else None
                 yield outcome.line(2, f"{peer}; {shape}", "feedline, tcp", peer, bound=bound)
-            else:
-                bound = None if peer in WITHOUT_BOUND else Bound(">=", 1.0, 2.0)
-                yield outcome.line(3, f"{peer}; {shape}", "feedline, tcp", peer, bound=bound)
+                continue
+            yield outcome.line(3, f"{peer}; {shape}", "feedline, tcp", peer, bound=Bound(">=", 1.0, 2.0))
+            if peer in THREADS:
+                yield outcome.line(3, f"{peer}, against the shm lane; {shape}", "feedline, shm", peer, bound=None)
 
 
 def _small(stage: Stage) -> Iterator[Line]:
@@ -89,7 +91,7 @@ def _small(stage: Stage) -> Iterator[Line]:
         what = f"{row_nbytes} B rows, batches of {batch:,}"
         say(f"  {what}")
         peers = {torch: ("torch_loader", {"workers": 0, "pipeline": "samples"})}
-        outcome = _contest(stage, row_nbytes, batch, peers, SMALL_NBYTES)
+        outcome = _contest(stage, row_nbytes, batch, peers, nbytes=SMALL_NBYTES, by=("tcp",))
         yield outcome.line(
             8, what, "feedline, tcp", torch, bound=Bound(">=", 50.0, 100.0),
             unit="Mrow/s", of=lambda taken: taken.rows_per_s / 1e6,
@@ -97,10 +99,16 @@ def _small(stage: Stage) -> Iterator[Line]:
 
 
 def _contest(
-    stage: Stage, row_nbytes: int, batch: int, peers: dict[str, tuple[str, dict[str, object]]], nbytes: int
+    stage: Stage,
+    row_nbytes: int,
+    batch: int,
+    peers: Mapping[str, tuple[str, dict[str, object]]],
+    *,
+    nbytes: int,
+    by: tuple[str, ...],
 ) -> Outcome:
     folder = stage.samples(row_nbytes, nbytes)
     with ExitStack() as running:
-        contestants = lanes.contestants(running, folder, stage.scratch, ("tcp",))
+        contestants = lanes.contestants(running, folder, stage.scratch, by)
         contestants |= {name: Contestant(kind, options) for name, (kind, options) in peers.items()}
-        return stage.contest(folder, batch, contestants)
+        return lanes.absent(stage.contest(folder, batch, contestants))

@@ -19,8 +19,8 @@ COUNTS = (1, 2, 4, 8, 16)
 ROW_NBYTES, BATCH = 4096, 32
 WAIT_S = 0.1
 
-PACE = Pace(seconds=4.0, settle_s=1.0)
-"""Forty batches of one loader. A stretch begins and ends as a batch arrives."""
+PACE = Pace(seconds=2.5, settle_s=0.5)
+"""25 batches of one loader. A stretch begins and ends as a batch arrives."""
 
 
 def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
