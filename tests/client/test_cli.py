@@ -17,8 +17,12 @@ import pytest
 from feedline import BadSample, LoaderUnavailable, connect
 from feedline.cli import demo, main
 from feedline.cli.bench import endless, measure
+from feedline.cli.inspect import Seen, described
 from feedline.cli.quantities import duration, share, size
+from feedline.description import Description
 from feedline.testing import FakeLoader, serve
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.elementwise import OneHot, Scale
 
 NOBODY = "127.0.0.1:1"
 """Port 1 is reserved and refuses at once."""
@@ -50,6 +54,46 @@ def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.Capture
         "shuffle",
     ):
         assert text in shown
+
+
+def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"x": np.zeros((4, 3), np.uint8), "y": np.zeros(4, np.int64)}
+    late = [("x", Scale(divide_by=255)), ("y", OneHot(5))]
+    with serve(columns, late=late) as finished, serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream:
+        main(["inspect", f"{finished.address},{stream.address}"])
+        in_words = capsys.readouterr().out
+        main(["inspect", finished.address, "--json"])
+        as_json = json.loads(capsys.readouterr().out)
+
+    for text in (
+        "  columns      x float32(3), y float32(5)\n",
+        "  travel as    x uint8(3), y int64()\n",
+        "  done late    x: scale divide_by=255.0; y: one_hot classes=5\n",
+        "  orders       shuffle, sequential, replacement, blocks\n",
+        "dataset fake: 1 batches an epoch, a stream: nothing can be asked for twice\n",
+        "lanes      grpc\n",
+    ):
+        assert text in in_words
+    assert as_json["lanes"] == ["grpc"]
+    assert as_json["datasets"]["fake"]["late"][1] == {
+        "column": "y",
+        "operation": "one_hot",
+        "classes": 5,
+        "dtype": "float32",
+    }
+    assert (as_json["datasets"]["fake"]["batched"], as_json["datasets"]["fake"]["stream"]) == (False, False)
+
+
+def test_inspect_says_what_a_loader_is_short_of_and_which_trainer_does_not_read() -> None:
+    description = Description("1", "r", {}, 1 << 20, 64)
+    trainer = pb.Trainer(peer="ipv4:10.0.0.7:9", waiting=3, waited_s=9.4, unread_s=12.0)
+    status = pb.StatusReply(waited_s=9.4, short_of="memory", reclaimed=4, shared=5, trainers=[trainer])
+
+    shown = described(Seen("loader:50051", description, status))
+
+    assert "waiting    the longest for 9.4 s: too little memory\n" in shown
+    assert "shared     5 batches were another trainer's as well; 4 were dropped for want of room" in shown
+    assert shown.endswith("; its oldest key waits for 9.4 s; has not read for 12.0 s")
 
 
 def test_inspect_as_json_is_one_object_a_loader(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +143,18 @@ def test_loaders_that_serve_the_same_are_fine(capsys: pytest.CaptureFixture[str]
 
 
 # ---- peek ----
+
+
+def test_peek_shows_ready_batches_and_bad_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve({"x": [np.zeros((3, 2)), np.ones((5, 2))]}, kind="batches") as ready:
+        assert main(["peek", ready.address, "--order", "sequential", "--start", "1"]) == 0
+    with serve({"x": np.arange(8)}, bad=[2]) as spoilt:
+        assert main(["peek", spoilt.address, "--order", "sequential", "--batch-size", "4"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "batch      1 of epoch 0: 5 samples from position 1 on\n" in shown
+    assert "batch      0 of epoch 0: 3 samples from position 0 on, 1 bad ones left out or replaced\n" in shown
+    assert "bad        2\n" in shown
 
 
 def test_peek_shows_one_batch_and_asks_for_no_other(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import math
 from typing import TypeAlias
 
 from feedline.credentials import CredentialArguments
+from feedline.description import DatasetInfo
 from feedline.options import FeedArguments
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -49,11 +50,13 @@ def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
     parser.add_argument(
         "--batch-size",
         type=positive,
-        default=batch_size,
         metavar="N",
-        help=f"samples in a batch (default {batch_size})",
+        help=f"samples in a batch (default {batch_size}; ready batches are of the size that they are)",
     )
-    parser.add_argument("--order", default="shuffle", help="an order the dataset offers (default shuffle)")
+    parser.set_defaults(default_batch_size=batch_size)
+    parser.add_argument(
+        "--order", help="an order the dataset offers, such as blocks:64x16 (default: its first, shuffle)"
+    )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="default 0")
     parser.add_argument("--epoch", type=natural, default=0, metavar="N", help="default 0")
 
@@ -70,12 +73,13 @@ def shown(asked: argparse.Namespace) -> CredentialArguments:
     }
 
 
-def chosen(asked: argparse.Namespace) -> FeedArguments:
-    """What `add_batches` was told, as the arguments of `Loader.feed`."""
+def chosen(asked: argparse.Namespace, dataset: DatasetInfo) -> FeedArguments:
+    """What `add_batches` was told, as the arguments of `Loader.feed` for a dataset."""
+    usual = None if dataset.is_batched else asked.default_batch_size
     return {
         "view": asked.view,
         "dataset": asked.dataset,
-        "batch_size": asked.batch_size,
+        "batch_size": asked.batch_size or usual,
         "order": asked.order,
         "seed": asked.seed,
         "timeout_s": asked.timeout_s,

@@ -86,10 +86,10 @@ def add_to(commands: Commands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Measure and report."""
-    options = chosen(asked)
-    if asked.prefetch is not None:
-        options["prefetch"] = asked.prefetch
     with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
+        options = chosen(asked, loader.dataset(asked.dataset))
+        if asked.prefetch is not None:
+            options["prefetch"] = asked.prefetch
         feed = loader.feed(**options)
         measured = measure(endless(feed, asked.epoch), asked.seconds, step_s=asked.step_ms / 1000, show=reporter())
     print(json.dumps(asdict(measured) | measured.rates, indent=2) if asked.json else _described(measured, asked))
@@ -139,7 +139,7 @@ def _described(measured: Measured, asked: argparse.Namespace) -> str:
     rates = measured.rates
     cpu = f"{rates['cpu_s_per_gigabyte']:.2f} s a GB" if "cpu_s_per_gigabyte" in rates else f"{measured.cpu_s:.2f} s"
     return "\n".join([
-        f"batches of {asked.batch_size} from {asked.target} for {measured.seconds:.1f} s, "
+        f"batches of {measured.samples / measured.batches:.4g} from {asked.target} for {measured.seconds:.1f} s, "
         f"the first after {measured.first_batch_s:.2f} s",
         f"delivered  {rates['gigabytes_per_s']:.3f} GB/s, {many(rates['samples_per_s'])} samples/s, "
         f"{many(rates['batches_per_s'])} batches/s",

@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 from feedline.cli.arguments import Commands, add_command, add_target, shown
 from feedline.cli.quantities import duration, many, size
@@ -18,6 +18,7 @@ from feedline.fleet import Fleet
 from feedline.resolve import look_up
 from feedline.target import Address, entries
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
 from feedline_wire.errors import FeedlineError
 from feedline_wire.tensors import Column
 
@@ -116,13 +117,18 @@ def described(loader: Seen) -> str:
         f"version    {found.version}, replica {found.replica}, up {duration(status.uptime_s)}",
         f"limits     {size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
         f"workers    {status.workers}, {status.workers_busy} busy, {status.workers_restarted} restarted so far",
-        f"memory     {size(status.arena_lent)} of {size(status.arena_bytes)} lent to batches",
+        f"memory     {size(status.arena_lent)} of {size(status.arena_bytes)} lent to batches, "
+        f"{size(status.arena_kept)} kept for who asks next",
         f"delivered  {many(status.batches)} batches, {size(status.bytes)}; {many(status.failures)} failures; "
         f"workers spent {status.assembling_s:.1f} s",
+        f"shared     {many(status.shared)} batches were another trainer's as well; {many(status.reclaimed)} were "
+        f"dropped for want of room and assembled again",
+        f"lanes      {', '.join(found.lanes)}{f' (port {found.tcp_port})' if found.tcp_port else ''}",
+        *_shortage(status),
         f"trainers   {len(status.trainers)}",
         *(
             f"  {trainer.peer}: {trainer.waiting} waiting, {trainer.assembling} assembling, {trainer.ready} ready; "
-            f"{many(trainer.batches)} batches, {size(trainer.bytes)} so far"
+            f"{many(trainer.batches)} batches, {size(trainer.bytes)} so far{_held_up(trainer)}"
             for trainer in status.trainers
         ),
     ]
@@ -131,12 +137,32 @@ def described(loader: Seen) -> str:
     return "\n".join(lines)
 
 
+def _shortage(status: pb.StatusReply) -> list[str]:
+    """Whether the loader is the bottleneck, and by what."""
+    if not status.waited_s:
+        return []
+    short = f": too few {status.short_of}" if status.short_of == "workers" else ": too little memory"
+    return [f"waiting    the longest for {status.waited_s:.1f} s{short if status.short_of else ''}"]
+
+
+def _held_up(trainer: pb.Trainer) -> str:
+    waited = f"; its oldest key waits for {trainer.waited_s:.1f} s" if trainer.waited_s else ""
+    return waited + (f"; has not read for {trainer.unread_s:.1f} s" if trainer.unread_s else "")
+
+
 def _of_dataset(dataset: DatasetInfo) -> list[str]:
-    views = ", ".join(f"{name} {many(samples)}" for name, samples in dataset.views.items())
+    unit = "batches made by its own code" if dataset.is_batched else "samples"
+    if dataset.is_stream:
+        unit = "batches an epoch, a stream: nothing can be asked for twice"
+    # Of a stream that never ends nobody knows how many there are.
+    sizes = {name: many(samples) if samples else "without end" for name, samples in dataset.views.items()}
+    views = ", ".join(f"{name} {text}" for name, text in sizes.items())
+    late = "; ".join(f"{column}: {_in_words(operation)}" for column, operation in dataset.late)
     return [
-        f"dataset {dataset.name}: {many(dataset.samples)} samples",
+        f"dataset {dataset.name}: {many(dataset.samples) if dataset.samples else 'endless'} {unit}",
         f"  views        {views}",
         f"  columns      {', '.join(map(str, dataset.columns))}",
+        *([f"  travel as    {', '.join(map(str, dataset.arriving))}", f"  done late    {late}"] if late else []),
         f"  batch        {in_words(dataset.structure)}",
         f"  orders       {', '.join(dataset.orders)}",
         f"  fingerprint  {dataset.fingerprint.hex()}",
@@ -151,6 +177,7 @@ def as_json(loader: Seen) -> dict[str, object]:
         "version": found.version,
         "replica": found.replica,
         "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
+        "lanes": list(found.lanes),
         "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
         "status": {
             "draining": status.draining,
@@ -163,6 +190,11 @@ def as_json(loader: Seen) -> dict[str, object]:
             "failures": status.failures,
             "arena_bytes": status.arena_bytes,
             "arena_lent": status.arena_lent,
+            "arena_kept": status.arena_kept,
+            "shared": status.shared,
+            "reclaimed": status.reclaimed,
+            "waited_s": status.waited_s,
+            "short_of": status.short_of,
             "assembling_s": status.assembling_s,
             "trainers": [
                 {
@@ -172,6 +204,8 @@ def as_json(loader: Seen) -> dict[str, object]:
                     "ready": trainer.ready,
                     "batches": trainer.batches,
                     "bytes": trainer.bytes,
+                    "waited_s": trainer.waited_s,
+                    "unread_s": trainer.unread_s,
                 }
                 for trainer in status.trainers
             ],
@@ -187,7 +221,25 @@ def _dataset_as_json(dataset: DatasetInfo) -> dict[str, object]:
         "columns": [_column_as_json(column) for column in dataset.columns],
         "structure": dataset.structure,
         "orders": list(dataset.orders),
+        "late": [{"column": column, **_late_as_json(operation)} for column, operation in dataset.late],
+        "batched": dataset.is_batched,
+        "stream": dataset.is_stream,
     }
+
+
+def _late_as_json(operation: Elementwise) -> dict[str, object]:
+    return {"operation": _name(operation), **asdict(operation)}
+
+
+def _in_words(operation: Elementwise) -> str:
+    """As it is declared: `scale divide_by=255`, without what is as usual."""
+    usual = {field.name: field.default for field in fields(operation)}
+    said = {name: value for name, value in asdict(operation).items() if value != usual[name]}
+    return " ".join([_name(operation), *(f"{name}={value}" for name, value in said.items())])
+
+
+def _name(operation: Elementwise) -> str:
+    return {Cast: "cast", Scale: "scale", Normalise: "normalise", OneHot: "one_hot"}[type(operation)]
 
 
 def _column_as_json(column: Column) -> dict[str, object]:

@@ -44,7 +44,7 @@ def run(asked: argparse.Namespace) -> int:
     """Fetch the batch and print it."""
     with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
         structure = loader.dataset(asked.dataset).structure
-        feed = loader.feed(**chosen(asked))
+        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
         try:
             step = feed.plan.step(asked.epoch, asked.start)
         except IndexError as error:
@@ -56,10 +56,12 @@ def run(asked: argparse.Namespace) -> int:
 
 def described(batch: Batch, structure: Structure) -> str:
     """The batch in words, a line an array."""
+    bad = f", {len(batch.bad)} bad ones left out or replaced" if len(batch.bad) else ""
     lines = [
-        f"batch      {batch.index} of epoch {batch.epoch}: {batch.rows} samples from position {batch.offset} on",
+        f"batch      {batch.index} of epoch {batch.epoch}: {batch.rows} samples from position {batch.offset} on{bad}",
         f"structure  {in_words(structure)}",
         f"ids        {_values(batch.ids)}",
+        *([f"bad        {_values(batch.bad)}"] if len(batch.bad) else []),
     ]
     width = max(map(len, batch.columns), default=0)
     for name, array in batch.columns.items():

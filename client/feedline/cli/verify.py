@@ -99,7 +99,8 @@ def run(asked: argparse.Namespace) -> int:
                 f"dataset {loader.dataset(asked.dataset).name!r} is a stream: it has no keys, so every batch is "
                 "another one, and nothing can be verified. Serve an object with __len__ and __getitem__ instead"
             )
-        feed = loader.feed(**chosen(asked))
+        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
+        asked.order = feed.options.order  # with nothing said it is the dataset's
         steps = min(len(feed), asked.batches or len(feed))
         chosen_steps = again(steps, asked.again)
         epoch = taken(feed, asked.epoch, steps, frozenset(chosen_steps), show)
@@ -160,7 +161,7 @@ def compared(
         feedline.connect(address, timeout_s=asked.timeout_s, **shown(asked)) as loader,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
-        feed = loader.feed(**chosen(asked))
+        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
 
         def fetched(number: int) -> tuple[int, Digest]:
             step: Step = feed.plan.step(asked.epoch, number)
