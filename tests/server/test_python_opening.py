@@ -13,7 +13,7 @@ from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import PythonConfig
 from feedline_server.fingerprint import fingerprint
 from feedline_server.sources.source import Drawn
-from feedline_wire.errors import DataError, LoaderBroken
+from feedline_wire.errors import BadSample, DataError
 
 NAME = "looked_at_in_a_process"
 """Of the module; nothing else in the test's own process may be called so."""
@@ -66,8 +66,6 @@ def test_an_object_is_described_without_being_imported_here(tmp_path: Path) -> N
     assert repr(dataset.views["train"]) == "<View train 3 samples>"
     assert "is a looked_at_in_a_process.Generator of 3 batches" in dataset.notes[0]
     assert len(fingerprint(dataset, declared)) == 16
-    with pytest.raises(LoaderBroken, match="only describes it"):
-        dataset.source.draw(Drawn(np.zeros(1, np.int64), np.zeros(1, np.int64), 0))  # type: ignore[union-attr]
 
 
 def test_every_process_finds_the_same_although_sets_of_text_are_in_another_order_in_each(
@@ -153,3 +151,40 @@ def test_what_a_module_prints_does_not_disturb_the_answer(tmp_path: Path, capfd:
 
     assert dataset.views["train"].samples == 3
     assert capfd.readouterr().out == "reading …\n"
+
+
+DOUBLED = """
+class D(list):
+    def __getitem__(self, i):
+        return 1 / (i - 7)
+def double(x):
+    return x * 2
+made = D([0] * 9)
+"""
+
+
+def test_what_is_tried_is_read_by_a_process_that_ends_with_the_opening(tmp_path: Path) -> None:
+    """A function of a transform is tried on a few samples; the loader itself must not import them for that."""
+    declared = config(
+        tmp_path, DOUBLED, transforms=[{"code": f"{NAME}_too:double", "column": "x"}], inputs="x", modules=tmp_path
+    )
+    (tmp_path / f"{NAME}_too.py").write_text("def double(x):\n    return float(x) * 2")
+
+    dataset = open_dataset("d", declared)
+    first = drawn(dataset, 0, 8)
+    with pytest.raises(BadSample) as caught:
+        drawn(dataset, 7)
+    again = drawn(dataset, 8)
+    fingerprint(dataset, declared)
+
+    assert [str(column) for column in dataset.columns] == ["x float64()"]
+    assert first["x"].tolist() == [np.float32(-1 / 7), 1]
+    assert again["x"].tolist() == [1]
+    assert "sample 7" in str(caught.value)
+    assert f'{NAME}.py", line 4, in __getitem__' in str(caught.value)
+    assert NAME not in sys.modules
+    assert not psutil.Process().children()
+
+
+def drawn(dataset: Dataset, *ids: int) -> dict[str, Any]:
+    return dataset.source.draw(Drawn(np.array(ids, np.int64), np.zeros(len(ids), np.int64), 0))  # type: ignore[union-attr]
