@@ -26,6 +26,9 @@ HERE = Path(__file__).resolve().parent
 
 MARK = "BREAKING_STAGE"
 
+SHM = "/dev/shm/"
+"""Where memory with a name is. Others on this machine have some there too, so what is there at the end says nothing."""
+
 START_S = 90.0
 """A loader that does not listen by then is stuck: it takes two seconds, and many times that on a busy machine."""
 
@@ -203,7 +206,6 @@ class Stage:
         self.trainers: list[Trainer] = []
         self._mark = secrets.token_hex(8)
         self._environment = environment
-        self._shared_memory = shared_memory()
 
     def environment(self) -> dict[str, str]:
         """What every process of the stage runs in."""
@@ -240,7 +242,11 @@ class Stage:
 
     def close(self) -> list[str]:
         """End everything, loaders as they should be ended; what is left or went wrong, in words."""
-        problems = []
+        problems = [
+            f"{process} has memory with a name, which would outlive it: {names}"
+            for process in self.processes()
+            if (names := named_memory(process))
+        ]
         for trainer in self.trainers:
             if trainer.process.poll() is None:
                 trainer.process.kill()
@@ -256,7 +262,6 @@ class Stage:
                 problems.append(f"{loader} did not end within {END_S} s:\n{loader.log_text()}")
         for what, left in {
             "processes": lambda: set(self.processes()),
-            "entries in /dev/shm": lambda: shared_memory() - self._shared_memory - in_use(),
             "open ports": self._open_ports,
         }.items():
             if found := _what_stays(left):
@@ -276,19 +281,14 @@ class Stage:
         } & ours
 
 
-def shared_memory() -> set[str]:
-    """What is in /dev/shm."""
-    folder = Path("/dev/shm")
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-
-
-def in_use() -> set[str]:
-    """What of it a living process has mapped: others on this machine use it as well."""
-    used = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with contextlib.suppress(OSError):
-            used |= {line.split("/dev/shm/", 1)[1] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
-    return used
+def named_memory(process: psutil.Process) -> set[str]:
+    """What of /dev/shm a process has mapped or open. Its memory should have no name, so that none can be left."""
+    here = Path(f"/proc/{process.pid}")
+    found = set()
+    with contextlib.suppress(OSError):
+        found |= {line[line.index(SHM) :] for line in (here / "maps").read_text().splitlines() if SHM in line}
+        found |= {str(fd.readlink()) for fd in (here / "fd").iterdir() if str(fd.readlink()).startswith(SHM)}
+    return found
 
 
 def _what_stays(left: Callable[[], set[Any]]) -> set[Any]:
