@@ -1,5 +1,6 @@
 """Images decoded by a source: pixels as OpenCV gives them, and all that can be wrong with a file."""
 
+import resource
 import struct
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from feedline_server.dataset import Dataset, open_dataset
 from feedline_server.declaration import ClassFoldersConfig
 from feedline_server.fingerprint import fingerprint
+from feedline_server.sources.image_decoding import Decoder, Wanted
 from feedline_server.sources.image_header import ImageHeader, read_image_header
 from feedline_server.sources.overheard import overheard
 from feedline_wire.errors import BadSample, DataError
@@ -231,6 +234,15 @@ def test_a_jpeg_that_is_cut_short_and_filled_with_zeros_is_bad(tmp_path: Path) -
         gathered(opened(tmp_path, size=[4, 4]), 0)
 
 
+def test_a_png_that_says_that_a_piece_of_it_is_huge_is_bad_at_once(tmp_path: Path) -> None:
+    """OpenCV 5 takes the memory, up to 4 GiB, and then finds that the file is shorter."""
+    start = PNG.index(b"IDAT") - 4
+    saved(tmp_path, **{"1_png": PNG[:start] + b"\xdc\x00\xe2\xb7" + PNG[start + 4 :]})
+
+    with pytest.raises(BadSample, match=r"is cut short: a PNG of \d+ bytes without its end; copy it again"):
+        gathered(opened(tmp_path, size=[4, 4]), 0)
+
+
 def test_a_jpeg_whose_pixels_were_made_up_is_bad(tmp_path: Path) -> None:
     """A marker in the middle of the pixels: libjpeg fills up what is missing, and prints that it did."""
     middle = JPEG.index(b"\xff\xda") + 60
@@ -238,6 +250,31 @@ def test_a_jpeg_whose_pixels_were_made_up_is_bad(tmp_path: Path) -> None:
 
     with pytest.raises(BadSample, match=r"is damaged \((Corrupt JPEG data: premature end|OpenCV cannot decode)"):
         gathered(opened(tmp_path, size=[4, 4]), 0)
+
+
+@pytest.mark.parametrize("whole", [JPEG, PNG, WEBP, BMP], ids=["jpeg", "png", "webp", "bmp"])
+def test_whatever_a_file_holds_it_is_an_image_or_a_data_error(whole: bytes) -> None:
+    """In at most a gigabyte more than this process has: what a damaged file says of itself must not be believed."""
+    draw = np.random.default_rng(5)
+    decoder = Decoder(Wanted((8, 8), "rgb", "linear", 8, 1_000_000))
+    out = np.empty((8, 8, 3), np.uint8)
+    ends = set()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (1 << 30), before[1]))
+    try:
+        for _ in range(300):
+            data = bytearray(whole)
+            for at in draw.integers(min(64, len(data)), size=draw.integers(1, 5)):
+                data[at] = draw.integers(256)
+            try:
+                decoder.decode(bytes(data), out)
+                ends.add("image")
+            except DataError:
+                ends.add("error")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+    assert "error" in ends
 
 
 def test_all_bad_images_of_a_batch_are_named_at_once(tmp_path: Path) -> None:

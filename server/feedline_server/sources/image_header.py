@@ -70,19 +70,20 @@ def _read(data: bytes) -> ImageHeader:
 
 
 def _png(data: bytes) -> ImageHeader:
+    """Chunk by chunk to the end: OpenCV 5 takes as much memory as a chunk says it has, up to 4 GiB."""
     width, height, bits, colours = struct.unpack_from(">IIBB", data, 16)  # the first chunk's; it is always this one
-    return ImageHeader("PNG", width, height, max(bits, 8), colours in _PNG_ALPHA or _has_transparency(data))
-
-
-def _has_transparency(data: bytes) -> bool:
-    """A chunk before the pixels says which colours are transparent."""
-    at = len(PNG)
-    while at + 8 <= len(data):
+    has_alpha = colours in _PNG_ALPHA
+    at, kind = len(PNG), b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise DataError(f"is cut short: a PNG of {len(data)} bytes without its end; copy it again")
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind in {b"tRNS", b"IDAT"}:
-            return bool(kind == b"tRNS")
+        if kind == b"tRNS":  # which colours are transparent
+            has_alpha = True
         at += 12 + length
-    return False
+    if at > len(data):
+        raise DataError(f"is cut short: a PNG of {len(data)} bytes without its end; copy it again")
+    return ImageHeader("PNG", width, height, max(bits, 8), has_alpha)
 
 
 def _jpeg(data: bytes) -> ImageHeader:
