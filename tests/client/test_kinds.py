@@ -14,7 +14,7 @@ import feedline
 from feedline.late import rows_present
 from feedline.testing import FakeLoader, serve
 from feedline_wire.elementwise import Cast, Normalise, OneHot, Scale
-from feedline_wire.errors import BadSample, InvalidRequest, ProtocolMismatch
+from feedline_wire.errors import BadSample, DataError, InvalidRequest, ProtocolMismatch
 
 PIXELS = np.arange(20 * 4, dtype=np.uint8).reshape(20, 4)
 LABELS = np.arange(20) % 3
@@ -127,7 +127,7 @@ def test_each_row_that_is_left_keeps_the_weight_of_its_own_position() -> None:
 
 
 def test_a_batch_of_which_all_is_bad_is_an_error() -> None:
-    with connected(COLUMNS, bad=range(5, 10)) as loader, pytest.raises(BadSample, match="every sample of the batch"):
+    with connected(COLUMNS, bad=range(5, 10)) as loader, pytest.raises(DataError, match="every sample of the batch"):
         list(loader.epoch(batch_size=5, order="sequential"))
 
 

@@ -19,7 +19,7 @@ from feedline_wire import BAD, IDS, elementwise, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire import structure as structures
 from feedline_wire.elementwise import Late
-from feedline_wire.errors import BadSample, DatasetChanged, InvalidRequest
+from feedline_wire.errors import DataError, DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.orders import Order, parse
 from feedline_wire.structure import Structure
@@ -95,7 +95,7 @@ class MemoryDataset:
         return tensors.lay_out([*columns, (IDS, np.dtype("<i8"), (rows,)), *self._bad_column(rows)]).nbytes
 
     def batch(self, key: Key) -> tuple[Layout, Array]:
-        """The batch's layout and body; the key has been checked. BadSample if nothing is left of it."""
+        """The batch's layout and body; the key has been checked. DataError if nothing is left of it."""
         arrays = self._arrays(key)
         layout = tensors.lay_out((name, array.dtype, array.shape) for name, array in arrays.items())
         body = np.empty(layout.nbytes, np.uint8)
@@ -114,7 +114,7 @@ class MemoryDataset:
         bad = np.isin(asked, unreadable)
         ids = substituted(asked, unreadable, view) if self.declared.replaces_bad else asked[~bad]
         if not len(ids):
-            raise BadSample(f"every sample of the batch {key} is bad", samples=asked)
+            raise DataError(f"every sample of the batch {key} is bad", samples=asked)
         arrays = {**self._of(ids), IDS: ids}
         if self.declared.bad is not None:
             arrays[BAD] = np.stack([np.flatnonzero(bad), asked[bad]], axis=1)
