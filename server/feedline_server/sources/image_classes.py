@@ -6,7 +6,8 @@ they are declared. The same files give the same numbers everywhere.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +82,12 @@ def _checked(
     if -1 not in numbers:
         return classes
     place = numbers.index(-1)
-    label = labels[place]
-    for entries in manifests:
-        if place < len(entries):
-            break
-        place -= len(entries)
     wanted = listed(classes.names) if classes.names else f"0..{classes.count - 1} (classes = {classes.count})"
-    raise DataError(f"{entries.path}: the class of {entries.images[place]!r} is {label!r}; wanted one of {wanted}")
+    path, image = _where(manifests, place)
+    raise DataError(f"{path}: the class of {image!r} is {labels[place]!r}; wanted one of {wanted}")
+
+
+def _where(manifests: Sequence[Entries], place: int) -> tuple[Path, str]:
+    """The manifest and the image of an entry of all."""
+    listings = chain.from_iterable(((entries.path, image) for image in entries.images) for entries in manifests)
+    return next(islice(listings, place, None))

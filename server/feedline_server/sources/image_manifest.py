@@ -115,9 +115,9 @@ def _labels(
     numbers[samples] = classes.numbers
     two = np.flatnonzero(numbers[samples] != classes.numbers)
     if len(two):
-        name = names[samples[two[0]]]
-        said = sorted(set(classes.numbers[samples == samples[two[0]]].tolist()))
-        raise DataError(f"{config.path}: {name!r} is listed with the classes {said}; an image has one")
+        sample = int(samples[two[0]])
+        said = sorted(set(classes.numbers[samples == sample].tolist()))
+        raise DataError(f"{config.path}: {names[sample]!r} is listed with the classes {said}; an image has one")
     return Labels(numbers, classes.count if config.one_hot else None), classes.counts(numbers)
 
 
