@@ -45,8 +45,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
     takes it, nothing is lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"`
     (filled from the next epoch).
     `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`.
-    `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those of
-    `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
+    `connections`, `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those
+    of `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
     """
 
     def __init__(  # noqa: PLR0917  # a dataset is named left to right: where, what, which part, how many, how mixed
@@ -65,6 +65,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         prefetch_bytes: int = 256 << 20,
         timeout_s: float = 60.0,
         connect_timeout_s: float = 30.0,
+        connections: int = 1,
         checksum: bool = False,
         token: str | None = None,
         token_file: FilePath | None = None,
@@ -100,6 +101,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
                 insecure=insecure,
             ),
             connect_timeout_s=connect_timeout_s,
+            connections=connections,
             checksum=checksum,
             probe_batches=0 if backend() == "tensorflow" else PROBE_BATCHES,
         )

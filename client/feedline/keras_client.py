@@ -62,6 +62,7 @@ class Client:
         credentials: CredentialArguments,
         *,
         connect_timeout_s: float,
+        connections: int,
         checksum: bool,
         probe_batches: int,
     ) -> None:
@@ -70,6 +71,7 @@ class Client:
         self.probe_batches = probe_batches
         self.arguments = arguments
         self.connect_timeout_s = connect_timeout_s
+        self.connections = connections
         self.checksum = checksum
         self.steps = 0
         """Batches of a pass; known from the first connection on, never asked for again."""
@@ -125,7 +127,13 @@ class Client:
         with self._connecting:
             if self._connection is not None:
                 return self._connection
-            loader = connect(self.target, timeout_s=self.connect_timeout_s, checksum=self.checksum, **self.credentials)
+            loader = connect(
+                self.target,
+                timeout_s=self.connect_timeout_s,
+                connections=self.connections,
+                checksum=self.checksum,
+                **self.credentials,
+            )
             try:
                 training = canonical = loader.feed(**self.arguments)
                 in_place = order_in_place(training.dataset)

@@ -56,6 +56,16 @@ IN_ORDER = [
 # ---- batches ----
 
 
+def test_several_connections_may_reach_several_loaders_behind_one_address(loader: FakeLoader) -> None:
+    """As of a proxy or a ClusterIP; a copy opens as many."""
+    with RemoteSequence(loader.address, batch_size=ROWS, connections=3) as made:
+        copied = pickle.loads(pickle.dumps(made))
+
+        assert rows(made[0]) == rows(copied[0]) == [0, 1, 2, 3]
+        assert [sequence._client.connections for sequence in (made, copied)] == [3, 3]
+        copied.close()
+
+
 def test_batch_i_is_batch_i_in_dataset_order_each_time(sequence: RemoteSequence) -> None:
     assert len(sequence) == STEPS
     assert [rows(sequence[index]) for index in (5, 0, 5, 3)] == [IN_ORDER[5], IN_ORDER[0], IN_ORDER[5], IN_ORDER[3]]
