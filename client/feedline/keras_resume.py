@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from keras import Model, Variable, ops
 from keras.callbacks import Callback, History
 
@@ -66,7 +67,7 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         """
         epoch, state = self.restore(model)
         with_self = [*callbacks, self]
-        begun: History | None = None
+        begun: Any = None  # a History
         if self._sequence.place_of(state).offset and epoch < epochs:
             with self._sequence.rest(state) as self._running:
                 begun = model.fit(
@@ -108,15 +109,23 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
 
     # ---- what Keras calls ----
 
+    @property
+    def _trains(self) -> Any:  # noqa: ANN401  # the model; Keras says that it may be None, before it calls anything here
+        return self.model
+
+    @property
+    def _told(self) -> Any:  # noqa: ANN401  # the same
+        return self.params
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """See that what Keras counts is what was meant."""
-        steps = self.params.get("steps")
+        steps = self._told.get("steps")
         if steps != len(self._running):
             raise InvalidRequest(
                 f"fit goes through {steps} batches an epoch and the sequence has {len(self._running)}: with "
                 f"steps_per_epoch SaveState cannot tell what was trained; leave it out"
             )
-        self._at_once = self.model.steps_per_execution
+        self._at_once = self._trains.steps_per_execution
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the epoch the plan of its number."""
@@ -145,10 +154,10 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         state = self._running.state_dict(self._epoch, self._trained)
         # A name of its own: the weights that are named now stay whole until others are.
         weights = f"weights-{1 + max(map(_number, self._folder.glob(f'weights-*{WEIGHTS}')), default=0)}{WEIGHTS}"
-        self.model.save_weights(self._folder / weights, overwrite=True)
+        self._trains.save_weights(self._folder / weights, overwrite=True)
         _put(self._folder / weights)
         new = self._folder / f"{STATE}.new"
-        random = [ops.convert_to_numpy(each).tolist() for each in _random(self.model)]
+        random = [np.asarray(ops.convert_to_numpy(each)).tolist() for each in _random(self._trains)]
         new.write_text(json.dumps({"state": state, "weights": weights, "random": random}, indent=2) + "\n")
         _put(new)
         new.replace(self._folder / STATE)

@@ -55,7 +55,6 @@ class Transform(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
     columns: Names
     """The columns it changes; `column` says the same of one."""
     views: Names | None = None

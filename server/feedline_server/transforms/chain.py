@@ -7,6 +7,7 @@ operator's own is tried on a few samples then, so that it fails at the start and
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,8 @@ from feedline_server.declared_transforms import (
     RandomCropTransform,
     RandomFlipTransform,
     ResizeTransform,
+    TransformConfig,
     TruncateTransform,
-)
-from feedline_server.declared_transforms import (
-    Transform as TransformConfig,
 )
 from feedline_server.imported import imported
 from feedline_server.sources.selection import Selection, ids_at
@@ -332,7 +331,8 @@ def make(config: TransformConfig, declaration: Declaration) -> Transform:  # noq
             return RandomFlip(config)
         case CodeTransform():
             return Function(config, imported(config.code, declaration.code_folders))
-    raise AssertionError(f"no transform is called {config.name}")
+        case _:
+            assert_never(config)
 
 
 def _never(ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:

@@ -191,7 +191,7 @@ class Function:
             named = dict(result)
         else:
             result = self._call(*values, **drawing)
-            several = result if len(names) > 1 else (result,)
+            several: Any = result if len(names) > 1 else (result,)
             if not isinstance(several, tuple | list) or len(several) != len(names):
                 raise TypeError(f"{self._code} returned {type(result).__name__}; wanted ({', '.join(names)})")
             named = dict(zip(names, several, strict=True))
