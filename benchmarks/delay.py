@@ -64,7 +64,7 @@ def train(address: str, rows: int, seconds: float, prefetch: int | None) -> dict
 def loader(folder: Path) -> Iterator[str]:
     port_file = folder.parent / "port"
     command = [sys.executable, "-m", "feedline_server", "serve", str(folder), "--listen", "127.0.0.1:0"]
-    command += ["--port-file", str(port_file), "--log-level", "error", "--no-tcp-lane"]
+    command += ["--port-file", str(port_file), "--log-level", "error", "--no-tcp-lane", "--no-shm-lane"]
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 60

@@ -76,6 +76,8 @@ class Description:
     """How bytes may travel from it."""
     tcp_port: int = 0
     """Where its tcp lane is; 0 if it has none."""
+    shm_socket: str = ""
+    """Where its shm lane is, on its host; empty if it has none."""
 
     def refusal(self, key: Key, nbytes: int, address: str) -> FeedlineError | None:
         """Why the loader at an address, which described itself so, will not give a batch; None if it may."""
@@ -112,6 +114,7 @@ def from_message(message: pb.Description, address: str) -> Description:
         max_window=message.limits.max_window,
         lanes=tuple(message.lanes),
         tcp_port=message.tcp_port,
+        shm_socket=message.shm_socket,
     )
 
 

@@ -123,18 +123,25 @@ class Receiver:
         self._arrivals.pop(piece.ticket, None)
         return Received(arrival.body, arrival.layout)
 
-    def whole(self, piece: Piece, nbytes: int, key: Key) -> Received:
-        """Memory for the whole body that follows its piece on a lane. ProtocolMismatch if the piece cannot be right."""
-        arrival = self._begin(piece, key)
-        if nbytes != arrival.layout.nbytes:
-            raise ProtocolMismatch(f"the batch {key} has {arrival.layout.nbytes} bytes; {nbytes} were announced")
-        return Received(arrival.body, arrival.layout)
+    def whole(self, piece: Piece, nbytes: int, key: Key, placed: Array | None = None) -> Received:
+        """The batch whose whole body was `placed` somewhere, or memory for one that follows its piece on a lane.
+
+        ProtocolMismatch if the piece cannot be right.
+        """
+        layout = self._layout(piece, key)
+        if nbytes != layout.nbytes:
+            raise ProtocolMismatch(f"the batch {key} has {layout.nbytes} bytes; {nbytes} were announced")
+        return Received(self._buffers.lend(nbytes) if placed is None else placed, layout)
 
     def forget(self, ticket: int) -> None:
         """The batch is no longer wanted: what came of it may go."""
         self._arrivals.pop(ticket, None)
 
     def _begin(self, piece: Piece, key: Key) -> "_Arrival":
+        layout = self._layout(piece, key)
+        return _Arrival(layout, self._buffers.lend(layout.nbytes))
+
+    def _layout(self, piece: Piece, key: Key) -> Layout:
         if piece.header is None:
             raise ProtocolMismatch(f"the batch {key} came without a header")
         known = (key.dataset, key.rows, piece.header)
@@ -146,7 +153,7 @@ class Receiver:
             if len(self._layouts) >= _LAYOUTS_REMEMBERED:
                 self._layouts.clear()
             self._layouts[known] = layout
-        return _Arrival(layout, self._buffers.lend(layout.nbytes))
+        return layout
 
 
 class _Arrival:

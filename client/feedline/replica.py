@@ -12,14 +12,15 @@ from typing import Any, Protocol
 
 import grpc
 
-from feedline import tcp_lane
+from feedline import shm_lane, tcp_lane
 from feedline.credentials import Credentials
 from feedline.description import Description, from_message
 from feedline.line import Line
 from feedline.outbox import Outbox
 from feedline.receive import Buffers, Received, Receiver
+from feedline.shm_lane import ShmLane
 from feedline.target import Address
-from feedline.tcp_lane import TcpLane
+from feedline.tcp_lane import Lane, TcpLane
 from feedline_wire import PROTOCOL, checksum, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
@@ -31,8 +32,9 @@ from feedline_wire.errors import (
     read_failure,
 )
 from feedline_wire.key import Key
-from feedline_wire.lane import TCP
+from feedline_wire.lane import SHM, TCP
 from feedline_wire.reach import host_of
+from feedline_wire.tensors import Array
 
 DESCRIBE_TIMEOUT_S = 5.0
 """A loader describes itself in milliseconds; an address that swallows packets is tried anew after this."""
@@ -112,7 +114,10 @@ class Replica:
         self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
         self._outbox = Outbox()
         self._has_answered = False  # in this connection
-        self._may_use_tcp = True  # until it was tried in vain
+        self._unreachable: set[str] = set()  # lanes that were tried in vain
+        self._asked_lane = ""
+        self.lane = "grpc"
+        """How batches come now."""
         self._given_up = ""  # why, if this side ended the stream
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
@@ -244,7 +249,8 @@ class Replica:
         )
         call: Any = fetch(outbox, metadata=self._line.metadata)
         receiver = Receiver(description, self._buffers)
-        lane: TcpLane | None = None
+        lane: Lane | None = None
+        self.lane = "grpc"
         in_order = False
         self._given_up = ""
         try:
@@ -275,37 +281,46 @@ class Replica:
             call.cancel()
         return LoaderUnavailable(f"{self.address}: the loader ended the stream")
 
-    def _open_lane(self, description: Description, ticket: bytes, call: Any) -> TcpLane:  # noqa: ANN401  # see _call
-        """Have batches come by the tcp lane, as soon as it stands; until then, or if it never does, by gRPC."""
+    def _open_lane(self, description: Description, ticket: bytes, call: Any) -> Lane:  # noqa: ANN401  # see _call
+        """Have batches come by the lane that was asked for, once it stands; until then, or if it does not, by gRPC."""
         receiver = Receiver(description, self._buffers)
+        name = self._asked_lane
 
-        def take(piece: frames.Piece, stream: tcp_lane.Stream, nbytes: int) -> None:
+        def take(piece: frames.Piece, stream: tcp_lane.Stream, nbytes: int, placed: Array | None) -> None:
             self._home.heard(self)
             key = self._home.key_of(self, piece.ticket)
             if key is None:
-                tcp_lane.skip(stream, nbytes)
+                if placed is None:
+                    tcp_lane.skip(stream, nbytes)
                 return
             outcome: Received | FeedlineError
             if piece.failure is not None:
                 outcome = read_failure(piece.failure)
             else:
-                outcome = receiver.whole(piece, nbytes, key)
-                tcp_lane.read_body(stream, outcome.body.data)
+                outcome = receiver.whole(piece, nbytes, key, placed)
+                if placed is None:
+                    tcp_lane.read_body(stream, outcome.body.data)
             self._has_answered = True
+            self.lane = name
             self._home.heard(self)
             self._home.answered(self, [(piece.ticket, outcome)])
 
         def unreachable(reason: str) -> None:
-            self._may_use_tcp = False
-            log.info("no tcp lane to %s, batches come by gRPC: %s", self.address, reason)
+            self._unreachable.add(name)
+            log.info("no %s lane to %s, batches come by gRPC: %s", name, self.address, reason)
 
         def ended(reason: str) -> None:
-            self._given_up = f"the tcp lane ended: {reason}"
+            self._given_up = f"the {name} lane ended: {reason}"
             call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
 
-        return TcpLane(
-            host_of(self.address), description.tcp_port, ticket, take=take, unreachable=unreachable, ended=ended
-        )
+        lane: Lane
+        if name == SHM:
+            lane = ShmLane(description.shm_socket, ticket, take=take, unreachable=unreachable, ended=ended)
+        else:
+            host, port = host_of(self.address), description.tcp_port
+            lane = TcpLane(host, port, ticket, take=take, unreachable=unreachable, ended=ended)
+        lane.start()
+        return lane
 
     def _answers(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> list[Answer]:
         answers: list[Answer] = []
@@ -321,14 +336,21 @@ class Replica:
         return answers
 
     def _new_outbox(self, description: Description) -> Outbox:
-        # What is sealed is sealed as frames, so it does not come by the lane.
-        may_use_tcp = description.tcp_port and self._may_use_tcp and not self._is_sealed
-        outbox = Outbox(TCP if may_use_tcp else "", is_sealed=self._is_sealed)
+        self._asked_lane = self._best_lane(description)
+        outbox = Outbox(self._asked_lane, is_sealed=self._is_sealed)
         with self._calling:
             self._outbox = outbox
             if self._closing.is_set():
                 outbox.end()
         return outbox
+
+    def _best_lane(self, description: Description) -> str:
+        """The lane to ask for; empty if batches should come by gRPC."""
+        if self._is_sealed:  # what is sealed is sealed as frames
+            return ""
+        if SHM not in self._unreachable and shm_lane.is_here(description.shm_socket):
+            return SHM
+        return TCP if description.tcp_port and TCP not in self._unreachable else ""
 
     def _hold(self, call: Any) -> None:  # noqa: ANN401  # the stubs have no type for it
         """Let `close` cancel this call; if it came before, cancel now."""

@@ -23,6 +23,8 @@ class ReplicaStatistics:
     standing: Standing
     reason: str
     """Why it is not asked, if it is not."""
+    lane: str
+    """How its batches come: grpc, tcp or shm."""
     outstanding: int
     """Keys it has to answer."""
     asked: int
@@ -81,6 +83,7 @@ def _of_member(ledger: Ledger, member: Member, now: float, silent_after_s: float
         replica=member.description.replica if member.description is not None else "",
         standing="refused" if refusal is not None else _standing(member, now, silent_after_s),
         reason=str(reason) if reason is not None else "",
+        lane=member.replica.lane,
         outstanding=len(member.outstanding),
         asked=member.asked,
         answered=member.answered,

@@ -7,6 +7,7 @@ again; nothing else is different.
 import contextlib
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from io import BufferedReader
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from typing import TypeAlias
 from feedline_wire.errors import FeedlineError, ProtocolMismatch
 from feedline_wire.frames import Piece, decode_head
 from feedline_wire.lane import ACCEPTED, GREETING, HEAD, MAX_PIECE_NBYTES
+from feedline_wire.tensors import Array
 
 Stream: TypeAlias = "BufferedReader[socket.SocketIO]"
 
@@ -29,8 +31,12 @@ JOIN_S = 2.0
 """How long what is still on its way may take when the loader has ended the stream in good order."""
 
 
-class TcpLane:
-    """Connects and reads on a thread of its own, until the lane ends or `close`.
+Take: TypeAlias = Callable[[Piece, Stream, int, Array | None], None]
+"""(piece, stream, nbytes, placed): a body of so many bytes, which is to be read from the stream unless it is placed."""
+
+
+class Lane(ABC):
+    """Connects and reads on a thread of its own, from `start` until the lane ends or `close`.
 
     `take` gets every piece, with the stream to read its body from. `unreachable` is called if there was no lane to be
     had, and nothing was lost; `ended` if there was one and it broke.
@@ -38,11 +44,9 @@ class TcpLane:
 
     def __init__(
         self,
-        host: str,
-        port: int,
-        ticket: bytes,
+        name: str,
         *,
-        take: Callable[[Piece, Stream, int], None],
+        take: Take,
         unreachable: Callable[[str], None],
         ended: Callable[[str], None],
     ) -> None:
@@ -53,10 +57,23 @@ class TcpLane:
         self._closing = False
         self._finishing = threading.Event()
         self._connection: socket.socket | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(host, port, ticket), name=f"feedline tcp {host}:{port}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"feedline {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
         self._thread.start()
+
+    @abstractmethod
+    def _connect(self) -> socket.socket:
+        """A connection. OSError if there is none to be had."""
+
+    @abstractmethod
+    def _greet(self, connection: socket.socket) -> None:
+        """Show the ticket. OSError if it is not taken."""
+
+    @abstractmethod
+    def _read_one(self, stream: Stream, take: Take) -> bool:
+        """Take one answer; False at the end of the lane. OSError, EOFError or a FeedlineError if it breaks."""
 
     def close(self, *, finish: bool) -> None:
         """End it; with `finish` what the loader has sent is read first. Twice is fine."""
@@ -70,9 +87,9 @@ class TcpLane:
                     self._connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(JOIN_S)
 
-    def _run(self, host: str, port: int, ticket: bytes) -> None:
+    def _run(self) -> None:
         try:
-            connection = socket.create_connection((host, port), CONNECT_S)
+            connection = self._connect()
         except OSError as error:
             self._unreachable(str(error))
             return
@@ -82,7 +99,9 @@ class TcpLane:
                 if self._closing:
                     return
             try:
-                greet(connection, ticket)
+                self._greet(connection)
+                # No deadline: a loader may have nothing to say for long. That it lives is watched over the stream.
+                connection.settimeout(None)
             except OSError as error:
                 self._unreachable(str(error))
                 return
@@ -96,25 +115,53 @@ class TcpLane:
         """Take everything that comes, and say why no more does."""
         try:
             with BufferedReader(connection.makefile("rb", 0), BUFFER_NBYTES) as stream:
-                while head := stream.read(HEAD.size):
-                    piece_nbytes, body_nbytes = HEAD.unpack(_whole(head, HEAD.size))
-                    if piece_nbytes > MAX_PIECE_NBYTES:
-                        raise ProtocolMismatch(f"a header of {piece_nbytes} bytes was announced")
-                    piece = decode_head(_whole(stream.read(piece_nbytes), piece_nbytes))
-                    self._take(piece, stream, body_nbytes)
+                while self._read_one(stream, self._take):
+                    pass
         except (OSError, EOFError, ValueError, FeedlineError) as error:
             return str(error)
         return CLOSED
 
 
-def greet(connection: socket.socket, ticket: bytes) -> None:
-    """Show the ticket. OSError if it is not taken."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(GREETING + ticket)
-    if connection.recv(len(ACCEPTED)) != ACCEPTED:
-        raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
-    # No deadline: a loader may have nothing to say for long. That it is alive is watched over the stream.
-    connection.settimeout(None)
+class TcpLane(Lane):
+    """The tcp lane to a host's port."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        ticket: bytes,
+        *,
+        take: Take,
+        unreachable: Callable[[str], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        super().__init__(f"tcp {host}:{port}", take=take, unreachable=unreachable, ended=ended)
+        self._address = (host, port)
+        self._ticket = ticket
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(self._address, CONNECT_S)
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(GREETING + self._ticket)
+        if connection.recv(len(ACCEPTED)) != ACCEPTED:
+            raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
+
+    def _read_one(self, stream: Stream, take: Take) -> bool:
+        head = stream.read(HEAD.size)
+        if not head:
+            return False
+        piece_nbytes, body_nbytes = HEAD.unpack(whole(head, HEAD.size))
+        take(read_piece(stream, piece_nbytes), stream, body_nbytes, None)
+        return True
+
+
+def read_piece(stream: Stream, nbytes: int) -> Piece:
+    """The piece that a head announced. EOFError if the lane ends in it, ProtocolMismatch if it is none."""
+    if nbytes > MAX_PIECE_NBYTES:
+        raise ProtocolMismatch(f"a header of {nbytes} bytes was announced")
+    return decode_head(whole(stream.read(nbytes), nbytes))
 
 
 def read_body(stream: Stream, body: memoryview) -> None:
@@ -135,7 +182,8 @@ def skip(stream: Stream, nbytes: int) -> None:
         nbytes -= len(chunk)
 
 
-def _whole(data: bytes, wanted: int) -> bytes:
+def whole(data: bytes, wanted: int) -> bytes:
+    """What was read, which is all that was wanted. EOFError if the lane ended in it."""
     if len(data) < wanted:
         raise EOFError("the lane ended in the middle of a header")
     return data

@@ -13,7 +13,7 @@ class DescribeRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes", "tcp_port")
+    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes", "tcp_port", "shm_socket")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class Description(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     TCP_PORT_FIELD_NUMBER: _ClassVar[int]
+    SHM_SOCKET_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     replica: str
@@ -28,7 +29,8 @@ class Description(_message.Message):
     limits: Limits
     lanes: _containers.RepeatedScalarFieldContainer[str]
     tcp_port: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ..., tcp_port: _Optional[int] = ...) -> None: ...
+    shm_socket: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ..., tcp_port: _Optional[int] = ..., shm_socket: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_batch_bytes", "max_window")

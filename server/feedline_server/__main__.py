@@ -106,8 +106,9 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--health-listen", metavar="HOST:PORT", help="also answer health checks here, without TLS (default: do not)"
     )
     serve.add_argument("--tcp-port", type=int, metavar="PORT", help="of the tcp lane (default: any free one)")
+    serve.add_argument("--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="have no tcp lane")
     serve.add_argument(
-        "--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="send all batches by gRPC"
+        "--no-shm-lane", dest="shm_lane", action="store_false", default=None, help="share no memory with trainers here"
     )
     serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
     serve.set_defaults(run=_serve)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import structlog
 
 from feedline_server.dispatch import Dispatch
+from feedline_server.offers import Lane, Offer
 from feedline_server.session import Batch, Delivery, Session
-from feedline_server.tcp_lane import Lane, Offer
 from feedline_wire import frames, tensors
 from feedline_wire.errors import to_failure
 from feedline_wire.tensors import Layout
@@ -69,7 +69,7 @@ class Sender:
             )
             sent = True
         except OSError as error:
-            log.info("a tcp lane ended", peer=self._session.peer, reason=str(error))
+            log.info("a lane ended", peer=self._session.peer, reason=str(error))
         finally:
             for batch in batches:
                 self._dispatch.give_back(self._session, batch, sent=sent)

@@ -26,6 +26,7 @@ from feedline_server.pool import Pool
 from feedline_server.rotation import Rotating
 from feedline_server.service import Service
 from feedline_server.settings import Settings
+from feedline_server.shm_lane import ShmLanes
 from feedline_server.slots import Arena
 from feedline_server.stop import Stop
 from feedline_server.tasks import Opening
@@ -69,7 +70,8 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         answer=dispatch.answer,
     )
     # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
-    lanes = TcpLanes() if settings.tcp_lane and tls is None else None
+    tcp_lanes = TcpLanes() if settings.tcp_lane and tls is None else None
+    shm_lanes = ShmLanes() if settings.shm_lane and tls is None else None
     service = Service(
         catalog=catalog,
         dispatch=dispatch,
@@ -79,13 +81,16 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         max_trainers=settings.max_trainers,
         tls=tls,
         gate=Gate(tokens),
-        lanes=lanes,
+        tcp_lanes=tcp_lanes,
+        shm_lanes=shm_lanes,
     )
     try:
         dispatch.start()
         pool.start()
-        if lanes is not None:
-            lanes.start(host_of(settings.listen), settings.tcp_port)
+        if tcp_lanes is not None:
+            tcp_lanes.start(host_of(settings.listen), settings.tcp_port)
+        if shm_lanes is not None:
+            shm_lanes.start()
         port = service.start(settings.listen, settings.health_listen)
         stop.serving = True
         listening(port)
@@ -105,8 +110,9 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         if not stop.is_at_once:
             _drain(service, dispatch, stop, settings.drain_timeout_s)
     finally:
-        if lanes is not None:
-            lanes.close()
+        for lanes in (tcp_lanes, shm_lanes):
+            if lanes is not None:
+                lanes.close()
         service.stop(STOP_S)
         pool.close()
         dispatch.close()

@@ -20,11 +20,13 @@ from feedline_server.catalog import Catalog
 from feedline_server.certificates import Tls
 from feedline_server.dispatch import MAX_WINDOW, Dispatch
 from feedline_server.gate import Gate, refuse, server_credentials
+from feedline_server.offers import Lanes
 from feedline_server.pool import Pool
 from feedline_server.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rotation import Rotating
 from feedline_server.sender import Sender
 from feedline_server.session import Session
+from feedline_server.shm_lane import ShmLanes
 from feedline_server.tcp_lane import TcpLanes
 from feedline_wire import PROTOCOL, elementwise, rpc, structure, tensors
 from feedline_wire import loader_pb2 as pb
@@ -36,7 +38,6 @@ from feedline_wire.errors import (
     ProtocolMismatch,
 )
 from feedline_wire.key import from_message
-from feedline_wire.lane import TCP
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of
@@ -86,7 +87,8 @@ class Service:
         max_trainers: int,
         tls: Rotating[Tls] | None,
         gate: Gate,
-        lanes: TcpLanes | None,
+        tcp_lanes: TcpLanes | None,
+        shm_lanes: ShmLanes | None,
     ) -> None:
         self._catalog = catalog
         self._dispatch = dispatch
@@ -95,7 +97,9 @@ class Service:
         self._version = version
         self._tls = tls
         self._gate = gate
-        self._lanes = lanes
+        self._tcp_lanes = tcp_lanes
+        self._shm_lanes = shm_lanes
+        self._lanes: dict[str, Lanes] = {lanes.name: lanes for lanes in (tcp_lanes, shm_lanes) if lanes is not None}
         self._started = time.monotonic()
         self._health = health.HealthServicer()
         self._server = grpc.server(
@@ -178,8 +182,9 @@ class Service:
                 for name, served in self._catalog.seen_by(caller.datasets).served.items()
             ],
             limits=pb.Limits(max_batch_bytes=self._catalog.max_batch_nbytes, max_window=MAX_WINDOW),
-            lanes=["grpc"] if self._lanes is None else ["grpc", TCP],
-            tcp_port=0 if self._lanes is None else self._lanes.port,
+            lanes=["grpc", *(name for name, lanes in self._lanes.items() if lanes.is_open)],
+            tcp_port=0 if self._tcp_lanes is None else self._tcp_lanes.port,
+            shm_socket="" if self._shm_lanes is None else self._shm_lanes.address,
         )
 
     def _fetch(self, requests: FetchRequests, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -255,16 +260,16 @@ class Service:
             target=self._read, args=(first, requests, session, admission), name="feedline-wants", daemon=True
         )
         reader.start()
-        wants_lane = first.lane == TCP and not first.checksum  # what is sealed is sealed as frames
-        offer = self._lanes.offer() if self._lanes is not None and wants_lane else None
+        lanes = self._lanes.get(first.lane) if not first.checksum else None  # what is sealed is sealed as frames
+        offer = lanes.offer() if lanes is not None else None
         try:
-            if offer is not None:
+            if lanes is not None and offer is not None:
                 context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
-                yield pb.Frame(lane_ticket=offer.ticket).SerializeToString()
+                yield pb.Frame(lane_ticket=lanes.ticket(offer)).SerializeToString()
             yield from Sender(self._dispatch, session, offer).frames()
         finally:
-            if offer is not None and self._lanes is not None:
-                self._lanes.withdraw(offer)
+            if lanes is not None and offer is not None:
+                lanes.withdraw(offer)
             log.info("trainer left", peer=session.peer, batches=session.batches, nbytes=session.nbytes)
         if session.error is not None:
             refuse(context, session.error)

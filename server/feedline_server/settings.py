@@ -104,6 +104,8 @@ class Settings(BaseSettings):
     """Trainers may have batches over a plain TCP connection beside gRPC, for a third of the CPU. Never with TLS."""
     tcp_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where, on the host of `listen`; 0 takes any free port. A trainer that cannot reach it has its batches by gRPC."""
+    shm_lane: bool = True
+    """Trainers on this host may have batches put straight into memory of theirs. Never with TLS."""
     batch_timeout_s: Seconds = 30.0
     """A worker that takes longer for one batch is replaced."""
     drain_timeout_s: Seconds = 20.0

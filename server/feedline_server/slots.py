@@ -32,22 +32,16 @@ class Slot:
         return self.start < other.end and other.start < self.end
 
 
-class Arena:
-    """Lends slots of any size out of a fixed budget; pages count against memory once they are first written.
-
-    Lending and taking back are not locked here: one owner (dispatch) does both under its own lock.
-    """
+class Extents:
+    """Lends slots of any size out of a fixed number of bytes, and takes them back. Not locked."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = max(nbytes // GRAIN, 1) * GRAIN
-        self.fd = os.memfd_create("feedline-arena", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, self.nbytes)
-        self._memory = mmap.mmap(self.fd, self.nbytes)
         self._free = [Slot(0, self.nbytes)]  # in order of address, never two that touch
         self._lent: set[Slot] = set()
 
     def __repr__(self) -> str:
-        return f"<Arena lent={self.lent_nbytes}/{self.nbytes} slots={len(self._lent)}>"
+        return f"<{type(self).__name__} lent={self.lent_nbytes}/{self.nbytes} slots={len(self._lent)}>"
 
     @property
     def lent_nbytes(self) -> int:
@@ -103,6 +97,19 @@ class Arena:
             index -= 1
             start = self._free.pop(index).start
         self._free.insert(index, Slot(start, end - start))
+
+
+class Arena(Extents):
+    """Slots of shared memory out of a fixed budget; pages count against memory once they are first written.
+
+    Lending and taking back are not locked here: one owner (dispatch) does both under its own lock.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(nbytes)
+        self.fd = os.memfd_create("feedline-arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, self.nbytes)
+        self._memory = mmap.mmap(self.fd, self.nbytes)
 
     def memory(self, slot: Slot, nbytes: int) -> memoryview:
         """The slot's first `nbytes` bytes; release the view before the slot is taken back."""

@@ -50,8 +50,8 @@ def content(epoch: feedline.Epoch) -> list[tuple[bytes, bytes, bytes]]:
 def test_batches_travel_by_the_lane_and_are_the_same_bytes_as_by_grpc(
     hundred_and_one: Path, start_loader: StartLoader
 ) -> None:
-    by_lane = start_loader(hundred_and_one)
-    by_grpc = start_loader(hundred_and_one, "--no-tcp-lane")
+    by_lane = start_loader(hundred_and_one, "--no-shm-lane")
+    by_grpc = start_loader(hundred_and_one, "--no-shm-lane", "--no-tcp-lane")
     port = tcp_port(by_lane.address)
 
     with feedline.connect(by_lane.address) as loader:
@@ -77,7 +77,7 @@ def test_a_large_batch_and_many_small_ones_arrive_whole_by_the_lane(
     tmp_path: Path, start_loader: StartLoader, numbered_columns: Callable[..., dict[str, np.ndarray]]
 ) -> None:
     data = numbered_columns(tmp_path / "rows", 300, (50_000,))
-    loader = start_loader(tmp_path / "rows")
+    loader = start_loader(tmp_path / "rows", "--no-shm-lane")
 
     with feedline.connect(loader.address) as connected:
         [whole] = connected.epoch(0, batch_size=300, order="sequential")
@@ -91,7 +91,7 @@ def test_a_large_batch_and_many_small_ones_arrive_whole_by_the_lane(
 def test_every_sample_comes_once_although_workers_and_the_loader_die_under_the_lane(
     hundred_and_one: Path, start_loader: StartLoader
 ) -> None:
-    loader = start_loader(hundred_and_one)
+    loader = start_loader(hundred_and_one, "--no-shm-lane")
     ids = []
     with feedline.connect(loader.address) as connected:
         for batch in connected.epoch(0, batch_size=2, prefetch=4):
@@ -101,7 +101,7 @@ def test_every_sample_comes_once_although_workers_and_the_loader_die_under_the_l
                     worker.kill()
             if batch.index == 25:
                 loader.kill()
-                start_loader(hundred_and_one, "--listen", loader.address)
+                start_loader(hundred_and_one, "--no-shm-lane", "--listen", loader.address)
 
     assert Counter(ids) == WHOLE
 
@@ -142,7 +142,7 @@ class Cutter:
 @pytest.fixture
 def cutter(hundred_and_one: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A loader whose lane is cut in the middle of a batch, again and again; its address."""
-    loader = start_loader(hundred_and_one)
+    loader = start_loader(hundred_and_one, "--no-shm-lane")
     cutter = Cutter(tcp_port(loader.address), after_nbytes=3000)
     connect = socket.create_connection
 
@@ -169,7 +169,7 @@ def test_a_lane_that_is_cut_in_the_middle_of_a_batch_loses_nothing(cutter: tuple
 def test_where_the_port_cannot_be_reached_batches_come_by_grpc(
     hundred_and_one: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loader = start_loader(hundred_and_one)
+    loader = start_loader(hundred_and_one, "--no-shm-lane")
     port = tcp_port(loader.address)
 
     def refused(*args: Any, **more: Any) -> socket.socket:

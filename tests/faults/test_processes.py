@@ -17,7 +17,7 @@ import pytest
 from breaking import memory
 from breaking.data import Data
 from breaking.hurts import HURTS
-from breaking.lanes import LANES
+from breaking.lanes import HOST_LANES
 from breaking.stage import Held, Loader, Stage, Trainer
 from breaking.verdict import MORE_FDS, MORE_RSS, Undisturbed, judged
 
@@ -68,7 +68,7 @@ def restarted_when_free(loader: Loader) -> int:
 
 def disturbed(stage: Stage, data: Data, moments: random.Random, lane: str, victim: str, faults: list[str]) -> Trainer:
     """A run with one fault after the other, each at a random moment."""
-    args = ("--workers", "2", "--memory", "64MiB", *LANES[lane])
+    args = ("--workers", "2", "--memory", "64MiB", *HOST_LANES[lane])
     loaders = stage.fleet(2, data.folder, *args)
     pace_s = moments.choice((0.0, 0.005))  # loaders that are always busy, or mostly idle
     trainer = stage.trainer(",".join(loader.address for loader in loaders), pace_s=pace_s)
@@ -115,7 +115,7 @@ def test_whatever_is_done_to_a_process_costs_the_epoch_nothing(
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", HOST_LANES)
 @pytest.mark.parametrize("victim", ["worker", "loader", "trainer"])
 @pytest.mark.parametrize("fault", HURTS)
 def test_at_ten_random_moments(

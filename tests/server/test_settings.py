@@ -316,7 +316,8 @@ def test_a_folder_that_is_not_understood_is_told_with_what_it_holds(tmp_path: Pa
         "photo-5.jpeg, photo-6.jpeg, … (11 in all); understood is a loader.toml; columns, such as x.npy and y.npy; "
         "sub-folders of columns, such as train/x.npy and validation/x.npy; partition.json and labels.json beside "
         "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; Arrow or Parquet files; or "
-        "manifest.json or manifest.csv with a list of images. Folders of classes are declared: kind = class_folders"
+        "manifest.json or manifest.csv with a list of images. Of a CSV or a single .npz, `feedline convert` makes "
+        "columns. Folders of classes are declared: kind = class_folders"
     )
 
 
@@ -381,7 +382,7 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         (
             "colour = 3",
             "colour: there is no such setting; there is listen, workers, replicas, memory, max_trainers, "
-            "max_streams_per_client, tcp_lane, tcp_port, batch_timeout_s, drain_timeout_s, log_format, log_level, "
+            "max_streams_per_client, tcp_lane, tcp_port, shm_lane, batch_timeout_s, drain_timeout_s, log_format, log_level, "
             "tls_certificate, tls_key, tls_client_ca, tokens, insecure, health_listen, datasets",
         ),
         ("workers = 0", "workers: found 0; wanted greater than or equal to 1"),
@@ -470,6 +471,23 @@ def test_a_wrong_value_is_told_with_file_key_found_and_wanted(tmp_path: Path, te
 )
 def test_a_wrong_value_of_a_dataset_is_told_with_its_dotted_key(columns_folder: Path, text: str, said: str) -> None:
     assert problem(f"[datasets.d]\n{text}\n", columns_folder).startswith(f"…/loader.toml: {said}")
+
+
+def test_a_transform_that_there_is_not_is_told_with_the_nearest_one(columns_folder: Path) -> None:
+    text = '[datasets.d]\nkind = "columns"\n[[datasets.d.transforms]]\nname = "scael"\ncolumn = "x"\n'
+
+    said = problem(text, columns_folder)
+
+    assert said.startswith("…/loader.toml: datasets.d.transforms.0: is no transform; wanted name = one of cast, scale")
+    assert said.endswith("; found name 'scael', did you mean scale?")
+
+
+def test_a_transform_without_a_column_is_told(columns_folder: Path) -> None:
+    text = '[datasets.d]\nkind = "columns"\n[[datasets.d.transforms]]\nname = "scale"\n'
+
+    assert problem(text, columns_folder).endswith(
+        'transforms.0.columns: is missing (column = "x" says the same of one)'
+    )
 
 
 def test_a_name_that_cannot_be_a_datasets_is_told(columns_folder: Path) -> None:

@@ -1,3 +1,7 @@
 """The ways that batches travel, and what loaders are told to have them travel so."""
 
-LANES = {"grpc": ("--no-tcp-lane",), "tcp": ()}
+LANES = {"grpc": ("--no-shm-lane", "--no-tcp-lane"), "tcp": ("--no-shm-lane",)}
+"""Over a network, where lines can be cut."""
+
+HOST_LANES = {**LANES, "shm": ()}
+"""Where trainer and loader are on one host."""

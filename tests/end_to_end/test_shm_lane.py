@@ -1,0 +1,311 @@
+"""The shm lane for trainers on the loader's host: same batches, same guarantees, nothing shared with anybody else."""
+
+import contextlib
+import gc
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+import feedline
+from feedline import shm_lane
+from feedline_wire import PROTOCOL, frames, rpc
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TICKET_NBYTES
+
+StartLoader = Callable[..., Any]
+
+ROWS = 400
+WHOLE = Counter(range(ROWS))
+
+
+def describe(address: str) -> pb.Description:
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary(rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString)
+        return ask(pb.DescribeRequest(protocol=PROTOCOL), timeout=10)
+
+
+def lanes(loader: feedline.Loader) -> list[str]:
+    return [one.lane for one in loader.stats.replicas]
+
+
+def is_right(batch: feedline.Batch) -> bool:
+    return bool(np.all(batch["x"] == batch.ids[:, None]))
+
+
+def wait_for(holds: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until, f"after a minute still not: {what}"
+        time.sleep(0.02)  # nobody tells
+
+
+@pytest.fixture(scope="module")
+def four_hundred(
+    tmp_path_factory: pytest.TempPathFactory, numbered_columns: Callable[..., dict[str, np.ndarray]]
+) -> Path:
+    """Rows of 16 KiB: batches of four and more lie in the trainer's memory, smaller ones come through the socket."""
+    folder = tmp_path_factory.mktemp("shm") / "rows"
+    numbered_columns(folder, ROWS, (4096,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(four_hundred: Path, start_shared_loader: StartLoader) -> Any:
+    return start_shared_loader(four_hundred, "--workers", "2")
+
+
+def test_batches_are_the_same_bytes_as_by_grpc_whether_they_lie_in_memory_or_follow(
+    shared: Any, four_hundred: Path, start_loader: StartLoader
+) -> None:
+    by_grpc = start_loader(four_hundred, "--no-shm-lane", "--no-tcp-lane")
+    with feedline.connect(shared.address) as one, feedline.connect(by_grpc.address) as other:
+        for rows in (1, 7, 150):
+            pairs = zip(one.epoch(0, batch_size=rows), other.epoch(0, batch_size=rows), strict=True)
+            for ours, theirs in pairs:
+                assert (ours.ids.tobytes(), ours["x"].tobytes()) == (theirs.ids.tobytes(), theirs["x"].tobytes())
+        assert (lanes(one), lanes(other)) == (["shm"], ["grpc"])
+        assert "lane=shm" in repr(one)
+
+
+def test_a_batch_that_is_held_never_changes_and_who_holds_all_of_an_epoch_has_it_whole(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for a quarter of the epoch: the rest comes through the socket, and nothing waits."""
+    monkeypatch.setattr(shm_lane, "MEMORY_NBYTES", 2 << 20)
+    with feedline.connect(shared.address) as loader:
+        held = list(loader.epoch(0, batch_size=8))
+        views = [batch["x"][1:, ::7] for batch in held]
+        ids = [batch.ids.copy() for batch in held]
+        del held
+        for _ in loader.epoch(1, batch_size=8):
+            pass
+        assert lanes(loader) == ["shm"]
+
+    assert all(np.all(view == these[1:, None]) for view, these in zip(views, ids, strict=True))
+    assert Counter(int(i) for these in ids for i in these) == WHOLE
+
+
+def test_places_are_used_again_when_their_batches_are_gone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memories: list[shm_lane.Memory] = []
+    make = shm_lane.Memory
+
+    def noted(nbytes: int) -> shm_lane.Memory:
+        memories.append(make(nbytes))
+        return memories[-1]
+
+    monkeypatch.setattr(shm_lane, "Memory", noted)
+    with feedline.connect(shared.address) as loader:
+        for epoch in range(3):
+            assert all(is_right(batch) for batch in loader.epoch(epoch, batch_size=8, prefetch=4))
+        gc.collect()
+        [memory] = memories
+        wait_for(lambda: not memory._held, "all places are free")  # the test looks at what nobody else has to know
+        used = np.frombuffer(memory._memory, np.uint8)[4096:].reshape(-1, 4096).any(axis=1).sum() * 4096
+
+    assert used < 4 << 20  # of 20 MB that came
+
+
+def test_every_sample_comes_once_although_workers_and_the_loader_die_under_the_lane(
+    four_hundred: Path, start_loader: StartLoader
+) -> None:
+    loader = start_loader(four_hundred)
+    ids = []
+    with feedline.connect(loader.address) as connected:
+        for batch in connected.epoch(0, batch_size=8, prefetch=4):
+            assert is_right(batch)
+            ids += batch.ids.tolist()
+            if batch.index == 10:
+                for worker in loader.workers():
+                    worker.kill()
+            if batch.index == 25:
+                loader.kill()
+                start_loader(four_hundred, "--listen", loader.address)
+        assert lanes(connected) == ["shm"]
+
+    assert Counter(ids) == WHOLE
+
+
+def test_a_loader_that_drains_gives_what_it_began_and_the_rest_comes_from_another(
+    four_hundred: Path, start_loader: StartLoader
+) -> None:
+    first, second = start_loader(four_hundred), start_loader(four_hundred)
+    ids = []
+    with feedline.connect(f"{first.address},{second.address}") as connected:
+        for batch in connected.epoch(0, batch_size=8):
+            ids += batch.ids.tolist()
+            if batch.index == 10:
+                first.drain()
+    assert Counter(ids) == WHOLE
+
+
+def test_where_the_loader_is_not_on_this_host_batches_come_by_tcp(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shm_lane, "is_here", lambda name: False)
+    with feedline.connect(shared.address) as loader:
+        assert Counter(int(i) for batch in loader.epoch(0, batch_size=8) for i in batch.ids) == WHOLE
+        assert lanes(loader) == ["tcp"]
+
+
+def test_another_process_at_the_name_is_found_out_and_gets_nothing(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have taken the name of a loader that is gone: it does not know what the stream gave the trainer."""
+    name = f"feedline-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as imposter:
+        imposter.bind("\0" + name)
+        imposter.listen()
+        heard: list[bytes] = []
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = imposter.accept()
+                    with connection:
+                        if said := connection.recv(100):
+                            heard.append(said)
+                            connection.sendall(ACCEPTED + bytes(PROOF_NBYTES))
+                            connection.recv(1)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        connected = shm_lane._connected
+        monkeypatch.setattr(shm_lane, "_connected", lambda _: connected(name))
+        with feedline.connect(shared.address) as loader:
+            assert Counter(int(i) for batch in loader.epoch(0, batch_size=8) for i in batch.ids) == WHOLE
+            assert lanes(loader) == ["grpc"]
+        imposter.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+    assert len(heard) == 1  # asked once, and not again
+
+
+def test_a_loader_that_may_not_share_memory_offers_none(four_hundred: Path, start_loader: StartLoader) -> None:
+    loader = start_loader(four_hundred, "--no-shm-lane")
+
+    description = describe(loader.address)
+
+    assert (list(description.lanes), description.shm_socket) == (["grpc", "tcp"], "")
+
+
+def test_nothing_is_left_when_loader_and_trainer_are_killed(four_hundred: Path, start_loader: StartLoader) -> None:
+    loader = start_loader(four_hundred)
+    name = describe(loader.address).shm_socket
+    assert f"@{name}" in Path("/proc/net/unix").read_text()
+
+    loader.kill()
+
+    assert f"@{name}" not in Path("/proc/net/unix").read_text()
+
+
+# ---- a connection without a client ----
+
+
+class Stranger:
+    """A stream that asked for the lane, and greetings of any kind."""
+
+    def __init__(self, address: str) -> None:
+        self.name = describe(address).shm_socket
+        self._say = threading.Event()
+        self._channel = grpc.insecure_channel(address)
+        fetch = self._channel.stream_stream(rpc.FETCH, pb.FetchRequest.SerializeToString, None)
+        self._call: Any = fetch(self._requests())
+        self.ticket = frames.decode(next(self._call)).lane_ticket
+
+    def _requests(self) -> Iterator[pb.FetchRequest]:
+        yield pb.FetchRequest(protocol=PROTOCOL, lane=SHM)
+        self._say.wait(60)
+
+    def greet(self, said: bytes, fds: list[int]) -> bytes:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(20)
+            connection.connect("\0" + self.name)
+            socket.send_fds(connection, [said], fds)
+            connection.shutdown(socket.SHUT_WR)
+            try:
+                return connection.recv(len(ACCEPTED) + PROOF_NBYTES, socket.MSG_WAITALL)
+            except ConnectionResetError:
+                return b""
+
+    def close(self) -> None:
+        self._say.set()
+        self._call.cancel()
+        self._channel.close()
+
+
+@pytest.fixture
+def stranger(shared: Any) -> Iterator[Stranger]:
+    stranger = Stranger(shared.address)
+    yield stranger
+    stranger.close()
+
+
+def a_memory(nbytes: int = 1 << 20) -> int:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC)
+    os.ftruncate(fd, nbytes)
+    return fd
+
+
+def test_who_shows_the_ticket_is_shown_the_proof_and_only_once(stranger: Stranger) -> None:
+    greeting = SHM_GREETING + stranger.ticket[:TICKET_NBYTES]
+    with contextlib.closing(os.fdopen(a_memory(), "rb")) as memory:
+        first = stranger.greet(greeting, [memory.fileno()])
+        second = stranger.greet(greeting, [memory.fileno()])
+
+    assert first == ACCEPTED + stranger.ticket[TICKET_NBYTES:]
+    assert second == b""
+
+
+@pytest.mark.parametrize("what", ["no ticket", "no memory", "a file", "a pipe", "nothing in it", "two"])
+def test_who_has_no_ticket_or_brings_no_memory_is_sent_away_without_a_word(
+    stranger: Stranger, what: str, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as opened:
+
+        def owned(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        (tmp_path / "file").write_bytes(bytes(1 << 20))
+        read, write = os.pipe()
+        memory = owned(a_memory())
+        fds = {
+            "no memory": [],
+            "a file": [owned(os.open(tmp_path / "file", os.O_RDWR))],
+            "a pipe": [owned(write)],
+            "nothing in it": [owned(a_memory(0))],
+            "two": [memory, owned(read)],
+        }.get(what, [memory])
+        ticket = bytes(TICKET_NBYTES) if what == "no ticket" else stranger.ticket[:TICKET_NBYTES]
+
+        assert stranger.greet(SHM_GREETING + ticket, fds) == b""
+
+
+def test_a_trainer_that_takes_its_memory_away_harms_nobody_else(shared: Any, stranger: Stranger) -> None:
+    """The loader writes to it with system calls: a mapping that is cut short would kill it."""
+    with contextlib.closing(os.fdopen(a_memory(), "r+b")) as memory:
+        assert stranger.greet(SHM_GREETING + stranger.ticket[:TICKET_NBYTES], [memory.fileno()]) != b""
+        memory.truncate(0)
+
+    with feedline.connect(shared.address) as loader:
+        assert Counter(int(i) for batch in loader.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
+
+
+def test_after_a_fork_nothing_that_the_child_may_hold_is_written_to_again() -> None:
+    memory = shm_lane.Memory(1 << 20)
+    memory.close()
+    before, fleeting = memory.body(1, 4096, 4096), memory.body(2, 8192, 4096)
+    del fleeting
+    shm_lane._count_fork()
+    after = memory.body(3, 16384, 4096)
+
+    del before, after
+
+    assert memory._returned[:4].tolist() == [0, 0, 1, 1]
