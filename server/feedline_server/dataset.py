@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.bad_samples import KnownBad
-from feedline_server.declaration import DatasetConfig, Declaration
+from feedline_server.declaration import ColumnsConfig, DatasetConfig, Declaration
 from feedline_server.filters import filtered
 from feedline_server.order import ORDERS, ORDERS_BY_LENGTH
+from feedline_server.sources.columns import another_kind
 from feedline_server.sources.opening import open_source
 from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import AnySource, Opened, RaggedSource
@@ -172,6 +173,7 @@ def structure_of(columns: Sequence[str], config: Declaration) -> Structure:
         raise DataError(
             f"{config.path}: the columns {', '.join(columns)} do not show which are inputs and which are targets; "
             f'say so in loader.toml, such as inputs = ["{columns[0]}"] and targets = ["{columns[-1]}"]'
+            + (another_kind(config.path) if isinstance(config, ColumnsConfig) else "")
         )
     if weight and not targets:
         raise DataError(f"{config.path}: sample_weight = {weight[0]!r}, but there are no targets; declare targets too")

@@ -75,7 +75,8 @@ def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
             near = _near(str(problem["loc"][-1]), known)
             return "there is no such setting; " + (f"did you mean {near}?" if near else f"there is {', '.join(known)}")
         case "missing":
-            return "is missing"
+            one = ' (column = "x" says the same of one)' if problem["loc"][-1] == "columns" else ""
+            return f"is missing{one}"
         case "union_tag_invalid":
             found = str(problem.get("ctx", {}).get("tag"))
             near = _near(found, KINDS)
@@ -83,12 +84,21 @@ def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
         case "union_tag_not_found":
             return f"has neither a kind nor a path to recognise it by; wanted kind = one of {', '.join(KINDS)}"
         case kind if kind == SAID:
-            return problem["msg"]
+            return problem["msg"] + _misnamed(problem)
         case "value_error":
             wanted = str(problem.get("ctx", {}).get("error"))
         case kind:
             wanted = WANTED.get(kind, problem["msg"].removeprefix("Input should be "))
     return f"found {problem['input']!r}; wanted {wanted}"
+
+
+def _misnamed(problem: ErrorDetails) -> str:
+    """Which name a transform has that is none, and the nearest that is one; empty if it is about something else."""
+    found = problem["input"].get("name") if isinstance(problem["input"], dict) else None
+    if problem["loc"][-2:-1] != ("transforms",) or not isinstance(found, str):
+        return ""
+    near = _near(found, TRANSFORMS)
+    return f"; found name {found!r}" + (f", did you mean {near}?" if near else "")
 
 
 def _fields(loc: tuple[int | str, ...], settings: list[str]) -> list[str]:

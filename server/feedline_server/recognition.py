@@ -26,8 +26,8 @@ from feedline_wire.errors import DataError, InvalidRequest
 UNDERSTOOD = (
     "a loader.toml; columns, such as x.npy and y.npy; sub-folders of columns, such as train/x.npy and "
     "validation/x.npy; partition.json and labels.json beside ID.npy files; one HDF5 file; several .npz or HDF5 files, "
-    "one a subject; Arrow or Parquet files; or manifest.json or manifest.csv with a list of images. Folders of classes "
-    "are declared: kind = class_folders"
+    "one a subject; Arrow or Parquet files; or manifest.json or manifest.csv with a list of images. Of a CSV or a "
+    "single .npz, `feedline convert` makes columns. Folders of classes are declared: kind = class_folders"
 )
 
 NAMED = 8

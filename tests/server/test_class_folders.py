@@ -279,7 +279,7 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path, names: Iterable[str
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothere: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"nothere: there is no such file or folder"):
         opened(tmp_path / "nothere")
 
 

@@ -278,6 +278,32 @@ def test_sub_folders_with_different_columns_are_refused_naming_both(tmp_path: Pa
         opened(tmp_path / "d")
 
 
+@pytest.mark.parametrize(
+    ("lengths", "kind"),
+    [
+        ({"push/000": 3, "push/001": 3, "wave/000": 3, "wave/001": 3}, "class_folders"),
+        ({"push/000": 3, "wave/001": 3}, "class_folders"),
+        ({"words": 9, "tags": 9, "lengths": 2}, "sequences"),
+        ({"words": 9, "offsets": 3}, "sequences"),
+        ({"s01_x": 5, "s01_y": 5, "s02_x": 6, "s02_y": 6}, "subjects"),
+        ({"s01_x": 5, "s01_y": 5, "s02_x": 5, "s02_y": 5}, "subjects"),
+    ],
+)
+def test_files_that_make_no_columns_are_told_with_the_kind_that_their_names_may_mean(
+    tmp_path: Path, lengths: dict[str, int], kind: str
+) -> None:
+    for name, length in lengths.items():
+        saved((tmp_path / name).parent, **{Path(name).name: np.zeros(length)})
+
+    with pytest.raises(DataError, match=f'declare kind = "{kind}"$'):
+        opened(tmp_path)
+
+
+def test_columns_that_are_nothing_else_are_told_without_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"wanted one row a sample in each$"):
+        opened(saved(tmp_path, x=np.zeros(4), y=np.zeros(5)))
+
+
 def test_the_same_columns_here_and_in_a_sub_folder_are_refused(columns_folder: Path) -> None:
     saved(columns_folder / "train", x=np.arange(3))
 
@@ -291,7 +317,7 @@ def test_a_folder_without_columns_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothere: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"nothere: there is no such file or folder; correct"):
         opened(tmp_path / "nothere")
 
 

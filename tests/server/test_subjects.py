@@ -477,7 +477,7 @@ def test_a_pattern_that_no_file_has_is_refused(folder: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothere: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"nothere: there is no such file or folder"):
         opened(tmp_path / "nothere")
 
 

@@ -31,7 +31,10 @@ def open_columns(config: ColumnsConfig, *, checked: bool = False) -> Opened:
             f"{folder}: found no .npy file here or one folder down; wanted one a column, like x.npy and y.npy"
         )
     arrays = {part: {path.stem: _find(path) for path in files} for part, files in parts.items()}
-    return open_arrays(arrays, folder, config.views, checked=checked)
+    try:
+        return open_arrays(arrays, folder, config.views, checked=checked)
+    except DataError as error:
+        raise DataError(f"{error}{another_kind(folder)}") from error
 
 
 def column_folders(folder: Path, aside: tuple[str, ...] = ()) -> dict[str, list[Path]]:
@@ -58,6 +61,27 @@ def column_folders(folder: Path, aside: tuple[str, ...] = ()) -> dict[str, list[
     if own:
         return {"": own}
     return train_first(inside)
+
+
+def another_kind(folder: Path) -> str:
+    """What a folder whose files make no columns may be, by their names: the end of a message; "" if nothing else."""
+    try:
+        parts = column_folders(folder)
+    except DataError:
+        return ""
+    if parts and "" not in parts:
+        return '; if the sub-folders are classes, declare kind = "class_folders"'
+    stems = [path.stem for files in parts.values() for path in files]
+    told = sorted({"lengths", "offsets"} & set(stems))
+    if told:
+        return f'; if {told[0]}.npy tells where sequences end, declare kind = "sequences"'
+    subjects: dict[str, set[str]] = {}
+    for stem in stems:
+        subject, _, column = stem.rpartition("_")
+        subjects.setdefault(subject, set()).add(column)
+    if len(subjects) > 1 and "" not in subjects and len(set(map(frozenset, subjects.values()))) == 1:
+        return '; if the files are SUBJECT_COLUMN.npy, declare kind = "subjects"'
+    return ""
 
 
 def _column_files(entries: Iterable[Path], folder: Path, aside: tuple[str, ...]) -> list[Path]:

@@ -24,10 +24,17 @@ from feedline_server.sources.python_opening import open_python
 from feedline_server.sources.sequences import open_sequences
 from feedline_server.sources.source import Opened
 from feedline_server.sources.subjects import open_subjects
+from feedline_wire.errors import DataError
 
 
 def open_source(config: DatasetConfig, *, checked: bool) -> Opened:
     """The source that a declaration means, opened; DataError if the files do not answer to it."""
+    try:
+        config.path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{config.path}: there is no such file or folder; correct the dataset's path") from None
+    except OSError:
+        pass  # said by whoever opens it, with what was wanted there
     match config:
         case ColumnsConfig():
             opened = open_columns(config, checked=checked)

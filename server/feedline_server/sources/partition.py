@@ -70,7 +70,10 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
     names = [str(name) for name in ids]
     outside = [name for name in names if not stays_inside(name)]
     if outside:
-        raise DataError(f"{path}: view {view!r} has {listed(outside)} that name no file inside the data folder")
+        raise DataError(
+            f"{path}: view {view!r} has {listed(outside)} that name no file inside the data folder; wanted names "
+            "relative to it, such as subject-7/scan-2, without .."
+        )
     return names
 
 
