@@ -145,6 +145,20 @@ def test_loaders_that_serve_the_same_are_fine(capsys: pytest.CaptureFixture[str]
 # ---- peek ----
 
 
+def test_what_is_neither_here_nor_an_address_is_told_as_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code = main(["inspect", "scans"])
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        "feedline inspect: scans: there is no such file or folder, and it is no loader's address, "
+        "such as loader:50051\n"
+    )
+
+
 def test_peek_shows_ready_batches_and_bad_samples(capsys: pytest.CaptureFixture[str]) -> None:
     with serve({"x": [np.zeros((3, 2)), np.ones((5, 2))]}, kind="batches") as ready:
         assert main(["peek", ready.address, "--order", "sequential", "--start", "1"]) == 0

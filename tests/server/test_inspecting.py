@@ -51,6 +51,37 @@ def test_reading_it_finds_the_bad_sample(gestures: Path, capsys: pytest.CaptureF
     assert "1.npy" in shown
 
 
+def test_a_bad_sample_is_told_without_the_lines_that_looked_for_it(
+    columns_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its batch is read first, and the error of that is not the sample's story."""
+    (columns_folder / "my_looked_at.py").write_text(
+        "def refuse(y):\n    if y == 107:\n        raise ValueError('no good')\n    return y\n"
+    )
+    toml = columns_folder / "loader.toml"
+    toml.write_text('[[datasets.d.transforms]]\ncode = "my_looked_at:refuse"\ncolumn = "y"\n[datasets.d]\n')
+
+    code, shown = inspected(capsys, str(toml), "--read")
+
+    assert code == 1
+    assert "train sample 7: dataset 'd', transforms.0 (my_looked_at:refuse): sample 7: ValueError: no good" in shown
+    assert shown.count("Traceback") == 1
+
+
+def test_a_generator_is_looked_at_with_its_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_stream.py").write_text(
+        "import numpy as np\n\ndef load():\n    while True:\n        yield np.zeros((4, 3)), np.zeros(4)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    code, shown = inspected(capsys, "my_stream:load", "--steps-per-epoch", "7")
+
+    assert code == 0
+    assert "dataset my_stream (python): 7 batches" in shown
+
+
 @pytest.mark.parametrize("policy", ["skip", "substitute"])
 def test_a_bad_sample_is_listed_also_where_it_would_not_be_served(
     gestures: Path, capsys: pytest.CaptureFixture[str], policy: str

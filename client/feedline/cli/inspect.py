@@ -19,15 +19,18 @@ from feedline.resolve import look_up
 from feedline.target import Address, entries
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
-from feedline_wire.errors import FeedlineError
+from feedline_wire.errors import FeedlineError, InvalidRequest
 from feedline_wire.tensors import Column
 
 EPILOG = """\
+Of a path or module:name: what would be served, without serving it (--read, --view and --steps-per-epoch are of that;
+`feedline inspect . --help` explains it).
 Of every address: version, replica and limits; what it is doing now: workers, memory lent to batches, trainers; and its
 datasets: views, columns (dtype and shape of a sample, ? where it varies), batch structure, orders and fingerprint.
 With --json it is one JSON object a line for each loader, with the names of loader.proto and sizes in bytes.
 
 examples:
+  feedline inspect ./scans --read                      what would be served of a folder, and is all of it well?
   feedline inspect 127.0.0.1:50051
   feedline inspect loader-1:50051,loader-2:50051       also says whether both serve the same data
   feedline inspect loader:50051 --json | jq .datasets.digits.views
@@ -47,7 +50,7 @@ class Seen:
 
 def add_to(commands: Commands) -> None:
     """Declare the command."""
-    inspect = add_command(commands, "inspect", "show what loaders serve and do", epilog=EPILOG)
+    inspect = add_command(commands, "inspect", "show what would be served, or what loaders serve and do", epilog=EPILOG)
     add_target(inspect)
     inspect.add_argument("--json", action="store_true", help="print JSON, one object a line")
     inspect.set_defaults(run=run)
@@ -55,6 +58,10 @@ def add_to(commands: Commands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Ask every address and print what it answers."""
+    if ":" not in asked.target:  # what is there is the server's: it never comes here
+        raise InvalidRequest(
+            f"{asked.target}: there is no such file or folder, and it is no loader's address, such as loader:50051"
+        )
     seen: list[Seen] = []
     problems: list[str] = []
     credentials = Credentials(**shown(asked)).completed()

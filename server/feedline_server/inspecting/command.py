@@ -20,6 +20,8 @@ With --read every sample is read and transformed once, and those that cannot be 
 examples:
   feedline inspect ./scans                    a folder
   feedline inspect loader.toml --read         is every file of it well?
+  feedline inspect my_classes:training_generator --view validation=validation_generator
+                                              Python as it is
   feedline inspect 127.0.0.1:50051            a running loader instead
 
 exit codes: 0 all is well, 1 something is not (the reason is printed), 2 wrong usage, 130 Ctrl-C
@@ -38,7 +40,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    inspect.add_argument("path", type=Path, metavar="PATH", help="loader.toml, folder or file")
+    inspect.add_argument("path", type=Path, metavar="PATH", help="loader.toml, folder, file or module:name")
+    inspect.add_argument(
+        "--view", dest="views", action="append", metavar="VIEW=OBJECT", help="another view of a Python object's dataset"
+    )
+    inspect.add_argument("--steps-per-epoch", type=int, metavar="N", help="batches that make up a generator's epoch")
     inspect.add_argument("--read", action="store_true", help="read every sample, and list those that are bad")
     inspect.add_argument("--json", action="store_true", help="print one JSON object a dataset and line")
     inspect.set_defaults(run=run)
@@ -51,7 +57,7 @@ def run(asked: argparse.Namespace) -> int:
     from feedline_server.progress import Progress
     from feedline_server.settings import load_settings
 
-    settings = load_settings(asked.path, {})
+    settings = load_settings(asked.path, {"views": asked.views, "steps_per_epoch": asked.steps_per_epoch})
     configure_logs(settings.log_format, settings.log_level)
     is_well = True
     for name, config in settings.datasets.items():
@@ -69,7 +75,8 @@ def _described(found: "Found") -> Iterator[str]:
         yield f"dataset {found.name} ({found.kind}) cannot be served"
         yield f"  {found.problem}"
         return
-    yield f"dataset {found.name} ({found.kind}): {dataset.source.samples:,} samples"
+    unit = "batches" if dataset.is_batched else "samples"
+    yield f"dataset {found.name} ({found.kind}): {dataset.source.samples:,} {unit}"
     yield f"  views        {', '.join(f'{view.name} {view.samples:,}' for view in dataset.views.values())}"
     yield f"  columns      {', '.join(map(str, dataset.columns))}"
     yield f"  batch        {_in_words(dataset.structure)}"
@@ -84,7 +91,7 @@ def _described(found: "Found") -> Iterator[str]:
     yield from (f"  note         {note}" for note in dataset.notes)
     if found.read is not None:
         good = "all well" if not found.bad_samples else f"{found.bad_samples:,} BAD"
-        yield f"  read         {found.read:,} samples: {good}"
+        yield f"  read         {found.read:,} {unit}: {good}"
         yield from (f"    {bad.view} sample {bad.sample}: {bad.reason}" for bad in found.bad)
 
 

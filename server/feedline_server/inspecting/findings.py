@@ -123,16 +123,20 @@ class _Reading:
             assemble(self._dataset, key, self._memory)
         except Outgrown as error:
             self._memory = np.empty(error.nbytes, np.uint8)
-            yield from self._bad_of(key)
+            keys = [key]
         except DataError as error:
-            if key.rows > 1:
-                for row in range(key.rows):
-                    yield from self._bad_of(replace(key, offset=key.offset + row, rows=1))
+            if key.rows == 1:
+                if not isinstance(error, BadSample) and not error.samples:
+                    raise  # of the dataset, not of a sample: every other would fail alike
+                sample = int(self._dataset.views[key.view].ids(np.array([key.offset]))[0])
+                yield Bad(key.view, sample, str(error))
                 return
-            if not isinstance(error, BadSample) and not error.samples:
-                raise  # of the dataset, not of a sample: every other would fail alike
-            sample = int(self._dataset.views[key.view].ids(np.array([key.offset]))[0])
-            yield Bad(key.view, sample, str(error))
+            keys = [replace(key, offset=key.offset + row, rows=1) for row in range(key.rows)]
+        else:
+            return
+        # Not while the first error is handled: the traceback of a sample would tell of it and of these lines, too.
+        for smaller in keys:
+            yield from self._bad_of(smaller)
 
 
 def _classes(dataset: Dataset) -> Mapping[str, int]:
