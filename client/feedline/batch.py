@@ -66,7 +66,9 @@ class Batch:
         try:
             return self.columns[column]
         except KeyError:
-            raise InvalidRequest(f"the batch has no column {column!r}; it has: {', '.join(self.columns)}") from None
+            raise InvalidRequest(
+                f"the batch has no column {column!r}; it has: {', '.join(self.columns)}; `x, y = batch` unpacks it"
+            ) from None
 
     def __iter__(self) -> Iterator[Any]:
         """The parts of `data`, then the weights where there are any."""

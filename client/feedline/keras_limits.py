@@ -33,7 +33,8 @@ def check_shapes(columns: Iterable[Column], backend: str) -> None:
         raise InvalidRequest(
             f"the shape of {', '.join(varying)} varies from batch to batch (where ? is), and Keras on TensorFlow "
             f"expects of all batches what the first two happen to have, so training could fail in the middle of an "
-            f"epoch; pad to one size when the loader reads the data, or train with KERAS_BACKEND=jax or torch"
+            f"epoch; make them one length on the loader, with the transforms truncate and pad, or train with "
+            f"KERAS_BACKEND=jax or torch"
         )
 
 

@@ -172,6 +172,7 @@ def _number(name: str, value: int, least: int, most: int, because: str) -> int:
         number = None
     if number is None or isinstance(value, bool) or not least <= number <= most:
         wanted = f"ask for {least}..{most}" if most < LARGEST else f"ask for {least} or more"
+        wanted += ", a whole number" if number is None else ""
         raise InvalidRequest(f"{name} is {value!r}; {because}, {wanted}")
     return number
 

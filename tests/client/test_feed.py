@@ -345,6 +345,7 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
         ({"remainder": "keep"}, "remainder is 'keep'; there is: drop, short, pad, wrap"),
         ({"batch_size": 0}, "batch_size is 0; the view 'train' has 101 samples, ask for 1..101"),
         ({"batch_size": -3}, "batch_size is -3"),
+        ({"batch_size": "8"}, "batch_size is '8'; the view 'train' has 101 samples, ask for 1..101, a whole number"),
         ({"batch_size": 102}, "batch_size is 102; the view 'train' has 101 samples, ask for 1..101"),
         ({"batch_size": 8.0}, "batch_size is 8.0"),
         ({"batch_size": True}, "batch_size is True"),
