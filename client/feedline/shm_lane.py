@@ -33,6 +33,9 @@ MEMORY_NBYTES = 512 << 20
 """Of one lane: as much as is kept of receive buffers (receive.KEPT_NBYTES). Pages are taken when they are first written
 to, the lowest first, so it is as large as what was held at once; what finds no room comes through the socket."""
 
+GREETING_S = 5.0
+"""The loader is there, and may be busy; until it answers, batches come by gRPC."""
+
 _forks = 0
 """Of this process, and of those it was forked from."""
 
@@ -109,6 +112,7 @@ class ShmLane(Lane):
 
     def _greet(self, connection: socket.socket) -> None:
         memory = Memory(MEMORY_NBYTES)
+        connection.settimeout(GREETING_S)
         try:
             socket.send_fds(connection, [SHM_GREETING + self._ticket], [memory.fd])
             said = connection.recv(len(ACCEPTED) + PROOF_NBYTES, socket.MSG_WAITALL)

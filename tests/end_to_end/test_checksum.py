@@ -83,7 +83,7 @@ def rows_of_4k(tmp_path: Path) -> Path:
 @pytest.fixture
 def broken_wire(rows_of_4k: Path, start_loader: StartLoader) -> Iterator[BrokenWire]:
     """To a loader that sends by gRPC alone."""
-    loader = start_loader(rows_of_4k, "--workers", "1", "--no-tcp-lane")
+    loader = start_loader(rows_of_4k, "--workers", "1", "--no-tcp-lane", "--no-shm-lane")
     wire = BrokenWire(loader.address, every_nbytes=6 << 20)
     yield wire
     wire.close()
