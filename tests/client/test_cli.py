@@ -19,6 +19,7 @@ from feedline.cli import demo, main
 from feedline.cli.bench import endless, measure
 from feedline.cli.inspect import Seen, described
 from feedline.cli.quantities import duration, share, size
+from feedline.cli.serve import is_servers
 from feedline.description import Description
 from feedline.testing import FakeLoader, serve
 from feedline_wire import loader_pb2 as pb
@@ -38,6 +39,26 @@ def loader() -> Iterator[FakeLoader]:
 
 
 # ---- inspect ----
+
+
+@pytest.mark.parametrize(
+    ("words", "is_of_data"),
+    [
+        ("./scans", True),
+        ("/data/scans --read", True),
+        ("--json loader.toml", True),
+        ("my_classes:training_generator", True),
+        ("my_classes:training --view validation=my_classes:validation", True),
+        ("127.0.0.1:50051", False),
+        ("loader:50051 --token-file /run/token --ca /run/ca.pem", False),
+        ("--ca ./ca.pem loader-1:50051,loader-2:50051", False),
+        ("dns:///loader:50051", False),
+        ("[::1]:50051 --token-file ./token", False),
+        ("nowhere", False),
+    ],
+)
+def test_inspect_is_of_data_or_of_a_loader(words: str, is_of_data: bool) -> None:
+    assert is_servers(["inspect", *words.split()]) == is_of_data
 
 
 def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ process id, signals, descriptors and environment stay what the caller gave, and 
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import NoReturn
 
 from feedline.cli.arguments import Commands
 from feedline.cli.extras import SERVER, need
+
+_ADDRESS = re.compile(r".*:\d+|dns:.*")
+"""`host:port`, several of them, or a name to be looked up."""
 
 
 def add_to(commands: Commands) -> None:
@@ -23,7 +27,9 @@ def add_to(commands: Commands) -> None:
 def is_servers(words: Sequence[str]) -> bool:
     """Whether a command line is the server's: all that is about data on this host and not about a loader."""
     if words[:1] == ["inspect"]:
-        return any(_is_data(word) for word in words[1:] if not word.startswith("-"))
+        plain = [word for word in words[1:] if not word.startswith("-")]
+        # Where there is an address, paths are those of tokens and certificates.
+        return not any(map(_ADDRESS.fullmatch, plain)) and any(map(_is_data, plain))
     return words[:1] in (["serve"], ["convert"])
 
 
