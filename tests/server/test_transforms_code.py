@@ -172,6 +172,7 @@ def test_what_comes_out_is_always_of_one_kind(
         ("def f(x): return 'a'", {"column": "x"}, r"returns a column 'x' that cannot be served: dtype <U1"),
         ("def f(x): return {}", {}, "wanted a mapping of columns by name"),
         ("def f(x): return {'__ids__': 1}", {}, "names like __ids__ are feedline's own"),
+        ("def f(x): pass", {"column": "x"}, r"returned None as 'x'; does it lack a return"),
         ("def f(x, y): return x", {"columns": ["x", "y"]}, r"returned ndarray; wanted \(x, y\)"),
         ("def f(x): return 1.0", {"column": "x", "varies": True}, "single values .* leave out `varies`"),
         ("def f(x): raise KeyError('k')", {"column": "x"}, r"transforms.0 \(.*:f\): sample 0: KeyError: 'k'"),

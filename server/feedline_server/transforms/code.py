@@ -195,6 +195,8 @@ class Function:
             if not isinstance(several, tuple | list) or len(several) != len(names):
                 raise TypeError(f"{self._code} returned {type(result).__name__}; wanted ({', '.join(names)})")
             named = dict(zip(names, several, strict=True))
+        if nothing := [name for name, value in named.items() if value is None]:
+            raise TypeError(f"{self._code} returned None as {nothing[0]!r}; does it lack a return?")
         if self.is_of_batches and self._varies:
             return {name: [np.asarray(one) for one in value] for name, value in named.items()}
         return {name: np.asarray(value) for name, value in named.items()}
