@@ -198,7 +198,12 @@ class Pool:
         self._hear(worker)
         self._workers.remove(worker)
         culprit = worker.at
-        cause = cause_of_death(worker.reap())
+        code = worker.reap()
+        cause = (
+            f"being ended here: it was at one batch for longer than batch_timeout_s = {self._batch_timeout_s:g}"
+            if worker.is_overdue
+            else cause_of_death(code)
+        )
         self._restarted += 1
         log.warning("worker ended", pid=worker.pid, cause=cause, redone=len(worker.held))
         if worker.ready:
@@ -243,6 +248,7 @@ class Pool:
         for worker in self._workers:
             if worker.held and now >= worker.busy_since + self._batch_timeout_s:
                 log.error("batch overdue, ending its worker", pid=worker.pid, batch=str(worker.at and worker.at.key))
+                worker.is_overdue = True
                 worker.kill()
                 worker.busy_since = now  # its end arrives through the pidfd
 

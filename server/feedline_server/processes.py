@@ -40,6 +40,8 @@ class WorkerProcess:
     """When it was given the first of `held`, or answered last (time.monotonic)."""
     unsent: list[Task] = field(default_factory=list)
     """The last of `held`, of which it has not been told."""
+    is_overdue: bool = False
+    """It was ended here, because one batch took it too long."""
 
     @property
     def pid(self) -> int:

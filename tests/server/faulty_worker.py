@@ -16,6 +16,7 @@ NEVER_ENDS_ONCE = 1003
 RAISES = 1004
 OUTGROWS = 1005
 OUTGROWS_AND_KILLS_ONE_WORKER = 1006
+NEVER_ENDS = 1007
 
 honest = worker.assemble
 marker = Path(os.environ["FAULTY_WORKER_MARKER"])
@@ -32,7 +33,7 @@ def first_time() -> bool:
 def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
     if key.seed == KILLS_EVERY_WORKER or (key.seed == KILLS_ONE_WORKER and first_time()):
         os.kill(os.getpid(), signal.SIGKILL)
-    if key.seed == NEVER_ENDS_ONCE and first_time():
+    if key.seed == NEVER_ENDS or (key.seed == NEVER_ENDS_ONCE and first_time()):
         threading.Event().wait()
     if key.seed == RAISES:
         raise RuntimeError("a fault of the worker's own")

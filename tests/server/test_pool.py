@@ -25,7 +25,7 @@ from feedline_wire.key import Key
 from feedline_wire.tensors import views
 
 KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
-OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER = 1005, 1006
+OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER, NEVER_ENDS = 1005, 1006, 1007
 SAMPLES = 1000
 SLOT = 1 << 16
 
@@ -178,6 +178,18 @@ def test_a_worker_that_never_answers_is_ended_and_its_batch_done_by_another(star
     answers = bench.collect(1)
 
     assert bench.rows(*answers[3]) == expected(3)
+
+
+def test_a_batch_that_never_ends_is_given_up_as_one_that_took_too_long(start: Start) -> None:
+    """A worker that is ended here must not look as if the machine were short of memory."""
+    bench = start(faulty=True, batch_timeout_s=0.5)
+    bench.submit(3, seed=NEVER_ENDS)
+
+    [(_, outcome)] = bench.collect(1).values()
+
+    assert isinstance(outcome, Killed)
+    assert outcome.deaths == 3
+    assert "longer than batch_timeout_s = 0.5" in outcome.cause
 
 
 def test_a_stopped_worker_is_ended_and_its_batches_done_by_another(start: Start) -> None:

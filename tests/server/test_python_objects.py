@@ -596,6 +596,17 @@ def test_the_identity_is_the_code_its_neighbours_its_arguments_and_what_it_gives
     assert identity(arguments={"folder": "/data/a"}) == identity(arguments={"folder": "/other/host"})
 
 
+def test_objects_of_one_module_are_told_apart_although_they_begin_alike(code: Callable[..., Path]) -> None:
+    folder = code(m="one = [1, 2, 3]\nother = [1, 2, 3]")
+
+    def identity(name: str) -> bytes:
+        config = PythonConfig(path=folder, object=f"m:{name}")
+        return fingerprint(open_dataset("d", config, checked=True), config)
+
+    assert identity("one") == identity("one")
+    assert identity("one") != identity("other")
+
+
 def test_the_identity_is_that_of_the_data_where_the_text_is_the_same(code: Callable[..., Path]) -> None:
     """Two hosts with other files under the same code must not agree."""
     text = "import numpy as np\nmade = np.load('data.npy')"

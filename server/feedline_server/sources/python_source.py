@@ -66,6 +66,8 @@ class PythonSource:
         """The text of the modules, and a few samples or batches, which show what the text does not: the data."""
         modules = sorted({reference.partition(":")[0] for reference in self._config.objects.values()})
         yield from texts(modules, self._config.code_folders)
+        # Two objects of a module may be as long as each other and begin alike.
+        yield " ".join(reference.partition(":")[2] for reference in self._config.objects.values()).encode()
         yield f"{self.kind} {[one.length for one in self.objects.values()]}".encode()
         if self._config.deterministic:
             yield from (self._probe(sample) for sample in spread(self.samples, self._reading.probed))
