@@ -36,7 +36,9 @@ def test_padding_beside_targets_is_taken() -> None:
 
 
 def test_a_shape_that_varies_is_refused_on_tensorflow() -> None:
-    with pytest.raises(InvalidRequest, match=r"the shape of tokens int32\(\?, 8\) varies .* transforms truncate and pad"):
+    with pytest.raises(
+        InvalidRequest, match=r"the shape of tokens int32\(\?, 8\) varies .* transforms truncate and pad"
+    ):
         check_shapes([TOKENS, LABEL], "tensorflow")
 
 

@@ -192,7 +192,7 @@ def test_health_is_answered_without_tls_where_it_is_asked_for_and_nothing_else_i
         (None, r"loader\.pem: cannot be read \(No such file or directory\)"),
     ],
 )
-def test_a_certificate_that_is_none_keeps_the_loader_from_starting(  # noqa: PLR0917  # fixtures
+def test_a_certificate_that_is_none_keeps_the_loader_from_starting(  # fixtures
     two_datasets: Path,
     authority: Any,
     tmp_path: Path,
