@@ -100,7 +100,7 @@ def checked(
     info = chosen(description, dataset)
     samples = info.views.get(_one_of("view", view, tuple(info.views), f"dataset {info.name!r}"), 0)
     if info.is_stream:
-        _check_stream(info.name, order=order, seed=seed, world=world)
+        _check_stream(info.name, order=order, seed=seed, world=world, remainder=remainder)
         samples = samples or ENDLESS
     if not samples:
         raise InvalidRequest(f"the view {view!r} of dataset {info.name!r} has no samples")
@@ -198,13 +198,15 @@ def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: i
     return 1
 
 
-def _check_stream(name: str, *, order: str | None, seed: int, world: int) -> None:
+def _check_stream(name: str, *, order: str | None, seed: int, world: int, remainder: str | None) -> None:
     """InvalidRequest if a stream is asked for what only samples with numbers can have."""
     why = f"dataset {name!r} is a stream: whatever its code on the loader yields next comes next"
     if order not in {None, "stream"}:
         raise InvalidRequest(f"order is {order!r}, and {why}; leave order out, or serve the data as a dataset with len")
     if seed:
-        raise InvalidRequest(f"seed is {seed!r}, and {why}, seeded there; leave seed out and set it on the loader")
+        raise InvalidRequest(f"seed is {seed!r}, and {why}, seeded there; leave seed out")
+    if remainder not in {None, "short"}:
+        raise InvalidRequest(f"remainder is {remainder!r}, and {why}, so that nothing is left over; leave it out")
     if world != 1:
         raise InvalidRequest(
             f"world is {world!r}, and {why}: it cannot be divided by ranks, and need not be, as every trainer gets "

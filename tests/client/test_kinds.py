@@ -239,6 +239,7 @@ def test_an_endless_stream_never_ends_and_has_no_length() -> None:
     [
         ({"seed": 3}, "seed is 3, and dataset 'fake' is a stream"),
         ({"order": "shuffle"}, "order is 'shuffle', and dataset 'fake' is a stream"),
+        ({"remainder": "pad"}, "remainder is 'pad', and dataset 'fake' is a stream"),
         ({"world": 2, "rank": 1}, "cannot be divided by ranks, and need not be"),
         ({"batch_size": 8}, "leave batch_size out"),
     ],

@@ -93,6 +93,8 @@ def _described(found: "Found") -> Iterator[str]:
         good = "all well" if not found.bad_samples else f"{found.bad_samples:,} BAD"
         yield f"  read         {found.read:,} {unit}: {good}"
         yield from (f"    {bad.view} sample {bad.sample}: {bad.reason}" for bad in found.bad)
+        if found.bad_samples > len(found.bad):
+            yield f"    … and {found.bad_samples - len(found.bad):,} more"
 
 
 def _as_json(found: "Found") -> Mapping[str, object]:
