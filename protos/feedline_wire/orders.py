@@ -48,10 +48,8 @@ FORMS = (
 )
 """What may be written, for messages."""
 
-_BLOCKS = re.compile(
-    r"blocks(?::(?P<size>[0-9]{1,10})(?:x(?P<window>[0-9]{1,10})|(?P<in_order>:in-order))?)?", re.ASCII
-)
-_BUCKETS = re.compile(r"buckets(?::(?P<size>[0-9]{1,10})(?:x(?P<window>[0-9]{1,10}))?)?", re.ASCII)
+_BLOCKS = r"blocks(?::(?P<size>[0-9]{1,10})(?:x(?P<window>[0-9]{1,10})|(?P<in_order>:in-order))?)?"
+_BUCKETS = r"buckets(?::(?P<size>[0-9]{1,10})(?:x(?P<window>[0-9]{1,10}))?)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,9 @@ def parse(text: str) -> Order:
     match text:
         case "shuffle" | "sequential" | "replacement" | "stream":
             return Order(text)
-    if found := _BLOCKS.fullmatch(text):
+    if found := re.fullmatch(_BLOCKS, text):
         return _blocks(text, found)
-    if found := _BUCKETS.fullmatch(text):
+    if found := re.fullmatch(_BUCKETS, text):
         return _buckets(text, found)
     raise InvalidRequest(f"there is no order {_short(text)}; there is: {FORMS}")
 

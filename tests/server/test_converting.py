@@ -46,8 +46,9 @@ def silent(_done: int, _whole: int) -> None:
     """Nobody is looking."""
 
 
-def converted(config: DatasetConfig, folder: Path, *, workers: int = 1, **said: Any) -> Converted:
-    return convert("gestures", config, folder, workers=workers, **({"skip_bad": False, "show": silent} | said))
+def converted(config: DatasetConfig, folder: Path, **said: Any) -> Converted:
+    """In this process: several workers would leave multiprocessing's tracker here until it ends."""
+    return convert("gestures", config, folder, workers=1, **({"skip_bad": False, "show": silent} | said))
 
 
 def opened(folder: Path) -> Dataset:
@@ -71,7 +72,7 @@ def views(dataset: Dataset) -> dict[str, list[int]]:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_columns_hold_what_the_files_held(gestures: DatasetConfig, tmp_path: Path) -> None:
-    done = converted(gestures, tmp_path / "columns", workers=2)
+    done = converted(gestures, tmp_path / "columns")
 
     found = opened(tmp_path / "columns")
     assert (done.samples, done.nbytes, done.continued) == (24, 24 * 32, 0)
