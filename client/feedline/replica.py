@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import grpc
 
-from feedline import shm_lane, tcp_lane
+from feedline import shm_lane
 from feedline.credentials import Credentials
 from feedline.description import Description, from_message
+from feedline.incoming import Incoming
 from feedline.line import Line
 from feedline.outbox import Outbox
 from feedline.receive import Buffers, Received, Receiver
@@ -286,12 +287,12 @@ class Replica:
         receiver = Receiver(description, self._buffers)
         name = self._asked_lane
 
-        def take(piece: frames.Piece, stream: tcp_lane.Stream, nbytes: int, placed: Array | None) -> None:
+        def take(piece: frames.Piece, incoming: Incoming, nbytes: int, placed: Array | None) -> None:
             self._home.heard(self)
             key = self._home.key_of(self, piece.ticket)
             if key is None:
                 if placed is None:
-                    tcp_lane.skip(stream, nbytes)
+                    incoming.skip(nbytes)
                 return
             outcome: Received | FeedlineError
             if piece.failure is not None:
@@ -299,7 +300,7 @@ class Replica:
             else:
                 outcome = receiver.whole(piece, nbytes, key, placed)
                 if placed is None:
-                    tcp_lane.read_body(stream, outcome.body.data)
+                    incoming.read_into(outcome.body.data)
             self._has_answered = True
             self.lane = name
             self._home.heard(self)

@@ -16,7 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from feedline.tcp_lane import CONNECT_S, Lane, Stream, Take, read_piece, whole
+from feedline.incoming import Incoming
+from feedline.tcp_lane import CONNECT_S, Lane, Take, read_piece
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.lane import (
     ACCEPTED,
@@ -122,15 +123,11 @@ class ShmLane(Lane):
             raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
         self._memory = memory
 
-    def _read_one(self, stream: Stream, take: Take) -> bool:
-        head = stream.read(PLACED_HEAD.size)
-        if not head:
-            return False
-        piece_nbytes, number, nbytes, at = PLACED_HEAD.unpack(whole(head, PLACED_HEAD.size))
-        piece = read_piece(stream, piece_nbytes)
+    def _read_one(self, incoming: Incoming, take: Take) -> None:
+        piece_nbytes, number, nbytes, at = PLACED_HEAD.unpack(incoming.read(PLACED_HEAD.size))
+        piece = read_piece(incoming, piece_nbytes)
         assert self._memory is not None, "it was passed with the greeting"
-        take(piece, stream, nbytes, None if at == FOLLOWS else self._memory.body(number, at, nbytes))
-        return True
+        take(piece, incoming, nbytes, None if at == FOLLOWS else self._memory.body(number, at, nbytes))
 
 
 def _connected(name: str) -> socket.socket:

@@ -9,21 +9,16 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from io import BufferedReader
 from typing import TypeAlias
 
+from feedline.incoming import Incoming
 from feedline_wire.errors import FeedlineError, ProtocolMismatch
 from feedline_wire.frames import Piece, decode_head
 from feedline_wire.lane import ACCEPTED, GREETING, HEAD, MAX_PIECE_NBYTES
 from feedline_wire.tensors import Array
 
-Stream: TypeAlias = "BufferedReader[socket.SocketIO]"
-
 CONNECT_S = 1.0
 """A port that cannot be reached (a container publishes only the other) is given up after this; gRPC goes on."""
-
-BUFFER_NBYTES = 256 << 10
-"""Small batches are read many at a time; what is larger goes straight to its place."""
 
 CLOSED = "the loader closed it"
 
@@ -31,14 +26,14 @@ JOIN_S = 2.0
 """How long what is still on its way may take when the loader has ended the stream in good order."""
 
 
-Take: TypeAlias = Callable[[Piece, Stream, int, Array | None], None]
-"""(piece, stream, nbytes, placed): a body of so many bytes, which is to be read from the stream unless it is placed."""
+Take: TypeAlias = Callable[[Piece, Incoming, int, Array | None], None]
+"""(piece, incoming, nbytes, placed): a body of so many bytes, which is to be read from there unless it is placed."""
 
 
 class Lane(ABC):
     """Connects and reads on a thread of its own, from `start` until the lane ends or `close`.
 
-    `take` gets every piece, with the stream to read its body from. `unreachable` is called if there was no lane to be
+    `take` gets every piece, with what to read its body from. `unreachable` is called if there was no lane to be
     had, and nothing was lost; `ended` if there was one and it broke.
     """
 
@@ -72,8 +67,8 @@ class Lane(ABC):
         """Show the ticket. OSError if it is not taken."""
 
     @abstractmethod
-    def _read_one(self, stream: Stream, take: Take) -> bool:
-        """Take one answer; False at the end of the lane. OSError, EOFError or a FeedlineError if it breaks."""
+    def _read_one(self, incoming: Incoming, take: Take) -> None:
+        """Take one answer. OSError, EOFError or a FeedlineError if the lane breaks."""
 
     def close(self, *, finish: bool) -> None:
         """End it; with `finish` what the loader has sent is read first. Twice is fine."""
@@ -114,9 +109,9 @@ class Lane(ABC):
     def _read(self, connection: socket.socket) -> str:
         """Take everything that comes, and say why no more does."""
         try:
-            with BufferedReader(connection.makefile("rb", 0), BUFFER_NBYTES) as stream:
-                while self._read_one(stream, self._take):
-                    pass
+            incoming = Incoming(connection)
+            while not incoming.has_ended:
+                self._read_one(incoming, self._take)
         except (OSError, EOFError, ValueError, FeedlineError) as error:
             return str(error)
         return CLOSED
@@ -148,42 +143,13 @@ class TcpLane(Lane):
         if connection.recv(len(ACCEPTED)) != ACCEPTED:
             raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
 
-    def _read_one(self, stream: Stream, take: Take) -> bool:
-        head = stream.read(HEAD.size)
-        if not head:
-            return False
-        piece_nbytes, body_nbytes = HEAD.unpack(whole(head, HEAD.size))
-        take(read_piece(stream, piece_nbytes), stream, body_nbytes, None)
-        return True
+    def _read_one(self, incoming: Incoming, take: Take) -> None:
+        piece_nbytes, body_nbytes = HEAD.unpack(incoming.read(HEAD.size))
+        take(read_piece(incoming, piece_nbytes), incoming, body_nbytes, None)
 
 
-def read_piece(stream: Stream, nbytes: int) -> Piece:
+def read_piece(incoming: Incoming, nbytes: int) -> Piece:
     """The piece that a head announced. EOFError if the lane ends in it, ProtocolMismatch if it is none."""
     if nbytes > MAX_PIECE_NBYTES:
         raise ProtocolMismatch(f"a header of {nbytes} bytes was announced")
-    return decode_head(whole(stream.read(nbytes), nbytes))
-
-
-def read_body(stream: Stream, body: memoryview) -> None:
-    """Fill the body from the lane. EOFError if the lane ends in it."""
-    while body:
-        count = stream.readinto(body)
-        if not count:
-            raise EOFError("the lane ended in the middle of a batch")
-        body = body[count:]
-
-
-def skip(stream: Stream, nbytes: int) -> None:
-    """Read past a body that nobody wants any more. EOFError if the lane ends in it."""
-    while nbytes:
-        chunk = stream.read(min(nbytes, BUFFER_NBYTES))
-        if not chunk:
-            raise EOFError("the lane ended in the middle of a batch")
-        nbytes -= len(chunk)
-
-
-def whole(data: bytes, wanted: int) -> bytes:
-    """What was read, which is all that was wanted. EOFError if the lane ended in it."""
-    if len(data) < wanted:
-        raise EOFError("the lane ended in the middle of a header")
-    return data
+    return decode_head(incoming.read(nbytes))
