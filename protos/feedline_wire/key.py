@@ -22,6 +22,12 @@ class Key:
     offset: int
     rows: int
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As an argument list: dataclasses' own way for slots asks for its fields by name on both sides, 4 us a key.
+        return Key, (
+            self.dataset, self.fingerprint, self.view, self.order, self.seed, self.epoch, self.offset, self.rows,
+        )  # fmt: skip
+
     def __str__(self) -> str:
         positions = f"{self.offset}..{self.offset + self.rows - 1}"
         return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {positions}"

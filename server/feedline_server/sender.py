@@ -4,7 +4,6 @@ Memory of a slot is read only while the sender is at work; while it waits for th
 slot may be taken away for somebody else, and the batch comes again from its beginning.
 """
 
-import functools
 from collections.abc import Iterator
 
 import structlog
@@ -12,9 +11,9 @@ import structlog
 from feedline_server.dispatch import Dispatch
 from feedline_server.offers import Lane, Offer
 from feedline_server.session import Batch, Delivery, Session
-from feedline_wire import frames, tensors
+from feedline_wire import frames
 from feedline_wire.errors import to_failure
-from feedline_wire.tensors import Layout
+from feedline_wire.tensors import write_header
 
 log = structlog.get_logger()
 
@@ -57,7 +56,7 @@ class Sender:
         try:
             for delivery in deliveries:
                 if isinstance(delivery, Batch):
-                    piece = frames.Piece(delivery.ticket, 0, b"", header=_header(delivery.layout))
+                    piece = frames.Piece(delivery.ticket, 0, b"", header=write_header(delivery.layout))
                     bodies.append((frames.encode_head(piece), self._dispatch.memory(delivery)))
                 else:
                     piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
@@ -86,7 +85,7 @@ class Sender:
         copied = False
         try:
             with self._dispatch.memory(delivery) as body:
-                for piece in frames.cut(delivery.ticket, _header(delivery.layout), body):
+                for piece in frames.cut(delivery.ticket, write_header(delivery.layout), body):
                     if wire:
                         self._dispatch.hand_over(self._session)
                         yield wire
@@ -104,7 +103,7 @@ class Sender:
         pieces: list[frames.Piece] = []
         for delivery in deliveries:
             if isinstance(delivery, Batch):
-                pieces += frames.cut(delivery.ticket, _header(delivery.layout), self._dispatch.memory(delivery))
+                pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._dispatch.memory(delivery))
             else:
                 pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
         wire = frames.encode(tuple(pieces), checksum=self._session.is_sealed)
@@ -113,8 +112,3 @@ class Sender:
             if isinstance(delivery, Batch):
                 self._dispatch.give_back(self._session, delivery, sent=True)
         return wire
-
-
-@functools.lru_cache(maxsize=64)
-def _header(layout: Layout) -> bytes:
-    return tensors.to_header(layout).SerializeToString()

@@ -36,6 +36,10 @@ class Task:
     weight: float = 1.0
     """What it counts for among those that a worker holds: 1 for a batch that takes long, less for one that is short."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # See Key: there is one of these and one Done a batch.
+        return Task, (self.number, self.key, self.start, self.nbytes, self.weight)
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -57,6 +61,9 @@ class Done:
     layout: Layout
     seconds: float
     """How long the worker took."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Done, (self.number, self.layout, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
