@@ -97,6 +97,11 @@ class Dataset:
         return ViewLengths(view, self.source) if "buckets" in self.orders else None  # type: ignore[arg-type]
 
     @property
+    def only_writes(self) -> bool:
+        """What lies in a batch's slot is not read again while it is assembled, so nothing is learnt from it."""
+        return self.chain.is_straight and self.nan == "allow"
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The columns that the structure uses, as a batch carries them: the trainer does what is late."""
         used = set(column_names(self.structure))

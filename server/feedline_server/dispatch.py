@@ -19,9 +19,10 @@ from feedline_server.lending import Lending
 from feedline_server.overload import Overload, Shortage
 from feedline_server.seats import Seats
 from feedline_server.session import Batch, Delivery, Refusal, Session, Want
-from feedline_server.slots import Arena, Slot
+from feedline_server.slots import ARENA, Arena, Slot
 from feedline_server.standing import Counts, DispatchState, observed
 from feedline_server.tasks import Done, Outcome, Outgrown, Task
+from feedline_server.trainer_memory import IN_PLACE_NBYTES, TrainerMemory
 from feedline_server.turns import DEAF_S, choose, cost, is_deaf, next_deafness_s, share_of
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
@@ -86,6 +87,11 @@ class Dispatch:
             self._sessions.append(session)
             return session
 
+    def settle(self, session: Session, memory: TrainerMemory) -> None:
+        """The stream's trainer is on this host, and its batches may be assembled in its own memory."""
+        with self._lock:
+            session.memory = memory
+
     def want(self, session: Session, ticket: int, key: Key) -> None:
         """Put a key into a stream's window. A key that cannot be had is refused, and the stream lives on."""
         if session.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
@@ -146,7 +152,7 @@ class Dispatch:
             return deliveries
 
     def memory(self, batch: Batch) -> memoryview:
-        """The body of a batch that is lent to its sender."""
+        """The body of a batch in the arena that is lent to its sender."""
         return self._arena.memory(batch.slot, batch.layout.nbytes)
 
     def hand_over(self, session: Session) -> None:
@@ -164,7 +170,8 @@ class Dispatch:
         with self._lock:
             if batch in session.sending:
                 session.sending.remove(batch)
-                self._lending.take_back(session, batch.slot)
+                if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
+                    self._lending.take_back(session, batch.slot)
             if sent:
                 session.batches += 1
                 session.nbytes += batch.layout.nbytes
@@ -269,7 +276,7 @@ class Dispatch:
                 if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
                     break
-                slot = self._lending.lend(session, want, self._sessions, now)
+                slot = self._lending.lend(session, want, self._sessions, now, is_placed=self._is_placed(want))
                 if slot is None:
                     short_of = "memory"
                     able.remove(session)
@@ -294,8 +301,9 @@ class Dispatch:
         if is_shared:
             self._lending.note_given(want.key)
         weight = self._paces.weight(want.key)
-        number = self._jobs.begin(Job(want.key, slot, is_shared, weight, [Taker(session, want)]))
-        return Task(number, want.key, slot.start, slot.nbytes, weight)
+        # What lies in a trainer's memory is its own: nobody else takes part in it.
+        job = Job(want.key, slot, is_shared and slot.memory == ARENA, weight, [Taker(session, want)])
+        return Task(self._jobs.begin(job), want.key, slot.start, slot.nbytes, weight, slot.memory)
 
     def _join(self, session: Session, want: Want) -> bool:
         """Give the stream what is assembled for another one, or lies finished; False if its next key is neither."""
@@ -321,6 +329,10 @@ class Dispatch:
     def _is_shared(self, key: Key) -> bool:
         """Equal keys are equal batches; not those of a stream without keys, where each is another one."""
         return not self._catalog.served[key.dataset].dataset.is_stream
+
+    def _is_placed(self, want: Want) -> bool:
+        """It may be assembled in its trainer's memory, where the trainer can change it while a worker is at it."""
+        return want.nbytes >= IN_PLACE_NBYTES and self._catalog.served[want.key.dataset].dataset.only_writes
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """Give everybody who takes part in a job what became of it."""
@@ -387,4 +399,5 @@ class Dispatch:
 
 
 def _delivery_nbytes(delivery: Delivery) -> int:
-    return delivery.layout.nbytes if isinstance(delivery, Batch) else 0
+    """What is to be sent of it; what lies in the trainer's memory is there already."""
+    return delivery.layout.nbytes if isinstance(delivery, Batch) and delivery.slot.memory == ARENA else 0

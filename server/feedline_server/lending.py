@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from feedline_server.session import Batch, Session, Want
 from feedline_server.shelf import KEPT_PART, Lying, Shelf
-from feedline_server.slots import Arena, Slot
+from feedline_server.slots import ARENA, Arena, Slot
 from feedline_server.turns import cost, gives_way, is_deaf
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -56,8 +56,18 @@ class Lending:
         """Bytes of batches that nobody reads, kept for whoever wants them next."""
         return self._shelf.idle_nbytes
 
-    def lend(self, session: Session, want: Want, sessions: Sequence[Session], now: float) -> Slot | None:
-        """A slot for the key whose turn it is; None if it has to wait until others have been sent."""
+    def lend(
+        self, session: Session, want: Want, sessions: Sequence[Session], now: float, *, is_placed: bool = False
+    ) -> Slot | None:
+        """A slot for the key whose turn it is; None if it has to wait until others have been sent.
+
+        It is in the trainer's own memory where there is one with room, unless others want such keys too: what lies
+        there is that trainer's alone.
+        """
+        if session.memory is not None and is_placed and not self._shelf.is_shared(want.key):
+            placed = session.memory.lend(want.nbytes)
+            if placed is not None:
+                return placed
         kept = self._reservation
         if kept is not None and not kept.is_needed(now):
             kept = self._reservation = None
@@ -104,6 +114,10 @@ class Lending:
 
     def take_back(self, session: Session, slot: Slot) -> None:
         """What was lent to a stream is no longer read by it; the slot is free if it was the last and it is not kept."""
+        if slot.memory != ARENA:
+            if session.memory is not None:
+                session.memory.take_back(slot)
+            return
         session.lent -= slot.nbytes
         self._readers[slot] -= 1
         if self._readers[slot]:

@@ -12,9 +12,12 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
+from feedline_server.slots import Slot
 from feedline_wire.lane import HEAD, PROOF_NBYTES, TICKET_NBYTES
 
 GREETING_S = 5.0
@@ -32,11 +35,27 @@ MAX_BUFFERS = 512
 
 BACKLOG = 64
 
+if TYPE_CHECKING:
+    from feedline_server.trainer_memory import TrainerMemory
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One answer on its way: the piece, and the body unless it is `placed`, in the trainer's own memory."""
+
+    piece: bytes
+    nbytes: int
+    body: memoryview
+    placed: Slot | None = None
 
 
 class Lane:
     """One trainer's connection. `send` and `close` are its stream's; `end` is anybody's."""
+
+    memory: "TrainerMemory | None" = None
+    """The trainer's, where batches may be placed."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -44,17 +63,17 @@ class Lane:
 
     def send(
         self,
-        deliveries: Sequence[tuple[bytes, memoryview]],
+        parcels: Sequence[Parcel],
         *,
         hand_over: Callable[[], None],
         take_up: Callable[[], bool],
     ) -> None:
-        """Send (piece, body) after (piece, body); returns when the kernel has all.
+        """Send one after the other; returns when the kernel has all.
 
         Bodies are read only outside of `hand_over` and `take_up`, between which it waits for the trainer to read; when
         `take_up` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
         """
-        buffers = self._laid_out(deliveries)
+        buffers = self._laid_out(parcels)
         while buffers:
             try:
                 sent = self._connection.sendmsg(buffers[:MAX_BUFFERS])
@@ -71,11 +90,11 @@ class Lane:
             if sent:
                 buffers[0] = buffers[0][sent:]
 
-    def _laid_out(self, deliveries: Sequence[tuple[bytes, memoryview]]) -> list[memoryview]:
+    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview]:
         """What goes over the connection."""
         buffers: list[memoryview] = []
-        for piece, body in deliveries:
-            buffers += (memoryview(HEAD.pack(len(piece), len(body)) + piece), body)
+        for parcel in parcels:
+            buffers += (memoryview(HEAD.pack(len(parcel.piece), parcel.nbytes) + parcel.piece), parcel.body)
         return buffers
 
     def _wait(self, timeout_s: float) -> bool:
@@ -99,9 +118,10 @@ class Lane:
 
 
 class Offer:
-    """A stream's right to one lane: a ticket, and the lane once the trainer came."""
+    """A stream's right to one lane: a ticket, and the lane once the trainer came, of which `taken` is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Callable[[Lane], None]) -> None:
+        self._taken = taken
         self.ticket = secrets.token_bytes(TICKET_NBYTES)
         """What the trainer shows."""
         self.proof = secrets.token_bytes(PROOF_NBYTES)
@@ -122,6 +142,7 @@ class Offer:
                 return False
             accept()
             self._lane = lane
+            self._taken(lane)
             return True
 
     def end(self) -> None:
@@ -153,9 +174,9 @@ class Lanes(ABC):
         """Trainers can come."""
         return self._listener is not None
 
-    def offer(self) -> Offer:
-        """A ticket for a new stream; `withdraw` it when the stream ends."""
-        offer = Offer()
+    def offer(self, taken: Callable[[Lane], None]) -> Offer:
+        """A ticket for a new stream, which is told of its lane; `withdraw` it when the stream ends."""
+        offer = Offer(taken)
         with self._lock:
             self._offers[offer.ticket] = offer
         return offer

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from feedline_server.processes import WorkerProcess, cause_of_death, start_worker
+from feedline_server.slots import ARENA
 from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 
@@ -47,6 +48,18 @@ class PoolState:
     assembling_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """A trainer's memory, that tasks may name or (without a descriptor) may not any more."""
+
+    number: int
+    fd: int | None
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+
+
 class Pool:
     """`size` workers that assemble batches into the arena; `answer` gets, on the pool's thread, each task's outcome."""
 
@@ -64,7 +77,8 @@ class Pool:
         self._arena_fd = arena_fd
         self._batch_timeout_s = batch_timeout_s
         self._answer = answer
-        self._inbox: collections.deque[Task] = collections.deque()
+        self._inbox: collections.deque[Task | _Memory] = collections.deque()
+        self._memories: dict[int, int] = {}  # trainers', each with a descriptor of our own
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._workers: list[WorkerProcess] = []
@@ -95,11 +109,15 @@ class Pool:
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Have these assembled. Never blocks; any thread. A closing pool answers nothing any more."""
-        with self._door:
-            if not self._closing:
-                self._inbox.extend(tasks)
-                if threading.current_thread() is not self._thread:  # which is about to look by itself
-                    os.eventfd_write(self._wake, 1)
+        self._put(*tasks)
+
+    def lend(self, memory: int, fd: int) -> None:
+        """Tasks may name this memory from now on, a trainer's. The descriptor stays the caller's. Any thread."""
+        self._put(_Memory(memory, os.dup(fd)))
+
+    def withdraw(self, memory: int) -> None:
+        """No task will name this memory any more; one that does is answered with an error. Any thread."""
+        self._put(_Memory(memory, None))
 
     def state(self) -> PoolState:
         """What the pool is doing now. Any thread; the numbers may be a moment apart."""
@@ -123,6 +141,17 @@ class Pool:
             self._thread.join()
         self._selector.close()
         os.close(self._wake)
+
+    def _put(self, *what: "Task | _Memory") -> None:
+        with self._door:
+            if not self._closing:
+                self._inbox.extend(what)
+                if threading.current_thread() is not self._thread:  # which is about to look by itself
+                    os.eventfd_write(self._wake, 1)
+                return
+        for one in what:
+            if isinstance(one, _Memory):
+                one.close()
 
     # ---- the pool's thread ----
 
@@ -155,18 +184,41 @@ class Pool:
 
     def _hand_out(self) -> None:
         while self._inbox:
-            self._waiting.append(self._inbox.popleft())
+            match self._inbox.popleft():
+                case _Memory() as memory:
+                    self._take_in(memory)
+                case task:
+                    self._waiting.append(task)
+        lost: list[Task] = []
         while self._waiting:
             worker = least_loaded(self._workers)
             if worker is None:
                 break
+            task = self._waiting.popleft()
+            if task.memory != ARENA:
+                if task.memory not in self._memories:
+                    lost.append(task)
+                    continue
+                worker.lend(task.memory, self._memories[task.memory])
             if not worker.held:
                 worker.busy_since = time.monotonic()
-            worker.give(self._waiting.popleft())
+            worker.give(task)
         for worker in self._workers:
             worker.tell()
+        if lost:
+            gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
+            self._answer([(task, Failed(task.number, gone)) for task in lost])
         if self._waiting and self._unfit is not None and not any(worker.ready for worker in self._workers):
             self._fail_waiting(self._unfit)
+
+    def _take_in(self, memory: "_Memory") -> None:
+        """Remember a trainer's memory, or let go of one."""
+        if memory.fd is not None:
+            self._memories[memory.number] = memory.fd
+        elif (fd := self._memories.pop(memory.number, None)) is not None:
+            os.close(fd)
+            for worker in self._workers:
+                worker.withdraw(memory.number)
 
     def _hear(self, worker: WorkerProcess) -> None:
         for message in worker.messages():
@@ -265,6 +317,10 @@ class Pool:
                     worker.kill()
             worker.reap()
         self._workers.clear()
+        memories = [one for one in self._inbox if isinstance(one, _Memory)]
+        memories += [_Memory(number, fd) for number, fd in self._memories.items()]
+        for memory in memories:
+            memory.close()
 
 
 def least_loaded(workers: list[WorkerProcess]) -> WorkerProcess | None:

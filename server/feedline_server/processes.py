@@ -14,11 +14,12 @@ import sys
 from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from typing import Any
 
 from feedline_server.environment import ENVIRONMENT
 from feedline_server.mark import MARK_NBYTES, Mark
-from feedline_server.tasks import Opening, Outcome, Ready, Task, Unfit
+from feedline_server.tasks import Lent, Opening, Outcome, Ready, Task, Unfit, Withdrawn
 
 WORKER = ("-m", "feedline_server.worker")
 """What Python runs as a worker."""
@@ -41,6 +42,8 @@ class WorkerProcess:
     """When it was given the first of `held`, or answered last (time.monotonic)."""
     unsent: list[Task] = field(default_factory=list)
     """The last of `held`, of which it has not been told."""
+    lent: set[int] = field(default_factory=set)
+    """Trainers' memories that it has been told of."""
     is_overdue: bool = False
     """It was ended here, because one batch took it too long."""
     _arrived: select.poll = field(default_factory=select.poll)
@@ -83,7 +86,21 @@ class WorkerProcess:
             self.send(tuple(self.unsent))
             self.unsent.clear()
 
-    def send(self, message: Opening | tuple[Task, ...]) -> None:
+    def lend(self, memory: int, fd: int) -> None:
+        """Let it write to a trainer's memory, if it may not yet."""
+        if memory not in self.lent:
+            self.lent.add(memory)
+            self.send(Lent(memory))
+            with contextlib.suppress(OSError):  # as in `send`
+                send_handle(self.connection, fd, self.pid)
+
+    def withdraw(self, memory: int) -> None:
+        """It has been given the last task that names this memory."""
+        if memory in self.lent:
+            self.lent.discard(memory)
+            self.send(Withdrawn(memory))
+
+    def send(self, message: Opening | Lent | Withdrawn | tuple[Task, ...]) -> None:
         """Tell it something; if it is dying, its end is noticed elsewhere."""
         with contextlib.suppress(OSError):
             self.connection.send(message)

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 import structlog
 
 from feedline_server.dispatch import Dispatch
-from feedline_server.offers import Lane, Offer
+from feedline_server.offers import Lane, Offer, Parcel
 from feedline_server.session import Batch, Delivery, Session
+from feedline_server.slots import ARENA
 from feedline_wire import frames
 from feedline_wire.errors import to_failure
 from feedline_wire.tensors import write_header
+
+NOTHING = memoryview(b"")
 
 log = structlog.get_logger()
 
@@ -50,19 +53,21 @@ class Sender:
 
     def _by_lane(self, lane: Lane, deliveries: list[Delivery]) -> bool:
         """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
-        bodies: list[tuple[bytes, memoryview]] = []
+        parcels: list[Parcel] = []
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
         sent = False
         try:
             for delivery in deliveries:
                 if isinstance(delivery, Batch):
                     piece = frames.Piece(delivery.ticket, 0, b"", header=write_header(delivery.layout))
-                    bodies.append((frames.encode_head(piece), self._dispatch.memory(delivery)))
+                    placed = None if delivery.slot.memory == ARENA else delivery.slot
+                    body = NOTHING if placed is not None else self._dispatch.memory(delivery)
+                    parcels.append(Parcel(frames.encode_head(piece), delivery.layout.nbytes, body, placed))
                 else:
                     piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-                    bodies.append((frames.encode_head(piece), memoryview(b"")))
+                    parcels.append(Parcel(frames.encode_head(piece), 0, NOTHING))
             lane.send(
-                bodies,
+                parcels,
                 hand_over=lambda: self._dispatch.hand_over(self._session),
                 take_up=lambda: self._dispatch.take_up(self._session, batches),
             )

@@ -20,7 +20,7 @@ from feedline_server.catalog import Catalog
 from feedline_server.certificates import Tls
 from feedline_server.dispatch import MAX_WINDOW, Dispatch
 from feedline_server.gate import Gate, refuse, server_credentials
-from feedline_server.offers import Lanes
+from feedline_server.offers import Lane, Lanes
 from feedline_server.pool import Pool
 from feedline_server.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rotation import Rotating
@@ -261,7 +261,7 @@ class Service:
         )
         reader.start()
         lanes = self._lanes.get(first.lane) if not first.checksum else None  # what is sealed is sealed as frames
-        offer = lanes.offer() if lanes is not None else None
+        offer = lanes.offer(functools.partial(self._lane_taken, session)) if lanes is not None else None
         try:
             if lanes is not None and offer is not None:
                 context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
@@ -270,9 +270,17 @@ class Service:
         finally:
             if lanes is not None and offer is not None:
                 lanes.withdraw(offer)
+                if session.memory is not None:
+                    self._pool.withdraw(session.memory.number)
             log.info("trainer left", peer=session.peer, batches=session.batches, nbytes=session.nbytes)
         if session.error is not None:
             refuse(context, session.error)
+
+    def _lane_taken(self, session: Session, lane: Lane) -> None:
+        """Where the trainer brought memory, its batches are assembled there from now on."""
+        if lane.memory is not None:
+            self._pool.lend(lane.memory.number, lane.memory.fd)
+            self._dispatch.settle(session, lane.memory)
 
     def _read(self, first: pb.FetchRequest, requests: FetchRequests, session: Session, admission: Admission) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""

@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from feedline_server.access import ANYBODY, Caller
-from feedline_server.slots import Slot
+from feedline_server.slots import ARENA, Slot
+from feedline_server.trainer_memory import TrainerMemory
 from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -57,6 +58,8 @@ class Session:
     peer: str
     changed: threading.Condition
     caller: Caller = ANYBODY
+    memory: TrainerMemory | None = None
+    """The trainer's own, if it is on this host: batches are assembled right there, and take nothing of the arena."""
     waiting: deque[Want] = field(default_factory=deque)
     assembling: set[int] = field(default_factory=set)
     """Tickets."""
@@ -92,8 +95,8 @@ class Session:
 
     @property
     def has_ready_batch(self) -> bool:
-        """A batch waits for its sender."""
-        return any(isinstance(delivery, Batch) for delivery in self.ready)
+        """A batch in the arena waits for its sender."""
+        return any(isinstance(delivery, Batch) and delivery.slot.memory == ARENA for delivery in self.ready)
 
     @property
     def unsent(self) -> list[Batch]:

@@ -68,6 +68,10 @@ class Shelf:
         """The batch, if it lies here; `take_up` its slot to read it."""
         return self._by_key.get(key)
 
+    def is_shared(self, key: Key) -> bool:
+        """Somebody was given this key before, or several are seen to want keys of its kind."""
+        return key in self._given or _family(key) in self._sharing
+
     def take_up(self, slot: Slot) -> None:
         """Somebody reads it, again or beside others."""
         if slot in self._idle:

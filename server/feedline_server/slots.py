@@ -15,12 +15,17 @@ GRAIN = 4096
 """Slots start on and fill whole pages, so two workers never write to the same page; far above the wire's alignment."""
 
 
+ARENA = 0
+"""The number of the loader's own memory; others are trainers' (trainer_memory)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A piece of the arena that one batch is assembled in; `nbytes` is whole grains."""
+    """A piece of the arena, or of a trainer's memory, that one batch is assembled in; `nbytes` is whole grains."""
 
     start: int
     nbytes: int
+    memory: int = ARENA
 
     @property
     def end(self) -> int:
@@ -29,14 +34,15 @@ class Slot:
 
     def overlaps(self, other: "Slot") -> bool:
         """They have a byte in common."""
-        return self.start < other.end and other.start < self.end
+        return self.memory == other.memory and self.start < other.end and other.start < self.end
 
 
 class Extents:
     """Lends slots of any size out of a fixed number of bytes, and takes them back. Not locked."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, memory: int = ARENA) -> None:
         self.nbytes = max(nbytes // GRAIN, 1) * GRAIN
+        self._memory_number = memory
         self._free = [Slot(0, self.nbytes)]  # in order of address, never two that touch
         self._lent: set[Slot] = set()
 
@@ -59,7 +65,7 @@ class Extents:
                 if end - start >= wanted:
                     left = Slot(free.start, start - free.start), Slot(start + wanted, free.end - start - wanted)
                     self._free[index : index + 1] = [piece for piece in left if piece.nbytes]
-                    slot = Slot(start, wanted)
+                    slot = Slot(start, wanted, self._memory_number)
                     self._lent.add(slot)
                     return slot
         return None

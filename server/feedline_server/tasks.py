@@ -7,6 +7,7 @@ wire.
 from dataclasses import dataclass, field
 
 from feedline_server.logs import LogFormat
+from feedline_server.slots import ARENA
 from feedline_server.sources.selection import Selection
 from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
@@ -27,7 +28,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """To a worker: assemble this batch at byte `start` of the arena."""
+    """To a worker: assemble this batch at byte `start` of the arena, or of a trainer's memory."""
 
     number: int
     key: Key
@@ -35,10 +36,25 @@ class Task:
     nbytes: int
     weight: float = 1.0
     """What it counts for among those that a worker holds: 1 for a batch that takes long, less for one that is short."""
+    memory: int = ARENA
 
     def __reduce__(self) -> tuple[object, ...]:
         # See Key: there is one of these and one Done a batch.
-        return Task, (self.number, self.key, self.start, self.nbytes, self.weight)
+        return Task, (self.number, self.key, self.start, self.nbytes, self.weight, self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """To a worker: tasks will name this memory, a trainer's. Its descriptor follows."""
+
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """To a worker: no more tasks will name this memory."""
+
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)

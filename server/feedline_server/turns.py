@@ -7,6 +7,7 @@ with a charge for each batch, so that neither large batches starve among small o
 from collections.abc import Iterable
 
 from feedline_server.session import Batch, Session, Want
+from feedline_server.slots import ARENA
 
 BATCH_NBYTES = 1 << 20
 """What a batch costs beyond its bytes: a worker gathers about so many in the 150 µs that any batch takes (measured with
@@ -58,11 +59,15 @@ def gives_way(sessions: Iterable[Session], now: float) -> tuple[Session, Batch] 
     A batch is a pure function of its key, so it is assembled again when its trainer reads again. One that is being sent
     goes only when nothing else can: what of it was sent was in vain.
     """
-    deaf = [session for session in sessions if is_deaf(session, now) and session.unsent]
+    deaf = [session for session in sessions if is_deaf(session, now) and _in_the_arena(session.unsent)]
     if not deaf:
         return None
     session = max(deaf, key=lambda session: (session.has_ready_batch, unread_s(session, now)))
-    return session, session.unsent[-1]
+    return session, _in_the_arena(session.unsent)[-1]
+
+
+def _in_the_arena(batches: Iterable[Batch]) -> list[Batch]:
+    return [batch for batch in batches if batch.slot.memory == ARENA]
 
 
 def next_deafness_s(sessions: Iterable[Session], now: float) -> float | None:

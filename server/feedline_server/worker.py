@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from typing import Any, Never
 
 import numpy as np
@@ -26,8 +27,9 @@ from feedline_server.fingerprint import fingerprint
 from feedline_server.lifeline import end_with
 from feedline_server.logs import configure_logs
 from feedline_server.mark import Mark
+from feedline_server.slots import ARENA
 from feedline_server.sources.selection import Selection
-from feedline_server.tasks import Done, Failed, Opening, Outcome, Outgrown, Ready, Task, Unfit
+from feedline_server.tasks import Done, Failed, Lent, Opening, Outcome, Outgrown, Ready, Task, Unfit, Withdrawn
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
 
@@ -45,8 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pool: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
     try:
-        memory = np.frombuffer(mmap.mmap(arena_fd, 0), dtype=np.uint8)
-        os.close(arena_fd)
+        memories = {ARENA: _mapped(arena_fd)}
         mark = Mark(mark_fd)
         os.close(mark_fd)
         opening: Opening = pool.recv()
@@ -54,9 +55,23 @@ def main() -> None:
         datasets = _open(opening, pool)
         pool.send(Ready())
         while True:
-            _answer_all(pool.recv(), datasets, memory, mark, pool)
+            match pool.recv():
+                case Lent(number):
+                    memories[number] = _mapped(recv_handle(pool))
+                case Withdrawn(number):
+                    del memories[number]  # and with the last reference the mapping goes
+                case tasks:
+                    _answer_all(tasks, datasets, memories, mark, pool)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         _leave(0)  # the loader closed the socket: it is done with us
+
+
+def _mapped(fd: int) -> Array:
+    """Memory as bytes; the descriptor is closed."""
+    try:
+        return np.frombuffer(mmap.mmap(fd, 0), dtype=np.uint8)
+    finally:
+        os.close(fd)
 
 
 def _leave(code: int) -> Never:
@@ -95,14 +110,18 @@ def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection
 
 
 def _answer_all(
-    tasks: tuple[Task, ...], datasets: dict[str, Dataset], memory: Array, mark: Mark, pool: "Connection[Any, Any]"
+    tasks: tuple[Task, ...],
+    datasets: dict[str, Dataset],
+    memories: dict[int, Array],
+    mark: Mark,
+    pool: "Connection[Any, Any]",
 ) -> None:
     """Answer tasks that came together, those that take no time together too."""
     outcomes: list[Outcome] = []
     said = time.perf_counter()
     for task in tasks:
         mark.number = task.number
-        outcomes.append(_answer(task, datasets, memory))
+        outcomes.append(_answer(task, datasets, memories[task.memory]))
         if time.perf_counter() - said >= TOGETHER_S:
             pool.send(tuple(outcomes))
             outcomes.clear()

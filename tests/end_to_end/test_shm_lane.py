@@ -1,6 +1,7 @@
 """The shm lane for trainers on the loader's host: same batches, same guarantees, nothing shared with anybody else."""
 
 import contextlib
+import fcntl
 import gc
 import os
 import socket
@@ -247,9 +248,13 @@ def stranger(shared: Any) -> Iterator[Stranger]:
     stranger.close()
 
 
-def a_memory(nbytes: int = 1 << 20) -> int:
-    fd = os.memfd_create("test", os.MFD_CLOEXEC)
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+def a_memory(nbytes: int = 1 << 20, seals: int = SEALS) -> int:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, nbytes)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
 
 
