@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feedline_server.bad_samples import Fault, faults_named, replaced, without
 from feedline_server.dataset import Dataset
-from feedline_server.order import view_indices
+from feedline_server.order import run_indices, view_indices
 from feedline_server.ragged import Ragged, pad_into
 from feedline_server.sources.source import Drawn
 from feedline_wire import BAD, IDS
@@ -53,7 +53,10 @@ def asked(dataset: Dataset, key: Key) -> Drawn:
         epochs += positions // max(view.samples, 1)
     if dataset.is_stream:  # all that is read of an id is which view it belongs to
         return Drawn(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
-    indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, dataset.lengths(view))
+    if (lengths := dataset.lengths(view)) is not None:
+        indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, lengths)
+    else:
+        indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
     return Drawn(view.ids(indices), epochs, key.seed)
 
 

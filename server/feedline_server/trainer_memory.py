@@ -84,7 +84,7 @@ class TrainerMemory:
             return number
 
     def take_back(self, slot: Slot) -> None:
-        """The batch is not needed. Only of a place that the trainer was not told of: that is returned by the trainer."""
+        """The batch is not needed. Only for a place that the trainer was not told of: those it returns itself."""
         with self._lock:
             number = self._numbers.pop(slot, None)
             if number is not None:

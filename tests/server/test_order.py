@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feedline_server.order import ORDER_VERSION, ORDERS, view_indices
+from feedline_server import order as orders
+from feedline_server.order import ORDER_VERSION, ORDERS, run_indices, view_indices
 from feedline_server.permutation import SMALL
 from feedline_wire.errors import InvalidRequest
 
@@ -273,6 +274,19 @@ def test_batches_of_every_size_hold_the_same_order(order: str, samples: int) -> 
         batches = (np.arange(start, min(start + rows, samples)) for start in range(0, samples, rows))
         cut = np.concatenate([view_indices(order, samples, 7, 3, batch) for batch in batches])
         assert np.array_equal(cut, whole), rows
+
+
+@pytest.mark.parametrize("order", ALL)
+@pytest.mark.parametrize("samples", [1, 100, 4095, 4096, 4097, 12_295, 10**9])
+def test_runs_of_positions_are_cut_from_pieces_that_change_nothing(order: str, samples: int) -> None:
+    piece = orders.PIECE
+    starts = {0, 1, piece - 1, piece, 2 * piece - 5, samples // 2, samples - 1}
+    for offset in sorted(start for start in starts if start < samples):
+        for rows in (1, 2, 10, piece - 1, piece, piece + 1, 2 * piece + 3):
+            if offset + rows < 3 * samples:  # not through thousands of epochs of one sample
+                positions = np.arange(offset, offset + rows, dtype=np.int64)
+                run = run_indices(order, samples, 5, 2, offset, rows)
+                assert np.array_equal(run, view_indices(order, samples, 5, 2, positions))
 
 
 @pytest.mark.parametrize("order", ALL)
