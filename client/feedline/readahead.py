@@ -18,6 +18,10 @@ from feedline.receive import Received
 from feedline.wants import Wanted
 from feedline_wire.errors import Closed
 
+REFILL_PART = 4
+"""A window of 16 batches is filled when four of them are gone. A message that says what is wanted costs some 0.1 ms
+here and 0.4 ms in the loader, as much as sending a batch of 1 MiB; a trainer that computes said one for each batch."""
+
 
 @dataclass(slots=True)
 class Waits:
@@ -117,8 +121,10 @@ class ReadAhead:
             raise Closed("this iteration was closed; begin another with epoch() or iter()")
 
     def _fill(self) -> None:
-        """Want as many steps as the window holds, at least one."""
+        """Want as many steps as the window holds, at least one; once there is room for a few."""
         window = self._window
+        if len(window) > self._reach.batches - max(self._reach.batches // REFILL_PART, 1):
+            return
         nbytes = sum([wanted.nbytes for _, wanted in window])
         while len(window) < self._reach.batches and (not window or nbytes < self._nbytes):
             step = next(self._steps, None)

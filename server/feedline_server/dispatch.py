@@ -94,26 +94,32 @@ class Dispatch:
 
     def want(self, session: Session, ticket: int, key: Key) -> None:
         """Put a key into a stream's window. A key that cannot be had is refused, and the stream lives on."""
-        if session.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
-            log.warning("ending a stream that wants without end", peer=session.peer, unanswered=session.unanswered)
-            self.close_session(
-                session, InvalidRequest(f"{session.unanswered} keys wanted and unanswered; at most {MAX_WINDOW} may be")
-            )
-            return
-        try:
-            nbytes = self._catalog.seen_by(session.caller.datasets).check(key)
-            if session.unanswered >= MAX_WINDOW:
-                raise InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
-        except FeedlineError as error:
-            self._refuse(session, ticket, error)
-            return
-        with self._lock:
-            if session.closed or self._draining:
-                return  # its stream ends, and what was not answered is wanted elsewhere
-            if not session.waiting:
-                # A stream that was idle has no claim on the past: it joins the clock where the others are.
-                session.served = max(session.served, self._clock)
-            session.waiting.append(Want(ticket, key, self._sizes.of(key, nbytes), self._now()))
+        self.want_all(session, ((ticket, key),))
+
+    def want_all(self, session: Session, wants: Iterable[tuple[int, Key]]) -> None:
+        """Put keys into a stream's window, in their order, under their tickets."""
+        for ticket, key in wants:
+            if session.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
+                log.warning("ending a stream that wants without end", peer=session.peer, unanswered=session.unanswered)
+                self.close_session(
+                    session,
+                    InvalidRequest(f"{session.unanswered} keys wanted and unanswered; at most {MAX_WINDOW} may be"),
+                )
+                return
+            try:
+                nbytes = self._catalog.seen_by(session.caller.datasets).check(key)
+                if session.unanswered >= MAX_WINDOW:
+                    raise InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
+            except FeedlineError as error:
+                self._refuse(session, ticket, error)
+                continue
+            with self._lock:
+                if session.closed or self._draining:
+                    return  # its stream ends, and what was not answered is wanted elsewhere
+                if not session.waiting:
+                    # A stream that was idle has no claim on the past: it joins the clock where the others are.
+                    session.served = max(session.served, self._clock)
+                session.waiting.append(Want(ticket, key, self._sizes.of(key, nbytes), self._now()))
         self._pump()
 
     def cancel(self, session: Session, tickets: Iterable[int]) -> None:

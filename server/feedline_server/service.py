@@ -314,8 +314,7 @@ class Service:
             )
         if request.cancelled:
             self._dispatch.cancel(session, request.cancelled)
-        for want in request.wants:
-            self._dispatch.want(session, want.ticket, from_message(want.key))
+        self._dispatch.want_all(session, [(want.ticket, from_message(want.key)) for want in request.wants])
 
 
 def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
