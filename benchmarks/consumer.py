@@ -160,16 +160,16 @@ def serve(peer: Peer, options: Mapping[str, Any], answers: IO[str]) -> None:
     content = Content.of(Path(options["folder"]))
     batches = peer.batches(options)
 
-    def take() -> tuple[int, int]:
-        x, y = next(batches)
+    def check(batch: tuple[Array, Array | None]) -> tuple[int, int]:
+        x, y = batch
         content.check(x, y)
         return x.nbytes, len(x)
 
-    take()
+    check(next(batches))
     answers.write(json.dumps({"ready": True}) + "\n")
     meter = Meter(options["pids"])
     for line in sys.stdin:
-        answers.write(json.dumps(asdict(stretch(take, Pace(**json.loads(line)), meter))) + "\n")
+        answers.write(json.dumps(asdict(stretch(batches, check, Pace(**json.loads(line)), meter))) + "\n")
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def feedline(folder: Path, workers: int, pace: Pace) -> Iterator[Callable[[], Ta
         feed = loader.feed(batch_size=BATCH, seed=1, remainder="drop")
         batches = (batch for _ in iter(int, 1) for batch in feed)
 
-        def take() -> tuple[int, int]:
-            x, y = next(batches)
+        def check(batch: client.Batch) -> tuple[int, int]:
+            x, y = batch
             row = int(y[0]) % len(x)
             if zlib.crc32(x[row]) != sums[y[row]]:
                 raise SystemExit(f"photograph {y[row]} is not as OpenCV has it")
@@ -132,7 +132,7 @@ def feedline(folder: Path, workers: int, pace: Pace) -> Iterator[Callable[[], Ta
         meter = Meter(())  # the loader is below this process, and so are the loops, which now do nothing
 
         def turn() -> Taken:
-            one: Stretch = stretch(take, pace, meter)
+            one: Stretch = stretch(batches, check, pace, meter)
             return Taken(one.rows, one.seconds, one.trainer_cpu_s + one.loader_cpu_s)
 
         yield turn

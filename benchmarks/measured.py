@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 MB = 1e6
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Pace:
     seconds: float
     settle_s: float
     compute_s: float = 0.0
-    """Slept after each batch, as the accelerator would compute."""
+    """What a step takes once its batch is there: the batch is checked meanwhile, and the rest is slept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +93,32 @@ class Meter:
             yield from loader.children(recursive=True)
 
 
-def stretch(take: Callable[[], tuple[int, int]], pace: Pace, meter: Meter) -> Stretch:
-    """Take batches (each call: bytes and rows) for that long."""
+def stretch(batches: Iterator[Taken], check: Callable[[Taken], tuple[int, int]], pace: Pace, meter: Meter) -> Stretch:
+    """Take batches for that long, and check each; `check` gives its bytes and rows."""
     settled = time.perf_counter() + pace.settle_s
     while time.perf_counter() < settled:
-        take()
-        time.sleep(pace.compute_s)
+        batch, computes = next(batches), time.perf_counter()
+        check(batch)
+        del batch
+        _compute_until(computes + pace.compute_s)
     trainer, loader = meter.cpu()
     began = time.perf_counter()
-    nbytes = rows = batches = 0
+    nbytes = rows = count = 0
     computed_s = 0.0
-    while (wall := time.perf_counter() - began) < pace.seconds or not batches:
-        more_nbytes, more_rows = take()
-        nbytes, rows, batches = nbytes + more_nbytes, rows + more_rows, batches + 1
+    while (wall := time.perf_counter() - began) < pace.seconds or not count:
+        batch, computes = next(batches), time.perf_counter()
+        more_nbytes, more_rows = check(batch)
+        del batch  # as a trainer would: not while it waits for the next
+        nbytes, rows, count = nbytes + more_nbytes, rows + more_rows, count + 1
         if pace.compute_s:
-            computes = time.perf_counter()
-            time.sleep(pace.compute_s)
+            _compute_until(computes + pace.compute_s)
             computed_s += time.perf_counter() - computes  # as measured: a sleep is some 0.1 ms longer than asked for
     trainer_after, loader_after = meter.cpu()
     trainer_rss, loader_rss = meter.peak_rss_mb()
     return Stretch(
         gb=nbytes / 1e9,
         rows=rows,
-        batches=batches,
+        batches=count,
         seconds=wall,
         trainer_cpu_s=trainer_after - trainer,
         loader_cpu_s=loader_after - loader,
@@ -120,6 +126,11 @@ def stretch(take: Callable[[], tuple[int, int]], pace: Pace, meter: Meter) -> St
         loader_rss_mb=loader_rss,
         computed_s=computed_s,
     )
+
+
+def _compute_until(then: float) -> None:
+    if (left := then - time.perf_counter()) > 0:
+        time.sleep(left)
 
 
 def tree_cpu_s(pid: int) -> float:

@@ -1,9 +1,10 @@
 """Row 10: emulated accelerators with the parameters of MLPerf Storage, fed by feedline and by tf.data service.
 
-An accelerator takes a batch, checks it and sleeps as long as its step takes. Its utilisation is the share of the time
-that it slept; as many are fed as stay at or above the benchmark's bar on average. Sample sizes, batch sizes, step times
-and bars are those of an H100 in https://github.com/mlcommons/storage, configs/dlio/workload/*_h100.yaml (v1.0), sample
-sizes rounded up to 8 bytes. Samples lie in the page cache, since this row is about the way and not about a disk.
+An accelerator takes a batch and is busy with it for as long as its step takes; meanwhile it checks it. Its utilisation
+is the share of the time that it was busy; as many are fed as stay at or above the benchmark's bar on average. Sample
+sizes, batch sizes, step times and bars are those of an H100 in https://github.com/mlcommons/storage,
+configs/dlio/workload/*_h100.yaml (v1.0), sample sizes rounded up to 8 bytes. Samples lie in the page cache, since this
+row is about the way and not about a disk.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -113,7 +114,7 @@ def _is_fed(folder: Path, model: Model, loader: Opened, count: int) -> bool:
 def _run(folder: Path, model: Model, loader: Opened, count: int) -> list[float]:
     """The utilisation of each of so many that run at once."""
     kind, options, pids = loader
-    pace = Pace(seconds=max(2.0, 10 * model.step_s), settle_s=max(0.5, 3 * model.step_s), compute_s=model.step_s)
+    pace = Pace(seconds=max(2.0, 10 * model.step_s), settle_s=max(2.0, 10 * model.step_s), compute_s=model.step_s)
     with ExitStack() as running:
         accelerators = [
             running.enter_context(

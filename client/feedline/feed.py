@@ -62,6 +62,7 @@ class Feed:
         self._row_nbytes = -(-options.dataset.nbytes(options.plan.batch_size) // options.plan.batch_size)
         self._aheads: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
         self._closed = False
+        fleet.expect(options.prefetch_nbytes)
 
     def __repr__(self) -> str:
         place, closed = self._place, " closed" if self._closed else ""

@@ -120,6 +120,10 @@ class Fleet:
             raise self._unreachable(f"after {timeout_s:g} s")
         return description
 
+    def expect(self, nbytes: int) -> None:
+        """A reader will read so many bytes ahead."""
+        self._buffers.expect(nbytes)
+
     def want(self, key: Key, nbytes: int) -> Wanted:
         """Ask for a batch that takes about `nbytes`. Does not wait."""
         with self._lock:

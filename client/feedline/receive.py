@@ -25,7 +25,7 @@ POOLED_NBYTES = 64 << 10
 """Smaller ones come fresh from malloc, which has their pages warm; larger ones might be mapped and faulted in anew."""
 
 KEPT_NBYTES = 512 << 20
-"""Twice the default of `prefetch_bytes`: a full window, and as much again with the trainer."""
+"""Twice the default of `prefetch_bytes`: a full window, and as much again with the trainer; more where a feed asks."""
 
 _SIZES_PER_DOUBLING = 8
 """Capacities are rounded up so that batches of varying size share buffers; at most an eighth is unused."""
@@ -56,7 +56,8 @@ class Buffers:
     """
 
     def __init__(self, kept_nbytes: int) -> None:
-        self._kept_nbytes = kept_nbytes
+        self.kept_nbytes = kept_nbytes
+        """What may be here at once, lent and free; what is lent beyond it is forgotten."""
         self._lock = threading.Lock()
         self._roots: list[Array] = []  # oldest first
 
@@ -64,6 +65,10 @@ class Buffers:
         with self._lock:
             free = sum(_holders(self._roots, at) == _NOBODY for at in range(len(self._roots)))
             return f"<Buffers kept={len(self._roots)} free={free} nbytes={sum(root.nbytes for root in self._roots)}>"
+
+    def expect(self, nbytes: int) -> None:
+        """Somebody will read so many bytes ahead. Else batches of a gigabyte would be faulted in page by page each."""
+        self.kept_nbytes = max(self.kept_nbytes, 2 * nbytes)
 
     def lend(self, nbytes: int) -> Array:
         """Memory for `nbytes` (uint8, 1-D, aligned) with anything in it; free again when its last view is gone."""
@@ -81,10 +86,10 @@ class Buffers:
 
     def _keep(self, root: Array) -> None:
         """Remember a root, and forget the oldest that are too much: their memory goes when their last view does."""
-        if root.nbytes > self._kept_nbytes:
+        if root.nbytes > self.kept_nbytes:
             return
         self._roots.append(root)
-        while sum(root.nbytes for root in self._roots) > self._kept_nbytes:
+        while sum(root.nbytes for root in self._roots) > self.kept_nbytes:
             del self._roots[0]
 
 

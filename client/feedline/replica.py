@@ -316,7 +316,14 @@ class Replica:
 
         lane: Lane
         if name == SHM:
-            lane = ShmLane(description.shm_socket, ticket, take=take, unreachable=unreachable, ended=ended)
+            lane = ShmLane(
+                description.shm_socket,
+                ticket,
+                self._buffers.kept_nbytes,
+                take=take,
+                unreachable=unreachable,
+                ended=ended,
+            )
         else:
             host, port = host_of(self.address), description.tcp_port
             lane = TcpLane(host, port, ticket, take=take, unreachable=unreachable, ended=ended)

@@ -30,10 +30,6 @@ from feedline_wire.lane import (
 )
 from feedline_wire.tensors import ALIGNMENT, Array
 
-MEMORY_NBYTES = 512 << 20
-"""Of one lane: as much as is kept of receive buffers (receive.KEPT_NBYTES). Pages are taken when they are first written
-to, the lowest first, so it is as large as what was held at once; what finds no room comes through the socket."""
-
 GREETING_S = 5.0
 """The loader is there, and may be busy; until it answers, batches come by gRPC."""
 
@@ -92,12 +88,17 @@ def _give_back(returned: Array, held: set[int], number: int, forks: int) -> None
 
 
 class ShmLane(Lane):
-    """The shm lane to a loader on this host."""
+    """The shm lane to a loader on this host, with so many bytes of memory for its batches.
+
+    Pages of it are taken when they are first written to, the lowest first, so it is as large as what was held at once;
+    what finds no room comes through the socket.
+    """
 
     def __init__(
         self,
         name: str,
         ticket: bytes,
+        nbytes: int,
         *,
         take: Take,
         unreachable: Callable[[str], None],
@@ -105,6 +106,7 @@ class ShmLane(Lane):
     ) -> None:
         super().__init__(f"shm {name}", take=take, unreachable=unreachable, ended=ended)
         self._name = name
+        self._nbytes = nbytes
         self._ticket, self._proof = ticket[:TICKET_NBYTES], ticket[TICKET_NBYTES:]
         self._memory: Memory | None = None
 
@@ -112,7 +114,7 @@ class ShmLane(Lane):
         return _connected(self._name)
 
     def _greet(self, connection: socket.socket) -> None:
-        memory = Memory(MEMORY_NBYTES)
+        memory = Memory(self._nbytes)
         connection.settimeout(GREETING_S)
         try:
             socket.send_fds(connection, [SHM_GREETING + self._ticket], [memory.fd])

@@ -5,6 +5,8 @@ import fcntl
 import gc
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,10 +16,11 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 import feedline
-from feedline import shm_lane
+from feedline import fleet, shm_lane
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TICKET_NBYTES
@@ -81,13 +84,13 @@ def test_a_batch_that_is_held_never_changes_and_who_holds_all_of_an_epoch_has_it
     shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is room for a quarter of the epoch: the rest comes through the socket, and nothing waits."""
-    monkeypatch.setattr(shm_lane, "MEMORY_NBYTES", 2 << 20)
+    monkeypatch.setattr(fleet, "KEPT_NBYTES", 2 << 20)
     with feedline.connect(shared.address) as loader:
-        held = list(loader.epoch(0, batch_size=8))
+        held = list(loader.epoch(0, batch_size=8, prefetch_bytes=1 << 20))
         views = [batch["x"][1:, ::7] for batch in held]
         ids = [batch.ids.copy() for batch in held]
         del held
-        for _ in loader.epoch(1, batch_size=8):
+        for _ in loader.epoch(1, batch_size=8, prefetch_bytes=1 << 20):
             pass
         assert lanes(loader) == ["shm"]
 
@@ -268,7 +271,14 @@ def test_who_shows_the_ticket_is_shown_the_proof_and_only_once(stranger: Strange
     assert second == b""
 
 
-@pytest.mark.parametrize("what", ["no ticket", "no memory", "a file", "a pipe", "nothing in it", "two"])
+REFUSED = {
+    "one that can be cut short": fcntl.F_SEAL_SEAL,
+    "one that can be sealed": fcntl.F_SEAL_SHRINK,
+    "one that is sealed against writing": SEALS | fcntl.F_SEAL_WRITE,
+}
+
+
+@pytest.mark.parametrize("what", ["no ticket", "no memory", "a file", "a pipe", "nothing in it", "two", *REFUSED])
 def test_who_has_no_ticket_or_brings_no_memory_is_sent_away_without_a_word(
     stranger: Stranger, what: str, tmp_path: Path
 ) -> None:
@@ -280,7 +290,7 @@ def test_who_has_no_ticket_or_brings_no_memory_is_sent_away_without_a_word(
 
         (tmp_path / "file").write_bytes(bytes(1 << 20))
         read, write = os.pipe()
-        memory = owned(a_memory())
+        memory = owned(a_memory(seals=REFUSED.get(what, SEALS)))
         fds = {
             "no memory": [],
             "a file": [owned(os.open(tmp_path / "file", os.O_RDWR))],
@@ -293,14 +303,111 @@ def test_who_has_no_ticket_or_brings_no_memory_is_sent_away_without_a_word(
         assert stranger.greet(SHM_GREETING + ticket, fds) == b""
 
 
-def test_a_trainer_that_takes_its_memory_away_harms_nobody_else(shared: Any, stranger: Stranger) -> None:
-    """The loader writes to it with system calls: a mapping that is cut short would kill it."""
-    with contextlib.closing(os.fdopen(a_memory(), "r+b")) as memory:
-        assert stranger.greet(SHM_GREETING + stranger.ticket[:TICKET_NBYTES], [memory.fileno()]) != b""
-        memory.truncate(0)
+def test_a_trainer_that_writes_all_over_its_memory_harms_nobody_else(
+    four_hundred: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers assemble there, and its first page says which places are free: none of it is believed."""
+    loader = start_loader(four_hundred, "--workers", "2")
+    workers = [worker.pid for worker in loader.workers()]
+    memories: list[shm_lane.Memory] = []
+    make = shm_lane.Memory
 
-    with feedline.connect(shared.address) as loader:
-        assert Counter(int(i) for batch in loader.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
+    def noted(nbytes: int) -> shm_lane.Memory:
+        memories.append(make(nbytes))
+        return memories[-1]
+
+    monkeypatch.setattr(shm_lane, "Memory", noted)
+    is_over = threading.Event()
+
+    def scribble() -> None:
+        while not is_over.is_set():
+            for memory in memories[:1]:
+                np.frombuffer(memory._memory, np.uint8)[: 16 << 20] = 1
+
+    scribbler = threading.Thread(target=scribble)
+    with feedline.connect(loader.address) as vandal, feedline.connect(loader.address) as honest:
+        vandal_reads = vandal.epoch(0, batch_size=8, seed=1)
+        next(vandal_reads)
+        wait_for(lambda: lanes(vandal) == ["shm"], "the vandal has its lane")
+        scribbler.start()
+        try:
+            for epoch in range(3):
+                ids = []
+                for batch in honest.epoch(epoch, batch_size=8, seed=2):
+                    with contextlib.suppress(StopIteration, feedline.FeedlineError):
+                        next(vandal_reads)
+                    assert is_right(batch)
+                    ids += batch.ids.tolist()
+                assert Counter(ids) == WHOLE
+        finally:
+            is_over.set()
+            scribbler.join()
+
+    assert [worker.pid for worker in loader.workers()] == workers
+
+
+def test_trainers_with_one_seed_on_one_host_have_their_epochs_whole_and_the_same(shared: Any) -> None:
+    """What is assembled in one trainer's memory is nobody else's: a key that another wants too lies in the arena."""
+    with feedline.connect(shared.address) as one, feedline.connect(shared.address) as other:
+        for epoch in range(2):
+            pairs = zip(one.epoch(epoch, batch_size=8, seed=77), other.epoch(epoch, batch_size=8, seed=77), strict=True)
+            for ours, theirs in pairs:
+                assert is_right(ours)
+                assert (ours.ids.tobytes(), ours["x"].tobytes()) == (theirs.ids.tobytes(), theirs["x"].tobytes())
+
+
+def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_workers(
+    four_hundred: Path, start_loader: StartLoader
+) -> None:
+    loader = start_loader(four_hundred, "--workers", "2")
+    processes = [psutil.Process(loader.process.pid), *loader.workers()]
+
+    def mapped() -> int:
+        return sum(Path(f"/proc/{one.pid}/maps").read_text().count("memfd:feedline-received") for one in processes)
+
+    def descriptors() -> list[int]:
+        return [one.num_fds() for one in processes]
+
+    def train() -> None:
+        with feedline.connect(loader.address) as connected:
+            assert all(is_right(batch) for batch in connected.epoch(0, batch_size=8))
+            assert lanes(connected) == ["shm"]
+            assert mapped() > 0
+
+    train()
+    wait_for(lambda: mapped() == 0, "the first trainer's memory is let go of")
+    before = descriptors()
+    for _ in range(10):
+        train()
+
+    wait_for(lambda: mapped() == 0, "all memory is let go of")
+    wait_for(lambda: descriptors() == before, f"descriptors are {before} again")
+
+
+def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
+    four_hundred: Path, start_loader: StartLoader
+) -> None:
+    loader = start_loader(four_hundred, "--workers", "1")
+    processes = [loader.process.pid, *(worker.pid for worker in loader.workers())]
+    code = (
+        "import feedline, sys\n"
+        f"loader = feedline.connect({loader.address!r})\n"
+        "batches = loader.epoch(0, batch_size=8, prefetch=2)\n"
+        "held = [next(batches) for _ in range(8)]\n"
+        "print(loader.stats.replicas[0].lane, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == b"shm\n"
+        trainer.kill()
+
+    def mapped() -> int:
+        return sum(Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received") for pid in processes)
+
+    wait_for(lambda: mapped() == 0, "the killed trainer's memory is let go of")
+    with feedline.connect(loader.address) as connected:
+        assert Counter(int(i) for batch in connected.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
 
 
 def test_after_a_fork_nothing_that_the_child_may_hold_is_written_to_again() -> None:
