@@ -79,6 +79,9 @@ COLUMNS = (*DATASET.columns, Column(IDS, np.dtype("<i8"), ()))
 
 ENDLESS = dataclasses.replace(DATASET, name="endless", is_stream=True, orders=("stream",))
 
+CHECKED = dataclasses.replace(DATASET, name="checked", nan="error")
+"""What lies in its slots is read before it is sent."""
+
 
 class Stage:
     """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
@@ -88,7 +91,7 @@ class Stage:
         self._epochs = itertools.count()
         self.arena = Arena(16 * GRAIN)
         self.tasks: list[Task] = []
-        served = {"numbers": Served(DATASET, FINGERPRINT), "endless": Served(ENDLESS, FINGERPRINT)}
+        served = {one.name: Served(one, FINGERPRINT) for one in (DATASET, ENDLESS, CHECKED)}
         catalog = Catalog(served, max_batch_nbytes=8 * GRAIN)
         self.dispatch = Dispatch(
             catalog=catalog,

@@ -42,7 +42,11 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"dataset": "other"}, InvalidRequest, "no dataset 'other' is served here; there is: endless, numbers"),
+        (
+            {"dataset": "other"},
+            InvalidRequest,
+            "no dataset 'other' is served here; there is: checked, endless, numbers",
+        ),
         ({"view": "test"}, InvalidRequest, "no view 'test'; there is: train"),
         ({"order": "sorted"}, InvalidRequest, "no order 'sorted'"),
         ({"fingerprint": b"g" * 16}, DatasetChanged, "asked was 6767"),

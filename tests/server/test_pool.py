@@ -18,9 +18,9 @@ from feedline_server.declaration import to_json
 from feedline_server.fingerprint import fingerprint
 from feedline_server.pool import Pool
 from feedline_server.settings import load_settings
-from feedline_server.slots import Arena
+from feedline_server.slots import Arena, Slot
 from feedline_server.tasks import Done, Failed, Killed, Opening, Outcome, Outgrown, Task
-from feedline_wire.errors import DataError, LoaderBroken
+from feedline_wire.errors import DataError, LoaderBroken, LoaderUnavailable
 from feedline_wire.key import Key
 from feedline_wire.tensors import views
 
@@ -50,18 +50,21 @@ class Bench:
         )
 
     def submit(self, number: int, *, seed: int = 0, nbytes: int = SLOT) -> None:
-        key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
         slot = self.arena.lend(nbytes)
         assert slot is not None
-        self.pool.submit([Task(number, key, slot.start, slot.nbytes, self.weight)])
+        self.pool.submit([self.task(number, slot, seed)])
+
+    def task(self, number: int, slot: Slot, seed: int = 0) -> Task:
+        key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
+        return Task(number, key, slot.start, slot.nbytes, self.weight, slot.memory)
 
     def collect(self, count: int) -> dict[int, tuple[Task, Outcome]]:
         found = [self.answers.get(timeout=60) for _ in range(count)]
         return {task.number: (task, outcome) for task, outcome in found}
 
-    def rows(self, task: Task, outcome: Outcome) -> list[int]:
+    def rows(self, task: Task, outcome: Outcome, fd: int | None = None) -> list[int]:
         assert isinstance(outcome, Done)
-        with os.fdopen(os.dup(self.arena.fd), "rb") as memory:
+        with os.fdopen(os.dup(self.arena.fd if fd is None else fd), "rb") as memory:
             body = np.frombuffer(os.pread(memory.fileno(), outcome.layout.nbytes, task.start), dtype=np.uint8)
         rows: list[int] = views(body, outcome.layout)["x"].tolist()
         return rows
@@ -287,3 +290,93 @@ def test_a_worker_that_finds_other_data_at_the_same_path_serves_none_of_it(start
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, DataError)
     assert "changed while" in str(outcome.error)
+
+
+# ---- memory of trainers ----
+
+
+NAME = "feedline-of-a-trainer"
+
+
+@pytest.fixture
+def lent() -> Iterator[int]:
+    """Memory as a trainer passes it."""
+    fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
+    os.ftruncate(fd, 64 * SLOT)
+    yield fd
+    os.close(fd)
+
+
+def place(number: int) -> Slot:
+    return Slot(number * SLOT, SLOT, 7)
+
+
+def mappings() -> int:
+    return sum(Path(f"/proc/{worker.pid}/maps").read_text().count(NAME) for worker in workers())
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, f"after a minute still not: {what}"
+        time.sleep(0.02)  # nobody tells
+
+
+def test_batches_are_assembled_in_a_trainers_memory_by_every_worker_and_by_those_who_replace_them(
+    start: Start, lent: int
+) -> None:
+    bench = start()
+    bench.pool.lend(7, lent)
+    bench.pool.submit([bench.task(number, place(number)) for number in range(30)])
+    for worker in workers():
+        worker.send_signal(signal.SIGKILL)
+    until(lambda: bench.pool.state().restarted == 2, "both were replaced")
+    bench.pool.submit([bench.task(number, place(number)) for number in range(30, 60)])
+
+    answers = bench.collect(60)
+
+    found = [bench.rows(*answers[number], lent) for number in range(60)]
+    assert found == [expected(number) for number in range(60)]
+    assert not np.frombuffer(os.pread(bench.arena.fd, bench.arena.nbytes, 0), np.uint8).any()
+
+
+def test_memory_that_is_withdrawn_is_kept_by_nobody_and_what_names_it_is_answered_with_an_error(
+    start: Start, lent: int
+) -> None:
+    bench = start()
+    before = descriptors()
+    bench.pool.lend(7, lent)
+    bench.pool.submit([bench.task(number, place(number)) for number in range(20)])
+    bench.collect(20)
+    assert mappings() > 0
+
+    bench.pool.withdraw(7)
+    bench.pool.submit([bench.task(99, place(1))])
+    bench.submit(1)
+
+    answers = bench.collect(2)
+    [failed] = [outcome for task, outcome in answers.values() if task.memory == 7]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, LoaderUnavailable)
+    assert failed.error.elsewhere
+    until(lambda: mappings() == 0, "no worker has it mapped")
+    until(lambda: descriptors() == before, "the front has no descriptor of it")
+
+
+def test_a_pool_that_closes_lets_go_of_memory_that_is_still_lent(start: Start, lent: int) -> None:
+    bench = start()
+    before = descriptors()
+    bench.pool.lend(7, lent)
+    bench.pool.submit([bench.task(1, place(1))])
+    bench.collect(1)
+    bench.pool.lend(8, lent)  # of which it may hear no more
+
+    bench.pool.close()
+    bench.pool.lend(9, lent)
+
+    assert descriptors() < before
+    assert sum(NAME in str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()) == 1

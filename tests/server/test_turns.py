@@ -94,6 +94,21 @@ def test_the_one_that_has_not_read_for_the_longest_time_gives_its_last_batch(
     assert (None if found is None else (found[0].peer, found[1].ticket)) == given
 
 
+def test_a_batch_in_its_trainers_own_memory_is_not_given_for_it_would_free_nothing() -> None:
+    session = holding("deaf", 1, 2, unread_since=NOW - 5)
+    placed = Batch(Want(3, KEY, 1, 0.0), Layout((), 1), Slot(0, 1, 9))
+    session.ready.append(placed)
+
+    given = gives_way([session], NOW)
+
+    assert given is not None
+    assert given[1].ticket == 2
+    session.sending.clear()
+    session.ready.clear()
+    session.ready.append(placed)
+    assert gives_way([session], NOW) is None
+
+
 def test_a_batch_that_is_being_copied_is_not_given() -> None:
     session = holding("copying", 1, 2, unread_since=None)
 
