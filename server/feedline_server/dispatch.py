@@ -171,18 +171,19 @@ class Dispatch:
             self._pump()
         return all(batch in session.sending for batch in batches)
 
-    def give_back(self, session: Session, batch: Batch, *, sent: bool) -> None:
-        """The sender has copied the batch out, or will not: its slot is free again."""
+    def give_back(self, session: Session, *batches: Batch, sent: bool) -> None:
+        """The sender has copied these batches out, or will not: their slots are free again."""
         with self._lock:
-            if batch in session.sending:
-                session.sending.remove(batch)
-                if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
-                    self._lending.take_back(session, batch.slot)
-            if sent:
-                session.batches += 1
-                session.nbytes += batch.layout.nbytes
-                self._counts.batches += 1
-                self._counts.nbytes += batch.layout.nbytes
+            for batch in batches:
+                if batch in session.sending:
+                    session.sending.remove(batch)
+                    if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
+                        self._lending.take_back(session, batch.slot)
+                if sent:
+                    session.batches += 1
+                    session.nbytes += batch.layout.nbytes
+                    self._counts.batches += 1
+                    self._counts.nbytes += batch.layout.nbytes
         self._pump()
 
     def end_wants(self, session: Session) -> None:

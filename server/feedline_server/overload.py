@@ -16,6 +16,9 @@ OVERLOADED_S = 5.0
 SAY_AGAIN_S = 60.0
 """An overload lasts for hours; one line a minute is enough to find it."""
 
+LOOK_EVERY_S = 0.1
+"""Asked several times a batch: looking at all trainers each time was 3 us of it."""
+
 Shortage = Literal["workers", "memory"]
 
 
@@ -26,7 +29,7 @@ class Overload:
         self.short_of: Shortage | None = None
         """What there is too little of now."""
         self._since = 0.0
-        self._said_at = float("-inf")
+        self._said_at = self._look_at = float("-inf")
 
     def note(self, short_of: Shortage | None, now: float) -> None:
         """What the last attempt to begin something ended for; None if all was begun that could be."""
@@ -46,6 +49,9 @@ class Overload:
 
     def is_to_be_said(self, sessions: Iterable[Session], now: float) -> bool:
         """A wait is worth a line now; it counts as said."""
+        if self.short_of is None or now < self._look_at:
+            return False
+        self._look_at = now + LOOK_EVERY_S
         is_due = now >= self._said_at + SAY_AGAIN_S and self.longest_wait_s(sessions, now) >= OVERLOADED_S
         if is_due:
             self._said_at = now
