@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from feedline.incoming import AHEAD_NBYTES, HEAD_NBYTES, LARGE_NBYTES, WAKE_NBYTES, Incoming
+from feedline.incoming import AHEAD_NBYTES, HEAD_NBYTES, LARGE_NBYTES, WAKE_LEAST_NBYTES, WAKE_PART, Incoming
+
+WOKEN_NBYTES = WAKE_PART * WAKE_LEAST_NBYTES
+"""From here on the reader of a body is not woken for every packet."""
 
 PROMPT_S = 3.0
 """For 20 bodies of a few MB. A reader that sleeps through a wake-up is woken by a timer of TCP's, after 0.2 s each."""
@@ -33,7 +36,7 @@ def noise(nbytes: int) -> bytes:
 @pytest.mark.parametrize("seed", range(5))
 def test_heads_and_bodies_of_any_size_come_in_order_whatever_pieces_they_are_sent_in(seed: int) -> None:
     draw = random.Random(seed)
-    around = [1, 12, HEAD_NBYTES, LARGE_NBYTES, AHEAD_NBYTES, WAKE_NBYTES, 2 * WAKE_NBYTES, 3 * WAKE_NBYTES]
+    around = [1, 12, HEAD_NBYTES, LARGE_NBYTES, AHEAD_NBYTES, WOKEN_NBYTES, 2 * WOKEN_NBYTES, 5 * WOKEN_NBYTES]
     sizes = [max(1, draw.choice(around) + draw.randint(-2, 2)) for _ in range(60)]
     how = [draw.choice(("read", "read_into", "skip")) for _ in sizes]
     wire = noise(sum(sizes))
@@ -65,9 +68,9 @@ def test_heads_and_bodies_of_any_size_come_in_order_whatever_pieces_they_are_sen
         assert incoming.has_ended
 
 
-@pytest.mark.parametrize("nbytes", [LARGE_NBYTES, 2 * WAKE_NBYTES - 1, 2 * WAKE_NBYTES, 5 * WAKE_NBYTES + 1])
+@pytest.mark.parametrize("nbytes", [LARGE_NBYTES, WOKEN_NBYTES - 1, WOKEN_NBYTES, 3 * WOKEN_NBYTES + 1, 20 << 20])
 def test_a_body_is_there_as_soon_as_its_last_byte_is(nbytes: int) -> None:
-    """The law of WAKE_NBYTES: with nothing behind a body, its end must not be waited for."""
+    """The law of WAKE_PART: with nothing behind a body, its end must not be waited for."""
     wire = noise(nbytes)
     body = bytearray(nbytes)
 
@@ -83,7 +86,7 @@ def test_a_body_is_there_as_soon_as_its_last_byte_is(nbytes: int) -> None:
 
 
 def test_one_byte_after_a_large_body_is_there_at_once() -> None:
-    wire = noise(4 * WAKE_NBYTES)
+    wire = noise(8 * WOKEN_NBYTES)
     body = bytearray(len(wire))
 
     with connected() as (sender, incoming):
@@ -105,7 +108,7 @@ WAYS: dict[str, Callable[[Incoming, int], object]] = {
 }
 
 
-@pytest.mark.parametrize("sent", [0, 1, 3 * WAKE_NBYTES])
+@pytest.mark.parametrize("sent", [0, 1, 6 * WOKEN_NBYTES])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_connection_that_ends_in_the_middle_is_an_error_and_no_short_batch(sent: int, way: str) -> None:
     with connected() as (sender, incoming):
@@ -113,5 +116,5 @@ def test_a_connection_that_ends_in_the_middle_is_an_error_and_no_short_batch(sen
         thread.start()
 
         with pytest.raises(EOFError, match="in the middle of a batch"):
-            WAYS[way](incoming, 4 * WAKE_NBYTES)
+            WAYS[way](incoming, 8 * WOKEN_NBYTES)
         thread.join()
