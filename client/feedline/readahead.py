@@ -58,6 +58,8 @@ class ReadAhead:
         self._timeout_s = timeout_s
         self._reading = threading.Lock()
         self._window: deque[tuple[Step, Wanted]] = deque()
+        self._expected: deque[int] = deque()  # bytes of each, as they were when it was wanted
+        self._ahead_nbytes = 0  # all together
         self._closed = False
 
     def __repr__(self) -> str:
@@ -102,6 +104,7 @@ class ReadAhead:
             received = self._wait(wanted)
             batch = self._deliver(step, received)
             self._window.popleft()
+            self._ahead_nbytes -= self._expected.popleft()
             self._reach.delivered(time.perf_counter(), self._fleet.latency_s)
             self._fill()
             return batch
@@ -122,17 +125,19 @@ class ReadAhead:
 
     def _fill(self) -> None:
         """Want as many steps as the window holds, at least one; once there is room for a few."""
-        window = self._window
-        if len(window) > self._reach.batches - max(self._reach.batches // REFILL_PART, 1):
+        window, most = self._window, self._reach.batches
+        if len(window) > most - max(most // REFILL_PART, 1):
             return
-        nbytes = sum([wanted.nbytes for _, wanted in window])
-        while len(window) < self._reach.batches and (not window or nbytes < self._nbytes):
+        if len(window) > 2 * REFILL_PART and self._ahead_nbytes > self._nbytes - self._nbytes // REFILL_PART:
+            return
+        while len(window) < most and (not window or self._ahead_nbytes < self._nbytes):
             step = next(self._steps, None)
             if step is None:
                 return
             wanted = self._want(step)
             window.append((step, wanted))
-            nbytes += wanted.nbytes
+            self._expected.append(wanted.nbytes)
+            self._ahead_nbytes += wanted.nbytes
 
     def _wait(self, wanted: Wanted) -> Received:
         waits = self.waits

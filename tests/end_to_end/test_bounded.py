@@ -141,7 +141,7 @@ def test_thirty_trainers_get_their_epochs_while_twenty_others_never_read(
     rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     """The twenty want a hundred times what the loader may have in memory."""
-    loader = start_loader(rows_of_4k, "--workers", "2", "--memory", "64MiB")
+    loader = start_loader(rows_of_4k, "--workers", "2", "--memory", "64MiB", "--no-shm-lane")
     for _ in range(20):
         deaf = raw_trainers(loader.address)
         for ticket in range(80):
@@ -259,7 +259,8 @@ def test_batches_from_a_kilobyte_to_half_a_gigabyte_go_out_side_by_side(
         header = {"descr": "|u1", "fortran_order": False, "shape": (500_000, 1000)}
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 500_000_000)
-    loader = start_loader(tmp_path, "--workers", "2", "--memory", "1040MB")
+    # Not by the shm lane, where batches take nothing of the loader's memory.
+    loader = start_loader(tmp_path, "--workers", "2", "--memory", "1040MB", "--no-shm-lane")
     deaf = [raw_trainers(loader.address) for _ in range(2)]
     for one in deaf:
         one.want(1, rows=500_000)
