@@ -92,13 +92,16 @@ class ShmLanes(Lanes):
                 os.close(fd)
             return False
         memory = TrainerMemory(fds[0])
-        offer = self._offer_of(said[len(SHM_GREETING) :]) if said.startswith(SHM_GREETING) else None
-        if offer is None or not offer.take_up(
-            ShmLane(connection, memory), lambda: connection.sendall(ACCEPTED + offer.proof)
-        ):
-            memory.close()
-            return False
-        return True
+        is_taken = False
+        try:
+            offer = self._offer_of(said[len(SHM_GREETING) :]) if said.startswith(SHM_GREETING) else None
+            is_taken = offer is not None and offer.take_up(
+                ShmLane(connection, memory), lambda: connection.sendall(ACCEPTED + offer.proof)
+            )
+        finally:  # also when the trainer hung up before it was answered
+            if not is_taken:
+                memory.close()
+        return is_taken
 
 
 def _received(connection: socket.socket, nbytes: int) -> tuple[bytes, list[int]]:
