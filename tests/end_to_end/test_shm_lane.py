@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import gc
+import itertools
+import operator
 import os
 import socket
 import subprocess
@@ -303,57 +305,95 @@ def test_who_has_no_ticket_or_brings_no_memory_is_sent_away_without_a_word(
         assert stranger.greet(SHM_GREETING + ticket, fds) == b""
 
 
+class Vandal(threading.Thread):
+    """Trains again and again, each time with memory that it writes all over while workers assemble there."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(daemon=True)
+        self.batches = 0
+        self.memories: list[shm_lane.Memory] = []
+        self.is_over = threading.Event()
+        self.is_at_it = threading.Event()
+        self._address = address
+
+    def run(self) -> None:
+        scribbler = threading.Thread(target=self._scribble)
+        scribbler.start()
+        for seed in itertools.count(1000):
+            with contextlib.suppress(feedline.FeedlineError), feedline.connect(self._address) as loader:
+                for _ in loader.epoch(0, batch_size=8, seed=seed):
+                    self.batches += 1
+                    if self.batches >= 20:
+                        self.is_at_it.set()
+                    if self.is_over.is_set():
+                        break
+            if self.is_over.is_set():
+                break
+        scribbler.join()
+
+    def _scribble(self) -> None:
+        """Returns all places, then none, then all: what the loader hears of each number changes all the time."""
+        while not self.is_over.is_set():
+            for memory in self.memories[-1:]:
+                for value in (1, 0, 255):
+                    np.frombuffer(memory._memory, np.uint8)[: 4 << 20] = value
+
+
 def test_a_trainer_that_writes_all_over_its_memory_harms_nobody_else(
     four_hundred: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers assemble there, and its first page says which places are free: none of it is believed."""
     loader = start_loader(four_hundred, "--workers", "2")
     workers = [worker.pid for worker in loader.workers()]
-    memories: list[shm_lane.Memory] = []
+    vandal = Vandal(loader.address)
+    made: list[shm_lane.Memory] = []
     make = shm_lane.Memory
 
     def noted(nbytes: int) -> shm_lane.Memory:
-        memories.append(make(nbytes))
-        return memories[-1]
+        made.append(make(nbytes))
+        if len(made) > 1:  # the first is the honest one's
+            vandal.memories.append(made[-1])
+        return made[-1]
 
     monkeypatch.setattr(shm_lane, "Memory", noted)
-    is_over = threading.Event()
-
-    def scribble() -> None:
-        while not is_over.is_set():
-            for memory in memories[:1]:
-                np.frombuffer(memory._memory, np.uint8)[: 16 << 20] = 1
-
-    scribbler = threading.Thread(target=scribble)
-    with feedline.connect(loader.address) as vandal, feedline.connect(loader.address) as honest:
-        vandal_reads = vandal.epoch(0, batch_size=8, seed=1)
-        next(vandal_reads)
-        wait_for(lambda: lanes(vandal) == ["shm"], "the vandal has its lane")
-        scribbler.start()
+    with feedline.connect(loader.address) as honest:
+        assert all(is_right(batch) for batch in honest.epoch(0, batch_size=8, seed=2))
+        wait_for(lambda: lanes(honest) == ["shm"], "the honest one has its lane")
+        assert len(made) == 1
+        vandal.start()
         try:
-            for epoch in range(3):
+            assert vandal.is_at_it.wait(60)
+            for epoch in range(1, 9):
                 ids = []
                 for batch in honest.epoch(epoch, batch_size=8, seed=2):
-                    with contextlib.suppress(StopIteration, feedline.FeedlineError):
-                        next(vandal_reads)
                     assert is_right(batch)
                     ids += batch.ids.tolist()
                 assert Counter(ids) == WHOLE
+            assert lanes(honest) == ["shm"]
         finally:
-            is_over.set()
-            scribbler.join()
+            vandal.is_over.set()
+            vandal.join(60)
 
+    assert not vandal.is_alive()
+    assert vandal.memories
     assert [worker.pid for worker in loader.workers()] == workers
+    with feedline.connect(loader.address) as watcher:
+        assert watcher.status().arena_lent == 0
 
 
 def test_trainers_with_one_seed_on_one_host_have_their_epochs_whole_and_the_same(shared: Any) -> None:
     """What is assembled in one trainer's memory is nobody else's: a key that another wants too lies in the arena."""
     with feedline.connect(shared.address) as one, feedline.connect(shared.address) as other:
         for epoch in range(2):
+            ids: list[int] = []
             pairs = zip(one.epoch(epoch, batch_size=8, seed=77), other.epoch(epoch, batch_size=8, seed=77), strict=True)
             for ours, theirs in pairs:
                 assert is_right(ours)
                 assert (ours.ids.tobytes(), ours["x"].tobytes()) == (theirs.ids.tobytes(), theirs["x"].tobytes())
+                ids += ours.ids.tolist()
+            assert Counter(ids) == WHOLE
+        assert (lanes(one), lanes(other)) == (["shm"], ["shm"])
+        assert one.status().shared > 0
 
 
 def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_workers(
@@ -362,26 +402,28 @@ def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_
     loader = start_loader(four_hundred, "--workers", "2")
     processes = [psutil.Process(loader.process.pid), *loader.workers()]
 
-    def mapped() -> int:
-        return sum(Path(f"/proc/{one.pid}/maps").read_text().count("memfd:feedline-received") for one in processes)
+    def mapped() -> list[int]:
+        return [Path(f"/proc/{one.pid}/maps").read_text().count("memfd:feedline-received") for one in processes]
 
     def descriptors() -> list[int]:
         return [one.num_fds() for one in processes]
 
-    def train() -> None:
+    def train(seed: int) -> None:
+        # A seed of its own: keys that were given before are assembled in the arena, and then no worker maps anything.
         with feedline.connect(loader.address) as connected:
-            assert all(is_right(batch) for batch in connected.epoch(0, batch_size=8))
-            assert lanes(connected) == ["shm"]
-            assert mapped() > 0
+            for epoch in itertools.count():  # until a worker was at work there
+                assert all(is_right(batch) for batch in connected.epoch(epoch, batch_size=8, seed=seed))
+                if sum(mapped()[1:]) > 0:
+                    break
 
-    train()
-    wait_for(lambda: mapped() == 0, "the first trainer's memory is let go of")
+    train(0)
+    wait_for(lambda: mapped() == [0, 0, 0], "the first trainer's memory is let go of")
     before = descriptors()
-    for _ in range(10):
-        train()
+    for seed in range(1, 21):
+        train(seed)
 
-    wait_for(lambda: mapped() == 0, "all memory is let go of")
-    wait_for(lambda: descriptors() == before, f"descriptors are {before} again")
+    wait_for(lambda: mapped() == [0, 0, 0], "all memory is let go of")
+    wait_for(lambda: all(map(operator.le, descriptors(), before)), f"no more descriptors than {before}")
 
 
 def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
@@ -389,23 +431,28 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
 ) -> None:
     loader = start_loader(four_hundred, "--workers", "1")
     processes = [loader.process.pid, *(worker.pid for worker in loader.workers())]
+
+    def mapped() -> list[int]:
+        return [Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received") for pid in processes]
+
     code = (
         "import feedline, sys\n"
         f"loader = feedline.connect({loader.address!r})\n"
         "batches = loader.epoch(0, batch_size=8, prefetch=2)\n"
-        "held = [next(batches) for _ in range(8)]\n"
+        "held = [next(batches)]\n"
+        "while loader.stats.replicas[0].lane != 'shm':\n"
+        "    held.append(next(batches))\n"
+        "held += [next(batches) for _ in range(8)]\n"
         "print(loader.stats.replicas[0].lane, flush=True)\n"
         "sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == b"shm\n"
+        assert mapped() == [1, 1]  # the front has its first page, the worker all of it
         trainer.kill()
 
-    def mapped() -> int:
-        return sum(Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received") for pid in processes)
-
-    wait_for(lambda: mapped() == 0, "the killed trainer's memory is let go of")
+    wait_for(lambda: mapped() == [0, 0], "the killed trainer's memory is let go of")
     with feedline.connect(loader.address) as connected:
         assert Counter(int(i) for batch in connected.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
 

@@ -78,6 +78,25 @@ def test_a_batch_carries_only_the_columns_it_is_made_of_and_the_others_are_noted
     assert dataset.notes == ("column 'mask' is in no part of a batch and is not served",)
 
 
+@pytest.mark.parametrize(
+    ("declared", "only_writes"),
+    [
+        ({}, True),
+        ({"on_bad_sample": "skip"}, True),
+        ({"transforms": [{"name": "scale", "column": "x", "divide_by": 2, "late": True}]}, True),
+        ({"nan": "error"}, False),
+        ({"transforms": [{"name": "cast", "column": "x", "dtype": "float16"}]}, False),
+    ],
+)
+def test_a_batch_is_only_written_where_nothing_is_done_to_its_samples_and_nothing_checked(
+    columns_folder: Path, declared: dict[str, Any], only_writes: bool
+) -> None:
+    """Such batches may be assembled in memory that a trainer writes to at the same time."""
+    dataset = open_dataset("d", ColumnsConfig(path=columns_folder, modules=columns_folder, **declared))
+
+    assert dataset.only_writes == only_writes
+
+
 def test_a_worker_opens_from_json_what_the_front_opened(columns_folder: Path, id_files_folder: Path) -> None:
     for config in (
         ColumnsConfig(path=columns_folder, views={"train": "0:9", "validation": "9:"}),

@@ -12,6 +12,7 @@ from feedline_server.session import Batch, Session
 from feedline_server.slots import ARENA, GRAIN
 from feedline_server.tasks import Failed, Outgrown
 from feedline_server.trainer_memory import SEALS, TrainerMemory
+from feedline_server.turns import DEAF_S
 from feedline_wire.errors import BadSample
 
 Stage = Any  # the fixture in conftest.py
@@ -195,3 +196,89 @@ def test_memory_that_was_closed_is_lent_no_more(stage: Stage, host: Host) -> Non
     host.want(1)
 
     assert [task.memory for task in stage.tasks] == [ARENA]
+
+
+def test_before_a_trainer_has_come_with_its_memory_its_batches_lie_in_the_arena(stage: Stage, host: Host) -> None:
+    later = stage.dispatch.open_session("b")
+    stage.dispatch.want(later, 1, stage.key(rows=ROWS))
+
+    stage.dispatch.settle(later, host.memory)
+    stage.dispatch.want(later, 2, stage.key(rows=ROWS))
+
+    assert [task.memory for task in stage.tasks] == [ARENA, host.memory.number]
+
+
+def test_batches_of_a_stream_are_placed_each_for_itself(stage: Stage, host: Host) -> None:
+    """Their keys are equal and their batches are not: nobody takes part in another's."""
+    for ticket in range(2):
+        host.want(ticket, dataset="endless", order="stream", epoch=0)
+
+    assert [task.memory for task in stage.tasks] == [host.memory.number] * 2
+    assert len({task.start for task in stage.tasks}) == 2
+
+
+def test_batches_in_a_trainers_memory_are_told_together_however_large(stage: Stage, host: Host) -> None:
+    for ticket in range(PLACES):
+        host.want(ticket)
+        stage.finish_all()
+    host.want(9, rows=1)
+    stage.finish_all()
+
+    assert [one.ticket for one in stage.dispatch.next_deliveries(host.session, 1)] == [0, 1, 2, 3]
+
+
+def test_what_lies_in_a_deaf_trainers_own_memory_stays_when_others_need_room_in_the_arena(
+    stage: Stage, host: Host
+) -> None:
+    """It would make none."""
+    large = [stage.dispatch.open_session(name) for name in ("b", "c")]
+    stage.dispatch.want(large[0], 1, stage.key(rows=8))
+    stage.finish_all()
+    for ticket, rows in enumerate((ROWS, ROWS, 1, ROWS)):
+        host.want(ticket, rows=rows)
+        stage.finish_all()
+    sending = stage.dispatch.next_deliveries(host.session, 1)
+    stage.dispatch.hand_over(host.session)
+    stage.now += DEAF_S
+
+    stage.dispatch.want(large[1], 1, stage.key(rows=8))  # 16 grains, of which the deaf trainer's small batch has one
+
+    stage.finish_all()
+    assert stage.take(large[1]) == [1]
+    assert stage.dispatch.state().reclaimed == 1
+    assert [want.ticket for want in host.session.waiting] == [2]
+    assert host.room == PLACES - 3
+    assert stage.dispatch.take_up(host.session, sending)
+    stage.finish_all()
+    assert sorted(batch.ticket for batch in host.delivered()) == [2, 3]
+
+
+def test_a_deaf_trainer_with_nothing_in_the_arena_is_asked_for_nothing(stage: Stage, host: Host) -> None:
+    """8 grains in a row are nowhere: the small ones lie at 0 and from 6 to 8."""
+    host.want(1)
+    stage.finish_all()
+    small, large = (stage.dispatch.open_session(name) for name in ("small", "large"))
+    for ticket, (session, rows) in enumerate(((small, 1), (large, 5), (small, 1), (small, 1), (small, 1))):
+        stage.dispatch.want(session, ticket, stage.key(rows=rows))
+        stage.finish_all()
+    stage.take(large)
+    sending = stage.dispatch.next_deliveries(host.session, 1)
+    stage.dispatch.hand_over(host.session)
+    stage.now += DEAF_S
+
+    stage.dispatch.want(large, 9, stage.key(rows=8))
+
+    assert (stage.dispatch.state().short_of, stage.dispatch.state().reclaimed) == ("memory", 0)
+    assert stage.dispatch.take_up(host.session, sending)
+    stage.take(small, 4)
+    assert stage.take(large) == [9]
+
+
+def test_a_batch_that_could_not_be_sent_gives_its_place_back(stage: Stage, host: Host) -> None:
+    host.want(1)
+    stage.finish_all()
+    [batch] = host.delivered()
+
+    stage.dispatch.give_back(host.session, batch, sent=False)
+
+    assert host.room == PLACES

@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -307,12 +308,20 @@ def lent() -> Iterator[int]:
     os.close(fd)
 
 
-def place(number: int) -> Slot:
-    return Slot(number * SLOT, SLOT, 7)
+def place(number: int, memory: int = 7) -> Slot:
+    return Slot(number * SLOT, SLOT, memory)
+
+
+def mappings_of_each() -> list[int]:
+    return [Path(f"/proc/{worker.pid}/maps").read_text().count(NAME) for worker in workers()]
 
 
 def mappings() -> int:
-    return sum(Path(f"/proc/{worker.pid}/maps").read_text().count(NAME) for worker in workers())
+    return sum(mappings_of_each())
+
+
+def descriptors_of_it() -> int:
+    return sum(NAME in str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink())
 
 
 def descriptors() -> int:
@@ -379,4 +388,68 @@ def test_a_pool_that_closes_lets_go_of_memory_that_is_still_lent(start: Start, l
     bench.pool.lend(9, lent)
 
     assert descriptors() < before
-    assert sum(NAME in str(one.readlink()) for one in Path("/proc/self/fd").iterdir() if one.is_symlink()) == 1
+    assert descriptors_of_it() == 1
+
+
+def test_each_trainers_batches_are_in_its_own_memory_which_every_worker_maps_once(start: Start, lent: int) -> None:
+    bench = start()
+    other = os.memfd_create(NAME, os.MFD_CLOEXEC)
+    os.ftruncate(other, 64 * SLOT)
+    try:
+        bench.pool.lend(7, lent)
+        bench.pool.lend(8, other)
+        bench.pool.submit([bench.task(number, place(number % 30, 7 + number // 30)) for number in range(60)])
+
+        answers = bench.collect(60)
+
+        fds = {7: lent, 8: other}
+        found = [bench.rows(*answers[number], fds[answers[number][0].memory]) for number in range(60)]
+        assert found == [expected(number) for number in range(60)]
+        assert mappings_of_each() == [2, 2]
+    finally:
+        os.close(other)
+
+
+def test_memory_that_is_withdrawn_under_its_batches_ends_no_worker_and_touches_no_other_batch(
+    start: Start, lent: int
+) -> None:
+    """A trainer that is killed leaves batches with the workers, and others before them."""
+    bench = start()
+    for round_ in range(10):
+        first = 100 * round_
+        bench.pool.lend(round_ + 1, lent)
+        bench.pool.submit([bench.task(first + number, place(number, round_ + 1)) for number in range(8)])
+        bench.submit(first + 99)
+        bench.pool.withdraw(round_ + 1)
+        bench.pool.withdraw(round_ + 1)
+
+        answers = bench.collect(9)
+
+        assert bench.rows(*answers.pop(first + 99)) == expected((first + 99) % 100)
+        for number, (task, outcome) in answers.items():
+            if isinstance(outcome, Done):
+                assert bench.rows(task, outcome, lent) == expected(number % 100)
+            else:
+                assert isinstance(outcome, Failed)
+                assert isinstance(outcome.error, LoaderUnavailable)
+    until(lambda: mappings() == 0, "no worker has it mapped")
+    assert bench.pool.state().restarted == 0
+
+
+def test_memory_that_a_pool_was_lent_and_has_not_heard_of_is_let_go_of_when_it_closes(start: Start, lent: int) -> None:
+    bench = start()
+    bench.answers = queue.Queue(maxsize=1)  # the second answer holds the pool up
+    bench.pool.lend(7, lent)
+    for number in range(2):
+        bench.pool.submit([bench.task(number, place(number))])
+    until(lambda: bench.answers.full() and bench.pool.state().busy == 0, "both are done")
+    bench.pool.lend(8, lent)
+    closer = threading.Thread(target=bench.pool.close)
+    closer.start()
+    until(lambda: bench.pool._closing, "it is about to close")  # nobody else has to know
+    assert descriptors_of_it() == 3  # the test's own and two of the pool's
+
+    bench.collect(2)
+    closer.join(60)
+
+    assert descriptors_of_it() == 1

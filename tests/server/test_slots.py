@@ -134,3 +134,12 @@ def test_the_arena_has_no_name_in_dev_shm_and_close_may_come_twice() -> None:
 
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+def test_places_of_different_memories_have_nothing_in_common() -> None:
+    here, there = Slot(0, 2 * GRAIN), Slot(0, 2 * GRAIN, 5)
+
+    assert here != there
+    assert not here.overlaps(there)
+    assert there.overlaps(Slot(GRAIN, GRAIN, 5))
+    assert not there.overlaps(Slot(2 * GRAIN, GRAIN, 5))

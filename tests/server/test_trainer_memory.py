@@ -1,8 +1,10 @@
 """Memory of a trainer: what is lent there and what comes back, whatever the trainer writes; and what is not taken."""
 
 import fcntl
+import itertools
 import mmap
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,52 @@ def test_what_the_trainer_says_of_places_that_it_was_not_told_of_frees_nothing(
     assert memory.lend(GRAIN) is None
 
 
+def test_what_the_trainer_said_of_a_number_before_it_was_lent_again_does_not_count(
+    memory: TrainerMemory, trainer: Trainer
+) -> None:
+    first, *_ = lend_all(memory)
+    os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
+    memory.take_back(first)
+
+    again = memory.lend(GRAIN)
+
+    assert again == first
+    memory.tell(again)
+    assert memory.lend(GRAIN) is None
+
+
+def test_whatever_the_trainer_writes_no_place_is_lent_that_is_not_free_and_none_is_lost() -> None:
+    draw = random.Random(11)
+    trainer = Trainer(grains=33)
+    memory = TrainerMemory(trainer.passed())
+    untold: list[Slot] = []
+    told: dict[int, Slot] = {}
+
+    for _ in range(3000):
+        os.pwrite(trainer.fd, draw.randbytes(1), draw.randrange(8))  # numbers that are in use, told or not
+        if untold and (chance := draw.random()) < 0.5:
+            slot = untold.pop(draw.randrange(len(untold)))
+            if chance < 0.2:
+                memory.take_back(slot)
+            else:
+                told[memory.tell(slot)] = slot
+            continue
+        said = os.pread(trainer.fd, GRAIN, 0)
+        told = {number: slot for number, slot in told.items() if not said[number]}
+        if slot := memory.lend(draw.randrange(1, 9 * GRAIN)):
+            untold.append(slot)
+        held = sorted((slot.start, slot.end) for slot in (*untold, *told.values()))
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise([(0, GRAIN), *held, (33 * GRAIN, 0)]))
+
+    for slot in untold:
+        memory.take_back(slot)
+    for number in told:
+        trainer.returns(number)
+    assert memory.lend(32 * GRAIN) == Slot(GRAIN, 32 * GRAIN, memory.number)
+    memory.close()
+    os.close(trainer.fd)
+
+
 def test_a_place_that_is_not_needed_is_taken_back(memory: TrainerMemory) -> None:
     first, second, *_ = lend_all(memory)
 
@@ -92,6 +140,25 @@ def test_a_place_that_is_not_needed_is_taken_back(memory: TrainerMemory) -> None
     assert memory.lend(GRAIN) == second
     assert memory.lend(GRAIN) is None
     assert memory.tell(first) != memory.tell(second)
+
+
+def test_a_place_that_the_trainer_was_told_of_is_not_taken_back(memory: TrainerMemory, trainer: Trainer) -> None:
+    """A stream that ends gives back what was being sent too, and by then it is the trainer's."""
+    first, *_ = lend_all(memory)
+    number = memory.tell(first)
+
+    memory.take_back(first)
+
+    assert memory.lend(GRAIN) is None
+    trainer.returns(number)
+    assert memory.lend(GRAIN) == first
+
+
+def test_taking_places_back_wears_no_number_out(memory: TrainerMemory) -> None:
+    for _ in range(GRAIN + 1):
+        slot = memory.lend(GRAIN)
+        assert slot is not None
+        memory.take_back(slot)
 
 
 def test_numbers_are_used_again_and_there_are_never_more_than_a_page_of_them(trainer: Trainer) -> None:

@@ -109,6 +109,17 @@ def test_a_batch_in_its_trainers_own_memory_is_not_given_for_it_would_free_nothi
     assert gives_way([session], NOW) is None
 
 
+def test_a_batch_in_its_trainers_own_memory_does_not_make_that_trainer_the_first_to_give() -> None:
+    """It would give the batch that is being sent, while another has one that was not begun."""
+    sending = holding("sending", 1, unread_since=NOW - 9)
+    sending.ready.append(Batch(Want(2, KEY, 1, 0.0), Layout((), 1), Slot(0, 1, 9)))
+
+    given = gives_way([sending, holding("deaf", 3, 4, unread_since=NOW - 2)], NOW)
+
+    assert given is not None
+    assert (given[0].peer, given[1].ticket) == ("deaf", 4)
+
+
 def test_a_batch_that_is_being_copied_is_not_given() -> None:
     session = holding("copying", 1, 2, unread_since=None)
 
