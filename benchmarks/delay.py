@@ -79,8 +79,9 @@ def loader(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def line(address: str, delay_ms: float) -> Iterator[str]:
+def line(address: str, delay_ms: float, listen: str = "127.0.0.1:0") -> Iterator[str]:
     command = [sys.executable, str(ROOT / "tests/faults/proxy.py"), address, "--delay-ms", str(delay_ms)]
+    command += ["--listen", listen]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None

@@ -36,7 +36,8 @@ def read(folder: Path, names: list[str]) -> dict[bytes, tuple[str, int]]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow, which the generator imports, says what the CPU can do
+        # TensorFlow, which the generator imports, says what the CPU can do, on some CPUs at every level of its log.
+        os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
         os.chdir(temporary)  # the generator reads `data/` of the folder in which the loader is started
         folder = Path(temporary) / "data"
         partition = make(folder)

@@ -11,6 +11,8 @@ its ticket the trainer passes a memfd; the loader answers ACCEPTED and the secon
 only that loader knows. For each answer comes a PLACED_HEAD (length of the Piece, number, length of the body, place) and
 the Piece; the body lies at its place in the trainer's memory, or follows where the place is FOLLOWS. The first
 RETURNED_NBYTES of that memory are the trainer's to write: a 1 at `number` says that it uses what lies there no more.
+The loader maps the memory, so it takes only what is sealed with F_SEAL_SHRINK and F_SEAL_SEAL, not against writing, and
+not of huge pages.
 """
 
 import struct

@@ -91,8 +91,10 @@ class WorkerProcess:
         if memory not in self.lent:
             self.lent.add(memory)
             self.send(Lent(memory))
-            with contextlib.suppress(OSError):  # as in `send`
+            try:
                 send_handle(self.connection, fd, self.pid)
+            except OSError:  # it is dying, or it waits for a descriptor that does not come and would misread the rest
+                self.kill()
 
     def withdraw(self, memory: int) -> None:
         """It has been given the last task that names this memory."""

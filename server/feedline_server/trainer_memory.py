@@ -19,8 +19,8 @@ from feedline_wire.lane import RETURNED_NBYTES
 IN_PLACE_NBYTES = 64 << 10
 """Smaller batches follow in the socket, many at once: a place of their own costs more than a copy of them."""
 
-MOST_NBYTES = 1 << 40
-"""Of a trainer. The loader keeps a list of pieces of it and nothing else, but numbers should stay sensible."""
+MOST_NBYTES = 1 << 36
+"""Of a trainer: far more than any reads ahead, and every worker can map that of two thousand (x86-64 has 47 bits)."""
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 """What must be sealed: its length downwards, and the seals. The second keeps a trainer from forbidding writes later."""

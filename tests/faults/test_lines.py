@@ -77,8 +77,9 @@ def test_what_somebody_chose_is_asked_ahead_and_no_more_however_long_the_line(lo
 def test_a_line_that_holds_costs_the_learnt_time_where_there_is_another_loader(
     loader: FakeLoader, other: FakeLoader, line: Line
 ) -> None:
-    held = line(loader.address)
-    with connected([held.address, other.address], 2) as connection:
+    # Both are some way off, so that each owes something at any time.
+    held, free = line(loader.address, delay_s=0.01), line(other.address, delay_s=0.01)
+    with connected([held.address, free.address], 2) as connection:
         epoch = connection.epoch(batch_size=10)
         got = ids(next(epoch) for _ in range(100))
         held.hold()
