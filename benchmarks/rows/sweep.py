@@ -23,8 +23,9 @@ from benchmarks.stage import Stage, say
 TRAINERS = 4
 ROW_NBYTES, BATCH = 131072, 8
 
-PACE = Pace(seconds=1.2, settle_s=0.3, compute_s=0.04)
-"""25 batches of 1 MiB a second and trainer: far from what two cores can send, so that nobody falls behind."""
+PACE = Pace(seconds=4.0, settle_s=0.5, compute_s=0.04)
+"""25 batches of 1 MiB a second and trainer: far from what two cores can send, so that nobody falls behind. So long
+because the kernel tells processor time in steps of 10 ms, and 100 batches take some 120 ms."""
 
 CRC_TIMES = 20
 """Of the batch: some 8 CPU seconds a GB, as decoding JPEGs costs."""
