@@ -54,12 +54,14 @@ class Parcel:
 class Lane:
     """One trainer's connection. `send` and `close` are its stream's; `end` is anybody's."""
 
-    memory: "TrainerMemory | None" = None
-    """The trainer's, where batches may be placed."""
-
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._connection = connection
+
+    @property
+    def memory(self) -> "TrainerMemory | None":
+        """The trainer's, where batches may be placed."""
+        return None
 
     def send(
         self,

@@ -31,19 +31,22 @@ log = structlog.get_logger()
 class ShmLane(Lane):
     """One trainer's connection and memory."""
 
-    memory: TrainerMemory
-
     def __init__(self, connection: socket.socket, memory: TrainerMemory) -> None:
         super().__init__(connection)
-        self.memory = memory
+        self._memory = memory
+
+    @property
+    def memory(self) -> TrainerMemory:
+        """The trainer's."""
+        return self._memory
 
     def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview]:
         buffers: list[memoryview] = []
         for parcel in parcels:
             placed = parcel.placed
             if placed is None and parcel.nbytes >= IN_PLACE_NBYTES:
-                placed = self.memory.put(parcel.body)
-            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self.memory.tell(placed))
+                placed = self._memory.put(parcel.body)
+            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.tell(placed))
             head = PLACED_HEAD.pack(len(parcel.piece), number, parcel.nbytes, at)
             buffers.append(memoryview(head + parcel.piece))
             if placed is None:
@@ -53,7 +56,7 @@ class ShmLane(Lane):
     def close(self) -> None:
         """Let go of it. Twice is fine."""
         super().close()
-        self.memory.close()
+        self._memory.close()
 
 
 class ShmLanes(Lanes):
