@@ -27,6 +27,9 @@ of the body follows what is waited for: the kernel counts what it has not handed
 more than there is."""
 
 
+CUT: Final = "the lane ended in the middle of a batch"
+
+
 class Incoming:
     """Reads a connection whose calls block. One thread. OSError if the connection breaks, EOFError where it ends."""
 
@@ -49,7 +52,7 @@ class Incoming:
             return bytes(body)
         while self._end - self._start < nbytes:
             if not self._fill():
-                raise EOFError("the lane ended in the middle of a batch")
+                raise EOFError(CUT)
         data = bytes(self._ahead[self._start : self._start + nbytes])
         self._start += nbytes
         return data
@@ -74,7 +77,7 @@ class Incoming:
         while body:
             count = self._connection.recv_into(body, len(body), socket.MSG_WAITALL)
             if not count:
-                raise EOFError("the lane ended in the middle of a batch")
+                raise EOFError(CUT)
             body = body[count:]
 
     def skip(self, nbytes: int) -> None:
@@ -82,7 +85,7 @@ class Incoming:
         self._at_once = AHEAD_NBYTES
         while nbytes:
             if self._start == self._end and not self._fill():
-                raise EOFError("the lane ended in the middle of a batch")
+                raise EOFError(CUT)
             passed = min(nbytes, self._end - self._start)
             self._start += passed
             nbytes -= passed

@@ -60,8 +60,7 @@ class ReadAhead:
         self._timeout_s = timeout_s
         self._reading = threading.Lock()
         self._window: deque[tuple[Step, Wanted]] = deque()
-        self._expected: deque[int] = deque()  # bytes of each, as they were when it was wanted
-        self._ahead_nbytes = 0  # all together
+        self._refill_at = 0  # batches in the window; no more than a hint, so an interrupt anywhere does no harm
         self._closed = False
 
     def __repr__(self) -> str:
@@ -106,7 +105,6 @@ class ReadAhead:
             received = self._wait(wanted)
             batch = self._deliver(step, received)
             self._window.popleft()
-            self._ahead_nbytes -= self._expected.popleft()
             self._reach.delivered(time.perf_counter(), self._fleet.latency_s)
             self._fill()
             return batch
@@ -127,19 +125,18 @@ class ReadAhead:
 
     def _fill(self) -> None:
         """Want as many steps as the window holds, at least one; once there is room for a few."""
-        window, most = self._window, self._reach.batches
-        if len(window) > most - _few(most):
+        window = self._window
+        if len(window) > self._refill_at:
             return
-        if window and self._ahead_nbytes >= self._nbytes - (_few(len(window)) - 1) * self._expected[-1]:
-            return
-        while len(window) < most and (not window or self._ahead_nbytes < self._nbytes):
+        nbytes = sum([wanted.nbytes for _, wanted in window])
+        while len(window) < self._reach.batches and (not window or nbytes < self._nbytes):
             step = next(self._steps, None)
             if step is None:
                 return
             wanted = self._want(step)
             window.append((step, wanted))
-            self._expected.append(wanted.nbytes)
-            self._ahead_nbytes += wanted.nbytes
+            nbytes += wanted.nbytes
+        self._refill_at = len(window) - max(min(len(window) // REFILL_PART, REFILL_MOST), 1)
 
     def _wait(self, wanted: Wanted) -> Received:
         waits = self.waits
@@ -154,8 +151,3 @@ class ReadAhead:
                 waits.seconds += time.perf_counter() - began
         waits.batches += 1
         return received
-
-
-def _few(batches: int) -> int:
-    """Of so many batches, those that are asked for together."""
-    return max(min(batches // REFILL_PART, REFILL_MOST), 1)
