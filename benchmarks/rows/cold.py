@@ -38,7 +38,9 @@ KEPT_FREE_NBYTES = 4 << 30
 
 BOUND = Bound(">=", 0.9)
 
-PACE = Pace(seconds=2.0, settle_s=0.3)
+PACE = Pace(seconds=3.0, settle_s=1.0)
+"""The first window of `blocks`, half a gigabyte here, is read ahead beside what is served: an epoch's beginning, which
+would be a quarter of two seconds and is nothing of an epoch."""
 
 ROUNDS = 3
 """Each has a loader of its own and its file dropped; the disk is the same for all."""

@@ -6,6 +6,7 @@ itself, and laid into the slot. Where nothing is done to them the source gathers
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from feedline_server.bad_samples import Fault, faults_named, replaced, without
 from feedline_server.dataset import Dataset
-from feedline_server.order import run_indices, view_indices
+from feedline_server.order import run_ahead, run_indices, view_indices
 from feedline_server.ragged import Ragged, pad_into
 from feedline_server.sources.source import Drawn
 from feedline_wire import BAD, IDS
@@ -82,6 +83,7 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
     FeedlineError if it cannot be had, Outgrown if that was not enough.
     """
     rows = asked(dataset, key)
+    _read_ahead(dataset, key)
     try:
         if dataset.on_bad_sample == "error":
             return _filled(dataset, key.view, rows, None, memory)
@@ -94,6 +96,19 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
             traceback=traceback.format_exc(),
             samples=rows.ids,
         ) from error
+
+
+def _read_ahead(dataset: Dataset, key: Key) -> None:
+    """Have the disk read what batches after this one want."""
+    if (source := dataset.announcing) is None:
+        return
+    view = dataset.views[key.view]
+    ahead = run_ahead(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows, source.most_ahead)
+    if not len(ahead):
+        return
+    # What is wrong with files of other batches is said to whom it concerns.
+    with suppress(FeedlineError, OSError):
+        source.announce(view.ids(ahead), dataset.chain.reads)
 
 
 def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:

@@ -25,6 +25,27 @@ def block_indices(name: str, samples: int, size: int, window: int, positions: In
     return cut.indices(positions if not window else _mixed(name, cut, window, positions))
 
 
+def due_indices(  # noqa: PLR0917
+    name: str, samples: int, size: int, window: int, offset: int, end: int
+) -> Indices:
+    """The blocks that ought to be read from a disk, each as a whole, while positions `offset` to `end` are served.
+
+    A batch may have a sample of every block of its window, so blocks are due a window before their turn. Each is due
+    at one position, so whoever serves an epoch reads each once, be it in many processes and in any order. At the
+    beginning as much is read ahead as was served: the first batch does not wait for a whole window, and who reads a
+    little of an epoch does not have all of a window read.
+    """
+    cut = _Cut(name, samples, min(size, samples), in_order=False)
+
+    def due_before(position: int) -> int:
+        """Where the first block begins that is due at this position, or later."""
+        until = np.array([min(position + min(position, size * window), samples)])
+        place = cut.place(until)
+        return int(cut.start(place + (cut.start(place) < until))[0])
+
+    return cut.indices(np.arange(due_before(offset), due_before(end), dtype=np.int64))
+
+
 class _Cut:
     """Blocks, and the places that they have in an epoch.
 

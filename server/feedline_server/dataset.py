@@ -18,7 +18,7 @@ from feedline_server.order import ORDERS, ORDERS_BY_LENGTH
 from feedline_server.sources.columns import another_kind
 from feedline_server.sources.opening import open_source
 from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import AnySource, Opened, RaggedSource
+from feedline_server.sources.source import Announcing, AnySource, Opened, RaggedSource
 from feedline_server.transforms.chain import Chain, open_chain
 from feedline_wire.elementwise import Late
 from feedline_wire.errors import DataError, InvalidRequest
@@ -90,6 +90,8 @@ class Dataset:
     on_bad_sample: Literal["error", "skip", "substitute"] = "error"
     known_bad: KnownBad = field(default_factory=lambda: KnownBad(""))
     """Samples that were found to be bad, in this process."""
+    announcing: Announcing | None = None
+    """The source, if it should be told early what will be wanted."""
 
     def lengths(self, view: View) -> ViewLengths | None:
         """How long the samples of a view are; None where all samples are of one length."""
@@ -130,7 +132,8 @@ def open_dataset(
 
 def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
     """The dataset that a declaration makes of an open source; DataError if its columns or transforms do not fit."""
-    chain = open_chain(name, config, opened.source, opened.views, is_batched=opened.is_batched)
+    source = opened.source
+    chain = open_chain(name, config, source, opened.views, is_batched=opened.is_batched)
     columns = [column.name for column in chain.columns]
     structure = _own_structure(opened, columns, config) or structure_of(columns, config)
     used = set(column_names(structure))
@@ -138,7 +141,7 @@ def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
     notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
     return Dataset(
         name,
-        opened.source,
+        source,
         {view: View(view, selection) for view, selection in opened.views.items()},
         structure,
         chain.reading_for(used),
@@ -150,6 +153,7 @@ def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
         nan=config.nan,
         on_bad_sample=config.on_bad_sample,
         known_bad=KnownBad(name),
+        announcing=source if isinstance(source, Announcing) and source.most_ahead else None,
     )
 
 

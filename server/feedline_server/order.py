@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.blocks import block_indices
+from feedline_server.blocks import block_indices, due_indices
 from feedline_server.buckets import Measure, bucket_indices
 from feedline_server.permutation import Words, drawn, permuted
 from feedline_wire.errors import InvalidRequest
@@ -90,11 +90,30 @@ def _piece(order: str, samples: int, seed: int, epoch: int, number: int) -> NDAr
     return indices
 
 
+def run_ahead(  # noqa: PLR0917
+    order: str, samples: int, seed: int, epoch: int, offset: int, rows: int, most: int
+) -> NDArray[np.int64]:
+    """What should be read from a disk while `rows` positions from `offset` on are served, because it is wanted later.
+
+    Runs of neighbours, that the order will take one by one. None if it is not of that kind, or if what is read would
+    have to be kept for more than `most` samples.
+    """
+    named = parse(order)
+    if named.family != "blocks" or not 0 < named.size * named.window <= most:
+        return np.empty(0, np.int64)
+    name = _name(str(named), samples, seed, epoch)
+    return due_indices(name, samples, named.size, named.window, offset, offset + rows)
+
+
+def _name(what: str, samples: int, seed: int, epoch: int) -> str:
+    return f"feedline order {ORDER_VERSION}: {what} samples={samples:d} seed={seed:d} epoch={epoch:d}"
+
+
 def _rule(order: Order, samples: int, seed: int, lengths: Measure | None) -> _OfEpoch:
     """How an epoch of the order is computed."""
 
     def name(what: str, epoch: int) -> str:
-        return f"feedline order {ORDER_VERSION}: {what} samples={samples:d} seed={seed:d} epoch={epoch:d}"
+        return _name(what, samples, seed, epoch)
 
     match order.family:
         case "shuffle":

@@ -131,6 +131,16 @@ def test_the_kernel_is_asked_for_whole_pages_of_every_run(rows: list[int], asked
     assert mapping.asked == asked
 
 
+def test_the_kernel_is_asked_for_no_more_at_once_than_it_reads() -> None:
+    """It cuts a request to what the device reads ahead, by default 128 KiB, and drops the rest without a word."""
+    mapping = Kernel(-1, 1 << 20)
+    mapping.asked = []
+
+    ask_for(mapping, 100, 3000, runs_of(np.arange(100)))
+
+    assert mapping.asked == [(0, 131072), (131072, 131072), (262144, 100 + 300_000 - 262144)]
+
+
 @pytest.mark.parametrize("dtype", ["<i4", ">i4"])
 def test_of_large_data_whole_pages_are_read_and_not_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str

@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from feedline_server import order as orders
-from feedline_server.order import ORDER_VERSION, ORDERS, run_indices, view_indices
+from feedline_server.order import ORDER_VERSION, ORDERS, run_ahead, run_indices, view_indices
 from feedline_server.permutation import SMALL
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.orders import parse
 
 UINT64_MAX = 2**64 - 1
 PIECE = 1 << 16
@@ -309,6 +310,79 @@ def test_an_answer_belongs_to_its_caller(order: str, samples: int) -> None:
 
     assert np.array_equal(view_indices(order, samples, 7, 3, positions), kept)
     assert positions.tolist() == list(range(10))
+
+
+# ---- what to read ahead ----
+
+BLOCKS = [
+    ("blocks:64x3", 5003),
+    ("blocks:64x3", 64 * 30),
+    ("blocks:7x4", 1000),
+    ("blocks:100x1", 950),
+    ("blocks", 3001),
+]
+
+
+def due(order: str, samples: int, rows: int) -> list[NDArray[np.int64]]:
+    """What is due with each batch of an epoch."""
+    starts = range(0, samples, rows)
+    return [run_ahead(order, samples, 7, 3, start, min(rows, samples - start), most=10**9) for start in starts]
+
+
+@pytest.mark.parametrize(("order", "samples"), BLOCKS)
+@pytest.mark.parametrize("rows", [1, 32, 200, 5003])
+def test_every_block_is_due_once_and_as_a_whole(order: str, samples: int, rows: int) -> None:
+    size = parse(order).size
+
+    found = due(order, samples, rows)
+
+    assert sorted(np.concatenate(found).tolist()) == list(range(samples))
+    for indices in found:
+        first_of_runs = indices[np.flatnonzero(np.diff(indices, prepend=-2) != 1)]
+        assert (first_of_runs % size == 0).all()
+
+
+@pytest.mark.parametrize(("order", "samples"), BLOCKS)
+def test_blocks_are_due_before_their_window_but_for_the_first_two(order: str, samples: int) -> None:
+    """There is nothing before the first; and as much is read ahead as was served, so half of the second is late."""
+    named = parse(order)
+    window = named.size * named.window
+    taken = view_indices(order, samples, 7, 3, np.arange(samples))
+
+    ahead = due(order, samples, 1)
+
+    when = np.empty(samples, np.int64)
+    when[np.concatenate(ahead)] = np.repeat(np.arange(samples), [len(indices) for indices in ahead])
+    later = taken[2 * window :]
+    assert (when[later] < np.arange(2 * window, samples)).all()
+    assert (when[later] >= np.arange(2 * window, samples) - 2 * window).all(), "so much earlier is too early to be kept"
+
+
+@pytest.mark.parametrize(("order", "samples"), BLOCKS)
+def test_no_more_is_read_ahead_than_was_served_before_or_a_window(order: str, samples: int) -> None:
+    named = parse(order)
+    served, ahead = 0, 0
+
+    for indices in due(order, samples, 10):
+        served += 10
+        ahead += len(indices)
+        assert ahead <= served + min(served, named.size * named.window) + named.size
+
+
+@pytest.mark.parametrize("order", ["shuffle", "sequential", "replacement", "blocks:64:in-order"])
+def test_nothing_is_due_in_an_order_that_does_not_come_back_to_neighbours(order: str) -> None:
+    assert all(len(indices) == 0 for indices in due(order, 1000, 100))
+
+
+def test_nothing_is_due_if_it_could_not_be_kept_until_its_turn() -> None:
+    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=192)) == 256
+    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=191)) == 0
+
+
+def test_nothing_is_due_past_the_end_of_an_epoch() -> None:
+    assert len(run_ahead("blocks:64x3", 1000, 7, 3, 990, 64, most=10**9)) == 0
+    assert len(run_ahead("blocks:64x3", 1000, 7, 3, 1000, 64, most=10**9)) == 0
+    assert sorted(run_ahead("blocks:64x3", 1000, 7, 3, 0, 3000, most=10**9).tolist()) == list(range(1000))
 
 
 # ---- past the end ----

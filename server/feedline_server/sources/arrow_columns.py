@@ -4,10 +4,11 @@ The law: what lies plainly in a mapped file is copied from there; what must be d
 as many groups are kept as fit the bound of a process.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from feedline_server.sources.arrow import SUFFIXES, ArrowFile, Group, IpcFile, o
 from feedline_server.sources.concatenated import parts_of
 from feedline_server.sources.content import one_of
 from feedline_server.sources.decoded import DECODED
-from feedline_server.sources.mapped import ask_for, is_large, runs_of
+from feedline_server.sources.mapped import ask_for, is_large, most_ahead, runs_of
 from feedline_server.sources.resident import RESIDENT
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, check_ids
@@ -44,6 +45,8 @@ class ArrowColumns:
         self.samples = int(self._starts[-1])
         self.columns = files[0].columns
         self._large = is_large(sum(file.stamp.size for file in files))
+        nbytes = sum(file.stamp.size for file in files)
+        self.most_ahead = most_ahead(self.samples, nbytes) if self._large and any(map(_is_mapped, files)) else 0
         self._mapped = lru_cache(VIEWS_KEPT)(self._load)
 
     def __repr__(self) -> str:
@@ -52,15 +55,18 @@ class ArrowColumns:
     def gather(self, ids: Rows, out: Mapping[str, Array]) -> None:
         """See Source."""
         check_ids(ids, self.samples)
-        parts = list(parts_of(ids, self._starts))
-        for place, rows, _ in parts:
-            self._announce(place, rows, out)
-        for place, rows, places in parts:
+        self.announce(ids, out)
+        for place, rows, places in parts_of(ids, self._starts):
             group = self._group(place)  # one at a time: a batch may have a row of each of many decoded ones
             for name, target in out.items():
                 if name in group.missing and group.missing[name][rows].any():
                     self._refuse(group.missing[name][rows], place, rows, name)
                 target[places] = group.arrays[name][rows]
+
+    def announce(self, ids: Rows, names: Collection[str]) -> None:
+        """See Announcing."""
+        for place, rows, _ in parts_of(ids, self._starts):
+            self._announce(place, rows, names)
 
     def content(self) -> Iterator[bytes]:
         """See Source. How rows are grouped shows in the bytes; it is looked at as files, not as columns."""
@@ -89,7 +95,7 @@ class ArrowColumns:
     def _announce(self, place: int, rows: Rows, names: Iterable[str]) -> None:
         """Have the kernel read what is mapped and wanted, before any of it is waited for."""
         file, _ = self._groups[place]
-        if not isinstance(file, IpcFile) or file.packed or not self._large:
+        if not self._large or not _is_mapped(file):
             return
         group = self._group(place)
         for name in names:
@@ -107,6 +113,11 @@ class ArrowColumns:
             "fill it, or leave the sample out of the view",
             samples=samples,
         )
+
+
+def _is_mapped(file: ArrowFile) -> TypeGuard[IpcFile]:
+    """Whether columns are views of the file."""
+    return isinstance(file, IpcFile) and not file.packed
 
 
 def open_arrow(config: ArrowConfig, *, checked: bool = False) -> Opened:

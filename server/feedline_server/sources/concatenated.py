@@ -1,12 +1,12 @@
 """Several sources as one: the samples of the first, then those of the second, and so on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.source import Source, check_ids
+from feedline_server.sources.source import Announcing, check_ids
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
@@ -16,13 +16,14 @@ Ids = NDArray[np.int64]
 class Concatenated:
     """Sources with the same columns, laid end to end; the names are for messages."""
 
-    def __init__(self, parts: Mapping[str, Source]) -> None:
+    def __init__(self, parts: Mapping[str, Announcing]) -> None:
         self._names = tuple(parts)
         self._parts = tuple(parts.values())
         self.starts = np.cumsum([0, *(part.samples for part in self._parts)], dtype=np.int64)
         """The first id of each part, and the number of all samples."""
         self.samples = int(self.starts[-1])
         self.columns = self._parts[0].columns
+        self.most_ahead = min((part.most_ahead for part in self._parts if part.samples), default=0)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self._names)}: {self.samples} samples>"
@@ -38,6 +39,11 @@ class Concatenated:
             self._gather(part, own, found)
             for name, array in found.items():
                 out[name][places] = array
+
+    def announce(self, ids: Ids, names: Collection[str]) -> None:
+        """See Announcing."""
+        for part, own, _ in parts_of(ids, self.starts):
+            self._parts[part].announce(own, names)
 
     def content(self) -> Iterator[bytes]:
         """See Source."""

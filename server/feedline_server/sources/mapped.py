@@ -24,8 +24,11 @@ from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array
 
 READ_AHEAD = 128 << 10
-"""Bytes in a row. Linux reads so much ahead by default, and from about here that is the faster way (measured)."""
+"""Bytes in a row. Linux reads so much ahead by default, and from about here that is the faster way (measured). Of what
+it is asked for at once it may read no more than that either (`force_page_cache_ra`), and says nothing."""
 
+AHEAD_SHARE = 8
+"""Of the memory, the part that data read ahead may take. As much is being served, and there may be other trainers."""
 
 SMALL = 1 << 20
 """Bytes of an array that stays mapped however large the data it is part of: labels, of which little is open at once."""
@@ -161,8 +164,14 @@ def ask_for(mapping: mmap.mmap, offset: int, row_nbytes: int, runs: Iterable[Run
     """
     for row, _, count in runs:
         start = offset + row * row_nbytes
-        page = start - start % mmap.PAGESIZE
-        mapping.madvise(mmap.MADV_WILLNEED, page, start + count * row_nbytes - page)
+        page, end = start - start % mmap.PAGESIZE, start + count * row_nbytes
+        for piece in range(page, end, READ_AHEAD):
+            mapping.madvise(mmap.MADV_WILLNEED, piece, min(end - piece, READ_AHEAD))
+
+
+def most_ahead(samples: int, nbytes: int) -> int:
+    """How many of so many samples, `nbytes` together, may be read long before they are gathered."""
+    return samples * (machine.memory_nbytes() // AHEAD_SHARE) // nbytes
 
 
 def is_large(nbytes: int, memory_nbytes: int | None = None) -> bool:

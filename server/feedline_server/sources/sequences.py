@@ -4,7 +4,7 @@ The law: a sequence is exactly its own steps. Whatever pads or cuts it is declar
 end of the batch pads it, visibly in its shape.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,11 @@ class Sequences:
         return f"<Sequences {', '.join(map(str, self.columns))}: {self.samples} samples, {self._steps.samples} steps>"
 
     @property
+    def most_ahead(self) -> int:
+        """See Announcing: by their average length."""
+        return self._steps.most_ahead * self.samples // self._steps.samples
+
+    @property
     def longest(self) -> Mapping[str, int]:
         """See RaggedSource."""
         return {column.name: self._boundaries.longest for column in self._steps.columns}
@@ -58,13 +63,20 @@ class Sequences:
         if out and self._singles is not None:
             self._singles.gather(ids, out)
 
+    def announce(self, ids: Ids, names: Collection[str]) -> None:
+        """See Announcing."""
+        starts, ends = self._boundaries.of(ids)
+        steps = _steps(starts, _offsets(starts, ends))
+        self._steps.announce(steps, [column.name for column in self._steps.columns if column.name in names])
+        if self._singles is not None:
+            self._singles.announce(ids, [column.name for column in self._singles.columns if column.name in names])
+
     def read(self, ids: Ids) -> dict[str, Array | Ragged]:
         """See RaggedSource."""
         check_ids(ids, self.samples)
         starts, ends = self._boundaries.of(ids)
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(ends - starts, out=offsets[1:])
-        steps = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
+        offsets = _offsets(starts, ends)
+        steps = _steps(starts, offsets)
         values = {c.name: np.empty((len(steps), *c.shape), c.dtype) for c in self._steps.columns}
         try:
             self._steps.gather(steps, values)
@@ -87,6 +99,18 @@ class Sequences:
         if self._singles is not None:
             yield b"one a sequence"
             yield from self._singles.content()
+
+
+def _offsets(starts: Ids, ends: Ids) -> Ids:
+    """Where each sequence begins when these are laid end to end, and the end of all."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
+    return offsets
+
+
+def _steps(starts: Ids, offsets: Ids) -> Ids:
+    """The steps of all sequences, laid end to end."""
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
 
 
 def open_sequences(config: SequencesConfig, *, checked: bool = False) -> Opened:

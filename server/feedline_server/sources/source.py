@@ -4,7 +4,7 @@ The law: a source writes exactly what its files hold, or raises. It never fills 
 nobody would know.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -42,6 +42,23 @@ class Source(Protocol):
 
     def content(self) -> Iterator[bytes]:
         """What the data's identity is made of: sizes, headers, sampled blocks of bytes; never paths or times."""
+        ...
+
+
+@runtime_checkable
+class Announcing(Source, Protocol):
+    """Data whose files the kernel can be asked to read before it is gathered."""
+
+    @property
+    def most_ahead(self) -> int:
+        """How many samples may be announced before they are gathered: 0 if the page cache holds all anyway."""
+        ...
+
+    def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
+        """These columns of these samples are gathered soon: have them read from the disk meanwhile.
+
+        Nothing is waited for. Raises as `gather` does where files have to be opened for it.
+        """
         ...
 
 

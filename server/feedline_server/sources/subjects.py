@@ -4,7 +4,7 @@ The law: a sample belongs to one subject, so views that are split by subject sha
 one subject into the next. Files are opened when they are first read from, so many at once and no more.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declaration import SubjectsConfig
-from feedline_server.sources.concatenated import Concatenated, parts_of
+from feedline_server.sources.concatenated import Concatenated
 from feedline_server.sources.content import Sampling, one_of
 from feedline_server.sources.formats import opened
-from feedline_server.sources.mapped import is_large
+from feedline_server.sources.mapped import is_large, most_ahead
 from feedline_server.sources.places import Place
 from feedline_server.sources.selection import join
 from feedline_server.sources.source import Opened, check_ids
@@ -41,6 +41,7 @@ class Subject:
         *,
         sampling: Sampling,
         open_rows: Callable[[str], Rows],
+        large: bool,
     ) -> None:
         self._arrays = arrays
         self._windows = windows
@@ -48,6 +49,8 @@ class Subject:
         self._sampling = sampling
         self._open_rows = open_rows
         self.samples = next(iter(arrays.values())).header.shape[0] if windows is None else len(windows)
+        nbytes = sum(array.header.nbytes for array in arrays.values())
+        self.most_ahead = most_ahead(self.samples, nbytes) if large else 0
         self.columns = tuple(
             Column(name, wire_dtype(array.header.dtype), (*self._length(name), *array.header.shape[1:]))
             for name, array in arrays.items()
@@ -65,8 +68,8 @@ class Subject:
                 bad = np.isin(rows, error.samples).reshape(len(ids), -1).any(axis=1)
                 raise BadSample(str(error.args[0]), traceback=error.traceback, samples=ids[bad]) from error
 
-    def announce(self, ids: NDArray[np.int64], names: Iterable[str]) -> None:
-        """These columns of these samples are gathered next."""
+    def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
+        """See Announcing."""
         for name in names:
             self._open_rows(name).announce(self._rows(name, ids))
 
@@ -88,15 +91,10 @@ class Subject:
 class Subjects(Concatenated):
     """All subjects as one."""
 
-    def __init__(self, subjects: Mapping[str, Subject]) -> None:
-        super().__init__(subjects)
-        self._subjects = tuple(subjects.values())
-
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         """See Source. A batch has a few samples of each subject: all are asked for before any is waited for."""
         check_ids(ids, self.samples)
-        for part, own, _ in parts_of(ids, self.starts):
-            self._subjects[part].announce(own, out)
+        self.announce(ids, out)
         super().gather(ids, out)
 
 
@@ -183,7 +181,7 @@ def _subjects(config: SubjectsConfig, arrays: Mapping[str, Mapping[str, Stored]]
         return None if config.window is None else Windows(rows, config.window, config.stride or 1)
 
     return {
-        name: Subject(one, windows(one), at_end, sampling=sampling, open_rows=partial(open_rows, name))
+        name: Subject(one, windows(one), at_end, sampling=sampling, open_rows=partial(open_rows, name), large=large)
         for name, one in arrays.items()
     }
 

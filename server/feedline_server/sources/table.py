@@ -1,6 +1,6 @@
 """Columns of one length, and parts of such columns as views: what every kind of data with a row a sample ends as."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feedline_server.sources import content
 from feedline_server.sources.concatenated import Concatenated
-from feedline_server.sources.mapped import is_large
+from feedline_server.sources.mapped import is_large, most_ahead
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
 from feedline_server.sources.stored import Stored
@@ -31,6 +31,7 @@ class Columns:
         self._rows = {name: array.open(large=large) for name, array in arrays.items()}
         headers = {name: array.header for name, array in arrays.items()}
         self.samples = next(iter(headers.values())).shape[0]
+        self.most_ahead = most_ahead(self.samples, sum(header.nbytes for header in headers.values())) if large else 0
         self.columns = tuple(
             Column(name, wire_dtype(header.dtype), header.shape[1:]) for name, header in headers.items()
         )
@@ -41,10 +42,14 @@ class Columns:
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         """See Source."""
         check_ids(ids, self.samples)
-        for name in out:
-            self._rows[name].announce(ids)
+        self.announce(ids, out)
         for name, target in out.items():
             self._rows[name].gather(ids, target)
+
+    def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
+        """See Announcing."""
+        for name in names:
+            self._rows[name].announce(ids)
 
     def content(self) -> Iterator[bytes]:
         """See Source."""
