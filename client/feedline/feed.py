@@ -6,6 +6,7 @@ never what was fetched.
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,7 +23,7 @@ from feedline.pace import Reach
 from feedline.plan import Plan, Step
 from feedline.readahead import ReadAhead, Waits
 from feedline.receive import Received
-from feedline.state import Line, Place, State
+from feedline.state import LARGEST, Line, Place, State
 from feedline.tally import EpochIncomplete, Tally
 from feedline.wants import Wanted
 from feedline_wire import BAD, IDS, structure
@@ -59,6 +60,7 @@ class Feed:
         self._place = Place(0, 0)
         self._is_under_way = False  # of the place's epoch something was consumed since the place was set
         self._current: object = None  # who moves the place: the Epoch begun last
+        self._onward: ReadAhead | None = None  # of an epoch that has ended; perhaps it has begun the next one
         self._row_nbytes = -(-options.dataset.nbytes(options.plan.batch_size) // options.plan.batch_size)
         self._aheads: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
         self._closed = False
@@ -149,11 +151,7 @@ class Feed:
 
     def key(self, step: Step) -> Key:
         """The identity of a step's batch. Positions past an epoch's end are counted in the following one."""
-        place = Place(step.epoch, step.offset).settled(self.plan.samples)
-        line = self._line
-        return Key(
-            line.dataset, line.fingerprint, line.view, line.order, line.seed, place.epoch, place.offset, step.rows
-        )
+        return self._key(self._line, step)
 
     def fetch(self, wanted: Step | Key) -> Batch:
         """One batch, now; waits for it at most `timeout_s`. Does not move the place."""
@@ -174,7 +172,7 @@ class Feed:
         ahead = ReadAhead(
             self._fleet,
             steps,
-            want=self._want,
+            want=partial(self._want, self._line),
             deliver=self._deliver,
             reach=self._reach,
             nbytes=self._options.prefetch_nbytes,
@@ -191,6 +189,7 @@ class Feed:
         self._closed = True
         for ahead in list(self._aheads):
             ahead.close()
+        self._onward = None
         if self._owns_loader:
             self.loader.close()
 
@@ -223,6 +222,7 @@ class Feed:
 
     def _begin(self, place: Place) -> "Epoch":
         self._check_open()
+        ahead = self._ahead_from(place)
         self._stand_at(place)
         self._current = begun = object()
 
@@ -231,15 +231,55 @@ class Feed:
                 self._place = to.settled(self.plan.samples)
                 self._is_under_way = self._place.epoch == to.epoch
 
-        return Epoch(self, self.readahead(self.plan.steps(place.epoch, place.offset)), place, moved)
+        def ended() -> None:
+            if self._current is begun:
+                self._onward = ahead
+            else:
+                ahead.close()
+
+        return Epoch(self, ahead, place, moved, ended)
+
+    def _ahead_from(self, place: Place) -> ReadAhead:
+        """What the epoch before has read ahead of itself, if this is what follows; else begun anew.
+
+        Who goes on where an epoch has ended goes from epoch to epoch, so from the second one on they are read as one:
+        else each would begin with a wait for its first batch.
+        """
+        onward, self._onward = self._onward, None
+        if onward is None or place != self._place:
+            goes_on = False
+        elif onward.next_step() == self.plan.step_at(place.epoch, place.offset):
+            return onward
+        else:
+            goes_on = True
+        if onward is not None:
+            onward.close()
+        return self.readahead(self._steps(place, goes_on=goes_on))
+
+    def _steps(self, place: Place, *, goes_on: bool) -> Iterator[Step]:
+        """What is left of an epoch, and perhaps those after it, one after the other."""
+        yield from self.plan.steps(place.epoch, place.offset)
+        epoch = place.epoch + 1
+        while goes_on and epoch <= LARGEST and self.plan.steps_in(epoch):
+            yield from self.plan.steps(epoch)
+            epoch += 1
 
     def _stand_at(self, place: Place) -> None:
         self._place = place
         self._is_under_way = False
         self._current = None
+        if self._onward is not None:
+            self._onward.close()
+            self._onward = None
 
-    def _want(self, step: Step) -> Wanted:
-        return self._fleet.want(self.key(step), self._expected_nbytes(step.rows))
+    def _want(self, line: Line, step: Step) -> Wanted:
+        return self._fleet.want(self._key(line, step), self._expected_nbytes(step.rows))
+
+    def _key(self, line: Line, step: Step) -> Key:
+        place = Place(step.epoch, step.offset).settled(self.plan.samples)
+        return Key(
+            line.dataset, line.fingerprint, line.view, line.order, line.seed, place.epoch, place.offset, step.rows
+        )
 
     def _expected_nbytes(self, rows: int) -> int:
         return rows * self._row_nbytes
@@ -281,14 +321,24 @@ class Epoch(Iterator[Batch]):
     goes out of scope, or with `close()` or `with`.
     """
 
-    def __init__(self, feed: Feed, ahead: ReadAhead, place: Place, moved: Callable[[Place], None]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        ahead: ReadAhead,
+        place: Place,
+        moved: Callable[[Place], None],
+        ended: Callable[[], None],
+    ) -> None:
         self._tally = Tally(feed.plan, place.epoch, place.offset)
         self._feed = feed
         self._ahead = ahead
         self._place = place
         self._moved = moved
+        self._ended = ended
+        self._has_ended = False
         # Not for anything important: an iteration that nobody can reach any more should not go on occupying the loader.
-        weakref.finalize(self, ahead.drop).atexit = False
+        self._unreachable = weakref.finalize(self, ahead.drop)
+        self._unreachable.atexit = False
 
     def __repr__(self) -> str:
         return f"<Epoch {self._place.epoch} delivered={self.delivered} of {self._feed!r}>"
@@ -299,7 +349,9 @@ class Epoch(Iterator[Batch]):
         return self._tally.delivered
 
     def __next__(self) -> Batch:
-        batch = next(self._ahead, None)
+        if self._has_ended:
+            raise StopIteration
+        batch = self._ahead.take(self._place.epoch)
         try:
             # Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out.
             # Whoever caught it and read on would miss one batch and never know. The place alone says what was: it
@@ -314,6 +366,7 @@ class Epoch(Iterator[Batch]):
         if batch is None:
             # A rank without a share of the last, short batch ends here, before the job's cursor does.
             self._move(max(self._place.offset, self._feed.plan.samples))
+            self._end()
             raise StopIteration
         self._move(batch.step.after)
         return batch
@@ -322,9 +375,16 @@ class Epoch(Iterator[Batch]):
         self._place = Place(self._place.epoch, offset)
         self._moved(self._place)
 
+    def _end(self) -> None:
+        """The read-ahead is the feed's, for the next epoch."""
+        self._has_ended = True
+        self._unreachable.detach()
+        self._ended()
+
     def close(self) -> None:
-        """Want nothing more; who waits here gets Closed. Twice is fine."""
-        self._ahead.close()
+        """Want nothing more; who waits here gets Closed. Twice is fine, and so is after the end."""
+        if not self._has_ended:
+            self._ahead.close()
 
     def __enter__(self) -> "Epoch":
         return self

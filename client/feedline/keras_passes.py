@@ -81,6 +81,8 @@ class Pass:
     asked: int = 0
     window: ReadAhead | None = None
     """What is read ahead; its next batch is that of position `asked`, or the first one not at hand."""
+    goes_on: bool = False
+    """The next one of the same `fit` is read ahead too, as the one before was followed by this."""
 
     @property
     def is_over(self) -> bool:
@@ -105,6 +107,21 @@ class Pass:
         return self.asked <= 1 or (made_by is not None and made_by is successor)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Onward:
+    """What was read ahead beyond a pass: the next one of the same `fit`, should it come."""
+
+    window: ReadAhead
+    adapter: ref[object]
+    number: int
+    """Of its plan."""
+
+    def suits(self, current: Pass) -> bool:
+        """It is what this pass asks for first."""
+        made_by = self.adapter()
+        return current.goes_on and self.number == current.number and made_by is not None
+
+
 class Passes:
     """Answers the requests of one sequence: read ahead where Keras shows what it will ask for, on demand otherwise."""
 
@@ -118,6 +135,7 @@ class Passes:
         self._lock = threading.Lock()
         self._passes: list[Pass] = []
         """Oldest first."""
+        self._onward: Onward | None = None
         self._trained: Pass | None = None
         """The latest shuffled pass, over or not."""
         self._announced: int | None = next_number
@@ -156,7 +174,7 @@ class Passes:
             if keep and not current.shuffled:
                 self._keep(index, batch)
         if current.is_over:
-            self._drop(current)
+            self._finish(current)
         return batch
 
     def direct(self, index: int, *, keep: bool) -> Batch:
@@ -204,7 +222,7 @@ class Passes:
     def buffered(self) -> int:
         """Batches read ahead and waiting."""
         with self._lock:
-            windows = [each.window for each in self._passes if each.window is not None]
+            windows = self._windows()
         return sum(window.buffered for window in windows)
 
     @property
@@ -225,8 +243,9 @@ class Passes:
         """Drop everything read ahead; whoever waits for it gets Closed."""
         with self._lock:
             self._closed = True
-            windows = [each.window for each in self._passes if each.window is not None]
+            windows = self._windows()
             self._passes.clear()
+            self._onward = None
             self._kept.clear()
         for window in windows:
             window.close()
@@ -262,8 +281,29 @@ class Passes:
             self._passes.remove(kin[0])
         self._passes.append(current)
         if run.shuffled:
+            current.goes_on = self._follows(current)
+            onward, self._onward = self._onward, None
+            if onward is not None and onward.suits(current):
+                current.window = onward.window
+                current.window.waits = Waits()
+            elif onward is not None:
+                dropped.append(onward.window)
             self._trained, self._announced = current, None
         return current
+
+    def _follows(self, current: Pass) -> bool:
+        """It comes after a whole pass of the same `fit`, so another one may come after it."""
+        last, order = self._trained, current.order
+        if last is None or last.adapter is None or current.adapter is None or current.number != last.number + 1:
+            return False
+        return (
+            last.is_over
+            and last.adapter() is current.adapter()
+            and current.positions is not None
+            and self._rest is None
+            and order is not None
+            and len(order) == len(self._training)
+        )
 
     def _following(self, adapter: object = None) -> int:
         """The number of the next shuffled pass, made by `adapter`; that of a build probe is used again."""
@@ -279,7 +319,7 @@ class Passes:
             _take_window(current, dropped)
             current.order = order = None
             self._surprise(f"request {position} was for batch {index}")
-        if position == current.probed:
+        if current.probed and position == current.probed:
             _take_window(current, dropped)  # it was read to its end, and this is no probe
         if current.window is None and (wanted := current.wanted()):
             current.window = self._feed(current).readahead(self._steps(current, wanted))
@@ -332,6 +372,28 @@ class Passes:
                     raise
             return None
 
+    def _finish(self, current: Pass) -> None:
+        """Forget a pass that was asked for its last batch, but not what was read ahead beyond it."""
+        with self._lock:
+            made_by = current.adapter() if current.goes_on and current.adapter is not None else None
+            if current.window is not None and made_by is not None and not self._closed:
+                self._onward = Onward(current.window, ref(made_by, self._forget), current.number + 1)
+                current.window = None
+        self._drop(current)
+
+    def _forget(self, adapter: ref[object]) -> None:
+        """A `fit` is over. Said by the garbage collector, which must not take locks."""
+        onward = self._onward
+        if onward is not None and onward.adapter is adapter:
+            onward.window.drop()
+            self._onward = None
+
+    def _windows(self) -> list[ReadAhead]:
+        windows = [each.window for each in self._passes]
+        if self._onward is not None:
+            windows.append(self._onward.window)
+        return [window for window in windows if window is not None]
+
     def _drop(self, current: Pass) -> None:
         """Forget a pass that asks for nothing more, and what was read ahead for it."""
         dropped: list[ReadAhead] = []
@@ -349,7 +411,11 @@ class Passes:
         return self._training if current.shuffled else self._canonical
 
     def _steps(self, current: Pass, indices: Sequence[int]) -> Iterator[Step]:
-        return (self._step(current, index) for index in indices)
+        yield from (self._step(current, index) for index in indices)
+        number = current.number
+        while current.goes_on:
+            number += 1
+            yield from (self._plan_step(number, index) for index in range(len(self._training)))
 
     def _step(self, current: Pass, index: int) -> Step:
         """What a pass gets for an index.
@@ -366,9 +432,13 @@ class Passes:
             step = plan.step_at(self._rest.epoch, self._rest.offset + number * plan.stride)
             assert step is not None, "the rest has as many batches as the plan from there on"
             return step
+        return self._plan_step(current.number, number)
+
+    def _plan_step(self, number: int, index: int) -> Step:
+        plan = self._training.plan
         if plan.remainder == "wrap":
-            return plan.line_step(current.number * len(self._training) + number)
-        return plan.step(current.number, number)
+            return plan.line_step(number * len(self._training) + index)
+        return plan.step(number, index)
 
     def _canonical_step(self, index: int) -> Step:
         plan = self._canonical.plan

@@ -92,13 +92,22 @@ class ReadAhead:
 
     def __next__(self) -> Batch:
         """The next batch; waits for it. Raises what `Wanted.result` does, and Closed after `close`."""
+        batch = self.take()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def take(self, epoch: int | None = None) -> Batch | None:
+        """As `next`, but None at the end, and where the next batch is of another epoch than this one."""
         self._fleet.check_open()  # before the lock: in a forked child it may be held by a thread that is not there
         with self._reading:
             self._check_open()
             self._fill()
             if not self._window:
-                raise StopIteration
+                return None
             step, wanted = self._window[0]
+            if epoch is not None and step.epoch != epoch:
+                return None
             if wanted.has_failed:
                 wanted = self._want(step)
                 self._window[0] = (step, wanted)

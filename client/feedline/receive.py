@@ -86,10 +86,11 @@ class Buffers:
 
     def _keep(self, root: Array) -> None:
         """Remember a root, and forget the oldest that are too much: their memory goes when their last view does."""
-        if root.nbytes > self.kept_nbytes:
+        # Without what aligning takes, or four of just a quarter would be a few bytes too many.
+        if root.nbytes - ALIGNMENT > self.kept_nbytes:
             return
         self._roots.append(root)
-        while sum(root.nbytes for root in self._roots) > self.kept_nbytes:
+        while sum(root.nbytes - ALIGNMENT for root in self._roots) > self.kept_nbytes:
             del self._roots[0]
 
 

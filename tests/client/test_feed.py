@@ -297,6 +297,163 @@ def test_waits_are_counted(connection: feedline.Loader) -> None:
     assert feed.waits.seconds > 0
 
 
+# ---- from one epoch into the next ----
+
+
+def keys_of(loader: FakeLoader, epoch: int) -> list[int]:
+    return sorted(key.offset for key in loader.requests if key.epoch == epoch)
+
+
+def test_from_the_second_epoch_on_the_next_one_is_read_ahead(connection: feedline.Loader, loader: FakeLoader) -> None:
+    feed = connection.feed(batch_size=20, prefetch=3)
+    first = ids(feed)
+    connection.feed().fetch(feed.plan.step(0, 0))  # asked for after all others: when it is here, those were seen
+    assert (keys_of(loader, 1), feed.buffered) == ([], 0)
+
+    second = ids(feed)
+
+    loader.wait_until(lambda seen: keys_of(seen, 2) == [0, 20, 40])
+    assert keys_of(loader, 1) == [0, 20, 40, 60, 80, 100]
+    rest = [ids(feed) for _ in range(3)]
+    assert [first, second, *rest] == [ids(connection.epoch(epoch)) for epoch in range(5)]
+
+
+def test_what_was_read_ahead_of_an_epoch_is_handed_out_and_not_asked_for_again(orderly: FakeLoader) -> None:
+    with feedline.connect(orderly.address, timeout_s=WAIT_S) as connection:
+        feed = connection.feed(batch_size=20, prefetch=3)
+        for _ in range(5):
+            list(feed)
+        orderly.wait_until(lambda seen: len(seen.requests) == 5 * 6 + 3)
+
+    assert len({(key.epoch, key.offset) for key in orderly.requests}) == 5 * 6 + 3
+
+
+def test_the_first_batches_of_an_epoch_are_there_when_it_begins(orderly: FakeLoader) -> None:
+    with feedline.connect(orderly.address, timeout_s=WAIT_S) as connection:
+        feed = connection.feed(batch_size=20, prefetch=3)
+        list(feed)
+        list(feed)
+        orderly.wait_until(lambda seen: seen.answered == 2 * 6 + 3)
+        orderly.stall()  # nothing more can come
+
+        epoch = iter(feed)
+        found = [next(epoch).index for _ in range(3)]
+
+        assert (found, epoch.delivered) == ([0, 1, 2], 3)
+        orderly.resume()
+        assert len(list(epoch)) == 3
+
+
+def test_small_epochs_are_read_ahead_as_far_as_the_window_goes_and_no_further(orderly: FakeLoader) -> None:
+    with feedline.connect(orderly.address, timeout_s=WAIT_S) as connection:
+        feed = connection.feed(batch_size=60, prefetch=5)
+        for _ in range(2):
+            assert len(list(feed)) == 2
+
+        orderly.wait_until(lambda seen: len(seen.requests) == 2 * 2 + 5)
+        feed.fetch(feed.plan.step(0, 0))
+        assert len(orderly.requests) == 2 * 2 + 5 + 1
+
+
+@pytest.mark.parametrize("remainder", ["drop", "short", "pad", "wrap"])
+@pytest.mark.parametrize("world", [1, 3])
+def test_epochs_that_are_read_as_one_are_those_that_are_read_alone(
+    connection: feedline.Loader, remainder: Remainder, world: int
+) -> None:
+    for rank in range(world):
+        feed, alone = (
+            connection.feed("few", batch_size=2, remainder=remainder, rank=rank, world=world) for _ in range(2)
+        )
+
+        assert [ids(feed) for _ in range(6)] == [ids(alone.epoch(epoch)) for epoch in (0, 1, 2, 3, 4, 5)]
+
+
+def test_a_rank_without_a_share_has_empty_epochs_for_ever(connection: feedline.Loader) -> None:
+    feed = connection.feed("few", batch_size=1, remainder="short", rank=7, world=8)
+
+    assert [ids(feed) for _ in range(5)] == [[]] * 5
+
+
+def test_another_place_is_not_served_what_was_read_ahead_for_the_next(connection: feedline.Loader) -> None:
+    feed = connection.feed(batch_size=20, prefetch=3)
+    other_seed = connection.feed(batch_size=20, seed=9).state_dict()
+    alone = {epoch: ids(connection.epoch(epoch)) for epoch in range(3)}
+
+    def go_on() -> None:
+        for _ in range(2):
+            list(feed)
+
+    go_on()
+    again = ids(feed.epoch(0))
+    go_on()
+    feed.set_epoch(1)
+    chosen = ids(feed)
+    go_on()
+    from_its_middle = ids(feed.epoch(2, start=4))
+    go_on()
+    there = feed.state_dict()["epoch"]
+    feed.load_state_dict(other_seed | {"epoch": there})
+    sown = ids(feed)
+
+    assert (again, chosen, from_its_middle) == (alone[0], alone[1], alone[2][80:])
+    assert sown == ids(connection.epoch(int(there), seed=9))
+
+
+def test_an_epoch_in_progress_keeps_its_seed_when_a_state_is_loaded(connection: feedline.Loader) -> None:
+    feed = connection.feed(batch_size=20, prefetch=1)
+    epoch = iter(feed)
+    got = next(epoch).ids.tolist()
+
+    feed.load_state_dict(connection.feed(batch_size=20, seed=9).state_dict())
+
+    assert got + ids(epoch) == ids(connection.epoch(0))
+    assert ids(feed) == ids(connection.epoch(0, seed=9))
+
+
+def test_an_epoch_that_is_left_early_gives_up_what_was_read_ahead_and_is_gone_on_with(
+    orderly: FakeLoader,
+) -> None:
+    with feedline.connect(orderly.address, timeout_s=WAIT_S) as connection:
+        feed = connection.feed(batch_size=20, prefetch=3)
+        list(feed)
+        list(feed)
+        got = []
+        for batch in feed:
+            got += batch.ids.tolist()
+            break
+
+        assert feed.buffered == 0
+        assert got + ids(feed) == ids(connection.epoch(2))
+
+
+def test_an_epoch_that_has_ended_stays_ended_while_the_next_one_is_read(connection: feedline.Loader) -> None:
+    feed = connection.feed(batch_size=20, prefetch=3)
+    list(feed)
+    with iter(feed) as second:
+        list(second)
+    third = iter(feed)
+    got = next(third).ids.tolist()
+
+    assert next(second, None) is None
+    second.close()
+
+    assert got + ids(third) == ids(connection.epoch(2))
+
+
+def test_closing_a_feed_gives_up_what_was_read_ahead_of_an_epoch(orderly: FakeLoader) -> None:
+    with feedline.connect(orderly.address, timeout_s=WAIT_S) as connection:
+        feed = connection.feed(batch_size=20, prefetch=3)
+        list(feed)
+        list(feed)
+        feed.fetch(feed.plan.step(0, 0))  # asked for after those that were read ahead, so those are here too
+        assert feed.buffered == 3
+
+        feed.close()
+
+        assert feed.buffered == 0
+        assert repr(connection._fleet) == f"<Fleet {orderly.address} replicas=1 outstanding=0>"
+
+
 # ---- errors ----
 
 

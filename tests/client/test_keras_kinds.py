@@ -53,7 +53,7 @@ def test_keras_trains_evaluates_and_predicts_on_ready_batches(ready: FakeLoader)
         assert len(sequence) == 5
         assert [len(x) for x, y in sequence] == [4, 4, 2, 5, 4]
     assert predicted[:, 0].tolist() == [float(number) for number, rows in enumerate(ROWS) for _ in range(rows)]
-    trained = [key for key in ready.requests if key.order == "shuffle"]
+    trained = [key for key in ready.requests if key.order == "shuffle" and key.epoch < 2]  # and some read ahead
     assert {(key.epoch, key.offset) for key in trained} == {(epoch, at) for epoch in (0, 1) for at in range(5)}
     assert all(key.rows == 1 for key in ready.requests)
 

@@ -3,6 +3,7 @@
 A run is a generator here as in Keras: it asks for one batch after the other and its local `indices` is its order.
 """
 
+import gc
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
@@ -361,6 +362,126 @@ def test_what_was_ready_and_waited_for_is_counted(passes: Passes) -> None:
 
     assert (passes.statistics.requests, passes.statistics.ready) == (3, 1)
     assert 0 < passes.statistics.waited_s <= passes.statistics.passes_s
+
+
+# ---- from one pass into the next ----
+
+
+def passed(passes: Passes, fit: Adapter, times: int) -> list[list[list[int]]]:
+    """The batches of so many passes of one fit, each in another order of Keras'."""
+    return [ids(training(passes, range(STEPS)[:: (-1) ** time], fit)) for time in range(times)]
+
+
+def plan_of(passes: Passes, number: int) -> list[list[int]]:
+    passes.set_next_number(number)
+    return ids(training(passes))
+
+
+def test_after_the_second_pass_of_a_fit_the_third_is_read_ahead_and_fetched_once(
+    loader: FakeLoader, passes: Passes
+) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+    passes.direct(0, keep=False)  # asked for after all others: when it is here, those are too
+
+    buffered, ready = passes.buffered, passes.statistics.ready
+    train = training(passes, range(STEPS)[::-1], fit)
+    third = ids([next(train) for _ in range(4)])
+    at_once = passes.statistics.ready - ready
+    third += ids(train)
+    fourth = ids(training(passes, adapter=fit))
+
+    assert (buffered, at_once) == (4, 4)
+    passes.direct(0, keep=False)
+    assert len(loader.requests) == 4 * STEPS + 4 + 2
+    assert [third, fourth] == [plan_of(passes, 2), plan_of(passes, 3)]
+
+
+def test_after_the_first_pass_of_a_fit_nothing_more_is_wanted(loader: FakeLoader, passes: Passes) -> None:
+    """There may be only one epoch."""
+    passed(passes, Adapter(), 1)
+    passed(passes, Adapter(), 1)
+    passes.direct(0, keep=False)  # asked for after all others: when it is here, those were seen
+
+    assert len(loader.requests) == 2 * STEPS + 1
+
+
+def test_an_evaluation_between_two_passes_leaves_what_was_read_ahead(loader: FakeLoader, passes: Passes) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+    list(evaluation(passes))
+    before = len(loader.requests)
+
+    third = ids(training(passes, adapter=fit))
+
+    loader.wait_until(lambda seen: len(seen.requests) == before + STEPS)
+    assert third == plan_of(passes, 2)
+
+
+def test_what_was_read_ahead_for_a_fit_that_is_over_is_given_up(loader: FakeLoader, passes: Passes) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+    passes.direct(0, keep=False)
+    before = passes.buffered
+
+    del fit
+    gc.collect()
+
+    assert (before, passes.buffered) == (4, 0)
+    assert ids(training(passes)) == plan_of(passes, 2)
+
+
+def test_what_was_read_ahead_goes_to_no_pass_of_another_fit_or_with_another_number(
+    loader: FakeLoader, passes: Passes
+) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+
+    of_another_fit = ids(training(passes, adapter=Adapter()))
+    passed(passes, fit, 2)
+    passes.set_next_number(9)
+    with_another_number = ids(training(passes, adapter=fit))
+
+    assert of_another_fit == plan_of(passes, 2)
+    assert with_another_number == plan_of(passes, 9)
+    assert passes.buffered == 0
+
+
+def test_a_pass_that_gave_up_its_order_reads_nothing_beyond_itself(loader: FakeLoader, passes: Passes) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+
+    third = ids(training(passes, asks=[0, 1, 7, *range(3, STEPS)], adapter=fit))
+    fourth = ids(training(passes, adapter=fit))
+
+    plan = plan_of(passes, 2)
+    assert third == [plan[index] for index in (0, 1, 7, *range(3, STEPS))]
+    assert fourth == plan_of(passes, 3)
+
+
+def test_passes_that_are_cut_from_a_line_go_on_along_it() -> None:
+    """Under `wrap` a pass ends where the batch size does, and the next one begins there."""
+    with serve({"x": np.arange(N + 2)}) as loader, feedline.connect(loader.address) as connection:
+        feed = connection.feed(order="shuffle", batch_size=ROWS, prefetch=4, remainder="wrap", timeout_s=20)
+        canonical = connection.feed(order="sequential", batch_size=ROWS, remainder="wrap", timeout_s=20)
+        passes = Passes(feed, canonical, next_number=0, probe_batches=2)
+        fit = Adapter()
+        line = [ids(training(passes, range(STEPS + 1), fit)) for _ in range(2 * ROWS)]
+        passes.close()
+
+    counts = np.bincount(np.array(line).ravel(), minlength=N + 2)
+    assert counts.min() >= 2 * ROWS
+    assert counts.max() <= 2 * ROWS + 1
+
+
+def test_closing_gives_up_what_was_read_ahead(loader: FakeLoader, passes: Passes) -> None:
+    fit = Adapter()
+    passed(passes, fit, 2)
+    loader.wait_until(lambda seen: seen.answered == 2 * STEPS + 4)
+
+    passes.close()
+
+    assert passes.buffered == 0
 
 
 # ---- the end ----
