@@ -29,7 +29,8 @@ MOST = 32
 
 SETTLE_STEPS = 40
 """Before any counts. Memory that a virtual machine never touched is taken at half a gigabyte a second, and a trainer of
-unet3d takes four. And the first epoch of resnet50 has 34 steps here, after which the second is waited for, once: 30 ms."""
+unet3d takes four. And the first epoch of resnet50 has 34 steps here, after which the second is waited for: 30 ms, once.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,10 @@ class BadPart:
 
     samples = 3
     columns = (Column("x", np.dtype("<i8"), ()),)
+    most_ahead = 0
+
+    def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
+        """It has no disk."""
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         if 2 in ids:
