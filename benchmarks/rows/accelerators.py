@@ -54,6 +54,11 @@ class Model:
         """GB/s of one accelerator."""
         return self.row_nbytes * self.batch / self.step_s / 1e9
 
+    @property
+    def most(self) -> int:
+        """Accelerators that are tried: as many as there are batches for at once."""
+        return min(MOST, self.nbytes // self.row_nbytes // self.batch)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.batch} x {self.row_nbytes:,} B in {self.step_s} s: {self.demand:.2f} GB/s)"
 
@@ -80,12 +85,12 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
         with _feedline(stage, folder, model) as ours:
             utilisation = [_run(folder, model, ours, 1) for _ in range(1 if stage.scale.is_quick else 3)]
             yield _one(model, [fmean(one) for one in utilisation])
-            fed = _most(partial(_is_fed, folder, model, ours), 1 if stage.scale.is_quick else MOST)
+            fed = _most(partial(_is_fed, folder, model, ours), 1 if stage.scale.is_quick else model.most)
         if stage.scale.is_quick:
             return
         with _tf_data_service(model) as theirs:
             try:
-                fed_by_peer = _most(partial(_is_fed, folder, model, theirs), MOST)
+                fed_by_peer = _most(partial(_is_fed, folder, model, theirs), model.most)
             except MissingError as error:
                 yield Line(10, f"{model}: accelerators fed", "fed", bound=Bound(">=", 2.0), why_not=str(error))
                 continue
