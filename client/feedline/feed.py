@@ -246,13 +246,10 @@ class Feed:
         else each would begin with a wait for its first batch.
         """
         onward, self._onward = self._onward, None
-        if onward is None or place != self._place:
-            goes_on = False
-        elif onward.next_step() == self.plan.step_at(place.epoch, place.offset):
-            return onward
-        else:
-            goes_on = True
+        goes_on = onward is not None and place == self._place
         if onward is not None:
+            if goes_on and onward.next_step() == self.plan.step_at(place.epoch, place.offset):
+                return onward
             onward.close()
         return self.readahead(self._steps(place, goes_on=goes_on))
 

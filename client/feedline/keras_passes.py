@@ -89,6 +89,11 @@ class Pass:
         """Every batch of the order was asked for."""
         return self.order is not None and self.asked >= len(self.order)
 
+    @property
+    def maker(self) -> object:
+        """The adapter that made it; None if it has none, or its `fit` is over."""
+        return self.adapter() if self.adapter is not None else None
+
     def wanted(self) -> Sequence[int]:
         """The indices to read ahead now: those still to be asked for and not at hand."""
         if self.order is None:
@@ -103,8 +108,8 @@ class Pass:
         """
         if self.order is None or self.is_over:  # of an unknown order the end is unknown too
             return False
-        made_by = self.adapter() if self.adapter is not None else None
-        return self.asked <= 1 or (made_by is not None and made_by is successor)
+        maker = self.maker
+        return self.asked <= 1 or (maker is not None and maker is successor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +123,7 @@ class Onward:
 
     def suits(self, current: Pass) -> bool:
         """It is what this pass asks for first."""
-        made_by = self.adapter()
-        return current.goes_on and self.number == current.number and made_by is not None
+        return current.goes_on and self.number == current.number and self.adapter() is not None
 
 
 class Passes:
@@ -294,11 +298,11 @@ class Passes:
     def _follows(self, current: Pass) -> bool:
         """It comes after a whole pass of the same `fit`, so another one may come after it."""
         last, order = self._trained, current.order
-        if last is None or last.adapter is None or current.adapter is None or current.number != last.number + 1:
+        if last is None or current.maker is None or current.number != last.number + 1:
             return False
         return (
             last.is_over
-            and last.adapter() is current.adapter()
+            and last.maker is current.maker
             and current.positions is not None
             and self._rest is None
             and order is not None
@@ -375,9 +379,9 @@ class Passes:
     def _finish(self, current: Pass) -> None:
         """Forget a pass that was asked for its last batch, but not what was read ahead beyond it."""
         with self._lock:
-            made_by = current.adapter() if current.goes_on and current.adapter is not None else None
-            if current.window is not None and made_by is not None and not self._closed:
-                self._onward = Onward(current.window, ref(made_by, self._forget), current.number + 1)
+            maker = current.maker
+            if current.goes_on and current.window is not None and maker is not None and not self._closed:
+                self._onward = Onward(current.window, ref(maker, self._forget), current.number + 1)
                 current.window = None
         self._drop(current)
 

@@ -19,7 +19,7 @@ from feedline_server.sources.arrow import SUFFIXES, ArrowFile, Group, IpcFile, o
 from feedline_server.sources.concatenated import parts_of
 from feedline_server.sources.content import one_of
 from feedline_server.sources.decoded import DECODED
-from feedline_server.sources.mapped import ask_for, is_large, most_ahead, runs_of
+from feedline_server.sources.mapped import ahead_nbytes, ask_for, is_large, runs_of
 from feedline_server.sources.resident import RESIDENT
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, check_ids
@@ -46,7 +46,8 @@ class ArrowColumns:
         self.columns = files[0].columns
         self._large = is_large(sum(file.stamp.size for file in files))
         nbytes = sum(file.stamp.size for file in files)
-        self.most_ahead = most_ahead(self.samples, nbytes) if self._large and any(map(_is_mapped, files)) else 0
+        ahead = ahead_nbytes(large=self._large and any(map(_is_mapped, files)))
+        self.most_ahead = self.samples * ahead // nbytes
         self._mapped = lru_cache(VIEWS_KEPT)(self._load)
 
     def __repr__(self) -> str:
@@ -55,8 +56,10 @@ class ArrowColumns:
     def gather(self, ids: Rows, out: Mapping[str, Array]) -> None:
         """See Source."""
         check_ids(ids, self.samples)
-        self.announce(ids, out)
-        for place, rows, places in parts_of(ids, self._starts):
+        parts = list(parts_of(ids, self._starts))
+        for place, rows, _ in parts:
+            self._announce(place, rows, out)
+        for place, rows, places in parts:
             group = self._group(place)  # one at a time: a batch may have a row of each of many decoded ones
             for name, target in out.items():
                 if name in group.missing and group.missing[name][rows].any():

@@ -169,9 +169,9 @@ def ask_for(mapping: mmap.mmap, offset: int, row_nbytes: int, runs: Iterable[Run
             mapping.madvise(mmap.MADV_WILLNEED, piece, min(end - piece, READ_AHEAD))
 
 
-def most_ahead(samples: int, nbytes: int) -> int:
-    """How many of so many samples, `nbytes` together, may be read long before they are gathered."""
-    return samples * (machine.memory_nbytes() // AHEAD_SHARE) // nbytes
+def ahead_nbytes(*, large: bool) -> int:
+    """Bytes that may be read long before they are gathered; none of data that the page cache holds anyway."""
+    return machine.memory_nbytes() // AHEAD_SHARE if large else 0
 
 
 def is_large(nbytes: int, memory_nbytes: int | None = None) -> bool:

@@ -15,7 +15,7 @@ from feedline_server.declaration import SubjectsConfig
 from feedline_server.sources.concatenated import Concatenated
 from feedline_server.sources.content import Sampling, one_of
 from feedline_server.sources.formats import opened
-from feedline_server.sources.mapped import is_large, most_ahead
+from feedline_server.sources.mapped import ahead_nbytes, is_large
 from feedline_server.sources.places import Place
 from feedline_server.sources.selection import join
 from feedline_server.sources.source import Opened, check_ids
@@ -31,7 +31,10 @@ OPEN_AT_ONCE = 128
 
 
 class Subject:
-    """One subject's arrays: a sample is a row, or a window over them. `open_rows` keeps what it opened."""
+    """One subject's arrays: a sample is a row, or a window over them.
+
+    `open_rows` keeps what it opened; `ahead` bytes may be read early.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class Subject:
         *,
         sampling: Sampling,
         open_rows: Callable[[str], Rows],
-        large: bool,
+        ahead: int,
     ) -> None:
         self._arrays = arrays
         self._windows = windows
@@ -50,7 +53,7 @@ class Subject:
         self._open_rows = open_rows
         self.samples = next(iter(arrays.values())).header.shape[0] if windows is None else len(windows)
         nbytes = sum(array.header.nbytes for array in arrays.values())
-        self.most_ahead = most_ahead(self.samples, nbytes) if large else 0
+        self.most_ahead = self.samples * ahead // nbytes
         self.columns = tuple(
             Column(name, wire_dtype(array.header.dtype), (*self._length(name), *array.header.shape[1:]))
             for name, array in arrays.items()
@@ -180,8 +183,9 @@ def _subjects(config: SubjectsConfig, arrays: Mapping[str, Mapping[str, Stored]]
         rows = next(iter(one.values())).header.shape[0]
         return None if config.window is None else Windows(rows, config.window, config.stride or 1)
 
+    ahead = ahead_nbytes(large=large)  # once: there may be thousands
     return {
-        name: Subject(one, windows(one), at_end, sampling=sampling, open_rows=partial(open_rows, name), large=large)
+        name: Subject(one, windows(one), at_end, sampling=sampling, open_rows=partial(open_rows, name), ahead=ahead)
         for name, one in arrays.items()
     }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feedline_server.sources import content
 from feedline_server.sources.concatenated import Concatenated
-from feedline_server.sources.mapped import is_large, most_ahead
+from feedline_server.sources.mapped import ahead_nbytes, is_large
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
 from feedline_server.sources.stored import Stored
@@ -31,7 +31,8 @@ class Columns:
         self._rows = {name: array.open(large=large) for name, array in arrays.items()}
         headers = {name: array.header for name, array in arrays.items()}
         self.samples = next(iter(headers.values())).shape[0]
-        self.most_ahead = most_ahead(self.samples, sum(header.nbytes for header in headers.values())) if large else 0
+        nbytes = sum(header.nbytes for header in headers.values())
+        self.most_ahead = self.samples * ahead_nbytes(large=large) // nbytes
         self.columns = tuple(
             Column(name, wire_dtype(header.dtype), header.shape[1:]) for name, header in headers.items()
         )
