@@ -1,33 +1,37 @@
-"""What a long way to the loaders costs: throughput over a line of 20 ms each way, against the same line without delay.
+"""What a long way to the loader costs: throughput at 20 ms each way, against the same way without delay.
 
-A real loader, a delaying line in a process of its own (tests/faults/proxy.py), and a trainer in another that takes
-batches as fast as they come. Both lines are measured in turn, several times, so that a machine that gets slower halfway
-does not decide. For batches of several sizes: small ones are bound by how many are asked for ahead, large ones by
-bytes. The tcp lane would go past the line, so batches come by gRPC.
+A real loader, a trainer that checks every batch and takes them as fast as they come, and a way between them in a
+process of its own (benchmarks/way.py). Both ways are taken in turn, several times, so that a machine that gets slower
+halfway does not decide. For batches of several sizes: small ones are bound by how many are asked for ahead, large ones
+by bytes. Beside the rates stand the CPU seconds a GB of trainer, loader and way, near and far: on a machine whose cores
+are all busy a ratio below one says nothing as long as these differ.
 
-    python benchmarks/delay.py                     about two minutes
-    python benchmarks/delay.py --delay-ms 50 --pairs 5
+    python -m benchmarks.delay                     by gRPC and by the tcp lane, about three minutes
+    python -m benchmarks.delay --delay-ms 50 --pairs 5 --lanes tcp --batches "1 MiB"
 
 Needs the server extra.
 """
 
 import argparse
-import contextlib
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
+from benchmarks import content, lanes
+from benchmarks.consumer import Consumer
+from benchmarks.measured import Pace, Stretch
+from benchmarks.pairs import Ratio, ratio, rounds
+from benchmarks.stage import Contestant
+from benchmarks.way import Way, free_port, way
 
-ROOT = Path(__file__).parent.parent
 ROW_NBYTES = 4096
-SAMPLES = 16384
+SAMPLES_NBYTES = 256 << 20
 
 BATCHES = {"4 KiB": 1, "64 KiB": 16, "1 MiB": 256, "4 MiB": 1024}
 """Rows of 4 KiB in a batch."""
@@ -35,116 +39,119 @@ BATCHES = {"4 KiB": 1, "64 KiB": 16, "1 MiB": 256, "4 MiB": 1024}
 SETTLE_S = 2.0
 """Until the window has grown; at 20 ms it doubles each 40 ms."""
 
-
-def train(address: str, rows: int, seconds: float, prefetch: int | None) -> dict[str, Any]:
-    """Take batches for that long after a warm-up; batches and bytes a second."""
-    import feedline
-
-    with feedline.connect(address) as loader:
-        feed = loader.feed(batch_size=rows, seed=1, prefetch=prefetch)
-
-        def batches() -> Iterator[Any]:
-            while True:
-                yield from feed
-
-        coming = batches()
-        count, began = 0, time.perf_counter()
-        while time.perf_counter() - began < SETTLE_S:
-            next(coming)
-        began = time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            next(coming)
-            count += 1
-        wall = time.perf_counter() - began
-        ahead = int(repr(feed).partition("buffered=")[2].partition("/")[2].split()[0])
-    return {"batches_per_s": count / wall, "mb_per_s": count * rows * ROW_NBYTES / wall / 1e6, "ahead": ahead}
+HOSTS = {"far": "127.0.0.2", "near": "127.0.0.3"}
+"""Where a loader is that far away, at ports of its own: trainers look for the tcp lane at the host of their target."""
 
 
-@contextlib.contextmanager
-def loader(folder: Path) -> Iterator[str]:
-    port_file = folder.parent / "port"
-    command = [sys.executable, "-m", "feedline_server", "serve", str(folder), "--listen", "127.0.0.1:0"]
-    command += ["--port-file", str(port_file), "--log-level", "error", "--no-tcp-lane", "--no-shm-lane"]
-    process = subprocess.Popen(command)
-    try:
-        deadline = time.monotonic() + 60
-        while not port_file.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the loader did not start")
-            time.sleep(0.05)
-        yield f"127.0.0.1:{port_file.read_text().strip()}"
-    finally:
-        process.terminate()
-        process.wait(30)
+@dataclass(frozen=True, slots=True)
+class There:
+    """A loader at the end of a way, or of one for each of its ports."""
+
+    contestant: Contestant
+    ways: tuple[Way, ...]
 
 
-@contextlib.contextmanager
-def line(address: str, delay_ms: float, listen: str = "127.0.0.1:0") -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "tests/faults/proxy.py"), address, "--delay-ms", str(delay_ms)]
-    command += ["--listen", listen]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.stdin.close()
-        process.wait(30)
+def reached(running: ExitStack, folder: Path, scratch: Path, lane: str, delay_ms: float) -> dict[str, There]:
+    """One loader, by one lane, far and near."""
+    tcp_port = free_port() if lane == "tcp" else None
+    more = () if tcp_port is None else ("--tcp-port", str(tcp_port))
+    address, pid = lanes.loader(running, folder, scratch, lane, *more)
+    port = int(address.rpartition(":")[2])
+    there = {}
+    for how_far, host in HOSTS.items():
+        ways = tuple(
+            running.enter_context(way(f"127.0.0.1:{each}", delay_ms if how_far == "far" else 0.0, f"{host}:{each}"))
+            for each in (port, tcp_port)
+            if each is not None
+        )
+        there[how_far] = There(Contestant("feedline_loader", {"address": f"{host}:{port}"}, (pid,)), ways)
+    return there
 
 
-def run(address: str, rows: int, asked: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--address", address, "--rows", str(rows), "--seconds", str(asked.seconds)]
-    if asked.prefetch is not None:
-        command += ["--prefetch", str(asked.prefetch)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One turn: the trainer's stretch, and what its way took for it and what it settled on."""
+
+    stretch: Stretch
+    way_cpu_s_per_gb: float
 
 
-def compare(asked: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="feedline-bench-") as scratch:
-        folder = Path(scratch) / "samples"
-        folder.mkdir()
-        np.save(folder / "x.npy", np.zeros((SAMPLES, ROW_NBYTES // 4), np.float32))
-        np.save(folder / "y.npy", np.arange(SAMPLES))
-        table = {}
-        print(f"{'batch':<8}{'near MB/s':>11}{'far MB/s':>11}{'far/near':>10}{'(min - max)':>16}{'ahead':>7}")
-        with loader(folder) as address, line(address, 0) as near, line(address, asked.delay_ms) as far:
-            for name in asked.batches:
-                rows = BATCHES[name]
-                pairs = [(run(near, rows, asked), run(far, rows, asked)) for _ in range(asked.pairs)]
-                ratios = [b["mb_per_s"] / a["mb_per_s"] for a, b in pairs]
-                table[name] = row = {
-                    "near_mb_per_s": statistics.median(a["mb_per_s"] for a, _ in pairs),
-                    "far_mb_per_s": statistics.median(b["mb_per_s"] for _, b in pairs),
-                    "ratio": statistics.median(ratios),
-                    "ahead": max(b["ahead"] for _, b in pairs),
-                }
-                spread = f"({min(ratios):.2f} - {max(ratios):.2f})"
-                print(
-                    f"{name:<8}{row['near_mb_per_s']:>11.1f}{row['far_mb_per_s']:>11.1f}{row['ratio']:>10.2f}"
-                    f"{spread:>16}{row['ahead']:>7}",
-                    flush=True,
-                )
-        if asked.json:
-            asked.json.write_text(json.dumps(table, indent=2) + "\n")
+def turn(consumer: Consumer, ways: tuple[Way, ...], pace: Pace) -> Taken:
+    before = [way.passed() for way in ways]
+    stretch = consumer.take(pace)
+    passed = [way.passed() - then for way, then in zip(ways, before, strict=True)]
+    return Taken(stretch, sum(one.cpu_s for one in passed) / (sum(one.nbytes for one in passed) / 1e9))
+
+
+def compare(there: Mapping[str, There], options: Mapping[str, Any], pairs: int, pace: Pace) -> dict[str, list[Taken]]:
+    """Far and near in turn; options are those of benchmarks/peers/feedline_loader.py."""
+    with ExitStack() as running:
+        turns = {}
+        for how_far, one in there.items():
+            contestant = one.contestant
+            every = {**options, **contestant.options}
+            consumer = running.enter_context(Consumer(contestant.kind, every, contestant.loader_pids))
+            turns[how_far] = partial(turn, consumer, one.ways, pace)
+        return rounds(turns, pairs)
+
+
+def described(far: list[Taken], near: list[Taken]) -> dict[str, Any]:
+    """Medians of both, the ratio, and each end's CPU seconds a GB."""
+    both = {"far": far, "near": near}
+    each = ratio([one.stretch.gb_per_s for one in far], [one.stretch.gb_per_s for one in near])
+    return {
+        "ratio": asdict(each),
+        "gb_per_s": {name: median(one.stretch.gb_per_s for one in taken) for name, taken in both.items()},
+        "cpu_s_per_gb": {
+            name: {
+                "trainer": median(one.stretch.trainer_cpu_s_per_gb for one in taken),
+                "loader": median(one.stretch.loader_cpu_s_per_gb for one in taken),
+                "way": median(one.way_cpu_s_per_gb for one in taken),
+            }
+            for name, taken in both.items()
+        },
+    }
+
+
+HEADING = """\
+               GB/s                                  CPU s/GB: trainer  loader         way
+lane batches   near    far  far/near                 near    far    near    far    near    far"""
+
+
+def as_text(lane: str, batches: str, found: Mapping[str, Any]) -> str:
+    rate, cpu = found["gb_per_s"], found["cpu_s_per_gb"]
+    spent = "".join(f"{cpu['near'][end]:>8.2f}{cpu['far'][end]:>7.2f}" for end in ("trainer", "loader", "way"))
+    return f"{lane:<5}{batches:<8}{rate['near']:>6.2f}{rate['far']:>7.2f}  {Ratio(**found['ratio'])!s:<21}{spent}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay-ms", type=float, default=20.0, help="each way (default 20)")
-    parser.add_argument("--batches", nargs="+", choices=BATCHES, default=[*BATCHES], help="sizes (default: all)")
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each line, in turn (default 3)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a run (default 3)")
+    parser.add_argument("--lanes", nargs="+", choices=("grpc", "tcp"), default=["grpc", "tcp"], help="default: both")
+    parser.add_argument(
+        "--batches", nargs="+", choices=BATCHES, default=["64 KiB", "1 MiB"], help="default: %(default)s"
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="turns of each way (default 5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a turn, after 2 s to settle (default 2)")
     parser.add_argument("--prefetch", type=int, help="batches asked ahead (default: learnt)")
     parser.add_argument("--json", type=Path, help="write the table here as well")
-    parser.add_argument("--address", help=argparse.SUPPRESS)
-    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.address:
-        print(json.dumps(train(asked.address, asked.rows, asked.seconds, asked.prefetch)))
-    else:
-        compare(asked)
+    table: dict[str, dict[str, Any]] = {}
+    print(HEADING)
+    with tempfile.TemporaryDirectory(prefix="feedline-bench-") as name:
+        scratch = Path(name)
+        folder = content.write(scratch / "samples", SAMPLES_NBYTES // ROW_NBYTES, ROW_NBYTES)
+        for lane in asked.lanes:
+            with ExitStack() as running:
+                there = reached(running, folder, scratch, lane, asked.delay_ms)
+                for batches in asked.batches:
+                    pace = Pace(seconds=asked.seconds, settle_s=SETTLE_S)
+                    options = {"folder": str(folder), "batch": BATCHES[batches], "prefetch": asked.prefetch}
+                    taken = compare(there, options, asked.pairs, pace)
+                    found = table.setdefault(lane, {})[batches] = described(taken["far"], taken["near"])
+                    print(as_text(lane, batches, found), flush=True)
+    if asked.json:
+        asked.json.write_text(json.dumps(table, indent=2) + "\n")
 
 
 if __name__ == "__main__":

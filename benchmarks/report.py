@@ -5,8 +5,7 @@ written here, and a test compares.
 """
 
 import json
-import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks.consumer import ROOT
@@ -130,11 +129,12 @@ def plot(results: Results, path: Path) -> None:
     plt.close(figure)
 
 
-def publish(out: Path) -> None:
-    """Put a run's results into the documents."""
-    PUBLISHED.mkdir(exist_ok=True)
-    for name in ("results.json", "ratios.svg"):
-        shutil.copyfile(out / name, PUBLISHED / name)
+def publish(results: Results, rows: Collection[int]) -> None:
+    """Put these rows of a run into the documents; what was published of the others stays."""
+    published = Results.read(PUBLISHED / "results.json")
+    published.take(rows, results)
+    published.write(PUBLISHED / "results.json")
+    plot(published, PUBLISHED / "ratios.svg")
     for document, text in documents().items():
         document.write_text(text)
 

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,6 +49,11 @@ class Results:
                 "pairs": pairs,
                 "load": [round(one, 2) for one in os.getloadavg()],
             }
+
+    def take(self, rows: Collection[int], other: "Results") -> None:
+        """These rows as another run found them."""
+        self.machine = other.machine
+        self.rows |= {row: other.rows[row] for row in rows}
 
     def write(self, path: Path) -> None:
         """As JSON; a reader never sees half of it."""

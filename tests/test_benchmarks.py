@@ -51,6 +51,34 @@ def test_the_documents_show_the_published_results_and_nothing_else() -> None:
         assert document.read_text() == text, f"{document} differs; python -m benchmarks.report writes it"
 
 
+def test_rows_that_are_published_leave_the_others_as_they_were_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new checkout holds no earlier run: publishing one row there took the other thirteen out of the documents."""
+    from benchmarks import report
+    from benchmarks.lines import Line
+    from benchmarks.results import Results, machine
+
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "PUBLISHED", tmp_path / "docs/benchmarks")
+    for document in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / document).parent.mkdir(exist_ok=True)
+        (tmp_path / document).write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    once, again = Results(machine()), Results(machine())
+    once.put([4, 7], [Line(4, "once", "GB/s"), Line(7, "once", "GB/s")], seconds=1, pairs=5)
+    again.put([7, 8], [Line(7, "again", "GB/s"), Line(8, "never said", "GB/s")], seconds=1, pairs=5)
+
+    report.publish(once, [4, 7])
+    report.publish(again, [7])
+
+    published = Results.read(tmp_path / "docs/benchmarks/results.json")
+    assert [(line.row, line.what) for line in published.lines] == [(4, "once"), (7, "again")]
+    shown = (tmp_path / "docs/benchmarks.md").read_text()
+    assert "### 4." in shown
+    assert "| again |" in shown
+    assert "### 8." not in shown
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     from benchmarks.pairs import Ratio, ratio
 

@@ -5,16 +5,10 @@ nothing else on the host is touched. What it cannot do is drop single packets; a
 
     with Proxy("127.0.0.1:50051", delay_s=0.02) as line:
         feedline.connect(line.address)
-
-Or as a process of its own, which does not share the trainer's interpreter:
-
-    python tests/faults/proxy.py 127.0.0.1:50051 --delay-ms 20
 """
 
-import argparse
 import asyncio
 import itertools
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -258,20 +252,3 @@ class Proxy:
             self._connections += connections
             self._damaged += damaged
             self._seen.notify_all()
-
-
-def main() -> None:
-    """Run one until standard input ends; its address is the first line of standard output."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="+", metavar="HOST:PORT")
-    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    parser.add_argument("--delay-ms", type=float, default=0.0, help="each way")
-    asked = parser.parse_args()
-    with Proxy(*asked.targets, delay_s=asked.delay_ms / 1000, address=asked.listen) as line:
-        sys.stdout.write(f"{line.address}\n")
-        sys.stdout.flush()
-        sys.stdin.read()
-
-
-if __name__ == "__main__":
-    main()
