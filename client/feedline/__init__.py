@@ -12,7 +12,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from feedline.batch import Batch
-from feedline.feed import Epoch, Feed
+from feedline.epoch import Epoch
+from feedline.feed import Feed
 from feedline.loader import Loader, connect
 from feedline.tally import EpochIncomplete
 from feedline_wire.errors import (

@@ -5,7 +5,7 @@ never what was fetched.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feedline import state
 from feedline.batch import Batch, weights
 from feedline.description import DatasetInfo
+from feedline.epoch import Epoch
 from feedline.fleet import Fleet
 from feedline.late import finished, rows_present
 from feedline.options import FeedArguments, Options, epoch_number, start_number
@@ -24,7 +25,6 @@ from feedline.plan import Plan, Step
 from feedline.readahead import ReadAhead, Waits
 from feedline.receive import Received
 from feedline.state import LARGEST, Line, Place, State
-from feedline.tally import EpochIncomplete, Tally
 from feedline.wants import Wanted
 from feedline_wire import BAD, IDS, structure
 from feedline_wire.errors import Closed, InvalidRequest
@@ -109,7 +109,7 @@ class Feed:
 
     # ---- epochs ----
 
-    def epoch(self, epoch: int, start: int = 0) -> "Epoch":
+    def epoch(self, epoch: int, start: int = 0) -> Epoch:
         """The batches of an epoch, from number `start` on."""
         epoch = epoch_number(epoch)
         if start:
@@ -117,7 +117,7 @@ class Feed:
         start = start_number(start, self.plan.steps_in(epoch))
         return self._begin(Place(epoch, self.plan.cursor(epoch, start)))
 
-    def __iter__(self) -> "Epoch":
+    def __iter__(self) -> Epoch:
         """What is left of the current epoch; the one after it, when nothing is."""
         return self._begin(self._place)
 
@@ -220,7 +220,7 @@ class Feed:
                 f"returned to, so {consequence}; serve the data as a dataset with len to have that"
             )
 
-    def _begin(self, place: Place) -> "Epoch":
+    def _begin(self, place: Place) -> Epoch:
         self._check_open()
         ahead = self._ahead_from(place)
         self._stand_at(place)
@@ -237,7 +237,7 @@ class Feed:
             else:
                 ahead.close()
 
-        return Epoch(self, ahead, place, moved, ended)
+        return Epoch(ahead, self.plan, place, of=self, moved=moved, ended=ended)
 
     def _ahead_from(self, place: Place) -> ReadAhead:
         """What the epoch before has read ahead of itself, if this is what follows; else begun anew.
@@ -309,87 +309,6 @@ class Feed:
             rows = max((len(array) for array in columns.values()), default=1)
             return np.repeat(marks, rows)
         return marks if present is None else marks[present]
-
-
-class Epoch(Iterator[Batch]):
-    """The batches of one epoch, or of what is left of it. It ends when every one was delivered, and only then.
-
-    An error leaves it where it was: `next` asks for the same batch again. Left early (`break`), it is closed when it
-    goes out of scope, or with `close()` or `with`.
-    """
-
-    def __init__(
-        self,
-        feed: Feed,
-        ahead: ReadAhead,
-        place: Place,
-        moved: Callable[[Place], None],
-        ended: Callable[[], None],
-    ) -> None:
-        self._tally = Tally(feed.plan, place.epoch, place.offset)
-        self._feed = feed
-        self._ahead = ahead
-        self._place = place
-        self._moved = moved
-        self._ended = ended
-        self._has_ended = False
-        # Not for anything important: an iteration that nobody can reach any more should not go on occupying the loader.
-        self._unreachable = weakref.finalize(self, ahead.drop)
-        self._unreachable.atexit = False
-
-    def __repr__(self) -> str:
-        return f"<Epoch {self._place.epoch} delivered={self.delivered} of {self._feed!r}>"
-
-    @property
-    def delivered(self) -> int:
-        """Batches handed out."""
-        return self._tally.delivered
-
-    def __next__(self) -> Batch:
-        if self._has_ended:
-            raise StopIteration
-        batch = self._ahead.take(self._place.epoch)
-        try:
-            # Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out.
-            # Whoever caught it and read on would miss one batch and never know. The place alone says what was: it
-            # is moved by one assignment.
-            if batch is None:
-                self._tally.end(self._place.offset)
-            else:
-                self._tally.count(batch.step, batch.positions, self._place.offset)
-        except EpochIncomplete:
-            self.close()
-            raise
-        if batch is None:
-            # A rank without a share of the last, short batch ends here, before the job's cursor does.
-            self._move(max(self._place.offset, self._feed.plan.samples))
-            self._end()
-            raise StopIteration
-        self._move(batch.step.after)
-        return batch
-
-    def _move(self, offset: int) -> None:
-        self._place = Place(self._place.epoch, offset)
-        self._moved(self._place)
-
-    def _end(self) -> None:
-        """The read-ahead is the feed's, for the next epoch."""
-        self._has_ended = True
-        self._unreachable.detach()
-        self._ended()
-
-    def close(self) -> None:
-        """Want nothing more; who waits here gets Closed. Twice is fine, and so is after the end."""
-        if not self._has_ended:
-            self._ahead.close()
-
-    def __enter__(self) -> "Epoch":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _reopened(loader: "Loader", arguments: FeedArguments, saved: State | None) -> Feed:

@@ -22,7 +22,7 @@ from feedline.credentials import CredentialArguments, FilePath
 from feedline.feed import Feed
 from feedline.keras_client import Client
 from feedline.keras_limits import check_parts, check_shapes, check_shards, checked_epoch
-from feedline.keras_passes import Statistics
+from feedline.keras_statistics import Statistics
 from feedline.options import FeedArguments
 from feedline.pace import AHEAD_FIRST
 from feedline.plan import Remainder

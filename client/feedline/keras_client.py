@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from feedline.credentials import CredentialArguments
 from feedline.description import DatasetInfo
 from feedline.feed import Feed
-from feedline.keras_passes import Passes, Statistics
+from feedline.keras_passes import Passes
+from feedline.keras_statistics import Statistics
 from feedline.loader import Loader, connect
 from feedline.options import FeedArguments, order_in_place
 from feedline.state import Place

@@ -12,13 +12,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from types import FrameType
 from weakref import WeakSet, ref
 
 from feedline.batch import Batch
 from feedline.feed import Feed
 from feedline.keras_caller import Run
+from feedline.keras_pass import Onward, Pass, positions
+from feedline.keras_statistics import Statistics
 from feedline.plan import Step
 from feedline.readahead import ReadAhead, Waits
 from feedline.state import Place
@@ -33,97 +34,6 @@ cheap; one that was not abandoned reads ahead anew when it goes on."""
 
 BATCHES_KEPT = 2
 """In dataset order, for Keras: on TensorFlow it asks for 0 and 1 to see their shapes, then again to use them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What happened to the batches asked for until now."""
-
-    requests: int = 0
-    """Batches asked for."""
-    ready: int = 0
-    """Of these, already there when asked for."""
-    waited_s: float = 0.0
-    """Seconds spent waiting for batches."""
-    passes_s: float = 0.0
-    """Seconds from the first request of a pass to its last answer, over all passes: compute and waiting."""
-    surprises: int = 0
-    """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
-    bad_samples: int = 0
-    """Samples that cannot be read and were left out or replaced, as the dataset wants it, once for each epoch."""
-
-    @property
-    def waiting_share(self) -> float:
-        """The part of a pass' time spent waiting for batches, 0 to 1."""
-        return min(self.waited_s / self.passes_s, 1.0) if self.passes_s > 0 else 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Pass:
-    """One run of Keras' generator, and how far it is."""
-
-    frame: FrameType | None
-    """The run's identity; None once the run has asked for its last batch."""
-    adapter: ref[object] | None
-    shuffled: bool
-    number: int
-    """Of its plan; 0 in dataset order."""
-    order: Sequence[int] | None
-    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
-    probed: int
-    """So many of the first requests may be only for a look at what a batch is like: no more than these are read ahead
-    before Keras asks for more."""
-    at_hand: tuple[Batch, ...]
-    """The batches of its first positions."""
-    seen_at: float
-    positions: Sequence[int] | None = None
-    """Of each index, when Keras asks for it: the batch it gets is that one of the plan. None: the index itself."""
-    asked: int = 0
-    window: ReadAhead | None = None
-    """What is read ahead; its next batch is that of position `asked`, or the first one not at hand."""
-    goes_on: bool = False
-    """The next one of the same `fit` is read ahead too, as the one before was followed by this."""
-
-    @property
-    def is_over(self) -> bool:
-        """Every batch of the order was asked for."""
-        return self.order is not None and self.asked >= len(self.order)
-
-    @property
-    def maker(self) -> object:
-        """The adapter that made it; None if it has none, or its `fit` is over."""
-        return self.adapter() if self.adapter is not None else None
-
-    def wanted(self) -> Sequence[int]:
-        """The indices to read ahead now: those still to be asked for and not at hand."""
-        if self.order is None:
-            return ()
-        return self.order[max(self.asked, len(self.at_hand)) : self.probed if self.asked < self.probed else None]
-
-    def was_a_probe(self, successor: object) -> bool:
-        """Keras looked at a batch to build the model and threw it away: it began anew before the pass was over.
-
-        One request is a probe in any case. On an accelerator, or under a distribution strategy, Keras reads ahead and
-        a probe has several; then it shows by `successor`, the next pass, being made by the same call of `fit`.
-        """
-        if self.order is None or self.is_over:  # of an unknown order the end is unknown too
-            return False
-        maker = self.maker
-        return self.asked <= 1 or (maker is not None and maker is successor)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Onward:
-    """What was read ahead beyond a pass: the next one of the same `fit`, should it come."""
-
-    window: ReadAhead
-    adapter: ref[object]
-    number: int
-    """Of its plan."""
-
-    def suits(self, current: Pass) -> bool:
-        """It is what this pass asks for first."""
-        return current.goes_on and self.number == current.number and self.adapter() is not None
 
 
 class Passes:
@@ -173,7 +83,9 @@ class Passes:
         now = time.monotonic()
         ready = at_hand is not None or (window is not None and window.waits.ready > found_ready)
         with self._lock:
-            self._count(ready=ready, waited_s=now - started, passed_s=now - current.seen_at)
+            self._statistics = self._statistics.answered(
+                ready=ready, waited_s=now - started, passed_s=now - current.seen_at
+            )
             current.seen_at = now
             if keep and not current.shuffled:
                 self._keep(index, batch)
@@ -191,7 +103,7 @@ class Passes:
             batch = self._canonical.fetch(self._canonical_step(index))
         waited_s = time.monotonic() - started
         with self._lock:
-            self._count(ready=ready, waited_s=waited_s, passed_s=waited_s)
+            self._statistics = self._statistics.answered(ready=ready, waited_s=waited_s, passed_s=waited_s)
             if keep:
                 self._keep(index, batch)
         return batch
@@ -271,7 +183,7 @@ class Passes:
             probed=0 if run.adapter is None or run.adapter in self._adapters else self._probe_batches,
             at_hand=() if order is None or run.shuffled or not keep else self._at_hand(order),
             seen_at=time.monotonic(),
-            positions=_positions(order) if run.shuffled and run.shards == 1 and order is not None else None,
+            positions=positions(order) if run.shuffled and run.shards == 1 and order is not None else None,
         )
         if run.adapter is not None:
             self._adapters.add(run.adapter)
@@ -279,7 +191,7 @@ class Passes:
             self._surprise("its order cannot be read")
         kin = [each for each in self._passes if each.shuffled == current.shuffled]
         for other in kin:
-            _take_window(other, dropped)
+            dropped += other.take_window()
         if len(kin) == PASSES_HELD:
             kin[0].frame = None
             self._passes.remove(kin[0])
@@ -320,11 +232,11 @@ class Passes:
         """Where the answer comes from: a batch at hand, or a window whose next batch it is; neither: on demand."""
         order, position = current.order, current.asked
         if order is not None and (position >= len(order) or order[position] != index):
-            _take_window(current, dropped)
+            dropped += current.take_window()
             current.order = order = None
             self._surprise(f"request {position} was for batch {index}")
         if current.probed and position == current.probed:
-            _take_window(current, dropped)  # it was read to its end, and this is no probe
+            dropped += current.take_window()  # it was read to its end, and this is no probe
         if current.window is None and (wanted := current.wanted()):
             current.window = self._feed(current).readahead(self._steps(current, wanted))
             current.window.waits = Waits()  # of this pass alone, where a feed has one for all its readers
@@ -340,7 +252,7 @@ class Passes:
                 "read ahead; please report this with your Keras version",
                 what,
             )
-        self._statistics = replace(self._statistics, surprises=self._statistics.surprises + 1)
+        self._statistics = self._statistics.surprised()
 
     def _at_hand(self, order: Sequence[int]) -> tuple[Batch, ...]:
         """The batches kept of the order's first indices."""
@@ -351,16 +263,6 @@ class Passes:
         self._kept.move_to_end(index)
         while len(self._kept) > BATCHES_KEPT:
             self._kept.popitem(last=False)
-
-    def _count(self, *, ready: bool, waited_s: float, passed_s: float) -> None:
-        now = self._statistics
-        self._statistics = replace(
-            now,
-            requests=now.requests + 1,
-            ready=now.ready + ready,
-            waited_s=now.waited_s + waited_s,
-            passes_s=now.passes_s + passed_s,
-        )
 
     # ---- actions ----
 
@@ -400,9 +302,8 @@ class Passes:
 
     def _drop(self, current: Pass) -> None:
         """Forget a pass that asks for nothing more, and what was read ahead for it."""
-        dropped: list[ReadAhead] = []
         with self._lock:
-            _take_window(current, dropped)
+            dropped = current.take_window()
             current.frame = None
             if current in self._passes:
                 self._passes.remove(current)
@@ -447,19 +348,3 @@ class Passes:
     def _canonical_step(self, index: int) -> Step:
         plan = self._canonical.plan
         return plan.line_step(index) if plan.remainder == "wrap" else plan.step(0, index)
-
-
-def _positions(order: Sequence[int]) -> Sequence[int]:
-    """Where in the order each index stands."""
-    if isinstance(order, range):
-        return order
-    positions = [0] * len(order)
-    for position, index in enumerate(order):
-        positions[index] = position
-    return positions
-
-
-def _take_window(current: Pass, dropped: list[ReadAhead]) -> None:
-    if current.window is not None:
-        dropped.append(current.window)
-        current.window = None

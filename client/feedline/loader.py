@@ -8,7 +8,8 @@ from typing import Unpack
 from feedline import options
 from feedline.credentials import Credentials, FilePath
 from feedline.description import DatasetInfo, Description
-from feedline.feed import Epoch, Feed
+from feedline.epoch import Epoch
+from feedline.feed import Feed
 from feedline.fleet import Fleet
 from feedline.losses import Losses
 from feedline.options import FeedArguments
