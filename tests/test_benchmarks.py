@@ -4,8 +4,11 @@ Its numbers are not tested: machines that run tests are busy.
 """
 
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +122,41 @@ def test_a_line_comes_back_from_json_as_it_was() -> None:
     assert Line.from_json(json.loads(json.dumps(absent.as_json()))) == absent
     assert line.is_met is True
     assert absent.is_met is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="splice is Linux'")
+def test_a_way_passes_everything_unchanged_and_as_late_as_it_was_told() -> None:
+    from benchmarks.way import way
+
+    sent = np.random.default_rng(0).bytes(3_000_001)
+
+    def echo(listener: socket.socket) -> None:
+        with listener.accept()[0] as here:
+            while data := here.recv(1 << 16):
+                here.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        there = threading.Thread(target=echo, args=(listener,), daemon=True)
+        there.start()
+        with way(f"127.0.0.1:{listener.getsockname()[1]}", delay_ms=50) as one:
+            host, _, port = one.address.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=10) as trainer:
+                began = time.monotonic()
+                sending = threading.Thread(target=trainer.sendall, args=(sent,), daemon=True)
+                sending.start()
+                first = trainer.recv(1)
+                took_s = time.monotonic() - began
+                rest = trainer.makefile("rb").read(len(sent) - 1)
+                sending.join(10)
+                trainer.shutdown(socket.SHUT_WR)
+                end = trainer.recv(1)
+            passed = one.passed()
+        there.join(10)
+
+    assert first + rest == sent
+    assert took_s >= 0.1  # there and back
+    assert end == b""  # that the other side has ended is passed on too
+    assert passed.nbytes == 2 * len(sent)
 
 
 def test_wrong_content_is_found(tmp_path: Path) -> None:

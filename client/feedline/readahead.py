@@ -18,11 +18,10 @@ from feedline.receive import Received
 from feedline.wants import Wanted
 from feedline_wire.errors import Closed
 
-REFILL_PART, REFILL_MOST = 4, 16
-"""A window of 16 batches is filled when four of them are gone, a wide one when sixteen are. A message that says what is
+REFILL_PART, REFILL_MOST = 4, 64
+"""A window of 16 batches is filled when four of them are gone, a wide one when 64 are. A message that says what is
 wanted costs some 0.1 ms here and 0.4 ms in the loader, as much as sending a batch of 1 MiB; a trainer that computes
-said one for each batch. More at once would leave a long line empty for a while: at 20 ms a quarter of 512 cost a
-fifth."""
+said one for each batch. With 16 a wide window was 5 % slower near and up to 8 % at 20 ms, with 128 not faster."""
 
 
 @dataclass(slots=True)

@@ -349,10 +349,11 @@ class Dispatch:
             self._lending.finished(job.key, job.slot, outcome.layout)
         elif isinstance(outcome, Outgrown) and error is None:
             self._sizes.note(job.key, outcome.nbytes)
-        self._counts.failures += error is not None
+        # What nobody waits for any more has failed nobody.
+        self._counts.failures += error is not None and any(taker.is_waiting for taker in job.takers)
         for taker in job.takers:
             session, want = taker.session, taker.want
-            is_wanted = want.ticket in session.assembling  # else its stream ended, or it was cancelled
+            is_wanted = taker.is_waiting
             session.assembling.discard(want.ticket)
             if isinstance(outcome, Done) and is_wanted:
                 session.ready.append(Batch(want, outcome.layout, job.slot))

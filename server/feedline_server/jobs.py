@@ -21,6 +21,11 @@ class Taker:
     session: Session
     want: Want
 
+    @property
+    def is_waiting(self) -> bool:
+        """It is to be told; else its stream ended, or it was cancelled."""
+        return self.want.ticket in self.session.assembling
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

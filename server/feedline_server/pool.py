@@ -207,7 +207,7 @@ class Pool:
             worker.tell()
         if lost:
             gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
-            self._answer([(task, Failed(task.number, gone)) for task in lost])
+            self._give([(task, Failed(task.number, gone)) for task in lost])
         if self._waiting and self._unfit is not None and not any(worker.ready for worker in self._workers):
             self._fail_waiting(self._unfit)
 
@@ -237,11 +237,8 @@ class Pool:
                 case outcomes:
                     answers = [(worker.held.popleft(), outcome) for outcome in outcomes]
                     worker.busy_since = time.monotonic()
-                    for task, outcome in answers:
-                        self._deaths.pop(task.number, None)
-                        if isinstance(outcome, Done):
-                            self._assembling_s += outcome.seconds
-                    self._answer(answers)
+                    self._assembling_s += sum(outcome.seconds for _, outcome in answers if isinstance(outcome, Done))
+                    self._give(answers)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Take leave of a worker that ended: hear its last words, redo its tasks, have it replaced."""
@@ -275,19 +272,22 @@ class Pool:
             worker.held.remove(culprit)
         self._waiting.extendleft(reversed(worker.held))
         if culprit is not None and killed is not None:
-            self._answer([(culprit, killed)])
+            self._give([(culprit, killed)])
 
     def _blame(self, task: Task, cause: str) -> Killed | None:
         """Count a death against the task its worker was at; the others it held had not begun, or were well."""
         deaths = self._deaths[task.number] = self._deaths.get(task.number, 0) + 1
-        if deaths < MAX_DEATHS:
-            return None
-        del self._deaths[task.number]
-        return Killed(task.number, deaths, cause)
+        return None if deaths < MAX_DEATHS else Killed(task.number, deaths, cause)
 
     def _fail_waiting(self, error: FeedlineError) -> None:
         tasks, self._waiting = self._waiting, collections.deque()
-        self._answer([(task, Failed(task.number, error)) for task in tasks])
+        self._give([(task, Failed(task.number, error)) for task in tasks])
+
+    def _give(self, answers: Sequence[tuple[Task, Outcome]]) -> None:
+        """Answer tasks for good: nothing of them is remembered."""
+        for task, _ in answers:
+            self._deaths.pop(task.number, None)
+        self._answer(answers)
 
     def _next_deadline(self) -> float | None:
         """Seconds until something must be done although nobody calls; None if there is nothing."""

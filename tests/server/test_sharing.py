@@ -89,6 +89,19 @@ def test_an_error_reaches_everybody_who_wants_the_key_and_the_slot_is_free(
     assert stage.dispatch.state().failures == 1
 
 
+def test_what_fails_when_nobody_waits_for_it_any_more_is_no_failure(stage: Stage) -> None:
+    """Batches for the memory of a trainer that is gone cannot be assembled: Status showed its end as failures."""
+    [one] = streams(stage, "one")
+    stage.dispatch.want(one, 1, stage.key(epoch=7))
+    stage.dispatch.close_session(one)
+
+    [task] = stage.tasks
+    stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
+
+    assert stage.dispatch.state().failures == 0
+    assert stage.arena.lent_nbytes == 0
+
+
 def test_keys_of_a_stream_are_never_shared(stage: Stage) -> None:
     """Each answer is the next batch of a generator: one given to two trainers would be trained on twice."""
     one, two = streams(stage, "one", "two")
