@@ -5,8 +5,9 @@ written here, and a test compares.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.consumer import ROOT
 from benchmarks.lines import Line, Side
@@ -60,7 +61,8 @@ def details(results: Results) -> str:
         run = results.rows[row]
         out += [
             f"### {row}. {TITLES[row][0].upper()}{TITLES[row][1:]}\n",
-            f"{run['pairs']} rounds, {run['seconds']:.0f} s, {run['date']}, load {run['load'][0]}.\n",
+            f"{run['pairs']} rounds, {run['seconds']:.0f} s, {run['date']}, load {run['load'][0]}"
+            f"{_elsewhere(run['machine'], results.machine)}.\n",
             "| compared | result (min – max) | must reach | met | feedline | peer | trainer CPU s/GB | loader CPU s/GB "
             "| trainer peak MB | loader peak MB |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -88,6 +90,16 @@ def machine(results: Results) -> str:
         f"{it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB of memory, Linux {it['kernel']}, Python "
         f"{it['python']}; {packages}."
     )
+
+
+def _elsewhere(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What was different where a row was measured; nothing, if it was where the latest was."""
+    different = [
+        f"{name} {there[name]}"
+        for name in ("cpu", "cores", "memory_gb", "kernel", "python")
+        if there[name] != here[name]
+    ]
+    return f"; on another machine: {', '.join(different)}" if different else ""
 
 
 def plot(results: Results, path: Path) -> None:

@@ -23,8 +23,9 @@ class Results:
     """The lines of every row that was run, and where."""
 
     machine: dict[str, Any]
+    """Of the rows that were measured last."""
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """By number: `lines`, `date`, `seconds`, `pairs`, `load`."""
+    """By number: `lines`, `date`, `seconds`, `pairs`, `load`, `machine`."""
 
     @classmethod
     def read(cls, path: Path) -> "Results":
@@ -33,7 +34,7 @@ class Results:
             return cls(machine())
         found = json.loads(path.read_text())
         rows = {
-            int(row): {**value, "lines": [Line.from_json(line) for line in value["lines"]]}
+            int(row): {"machine": found["machine"], **value, "lines": [Line.from_json(line) for line in value["lines"]]}
             for row, value in found["rows"].items()
         }
         return cls(found["machine"], rows)
@@ -48,6 +49,7 @@ class Results:
                 "seconds": round(seconds, 1),
                 "pairs": pairs,
                 "load": [round(one, 2) for one in os.getloadavg()],
+                "machine": self.machine,
             }
 
     def take(self, rows: Collection[int], other: "Results") -> None:

@@ -67,8 +67,10 @@ def test_rows_that_are_published_leave_the_others_as_they_were_published(
     for document in ("README.md", "docs/benchmarks.md"):
         (tmp_path / document).parent.mkdir(exist_ok=True)
         (tmp_path / document).write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+    monkeypatch.setattr("benchmarks.results.machine", lambda: machine() | {"kernel": "6.1"})
     once, again = Results(machine()), Results(machine())
     once.put([4, 7], [Line(4, "once", "GB/s"), Line(7, "once", "GB/s")], seconds=1, pairs=5)
+    monkeypatch.setattr("benchmarks.results.machine", lambda: machine() | {"kernel": "6.2"})
     again.put([7, 8], [Line(7, "again", "GB/s"), Line(8, "never said", "GB/s")], seconds=1, pairs=5)
 
     report.publish(once, [4, 7])
@@ -80,6 +82,7 @@ def test_rows_that_are_published_leave_the_others_as_they_were_published(
     assert "### 4." in shown
     assert "| again |" in shown
     assert "### 8." not in shown
+    assert shown.count("on another machine: kernel 6.1") == 1
 
 
 def test_ratios_are_taken_round_by_round() -> None:
