@@ -55,8 +55,8 @@ class Consumer:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
         )
-        self._told: IO[str] = _pipe(self._process.stdin)
-        self._says: IO[str] = _pipe(self._process.stdout)
+        self._told: IO[str] = piped(self._process.stdin)
+        self._says: IO[str] = piped(self._process.stdout)
         self._is_ready = False
         self._is_local = not loader_pids
 
@@ -134,9 +134,10 @@ def quiet() -> dict[str, str]:
     }
 
 
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe
+def piped(end: IO[str] | None) -> IO[str]:
+    """One of a process that was started with pipes."""
+    assert end is not None
+    return end
 
 
 # ---- inside the process ----

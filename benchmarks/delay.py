@@ -33,6 +33,9 @@ from benchmarks.way import Way, free_port, way
 ROW_NBYTES = 4096
 SAMPLES_NBYTES = 256 << 20
 
+LANES = ("grpc", "tcp")
+"""Those that a way can lie on: shm has none."""
+
 BATCHES = {"4 KiB": 1, "64 KiB": 16, "1 MiB": 256, "4 MiB": 1024}
 """Rows of 4 KiB in a batch."""
 
@@ -88,9 +91,7 @@ def compare(there: Mapping[str, There], options: Mapping[str, Any], pairs: int, 
     with ExitStack() as running:
         turns = {}
         for how_far, one in there.items():
-            contestant = one.contestant
-            every = {**options, **contestant.options}
-            consumer = running.enter_context(Consumer(contestant.kind, every, contestant.loader_pids))
+            consumer = running.enter_context(one.contestant.consumer(options))
             turns[how_far] = partial(turn, consumer, one.ways, pace)
         return rounds(turns, pairs)
 
@@ -127,7 +128,7 @@ def as_text(lane: str, batches: str, found: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay-ms", type=float, default=20.0, help="each way (default 20)")
-    parser.add_argument("--lanes", nargs="+", choices=("grpc", "tcp"), default=["grpc", "tcp"], help="default: both")
+    parser.add_argument("--lanes", nargs="+", choices=LANES, default=[*LANES], help="default: both")
     parser.add_argument(
         "--batches", nargs="+", choices=BATCHES, default=["64 KiB", "1 MiB"], help="default: %(default)s"
     )

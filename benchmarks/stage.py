@@ -42,6 +42,10 @@ class Contestant:
     options: Mapping[str, Any]
     loader_pids: tuple[int, ...] = ()
 
+    def consumer(self, options: Mapping[str, Any]) -> Consumer:
+        """A trainer of its own, with these options and the contestant's."""
+        return Consumer(self.kind, {**options, **self.options}, self.loader_pids)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -101,8 +105,7 @@ class Stage:
         with ExitStack() as running:
             ready: dict[str, Consumer] = {}
             for name, one in contestants.items():
-                options = {"folder": str(folder), "batch": batch, **one.options}
-                consumer = running.enter_context(Consumer(one.kind, options, one.loader_pids))
+                consumer = running.enter_context(one.consumer({"folder": str(folder), "batch": batch}))
                 try:
                     consumer.wait()
                 except MissingError as error:

@@ -24,9 +24,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import IO
 
-from benchmarks.consumer import ROOT, FailedError, quiet
+from benchmarks.consumer import ROOT, FailedError, piped, quiet
 
 PIECE_NBYTES = 1 << 20
 """What a pipe takes: the most that everybody may ask for (pipe(7)). With a new one's 64 KiB it took a quarter more."""
@@ -57,10 +56,8 @@ class Way:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
         )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._told: IO[str] = self._process.stdin
-        self._says: IO[str] = self._process.stdout
+        self._told = piped(self._process.stdin)
+        self._says = piped(self._process.stdout)
         self.address = self._answer()
 
     def passed(self) -> Passed:

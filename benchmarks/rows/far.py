@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
-from benchmarks.delay import ROW_NBYTES, SETTLE_S, reached
+from benchmarks.delay import LANES, ROW_NBYTES, SETTLE_S, reached
 from benchmarks.lines import Bound, Line
 from benchmarks.peers import tf_data_service
 from benchmarks.stage import Contestant, Stage, say
@@ -17,7 +17,6 @@ from benchmarks.way import free_port, way
 
 DELAY_MS = 20.0
 BATCHES_NBYTES = (64 << 10, 1 << 20)
-LANES = ("grpc", "tcp")
 HOW_FAR = {"far": "20 ms", "near": "no delay"}
 PEER = "tf.data service, 20 ms, no compression"
 
