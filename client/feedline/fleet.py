@@ -5,18 +5,16 @@ batch is a pure function of its key, so asking twice is harmless and nothing is 
 All books are the ledger's and are kept under one lock; no I/O, no name service and no log is waited for under it.
 """
 
-import atexit
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from feedline import process
 from feedline.credentials import Credentials
 from feedline.description import Description
-from feedline.ledger import Ledger, note_duplicate
+from feedline.ledger import Ledger
 from feedline.members import Member, overdue, refused, unreachable
 from feedline.outbox import Outbox
 from feedline.receive import KEPT_NBYTES, Buffers, Received
@@ -72,7 +70,7 @@ class Fleet:
             for entry in self.target
             if not isinstance(entry, Address)
         )
-        _open_fleets.add(self)
+        process.opened(self)
         for entry in self.target:
             if isinstance(entry, Address):
                 self._found(entry, (entry,))
@@ -151,7 +149,7 @@ class Fleet:
                 wanted,
                 timeout_s,
                 now=time.monotonic(),
-                is_forked=bool(_inherited),
+                is_forked=process.is_forked(),
                 unresolved=tuple(self._unresolved.values()),
             )
         if isinstance(outcome, FeedlineError):
@@ -199,19 +197,19 @@ class Fleet:
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in ending:
             one.finish_close(max(deadline - time.monotonic(), 0))
-        _open_fleets.discard(self)
+        process.closed(self)
 
-    def leave_to_parent(self) -> None:
-        """Become unusable in a forked child, where the connection and its threads belong to the parent."""
+    def leave_to_parent(self) -> object:
+        """See `process.Opened`."""
         self._lock = threading.Lock()  # the parent's may have been held at the fork
         self._changed = threading.Condition(self._lock)
         self._closed = (
             "this connection to the loader was opened before the process forked, and belongs to the parent; "
             "connect in the worker itself, or start workers with spawn"
         )
-        # gRPC's objects must not even be finalised here: that would talk to threads that do not exist.
-        _inherited.append((self._ledger.members, self._member_of, self._watches))
+        inherited = (self._ledger.members, self._member_of, self._watches)
         self._ledger.members, self._member_of, self._watches = (), {}, ()
+        return inherited
 
     # ---- for replicas ----
 
@@ -246,7 +244,7 @@ class Fleet:
         asked = member.outstanding.get(ticket)
         if asked is not None and asked.wanted.outcome is None:
             return asked.wanted.key
-        note_duplicate(member, ticket)
+        member.note_duplicate(ticket)
         return None
 
     def answered(self, replica: Replica, answers: Sequence[Answer]) -> None:
@@ -387,26 +385,4 @@ class Fleet:
 
     def _unreachable(self, when: str) -> LoaderUnavailable:
         unresolved = tuple(self._unresolved.values())
-        return unreachable(self._ledger.members, when, is_forked=bool(_inherited), unresolved=unresolved)
-
-
-# ---- the process: its end, and its forks ----
-
-_open_fleets: weakref.WeakSet[Fleet] = weakref.WeakSet()
-_inherited: list[object] = []
-"""What belongs to fleets that were open when this process was forked from another."""
-
-
-def _close_all() -> None:
-    for fleet in list(_open_fleets):
-        fleet.close()
-
-
-def _leave_all_to_parent() -> None:
-    for fleet in list(_open_fleets):
-        fleet.leave_to_parent()
-    _open_fleets.clear()
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_leave_all_to_parent)
+        return unreachable(self._ledger.members, when, is_forked=process.is_forked(), unresolved=unresolved)

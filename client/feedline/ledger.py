@@ -13,40 +13,13 @@ from dataclasses import dataclass
 from feedline.description import Description
 from feedline.members import Member, NotLetIn, choose, choose_second, hopeless, passing, same_loader
 from feedline.outbox import Outbox
-from feedline.pace import (
-    LATE_FACTOR,
-    LATE_QUANTILE,
-    SILENT_FACTOR,
-    SILENT_QUANTILE,
-    Budget,
-    Recent,
-    late_after_s,
-)
+from feedline.pace import Budget
+from feedline.patience import CONFIRM_S, STALLED_S, Patience
 from feedline.receive import Received
 from feedline.replica import Answer, SameLoader
 from feedline.wants import Asked, Asker, Wanted
 from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
-
-CONFIRM_S = 0.05
-"""Between finding a loader silent and acting on it. When this process itself stood still (a garbage collection, a long
-call that holds the GIL, a laptop that slept) every loader looks silent, until its thread has run again."""
-
-STALLED_S = 1.0
-"""A loader that is silent for so long loses all its keys to the others, however many that are; before that the budget
-for asking twice decides how many."""
-
-RENEW_AFTER_S = 10.0
-"""A stream that owes an answer and brings nothing for so long is made anew. A bit that was changed in an HTTP/2 frame's
-head leaves it waiting although the connection lives; one that does not live is noticed by keepalive in as long."""
-
-RENEW_UNKNOWN_S = 30.0
-"""The same where nothing has been learnt yet: half of what a reader waits for its batch by default. A loader that is
-slow from the start would have to begin again with what it is about to answer."""
-
-RENEW_FACTOR = 4.0
-"""Times the learnt time after which a loader is silent. Each time in vain doubles the wait, so that a loader that is
-that slow gets done."""
 
 REFUSED_AGAIN_S = 0.5
 """Until a key that no loader had room for is asked for again."""
@@ -81,6 +54,7 @@ class Ledger:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.members: tuple[Member, ...] = ()
         self.counts = Counts()
+        self.patience = Patience()
         self.news: deque[str] = deque()
         """To be logged when the lock is released."""
         self.departed: list[Member] = []
@@ -88,8 +62,6 @@ class Ledger:
         self._wake = wake
         self._tickets = itertools.count(1)
         self._unplaced: deque[Wanted] = deque()
-        self._answer_times = Recent(LATE_QUANTILE)
-        self._gaps = Recent(SILENT_QUANTILE)
         self._budget = Budget()
         self._was_let_in = False  # by any of them
         self._used: dict[str, Wanted] = {}  # one want of each dataset that was ever wanted
@@ -99,16 +71,6 @@ class Ledger:
         """Keys without an outcome. Approximate while others change the books."""
         asked = [asked.wanted for member in self.members for asked in list(member.outstanding.values())]
         return sum(wanted.outcome is None for wanted in {*asked, *self._unplaced})
-
-    @property
-    def late_after_s(self) -> float:
-        """When a key is late."""
-        return late_after_s(self._answer_times.value, LATE_FACTOR)
-
-    @property
-    def silent_after_s(self) -> float:
-        """When a loader is silent."""
-        return late_after_s(self._gaps.value, SILENT_FACTOR)
 
     @property
     def latency_s(self) -> float | None:
@@ -182,7 +144,7 @@ class Ledger:
         for ticket, outcome in answers:
             asked = member.outstanding.pop(ticket, None)
             if asked is None:  # withdrawn while the last of it came
-                note_duplicate(member, ticket)
+                member.note_duplicate(ticket)
                 continue
             member.nbytes -= asked.nbytes
             wanted = asked.wanted
@@ -192,7 +154,7 @@ class Ledger:
             elif isinstance(outcome, Received):
                 nbytes += outcome.layout.nbytes
                 member.answered += 1
-                self._answer_times.add(now - asked.at)
+                self.patience.answered(now - asked.at)
                 member.pace.took(now - asked.at, was_alone=asked.was_alone)
                 self._settle(wanted, outcome, now)
             else:
@@ -200,7 +162,7 @@ class Ledger:
         member.has_answered = True
         if nbytes:
             member.pace.answered(nbytes, busy_s, now)
-            self._gaps.add(member.longest_gap_s)
+            self.patience.heard(member.longest_gap_s)
         member.longest_gap_s = 0.0
         member.answered_at = now
         self._place_waiting(now)
@@ -275,43 +237,37 @@ class Ledger:
                     again = min(again, self._look_at(member, now))
         return again
 
-    def _suspect(self, member: Member, now: float) -> bool:
-        """Whether it is silent, and was so when it was looked at before."""
-        if member.silent_s(now) <= self.silent_after_s:
-            return False
-        if member.suspected_at is None:
-            member.suspected_at = now
-        return now - member.suspected_at >= CONFIRM_S
-
     def _renew(self, member: Member, now: float) -> float:
         """Have its stream made anew if nothing has come on it for far too long. When to look again."""
-        least_s = RENEW_AFTER_S if self._gaps.value is not None else RENEW_UNKNOWN_S
-        after_s = max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**member.renewed
-        silent_s = member.silent_s(now)
-        if silent_s < after_s:
-            return now + after_s - silent_s
-        if not self._suspect(member, now):
+        at = self.patience.renew_at(member, now)
+        if now < at:
+            return at
+        if not self.patience.is_surely_silent(member, now):
             return now + CONFIRM_S
         member.renewed += 1
-        member.replica.renew(f"nothing came for {silent_s:.0f} s although the connection stands")
+        member.replica.renew(f"nothing came for {member.silent_s(now):.0f} s although the connection stands")
         return math.inf
 
     def _look_at(self, member: Member, now: float) -> float:
-        is_surely_silent = self._suspect(member, now)
+        patience = self.patience
+        is_surely_silent = patience.is_surely_silent(member, now)
         silent_s = member.silent_s(now)
-        is_silent = silent_s > self.silent_after_s
         # Those have little hope, and are few: one window at a time. For anything else there is a budget.
         is_lost = member.is_draining or (is_surely_silent and silent_s > STALLED_S)
-        late_after_s = 0.0 if member.is_draining or is_surely_silent else self.late_after_s
+        late_after_s = 0.0 if member.is_draining or is_surely_silent else patience.late_after_s
         for asked in member.outstanding.values():
             wanted = asked.wanted
             if wanted.outcome is not None or len(wanted.asked_of) > 1:
                 continue
             if now - asked.at < late_after_s:  # and those after it were asked for later
-                silent_at = now + CONFIRM_S if is_silent else now - silent_s + self.silent_after_s
+                silent_at = now - silent_s + patience.silent_after_s
+                if patience.is_silent(member, now):
+                    silent_at = now + CONFIRM_S
                 return min(asked.at + late_after_s, silent_at)
             since = -math.inf if member.is_draining else asked.at
-            other = choose_second(self.members, wanted, since=since, now=now, silent_after_s=self.silent_after_s)
+            other = choose_second(
+                self.members, wanted, since=since, now=now, silent_after_s=self.patience.silent_after_s
+            )
             if other is None:
                 return math.inf
             if not is_lost and not self._budget.spend():
@@ -324,7 +280,7 @@ class Ledger:
 
     def _place(self, wanted: Wanted, now: float) -> bool:
         """Ask somebody, or settle that nobody will answer; False if it has to wait for one."""
-        member = choose(self.members, wanted, now=now, silent_after_s=self.silent_after_s)
+        member = choose(self.members, wanted, now=now, silent_after_s=self.patience.silent_after_s)
         if member is not None:
             self._ask(member, wanted, now)
             return True
@@ -404,7 +360,7 @@ class Ledger:
             self.counts.nbytes += wanted.nbytes
         wanted.outcome = outcome
         for member in wanted.asked_of:
-            if member.silent_s(now) > self.silent_after_s and not isinstance(outcome, Closed):
+            if self.patience.is_silent(member, now) and not isinstance(outcome, Closed):
                 # Were it told not to answer, nothing might ever come from it again, and nobody would know it is back.
                 member.in_vain += 1
             else:
@@ -440,15 +396,3 @@ class Ledger:
         if str(refusal) != member.refusal_said and len(self.members) > 1:
             member.refusal_said = str(refusal)
             self.news.append(f"going on without one of {len(self.members)} loaders: {refusal}")
-
-
-def note_duplicate(member: Member, ticket: int) -> None:
-    """Something of an answer came that another loader has given: it is counted once. On the replica's thread."""
-    asked = member.outstanding.get(ticket)
-    if asked is None:
-        if ticket in member.superseded:
-            member.superseded.discard(ticket)
-            member.duplicates += 1
-    elif asked.wanted.outcome is not None and not asked.is_duplicate:
-        asked.is_duplicate = True
-        member.duplicates += 1

@@ -125,6 +125,17 @@ class Member:
         """How long it has owed an answer without a sign of life."""
         return now - max(self.heard_at, self.owing_since) if self.outstanding else 0.0
 
+    def note_duplicate(self, ticket: int) -> None:
+        """Something of an answer came that another loader has given: it is counted once. On the replica's thread."""
+        asked = self.outstanding.get(ticket)
+        if asked is None:
+            if ticket in self.superseded:
+                self.superseded.discard(ticket)
+                self.duplicates += 1
+        elif asked.wanted.outcome is not None and not asked.is_duplicate:
+            asked.is_duplicate = True
+            self.duplicates += 1
+
 
 def choose(members: Iterable[Member], wanted: Wanted, *, now: float, silent_after_s: float) -> Member | None:
     """Who is asked: of those that can be and gave a sign of life lately, the one expected to answer first."""

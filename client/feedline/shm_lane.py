@@ -5,7 +5,6 @@ is told that a place is free by one byte that is set when the last view is gone,
 of it. After a fork nothing that was held is ever given back: the child may hold it too.
 """
 
-import fcntl
 import mmap
 import os
 import socket
@@ -16,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from feedline import process
 from feedline.incoming import Incoming
 from feedline.tcp_lane import CONNECT_S, Lane, Take, read_piece
 from feedline_wire.errors import ProtocolMismatch
@@ -30,11 +30,11 @@ from feedline_wire.lane import (
 )
 from feedline_wire.tensors import ALIGNMENT, Array
 
+if sys.platform == "linux":  # Windows has no fcntl, and the lane is there on Linux alone (is_here)
+    import fcntl
+
 GREETING_S = 5.0
 """The loader is there, and may be busy; until it answers, batches come by gRPC."""
-
-_forks = 0
-"""Of this process, and of those it was forked from."""
 
 
 def is_here(name: str) -> bool:
@@ -72,7 +72,7 @@ class Memory:
             raise ProtocolMismatch(f"a batch came under the number {number}, which is none or is in use")
         self._held.add(number)
         root = np.frombuffer(self._memory, np.uint8, nbytes, at)
-        gone = weakref.finalize(root, _give_back, self._returned, self._held, number, _forks)
+        gone = weakref.finalize(root, _give_back, self._returned, self._held, number, process.forks())
         gone.atexit = False
         return root[:]
 
@@ -82,7 +82,7 @@ class Memory:
 
 
 def _give_back(returned: Array, held: set[int], number: int, forks: int) -> None:
-    if forks == _forks:
+    if forks == process.forks():
         held.discard(number)
         returned[number] = 1
 
@@ -141,11 +141,3 @@ def _connected(name: str) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 - a fact of the process
-    _forks += 1
-
-
-os.register_at_fork(after_in_parent=_count_fork, after_in_child=_count_fork)

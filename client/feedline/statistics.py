@@ -60,7 +60,7 @@ class Statistics:
 
 def observed(ledger: Ledger, *, now: float) -> Statistics:
     """The numbers of now; bad samples are counted where batches are handed out, not here."""
-    counts, silent_after_s = ledger.counts, ledger.silent_after_s
+    counts, silent_after_s = ledger.counts, ledger.patience.silent_after_s
     return Statistics(
         wanted=counts.wanted,
         answered=counts.answered,
@@ -70,7 +70,7 @@ def observed(ledger: Ledger, *, now: float) -> Statistics:
         duplicates=counts.duplicates + sum(member.duplicates for member in ledger.members),
         damaged=counts.damaged,
         bad_samples=0,
-        late_after_s=ledger.late_after_s,
+        late_after_s=ledger.patience.late_after_s,
         replicas=tuple(_of_member(ledger, member, now, silent_after_s) for member in ledger.members),
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline import ledger, replica
+from feedline import patience, replica
 from feedline.description import Description, from_message
 from feedline.testing import FakeLoader, serve
 from feedline_wire import PROTOCOL, rpc
@@ -335,7 +335,7 @@ def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goe
         feed.fetch(feed.plan.step(9, 0))
     epoch = connection.epoch(batch_size=10, timeout_s=WAIT_S, prefetch=4)
     got = [sample for _ in range(10) for sample in next(epoch).ids.tolist()]
-    monkeypatch.setattr(ledger, "RENEW_AFTER_S", 1.5)
+    monkeypatch.setattr(patience, "RENEW_AFTER_S", 1.5)
     stuck, freed = threading.Event(), threading.Event()
 
     def sticks(_: Key) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from feedline.credentials import Credentials
 from feedline.description import DatasetInfo, Description
-from feedline.ledger import Ledger, note_duplicate
+from feedline.ledger import Ledger
 from feedline.members import Member
 from feedline.outbox import Outbox
 from feedline.receive import Buffers, Received
@@ -108,8 +108,8 @@ def two(clock: Clock) -> Clock:
     clock.join("a")
     clock.join("b")
     clock.train("a", "b")
-    assert clock.ledger.late_after_s == 0.25
-    assert clock.ledger.silent_after_s == pytest.approx(0.3)
+    assert clock.ledger.patience.late_after_s == 0.25
+    assert clock.ledger.patience.silent_after_s == pytest.approx(0.3)
     return clock
 
 
@@ -270,8 +270,8 @@ def test_an_answer_that_comes_second_is_counted_and_dropped(two: Clock) -> None:
     two.ledger.heard(first, two.now)
     two.answer(other, wanted)
 
-    note_duplicate(first, wanted.ticket)
-    note_duplicate(first, wanted.ticket)
+    first.note_duplicate(wanted.ticket)
+    first.note_duplicate(wanted.ticket)
     two.answer(first_name, wanted)
 
     assert first.duplicates == 1

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 import feedline
-from feedline import fleet, shm_lane
+from feedline import fleet, process, shm_lane
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TICKET_NBYTES
@@ -457,12 +457,12 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
         assert Counter(int(i) for batch in connected.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
 
 
-def test_after_a_fork_nothing_that_the_child_may_hold_is_written_to_again() -> None:
+def test_after_a_fork_nothing_that_the_child_may_hold_is_written_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = shm_lane.Memory(1 << 20)
     memory.close()
     before, fleeting = memory.body(1, 4096, 4096), memory.body(2, 8192, 4096)
     del fleeting
-    shm_lane._count_fork()
+    monkeypatch.setattr(process, "_forks", process.forks() + 1)
     after = memory.body(3, 16384, 4096)
 
     del before, after

@@ -20,7 +20,7 @@ from typing import IO, NoReturn
 
 from feedline.cli.arguments import Commands, add_command, positive
 from feedline.cli.demo_train import EPOCHS
-from feedline.cli.extras import SERVER, need
+from feedline.cli.extras import need_server
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 
 EPILOG = """\
@@ -62,7 +62,7 @@ def add_to(commands: Commands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Run the demo; the trainer's exit code."""
-    need((*SERVER, "keras", "sklearn"), extra="demo")
+    need_server("keras", "sklearn", extra="demo")
     with _signals_unwind(), contextlib.ExitStack() as ending:
         folder = asked.folder or Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="feedline-")), "digits")
         _say("writing the digits")

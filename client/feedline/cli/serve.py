@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from feedline.cli.arguments import Commands
-from feedline.cli.extras import SERVER, need
+from feedline.cli.extras import need_server
 
 _ADDRESS = re.compile(r".*:\d+|dns:.*")
 """`host:port`, several of them, or a name to be looked up."""
@@ -34,8 +34,8 @@ def is_servers(words: Sequence[str]) -> bool:
 
 
 def hand_over(words: Sequence[str]) -> NoReturn:
-    """Become the server. ExtraMissing if what it needs is not installed."""
-    need(SERVER, extra="server")
+    """Become the server. NotHere or ExtraMissing where that cannot be."""
+    need_server(extra="server")
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [sys.executable, "-m", "feedline_server", *words]
