@@ -4,144 +4,37 @@ The law: a declaration is a plain value that survives JSON, because the front ha
 is checked in form only. Whether the files answer to it is found when the dataset is opened.
 """
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
+from feedline_server.declared_forms import (
+    AbsolutePath,
+    Arrays,
+    ColumnNames,
+    Count,
+    FieldOrNone,
+    FileName,
+    FilesById,
+    FilesBySubject,
+    FolderName,
+    ImageFiles,
+    ImageViews,
+    NameOrNone,
+    ObjectName,
+    ObjectViews,
+    Patterns,
+    Share,
+    Size,
+    Slices,
+    is_object_name,
+)
 from feedline_server.declared_transforms import SAID, FilterConfig, TransformConfig
-from feedline_server.sources.formats import SUFFIXES
 from feedline_server.sources.image_decoding import Bits, ColorMode, Interpolation, Wanted
 from feedline_server.sources.manifest import ONLY_OTHER
-from feedline_server.sources.manifest import SUFFIXES as MANIFESTS
-from feedline_server.sources.selection import check_form
-
-
-def _one_or_several(value: object) -> object:
-    """`inputs = "x"` says the same as `inputs = ["x"]`."""
-    return (value,) if isinstance(value, str) else value
-
-
-def _not_a_flag(value: object) -> object:
-    # Without this `classes = true` would be read as 1.
-    if isinstance(value, bool):
-        raise ValueError("a whole number")  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    # Not resolve(): a link that an operator points at another release must stay a link.
-    return path.expanduser().absolute()
-
-
-def _view_form(text: str) -> str:
-    check_form(text)
-    return text
-
-
-def _none_for_false(value: object) -> object:
-    """`labels = false`, because TOML has no null."""
-    return None if value is False else value
-
-
-def _one_for_all(value: object) -> object:
-    """`files = "{id}.npz"` is a pattern for all columns."""
-    return {"": value} if isinstance(value, str) else value
-
-
-def _files_named_by(slot: str) -> Callable[[str], str]:
-    """A check that a text names files below the folder, one for each sample or subject."""
-
-    def check(text: str) -> str:
-        steps = text.split("/")
-        if slot not in text or ".." in steps or "" in steps or not text.lower().endswith(SUFFIXES):
-            raise ValueError(f"a file name below the folder with {slot} in it, such as {slot}.npz or {slot}_x.npy")
-        return text
-
-    return check
-
-
-def _width_and_height(value: object) -> object:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError("width and height, such as [224, 224]")
-    return value
-
-
-def _image_pattern(text: str) -> str:
-    if "{id}" not in text or ".." in text.split("/") or "" in text.split("/"):
-        raise ValueError("a file name below the folder with {id} in it, such as {id}.jpg")
-    return text
-
-
-def _manifests_or_parts(views: dict[str, str]) -> dict[str, str]:
-    for text in views.values():
-        if not text.endswith(MANIFESTS):
-            try:
-                check_form(text)
-            except ValueError as error:
-                raise ValueError(f"the name of a manifest, .json or .csv; or of one manifest {error}") from error
-    if len({text.endswith(MANIFESTS) for text in views.values()}) > 1:
-        raise ValueError("either a manifest for each view, or a part of one manifest for each")
-    return views
-
-
-def is_object_name(text: str) -> bool:
-    """The text has the form `module:name`, with dots in either."""
-    return _OBJECT.fullmatch(text) is not None
-
-
-def _object_form(text: str) -> str:
-    if not is_object_name(text):
-        raise ValueError('module:name, such as "my_classes:training_generator" for my_classes.py')
-    return text
-
-
-def _objects_or_parts(views: dict[str, str]) -> dict[str, str]:
-    for text in views.values():
-        if not is_object_name(text):
-            try:
-                check_form(text)
-            except ValueError as error:
-                raise ValueError(f"module:name, such as my_classes:{text}; or of one object {error}") from error
-    if len({is_object_name(text) for text in views.values()}) > 1:
-        raise ValueError("either an object for each view, or object = … and a part of it for each")
-    return views
-
-
-def _below(text: str) -> str:
-    if {"", ".", ".."} & set(text.split("/")):
-        raise ValueError("the name of a folder below it")
-    return text
-
-
-_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-ObjectName: TypeAlias = Annotated[str, AfterValidator(_object_form)]
-"""`module:name`."""
-ColumnNames: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
-FileName: TypeAlias = Annotated[str, Field(min_length=1)]
-FolderName: TypeAlias = Annotated[str, AfterValidator(_below)]
-Slices: TypeAlias = dict[str, Annotated[str, AfterValidator(_view_form)]]
-"""`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
-Arrays: TypeAlias = Annotated[dict[str, FileName], Field(min_length=1)]
-"""The name in its file of the array that is each column."""
-Size: TypeAlias = Annotated[tuple[Count, Count], BeforeValidator(_width_and_height)]
-"""Width and height, in the order in which OpenCV takes them."""
-Patterns: TypeAlias = Annotated[tuple[FileName, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
-
 
 MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte as RGB, from where on Pillow speaks of decompression bombs; cameras have fewer."""
@@ -152,7 +45,7 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Annotated[Path, AfterValidator(_absolute)]
+    path: AbsolutePath
     inputs: Annotated[ColumnNames, Field(min_length=1)] | None = None
     """Columns that make up a batch's inputs; None: found by their names."""
     targets: ColumnNames | None = None
@@ -167,7 +60,7 @@ class Declaration(BaseModel):
     """Whether a sample in which something is not a number is a bad one."""
     on_bad_sample: Literal["error", "skip", "substitute"] = "error"
     """What becomes of a batch with a sample that cannot be read or transformed."""
-    modules: Annotated[Path, AfterValidator(_absolute)] | None = None
+    modules: AbsolutePath | None = None
     """The folder where modules of `code` are looked for first; in loader.toml its own folder is the default."""
 
     says: ClassVar[frozenset[str]] = frozenset({"kind"})
@@ -205,14 +98,12 @@ class IdFilesConfig(Declaration):
     kind: Literal["id_files"] = "id_files"
     data: FileName | None = None
     """Folder of the files; None: the sub-folder `data` if there is one, else the folder itself."""
-    files: Annotated[
-        dict[str, Annotated[str, AfterValidator(_files_named_by("{id}"))]] | None, BeforeValidator(_one_for_all)
-    ] = None
+    files: FilesById = None
     """How they are named, by column, or for all columns under the empty name; None: `{id}.npy` or `{id}.npz`."""
     arrays: Arrays | None = None
     """The arrays in a file that are meant; None: all."""
     partition: FileName = "partition.json"
-    labels: Annotated[FileName | None, BeforeValidator(_none_for_false)] = "labels.json"
+    labels: NameOrNone = "labels.json"
     """None: there are no labels beside the files."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
@@ -258,7 +149,7 @@ class ClassFoldersConfig(ImageForm):
     """The arrays in a file that are meant; None: all."""
     views: dict[str, FolderName] = Field(default_factory=dict)
     """The folder of class folders for each view; empty: the class folders are right here."""
-    validation_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    validation_split: Share | None = None
     """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files and folders may be links out of the folder."""
@@ -274,21 +165,21 @@ class ImagesConfig(ImageForm):
     """The list; None: `manifest.json` or `manifest.csv`, unless views name manifests."""
     image: FileName = "image_id"
     """The field with an image's file, or with the id that is in its name."""
-    label: Annotated[str | None, BeforeValidator(_none_for_false)] = ONLY_OTHER
+    label: FieldOrNone = ONLY_OTHER
     """The field with its class; None: there are no classes; empty: the only other field."""
     data: FileName | None = None
     """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
-    files: Annotated[str, AfterValidator(_image_pattern)] = "{id}"
+    files: ImageFiles = "{id}"
     """How files are named."""
     classes: Count | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """How many classes there are, or their names by number; None: what the manifest shows."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
-    views: Annotated[dict[str, FileName], AfterValidator(_manifests_or_parts)] = Field(default_factory=dict)
+    views: ImageViews = Field(default_factory=dict)
     """A manifest for each view, or, of the only one, `start:stop` or an `.npy` of places in it."""
     split: FileName | None = None
     """The field with the view that an image belongs to."""
-    validation_split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    validation_split: Share | None = None
     """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files may be links out of the folder."""
@@ -300,9 +191,7 @@ class SubjectsConfig(Declaration):
     """A folder of big files, one or a few a subject: rows in time order, and their labels."""
 
     kind: Literal["subjects"] = "subjects"
-    files: Annotated[
-        dict[str, Annotated[str, AfterValidator(_files_named_by("{subject}"))]] | None, BeforeValidator(_one_for_all)
-    ] = None
+    files: FilesBySubject = None
     """How they are named, by column, or for all columns under the empty name; None: told from the names."""
     arrays: Arrays | None = None
     """The arrays in a file that are meant; None: all."""
@@ -353,7 +242,7 @@ class PythonConfig(Declaration):
     kind: Literal["python"] = "python"
     object: ObjectName | None = None
     """`module:name` of what is served as `train`, or parted by `views`; None: `views` names an object for each view."""
-    views: Annotated[dict[str, str], AfterValidator(_objects_or_parts)] = Field(default_factory=dict)
+    views: ObjectViews = Field(default_factory=dict)
     """`module:name` for each view, or, of a single object, `start:stop` or an `.npy` of sample ids."""
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """What functions and classes are called with."""

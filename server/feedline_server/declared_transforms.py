@@ -19,7 +19,7 @@ SAID = "said"
 CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
-def _one_or_several(value: object) -> object:
+def one_or_several(value: object) -> object:
     """`columns = "x"` says the same as `columns = ["x"]`."""
     return (value,) if isinstance(value, str) else value
 
@@ -41,7 +41,7 @@ def _code(text: str) -> str:
     return text
 
 
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(one_or_several), Field(min_length=1)]
 Whole: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0)]
 Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
 Size: TypeAlias = tuple[Count, Count]

@@ -15,8 +15,8 @@ from feedline_server.declaration import (
     IdFilesConfig,
     ImagesConfig,
     SubjectsConfig,
-    is_object_name,
 )
+from feedline_server.declared_forms import is_object_name
 from feedline_server.sources import arrow, formats
 from feedline_server.sources.arrow_columns import arrow_files
 from feedline_server.sources.columns import column_folders

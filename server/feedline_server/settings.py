@@ -20,7 +20,8 @@ from pydantic_settings import (
 )
 
 from feedline_server import exposure, machine, recognition
-from feedline_server.declaration import Count, DatasetConfig, kind_of
+from feedline_server.declaration import DatasetConfig, kind_of
+from feedline_server.declared_forms import Count
 from feedline_server.exposure import Protection
 from feedline_server.problems import PREFIX, TRAINERS, Layer, misspelt, said
 from feedline_server.recognition import dataset_name, recognised
