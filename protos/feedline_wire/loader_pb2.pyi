@@ -261,7 +261,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s", "waited_s", "short_of", "reclaimed", "shared", "arena_kept")
+    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s", "waited_s", "short_of", "reclaimed", "shared", "arena_kept", "scattered")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
@@ -281,6 +281,7 @@ class StatusReply(_message.Message):
     RECLAIMED_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     ARENA_KEPT_FIELD_NUMBER: _ClassVar[int]
+    SCATTERED_FIELD_NUMBER: _ClassVar[int]
     replica: str
     version: str
     uptime_s: float
@@ -300,7 +301,8 @@ class StatusReply(_message.Message):
     reclaimed: int
     shared: int
     arena_kept: int
-    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., short_of: _Optional[str] = ..., reclaimed: _Optional[int] = ..., shared: _Optional[int] = ..., arena_kept: _Optional[int] = ...) -> None: ...
+    scattered: int
+    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., short_of: _Optional[str] = ..., reclaimed: _Optional[int] = ..., shared: _Optional[int] = ..., arena_kept: _Optional[int] = ..., scattered: _Optional[int] = ...) -> None: ...
 
 class Trainer(_message.Message):
     __slots__ = ("peer", "waiting", "assembling", "ready", "batches", "bytes", "waited_s", "unread_s")

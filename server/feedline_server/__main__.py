@@ -108,6 +108,13 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     serve.add_argument("--tcp-port", type=int, metavar="PORT", help="of the tcp lane (default: any free one)")
     serve.add_argument("--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="have no tcp lane")
     serve.add_argument(
+        "--no-send-from-files",
+        dest="send_from_files",
+        action="store_false",
+        default=None,
+        help="have workers assemble every batch, also of plain columns in the page cache",
+    )
+    serve.add_argument(
         "--no-shm-lane", dest="shm_lane", action="store_false", default=None, help="share no memory with trainers here"
     )
     serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")

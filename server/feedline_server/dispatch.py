@@ -7,7 +7,7 @@ and only once for all who want it at the same time.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -17,8 +17,9 @@ from feedline_server.catalog import Catalog
 from feedline_server.jobs import Job, Jobs, Paces, Sizes, Taker, refusal
 from feedline_server.lending import Lending
 from feedline_server.overload import Overload, Shortage
+from feedline_server.scattered import Scattering
 from feedline_server.seats import Seats
-from feedline_server.session import Batch, Delivery, Refusal, Session, Want
+from feedline_server.session import Batch, Delivery, Refusal, Scattered, Session, Want
 from feedline_server.slots import ARENA, Arena, Slot
 from feedline_server.standing import Counts, DispatchState, observed
 from feedline_server.tasks import Done, Outcome, Outgrown, Task
@@ -48,6 +49,7 @@ class Dispatch:
         workers: int,
         max_trainers: int,
         max_streams_per_client: int | None = None,
+        scatterings: Mapping[str, Scattering],
         submit: Callable[[Sequence[Task]], None],
         now: Callable[[], float],
     ) -> None:
@@ -60,6 +62,7 @@ class Dispatch:
         self._now = now
         self._lock = threading.Lock()
         self._sessions: list[Session] = []
+        self._scatterings = scatterings
         self._jobs = Jobs()
         self._sizes = Sizes()
         self._paces = Paces()
@@ -87,10 +90,11 @@ class Dispatch:
             self._sessions.append(session)
             return session
 
-    def settle(self, session: Session, memory: TrainerMemory) -> None:
-        """The stream's trainer is on this host, and its batches may be assembled in its own memory."""
+    def settle(self, session: Session, memory: TrainerMemory | None) -> None:
+        """The stream has a lane: to a trainer on this host, whose batches may be assembled in its memory, or by tcp."""
         with self._lock:
             session.memory = memory
+            session.takes_pieces = memory is None
 
     def want(self, session: Session, ticket: int, key: Key) -> None:
         """Put a key into a stream's window. A key that cannot be had is refused, and the stream lives on."""
@@ -150,10 +154,10 @@ class Dispatch:
                     return []
                 session.changed.wait()
             deliveries = [session.ready.popleft()]
-            total = _delivery_nbytes(deliveries[0])
-            while session.ready and total + _delivery_nbytes(session.ready[0]) <= nbytes:
+            total = deliveries[0].unsent_nbytes
+            while session.ready and total + session.ready[0].unsent_nbytes <= nbytes:
                 deliveries.append(session.ready.popleft())
-                total += _delivery_nbytes(deliveries[-1])
+                total += deliveries[-1].unsent_nbytes
             session.sending += [delivery for delivery in deliveries if isinstance(delivery, Batch)]
             return deliveries
 
@@ -180,10 +184,20 @@ class Dispatch:
                     if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
                         self._lending.take_back(session, batch.slot)
                 if sent:
-                    session.batches += 1
-                    session.nbytes += batch.layout.nbytes
-                    self._counts.batches += 1
-                    self._counts.nbytes += batch.layout.nbytes
+                    self._count(session, batch.layout.nbytes)
+        self._pump()
+
+    def sent(self, session: Session, batches: Iterable[Scattered]) -> None:
+        """These went from where their rows lie."""
+        with self._lock:
+            for batch in batches:
+                self._count(session, batch.want.nbytes)
+                self._counts.scattered += 1
+
+    def assemble(self, session: Session, batches: Iterable[Scattered]) -> None:
+        """These cannot be sent from where their rows lie after all: workers assemble them, or say what is wrong."""
+        with self._lock:
+            session.waiting.extendleft(batch.want for batch in reversed(list(batches)))
         self._pump()
 
     def end_wants(self, session: Session) -> None:
@@ -242,6 +256,8 @@ class Dispatch:
             self._draining = True
             for session in self._sessions:
                 session.waiting.clear()
+                begun = [delivery for delivery in session.ready if not isinstance(delivery, Scattered)]
+                session.ready = type(session.ready)(begun)
                 session.changed.notify_all()
 
     @property
@@ -278,11 +294,14 @@ class Dispatch:
             short_of: Shortage | None = None
             while (session := choose(able, share, now)) is not None:
                 want = session.waiting[0]
+                if self._is_sent_scattered(session, want):
+                    continue
                 if self._is_shared(want.key) and self._join(session, want):
                     continue
                 if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
-                    break
+                    able = [other for other in able if other.takes_pieces and other is not session]
+                    continue
                 slot = self._lending.lend(session, want, self._sessions, now, is_placed=self._is_placed(want))
                 if slot is None:
                     short_of = "memory"
@@ -333,6 +352,17 @@ class Dispatch:
         self._counts.shared += 1
         return True
 
+    def _is_sent_scattered(self, session: Session, want: Want) -> bool:
+        """Have the stream's next key sent from where its rows lie; False if it has to be assembled."""
+        scattering = self._scatterings.get(want.key.dataset) if session.takes_pieces else None
+        if scattering is None or not scattering.takes(want.key.rows):
+            return False
+        session.waiting.popleft()
+        session.ready.append(Scattered(want, scattering))
+        session.served = max(session.served, self._clock)  # it costs no worker, as what others had assembled
+        session.changed.notify()
+        return True
+
     def _is_shared(self, key: Key) -> bool:
         """Equal keys are equal batches; not those of a stream without keys, where each is another one."""
         return not self._catalog.served[key.dataset].dataset.is_stream
@@ -364,6 +394,13 @@ class Dispatch:
                 elif is_wanted:  # it outgrew its slot: again, before what is wanted next
                     session.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
             session.changed.notify()
+
+    def _count(self, session: Session, nbytes: int) -> None:
+        """A batch was sent."""
+        session.batches += 1
+        session.nbytes += nbytes
+        self._counts.batches += 1
+        self._counts.nbytes += nbytes
 
     def _watch(self) -> None:
         """See to what nobody calls for: while memory is short, a trainer that does not read becomes deaf by itself."""
@@ -404,8 +441,3 @@ class Dispatch:
             if not session.closed:
                 session.ready.append(Refusal(ticket, error))
                 session.changed.notify()
-
-
-def _delivery_nbytes(delivery: Delivery) -> int:
-    """What is to be sent of it; what lies in the trainer's memory is there already."""
-    return delivery.layout.nbytes if isinstance(delivery, Batch) and delivery.slot.memory == ARENA else 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from feedline_server.slots import Slot
+from feedline_server.vectors import Vectors, outgoing_of
 from feedline_wire.lane import HEAD, PROOF_NBYTES, TICKET_NBYTES
 
 GREETING_S = 5.0
@@ -29,9 +30,6 @@ NO_PROGRESS_S = 30.0
 MAX_GREETINGS = 256
 """Connections that have not shown a ticket yet, each with a thread that waits for it; one more is sent away at once. As
 many as gRPC trainers that begin in the same moment, and no more threads than a machine can bear."""
-
-MAX_BUFFERS = 512
-"""Pieces of memory in one sendmsg; the kernel takes 1024 (IOV_MAX), and a delivery has two."""
 
 BACKLOG = 64
 
@@ -47,7 +45,7 @@ class Parcel:
 
     piece: bytes
     nbytes: int
-    body: memoryview
+    body: memoryview | Vectors
     placed: Slot | None = None
 
 
@@ -75,10 +73,10 @@ class Lane:
         Bodies are read only outside of `hand_over` and `take_up`, between which it waits for the trainer to read; when
         `take_up` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
         """
-        buffers = self._laid_out(parcels)
-        while buffers:
+        outgoing = outgoing_of(self._laid_out(parcels))
+        while outgoing.is_left:
             try:
-                sent = self._connection.sendmsg(buffers[:MAX_BUFFERS])
+                outgoing.send(self._connection)
             except BlockingIOError:
                 hand_over()
                 has_read = self._wait(NO_PROGRESS_S)
@@ -86,15 +84,10 @@ class Lane:
                     raise ConnectionAbortedError("it did not read while others needed the memory") from None
                 if not has_read:
                     raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None
-                continue
-            while buffers and sent >= len(buffers[0]):
-                sent -= len(buffers.pop(0))
-            if sent:
-                buffers[0] = buffers[0][sent:]
 
-    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview]:
+    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview | Vectors]:
         """What goes over the connection."""
-        buffers: list[memoryview] = []
+        buffers: list[memoryview | Vectors] = []
         for parcel in parcels:
             buffers += (memoryview(HEAD.pack(len(parcel.piece), parcel.nbytes) + parcel.piece), parcel.body)
         return buffers

@@ -4,17 +4,19 @@ Memory of a slot is read only while the sender is at work; while it waits for th
 slot may be taken away for somebody else, and the batch comes again from its beginning.
 """
 
-from collections.abc import Iterator
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
 
 import structlog
 
 from feedline_server.dispatch import Dispatch
 from feedline_server.offers import Lane, Offer, Parcel
-from feedline_server.session import Batch, Delivery, Session
+from feedline_server.session import Batch, Delivery, Refusal, Scattered, Session
 from feedline_server.slots import ARENA
 from feedline_wire import frames
-from feedline_wire.errors import to_failure
-from feedline_wire.tensors import write_header
+from feedline_wire.errors import FeedlineError, to_failure
+from feedline_wire.tensors import Layout, write_header
 
 LANE_NBYTES = 8 << 20
 """Batches of 1 MiB that are ready go several at a time, for 7 % less of the front's CPU than one by one."""
@@ -60,34 +62,67 @@ class Sender:
         return frames.FRAME_BYTES if self._offer is None or self._offer.lane is None else LANE_NBYTES
 
     def _by_lane(self, lane: Lane, deliveries: list[Delivery]) -> bool:
-        """Deliveries straight from their slots; False if the lane broke, and with it the stream."""
-        parcels: list[Parcel] = []
+        """Deliveries straight from their slots, or from where their rows lie; False if the lane broke, and the stream.
+
+        What cannot be sent from where it lies comes again, assembled.
+        """
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        sent = False
+        scattered = [delivery for delivery in deliveries if isinstance(delivery, Scattered)]
+        scatterings = {batch.scattering for batch in scattered}
+        is_whole = False
         try:
-            for delivery in deliveries:
-                if isinstance(delivery, Batch):
-                    piece = frames.Piece(delivery.ticket, 0, b"", header=write_header(delivery.layout))
-                    placed = None if delivery.slot.memory == ARENA else delivery.slot
-                    body = NOTHING if placed is not None else self._dispatch.memory(delivery)
-                    parcels.append(Parcel(frames.encode_head(piece), delivery.layout.nbytes, body, placed))
-                else:
-                    piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-                    parcels.append(Parcel(frames.encode_head(piece), 0, NOTHING))
-            lane.send(
-                parcels,
-                hand_over=lambda: self._dispatch.hand_over(self._session),
-                take_up=lambda: self._dispatch.take_up(self._session, batches),
-            )
-            sent = True
-        except OSError as error:
+            parcels, postponed = self._parcels(deliveries)
+            with contextlib.ExitStack() as watching:
+                for scattering in scatterings:
+                    watching.enter_context(scattering.watched())
+                lane.send(
+                    parcels,
+                    hand_over=lambda: self._dispatch.hand_over(self._session),
+                    take_up=lambda: self._dispatch.take_up(self._session, batches),
+                )
+            is_whole = True
+        except (OSError, FeedlineError) as error:
+            # Mapped memory that is no longer there, or a file that changed on the way: a worker says it to trainers.
+            if isinstance(error, FeedlineError) or error.errno == errno.EFAULT:
+                for scattering in scatterings:
+                    scattering.give_up()
             log.info("a lane ended", peer=self._session.peer, reason=str(error))
         finally:
-            self._dispatch.give_back(self._session, *batches, sent=sent)
-        return sent
+            self._dispatch.give_back(self._session, *batches, sent=is_whole)
+        if is_whole and scattered:
+            self._dispatch.sent(self._session, [batch for batch in scattered if batch not in postponed])
+            self._dispatch.assemble(self._session, postponed)
+        return is_whole
+
+    def _parcels(self, deliveries: Sequence[Delivery]) -> tuple[list[Parcel], list[Scattered]]:
+        """What goes over the lane now, and what is to be assembled first."""
+        parcels: list[Parcel] = []
+        postponed: list[Scattered] = []
+        for delivery in deliveries:
+            match delivery:
+                case Batch(layout=layout, slot=slot):
+                    placed = None if slot.memory == ARENA else slot
+                    body = NOTHING if placed is not None else self._dispatch.memory(delivery)
+                    parcels.append(Parcel(_head(delivery.ticket, layout), layout.nbytes, body, placed))
+                case Scattered(want=want, scattering=scattering):
+                    try:
+                        found = scattering.batch(want.key) if scattering.is_of_use else None
+                    except FeedlineError:  # a worker finds it too, and says it as trainers are told
+                        scattering.give_up()
+                        found = None
+                    if found is None:
+                        postponed.append(delivery)
+                    else:
+                        layout, vectors = found
+                        parcels.append(Parcel(_head(delivery.ticket, layout), layout.nbytes, vectors))
+                case Refusal(ticket=ticket, error=error):
+                    piece = frames.failure_piece(ticket, to_failure(error))
+                    parcels.append(Parcel(frames.encode_head(piece), 0, NOTHING))
+        return parcels, postponed
 
     def _one(self, delivery: Delivery) -> Iterator[bytes]:
         """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
+        assert not isinstance(delivery, Scattered), "only what has a lane is sent such"
         if not isinstance(delivery, Batch):
             self._dispatch.hand_over(self._session)
             piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
@@ -114,6 +149,7 @@ class Sender:
         """Small batches and refusals in one frame."""
         pieces: list[frames.Piece] = []
         for delivery in deliveries:
+            assert not isinstance(delivery, Scattered), "only what has a lane is sent such"
             if isinstance(delivery, Batch):
                 pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._dispatch.memory(delivery))
             else:
@@ -123,3 +159,8 @@ class Sender:
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
         self._dispatch.give_back(self._session, *batches, sent=True)
         return wire
+
+
+def _head(ticket: int, layout: Layout) -> bytes:
+    """What goes before a body."""
+    return frames.encode_head(frames.Piece(ticket, 0, b"", header=write_header(layout)))

@@ -24,6 +24,7 @@ from feedline_server.fingerprint import fingerprint
 from feedline_server.gate import Gate
 from feedline_server.pool import Pool
 from feedline_server.rotation import Rotating
+from feedline_server.scattered import Scattering, scattering_of
 from feedline_server.service import Service
 from feedline_server.settings import Settings
 from feedline_server.shm_lane import ShmLanes
@@ -59,6 +60,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         workers=settings.workers,
         max_trainers=settings.max_trainers,
         max_streams_per_client=settings.max_streams_per_client,
+        scatterings=_scatterings(catalog) if settings.send_from_files else {},
         submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs dispatch
         now=time.monotonic,
     )
@@ -159,6 +161,12 @@ def _open_catalog(settings: Settings) -> Catalog:
         for note in dataset.notes:
             log.warning("about the dataset", dataset=name, note=note)
     return Catalog(served, max_batch_nbytes=settings.memory // 2)
+
+
+def _scatterings(catalog: Catalog) -> dict[str, Scattering]:
+    """What can be sent from where it lies, by dataset."""
+    found = {name: scattering_of(one.dataset) for name, one in catalog.served.items()}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _opening(settings: Settings, catalog: Catalog) -> Opening:

@@ -221,6 +221,7 @@ class Service:
             short_of=state.short_of or "",
             reclaimed=state.reclaimed,
             shared=state.shared,
+            scattered=state.scattered,
             arena_kept=state.arena_kept,
             assembling_s=pool.assembling_s,
             trainers=[
@@ -280,7 +281,7 @@ class Service:
         """Where the trainer brought memory, its batches are assembled there from now on."""
         if lane.memory is not None:
             self._pool.lend(lane.memory.number, lane.memory.fd)
-            self._dispatch.settle(session, lane.memory)
+        self._dispatch.settle(session, lane.memory)
 
     def _read(self, first: pb.FetchRequest, requests: FetchRequests, session: Session, admission: Admission) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""

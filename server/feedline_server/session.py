@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from feedline_server.access import ANYBODY, Caller
+from feedline_server.scattered import Scattering
 from feedline_server.slots import ARENA, Slot
 from feedline_server.trainer_memory import TrainerMemory
 from feedline_wire.errors import FeedlineError
@@ -39,6 +40,29 @@ class Batch:
         """The trainer's name for it."""
         return self.want.ticket
 
+    @property
+    def unsent_nbytes(self) -> int:
+        """Bytes that its sender has to move; what lies in the trainer's memory is there already."""
+        return self.layout.nbytes if self.slot.memory == ARENA else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scattered:
+    """A batch that nobody assembles: it will be sent from where its rows lie, and takes nothing until then."""
+
+    want: Want
+    scattering: Scattering
+
+    @property
+    def ticket(self) -> int:
+        """The trainer's name for it."""
+        return self.want.ticket
+
+    @property
+    def unsent_nbytes(self) -> int:
+        """Bytes that its sender has to move."""
+        return self.want.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -47,8 +71,13 @@ class Refusal:
     ticket: int
     error: FeedlineError
 
+    @property
+    def unsent_nbytes(self) -> int:
+        """None: it is a few words."""
+        return 0
 
-Delivery = Batch | Refusal
+
+Delivery = Batch | Scattered | Refusal
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +89,8 @@ class Session:
     caller: Caller = ANYBODY
     memory: TrainerMemory | None = None
     """The trainer's own, if it is on this host: batches are assembled right there, and take nothing of the arena."""
+    takes_pieces: bool = False
+    """It has a lane over which a batch can be sent from many places."""
     waiting: deque[Want] = field(default_factory=deque)
     assembling: set[int] = field(default_factory=set)
     """Tickets."""

@@ -105,6 +105,8 @@ class Settings(BaseSettings):
     """Trainers may have batches over a plain TCP connection beside gRPC, for a third of the CPU. Never with TLS."""
     tcp_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where, on the host of `listen`; 0 takes any free port. A trainer that cannot reach it has its batches by gRPC."""
+    send_from_files: bool = True
+    """Batches of plain columns that the page cache holds go over the tcp lane from there, without being assembled."""
     shm_lane: bool = True
     """Trainers on this host may have batches put straight into memory of theirs. Never with TLS."""
     batch_timeout_s: Seconds = 30.0

@@ -16,6 +16,7 @@ import structlog
 
 from feedline_server.offers import BACKLOG, Lane, Lanes, Offer, Parcel
 from feedline_server.trainer_memory import IN_PLACE_NBYTES, TrainerMemory
+from feedline_server.vectors import Vectors
 from feedline_wire.lane import (
     ACCEPTED,
     FOLLOWS,
@@ -40,11 +41,12 @@ class ShmLane(Lane):
         """The trainer's."""
         return self._memory
 
-    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview]:
-        buffers: list[memoryview] = []
+    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview | Vectors]:
+        buffers: list[memoryview | Vectors] = []
         for parcel in parcels:
             placed = parcel.placed
             if placed is None and parcel.nbytes >= IN_PLACE_NBYTES:
+                assert isinstance(parcel.body, memoryview), "who has memory is sent nothing from where it lies"
                 placed = self._memory.put(parcel.body)
             at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.tell(placed))
             head = PLACED_HEAD.pack(len(parcel.piece), number, parcel.nbytes, at)

@@ -33,6 +33,8 @@ class DispatchState:
     failures: int
     shared: int
     """Of the batches given to streams, those that were assembled for another one."""
+    scattered: int
+    """Of the batches sent, those that no worker assembled."""
     arena_nbytes: int
     arena_lent: int
     """To batches that are on their way."""
@@ -52,6 +54,7 @@ class Counts:
     nbytes: int = 0
     failures: int = 0
     shared: int = 0
+    scattered: int = 0
 
 
 def observed(
@@ -77,6 +80,7 @@ def observed(
         nbytes=counts.nbytes,
         failures=counts.failures,
         shared=counts.shared,
+        scattered=counts.scattered,
         arena_nbytes=arena.nbytes,
         arena_lent=arena.lent_nbytes - lending.kept_nbytes,
         arena_kept=lending.kept_nbytes,

@@ -204,7 +204,7 @@ def test_a_trainer_that_does_not_read_its_lane_loses_it_when_others_need_the_mem
     rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
     """What the kernel has of a batch cannot be taken back, so such a trainer connects and asks again."""
-    loader = start_loader(rows_of_4k, "--workers", "1", "--memory", "32MiB")
+    loader = start_loader(rows_of_4k, "--workers", "1", "--memory", "32MiB", "--no-send-from-files")
     first, second = raw_trainers(loader.address, lane=TCP), raw_trainers(loader.address, lane=TCP)
     with feedline.connect(loader.address) as other:
         first.want(1, rows=4000)  # 16 MB, half of the memory; the kernel holds some of it

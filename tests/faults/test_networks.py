@@ -41,7 +41,7 @@ def behind_lines(stage: Stage, data: Data, lane: str, **options: object) -> Iter
             ports = free_port("127.0.0.1", HOST), free_port("127.0.0.1", HOST)
             args = ("--workers", "1", "--memory", "64MiB", "--tcp-port", str(ports[1]), *LANES[lane])
             stage.loader(data.folder, *args, address=f"127.0.0.1:{ports[0]}")
-            lines.append(opened.enter_context(Lines(HOST, *(ports if lane == "tcp" else ports[:1]))))
+            lines.append(opened.enter_context(Lines(HOST, *(ports if lane != "grpc" else ports[:1]))))
         trainer = stage.trainer(",".join(line.address for line in lines), **options)
         trainer.wait_for(50)
         yield trainer, lines

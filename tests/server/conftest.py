@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.catalog import Catalog, Served
 from feedline_server.dataset import Dataset, View
 from feedline_server.dispatch import Dispatch
+from feedline_server.scattered import Scattering
 from feedline_server.session import Batch, Session
 from feedline_server.slots import GRAIN, Arena
 from feedline_server.tasks import Done, Outcome, Task
@@ -86,7 +87,7 @@ CHECKED = dataclasses.replace(DATASET, name="checked", nan="error")
 class Stage:
     """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, scatterings: Mapping[str, Scattering]) -> None:
         self.now = 1000.0
         self._epochs = itertools.count()
         self.arena = Arena(16 * GRAIN)
@@ -98,6 +99,7 @@ class Stage:
             arena=self.arena,
             workers=2,
             max_trainers=3,
+            scatterings=scatterings,
             submit=self.tasks.extend,
             now=lambda: self.now,
         )
@@ -148,9 +150,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def scatterings() -> Mapping[str, Scattering]:
+    """What can be sent without being assembled: nothing."""
+    return {}
+
+
+@pytest.fixture
+def stage(scatterings: Mapping[str, Scattering]) -> Iterator[Stage]:
     """Dispatch without processes: tasks go into a list, the test plays the pool."""
-    stage = Stage()
+    stage = Stage(scatterings)
     yield stage
     stage.arena.close()
 

@@ -382,8 +382,8 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         (
             "colour = 3",
             "colour: there is no such setting; there is listen, workers, replicas, memory, max_trainers, "
-            "max_streams_per_client, tcp_lane, tcp_port, shm_lane, batch_timeout_s, drain_timeout_s, log_format, "
-            "log_level, tls_certificate, tls_key, tls_client_ca, tokens, insecure, health_listen, datasets",
+            "max_streams_per_client, tcp_lane, tcp_port, send_from_files, shm_lane, batch_timeout_s, drain_timeout_s, "
+            "log_format, log_level, tls_certificate, tls_key, tls_client_ca, tokens, insecure, health_listen, datasets",
         ),
         ("workers = 0", "workers: found 0; wanted greater than or equal to 1"),
         ("workers = true", "workers: found True; wanted a whole number"),

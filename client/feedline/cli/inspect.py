@@ -127,7 +127,7 @@ def described(loader: Seen) -> str:
         f"memory     {size(status.arena_lent)} of {size(status.arena_bytes)} lent to batches, "
         f"{size(status.arena_kept)} kept for who asks next",
         f"delivered  {many(status.batches)} batches, {size(status.bytes)}; {many(status.failures)} failures; "
-        f"workers spent {status.assembling_s:.1f} s",
+        f"workers spent {status.assembling_s:.1f} s, and {many(status.scattered)} went straight from files",
         f"shared     {many(status.shared)} batches were another trainer's as well; {many(status.reclaimed)} were "
         f"dropped for want of room and assembled again",
         f"lanes      {', '.join(found.lanes)}{f' (port {found.tcp_port})' if found.tcp_port else ''}",
@@ -199,6 +199,7 @@ def as_json(loader: Seen) -> dict[str, object]:
             "arena_lent": status.arena_lent,
             "arena_kept": status.arena_kept,
             "shared": status.shared,
+            "scattered": status.scattered,
             "reclaimed": status.reclaimed,
             "waited_s": status.waited_s,
             "short_of": status.short_of,

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.source import Announcing, check_ids
+from feedline_server.sources.source import Announcing, Lying, check_ids
+from feedline_server.sources.stored import Extent
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
@@ -39,6 +40,16 @@ class Concatenated:
             self._gather(part, own, found)
             for name, array in found.items():
                 out[name][places] = array
+
+    def extents(self, name: str) -> tuple[Extent, ...] | None:
+        """See Lying."""
+        found: list[Extent] = []
+        for part in self._parts:
+            extents = part.extents(name) if isinstance(part, Lying) else None
+            if extents is None:
+                return None
+            found += extents
+        return tuple(found)
 
     def announce(self, ids: Ids, names: Collection[str]) -> None:
         """See Announcing."""

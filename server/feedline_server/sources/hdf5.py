@@ -218,6 +218,11 @@ class ChunkedRows:
         row_nbytes = header.nbytes // header.shape[0]
         self._block = max(1, min(array.together, READ_AT_ONCE // row_nbytes))
 
+    @property
+    def extent(self) -> None:
+        """See Rows: what lies in the file is packed."""
+        return
+
     def announce(self, rows: NDArray[np.int64]) -> None:
         """See Rows. Where chunks lie is h5py's affair."""
 

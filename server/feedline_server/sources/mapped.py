@@ -20,6 +20,7 @@ from feedline_server.sources import npy
 from feedline_server.sources.content import Sampling
 from feedline_server.sources.resident import RESIDENT
 from feedline_server.sources.stamp import Stamp
+from feedline_server.sources.stored import Extent
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array
 
@@ -98,6 +99,16 @@ class Mapped:
         self._rows: NDArray[np.uint8] | None = None
         if self._array.flags.c_contiguous:
             self._rows = np.ndarray((len(self._array), self._row_nbytes), np.uint8, mapping, header.offset)
+
+    @property
+    def extent(self) -> Extent | None:
+        """See Rows. Of large data none: it is read by read calls, or let go of behind what was read."""
+        header = self._of.header
+        if self._rows is None or self._fd is not None or not header.is_wire_order:
+            return None
+        return Extent(
+            self._rows.ctypes.data, self._row_nbytes, len(self._rows), self._of.stamp, header.offset, self._rows
+        )
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """See Rows."""

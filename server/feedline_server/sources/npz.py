@@ -182,6 +182,11 @@ class Inflated:
     def __init__(self, array: Deflated) -> None:
         self._of = array
 
+    @property
+    def extent(self) -> None:
+        """See Rows: what lies in the file is packed."""
+        return
+
     def announce(self, rows: NDArray[np.int64]) -> None:
         """See Rows. It is read as a whole or kept already."""
 

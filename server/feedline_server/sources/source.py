@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from feedline_server.ragged import Ragged
 from feedline_server.sources.selection import Selection
+from feedline_server.sources.stored import Extent
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
@@ -59,6 +60,15 @@ class Announcing(Source, Protocol):
 
         Nothing is waited for. Raises as `gather` does where files have to be opened for it.
         """
+        ...
+
+
+@runtime_checkable
+class Lying(Protocol):
+    """Data that may lie in memory as it travels, so that nobody needs to gather it."""
+
+    def extents(self, name: str) -> tuple[Extent, ...] | None:
+        """Where the samples of a column lie, by their ids from 0 on; None if they have to be gathered."""
         ...
 
 

@@ -4,6 +4,7 @@ The law: finding one reads headers only; what is wrong with the file is found th
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -21,8 +22,28 @@ NAMED = 8
 """Names that a message lists."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """Rows of a column that lie in this process' memory one after the other, as they travel."""
+
+    address: int
+    row_nbytes: int
+    rows: int
+    stamp: Stamp
+    """The file that they are in: checked before they are read."""
+    offset: int
+    """Where in it they begin."""
+    held: object
+    """What keeps them where they are."""
+
+
 class Rows(Protocol):
     """An open array, read by rows. It holds its file open for as long as anybody holds it."""
+
+    @property
+    def extent(self) -> Extent | None:
+        """All rows, where they can be read by their addresses; None where only `gather` reads them."""
+        ...
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """These rows are gathered next: have them read from the disk meanwhile, if that can be asked for."""

@@ -13,7 +13,7 @@ from feedline_server.sources.concatenated import Concatenated
 from feedline_server.sources.mapped import ahead_nbytes, is_large
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
-from feedline_server.sources.stored import Stored
+from feedline_server.sources.stored import Extent, Stored
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array, Column, wire_dtype
 
@@ -46,6 +46,11 @@ class Columns:
         self.announce(ids, out)
         for name, target in out.items():
             self._rows[name].gather(ids, target)
+
+    def extents(self, name: str) -> tuple[Extent, ...] | None:
+        """See Lying."""
+        extent = self._rows[name].extent
+        return None if extent is None else (extent,)
 
     def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
         """See Announcing."""

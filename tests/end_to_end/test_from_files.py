@@ -1,0 +1,153 @@
+"""Batches that go from the files' pages straight into the trainer's connection: the same bytes, and nothing is lost."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import feedline
+from feedline_wire.errors import DataError
+
+StartLoader = Callable[..., Any]
+
+SAMPLES = 997
+ROW_NBYTES = 5000
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """5 MB: 997 samples of 5,000 random bytes, and their numbers."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    np.save(folder / "x.npy", np.random.default_rng(3).integers(0, 256, (SAMPLES, ROW_NBYTES), np.uint8))
+    np.save(folder / "y.npy", np.arange(SAMPLES))
+    return folder
+
+
+def content(batch: feedline.Batch) -> tuple[bytes, bytes, bytes]:
+    return batch["x"].tobytes(), batch["y"].tobytes(), batch.ids.tobytes()
+
+
+def check_all(epoch: feedline.Epoch, right: np.ndarray) -> None:
+    for batch in epoch:
+        assert np.array_equal(batch["x"], right[batch.ids])
+
+
+def scattered(connection: feedline.Loader) -> int:
+    return int(connection.status().scattered)
+
+
+def by_lane(connection: feedline.Loader, **options: Any) -> feedline.Epoch:
+    """An epoch of which all but the first batches come by the lane."""
+    feed = connection.feed(**options)
+    until = time.monotonic() + 20
+    while connection.stats.replicas[0].lane != "tcp":  # until it stands, batches come by gRPC
+        feed.fetch(next(feed.plan.steps(0)))
+        assert time.monotonic() < until
+    return feed.epoch(0)
+
+
+@pytest.mark.parametrize("order", ["shuffle", "sequential", "blocks"])
+def test_an_epoch_is_the_same_bytes_as_if_workers_had_assembled_it(
+    rows: Path, start_loader: StartLoader, order: str
+) -> None:
+    straight = start_loader(rows, "--no-shm-lane")
+    assembled = start_loader(rows, "--no-shm-lane", "--no-send-from-files")
+
+    with feedline.connect(straight.address) as one, feedline.connect(assembled.address) as other:
+        mine = [content(batch) for batch in by_lane(one, batch_size=16, seed=5, order=order)]
+        theirs = [content(batch) for batch in by_lane(other, batch_size=16, seed=5, order=order)]
+
+        assert mine == theirs
+        assert scattered(one) >= len(mine)
+        assert scattered(other) == 0
+
+
+def test_no_worker_is_needed_for_it(rows: Path, start_loader: StartLoader) -> None:
+    loader = start_loader(rows, "--no-shm-lane", "--workers", "2")
+    ids: list[int] = []
+
+    with feedline.connect(loader.address) as connection:
+        for batch in by_lane(connection, batch_size=8, prefetch=4):
+            ids += batch.ids.tolist()
+            if batch.index % 20 == 3:
+                for worker in loader.workers():
+                    worker.kill()
+        assert connection.stats.hedged == 0
+
+    assert Counter(ids) == Counter(range(SAMPLES))
+
+
+def test_it_takes_nothing_of_the_loaders_memory_however_slowly_it_is_read(
+    rows: Path, start_loader: StartLoader
+) -> None:
+    loader = start_loader(rows, "--no-shm-lane", "--memory", "1MiB")
+
+    with feedline.connect(loader.address) as connection:
+        epoch = by_lane(connection, batch_size=64, prefetch=16)
+        first = next(epoch)
+        time.sleep(0.3)  # for all that can be read ahead
+        assert connection.status().arena_lent == 0
+        ids = [*first.ids.tolist(), *(int(sample) for batch in epoch for sample in batch.ids)]
+
+    assert Counter(ids) == Counter(range(SAMPLES))
+
+
+@pytest.mark.parametrize("how", ["cut", "overwritten", "removed"])
+def test_a_file_that_is_spoilt_ends_in_an_error_that_names_it_and_the_loader_lives_on(
+    rows: Path, start_loader: StartLoader, how: str
+) -> None:
+    """Whoever reads memory of a file that was cut is ended by the kernel (SIGBUS); the front must not be."""
+    loader = start_loader(rows, "--no-shm-lane", "--workers", "1")
+    file = rows / "x.npy"
+    right = np.load(file)
+
+    with feedline.connect(loader.address) as connection:
+        epoch = by_lane(connection, batch_size=8, prefetch=2)
+        next(epoch)
+        if how == "cut":
+            os.truncate(file, 40_000)
+        elif how == "overwritten":
+            file.write_bytes(bytes(file.stat().st_size))
+        else:
+            file.unlink()
+        with pytest.raises(DataError, match=r"x\.npy: (changed|is gone) while served"):
+            check_all(epoch, right)
+
+        assert connection.status().workers == 1
+    assert loader.process.poll() is None
+
+
+def test_one_that_is_cut_while_batches_are_on_their_way_is_never_served_with_holes(
+    rows: Path, start_loader: StartLoader
+) -> None:
+    """With a trainer that does not read, the kernel has a part of a batch when the rest of its rows goes."""
+    np.save(rows / "x.npy", np.random.default_rng(4).integers(0, 256, (SAMPLES, 40_000), np.uint8))
+    loader = start_loader(rows, "--no-shm-lane", "--workers", "1")
+    right = np.load(rows / "x.npy")
+
+    with feedline.connect(loader.address) as connection:
+        epoch = by_lane(connection, batch_size=300, prefetch=3)  # 12 MB a batch, more than a connection holds
+        next(epoch)
+        os.truncate(rows / "x.npy", 8_000_000)
+        with pytest.raises(DataError, match=r"x\.npy: changed while served"):
+            check_all(epoch, right)
+
+
+def test_a_loader_that_drains_leaves_what_it_has_not_sent_to_another(rows: Path, start_loader: StartLoader) -> None:
+    first, second = (start_loader(rows, "--no-shm-lane") for _ in range(2))
+    ids: list[int] = []
+
+    with feedline.connect([first.address, second.address]) as connection:
+        for batch in connection.epoch(batch_size=8, prefetch=32):
+            ids += batch.ids.tolist()
+            if batch.index == 30:
+                first.drain()
+
+    assert Counter(ids) == Counter(range(SAMPLES))
+    assert first.stop() == 0
