@@ -300,6 +300,7 @@ class Dispatch:
                     continue
                 if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
+                    # What needs no worker must not wait behind what does.
                     able = [other for other in able if other.takes_pieces and other is not session]
                     continue
                 slot = self._lending.lend(session, want, self._sessions, now, is_placed=self._is_placed(want))

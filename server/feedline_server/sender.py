@@ -69,6 +69,7 @@ class Sender:
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
         scattered = [delivery for delivery in deliveries if isinstance(delivery, Scattered)]
         scatterings = {batch.scattering for batch in scattered}
+        postponed: list[Scattered] = []
         is_whole = False
         try:
             parcels, postponed = self._parcels(deliveries)

@@ -6,6 +6,7 @@ and not the end of the process, as it would be if this process read it itself.
 """
 
 import ctypes
+import errno
 import os
 import socket
 from collections import deque
@@ -102,6 +103,8 @@ class Vectors:
         sent = _libc.sendmsg(connection.fileno(), ctypes.byref(message), socket.MSG_NOSIGNAL | more)
         if sent < 0:
             code = ctypes.get_errno()
+            if code == errno.EINTR:  # as Python's own calls do: a signal is nothing that a connection ends of
+                return
             raise OSError(code, os.strerror(code))
         self._sent += sent
 
