@@ -175,29 +175,26 @@ class Dispatch:
             self._pump()
         return all(batch in session.sending for batch in batches)
 
-    def give_back(self, session: Session, *batches: Batch, sent: bool) -> None:
-        """The sender has copied these batches out, or will not: their slots are free again."""
+    def give_back(self, session: Session, *batches: Batch | Scattered, sent: bool) -> None:
+        """The sender has copied these batches out, or will not: those that had slots have none any more."""
         with self._lock:
             for batch in batches:
-                if batch in session.sending:
+                if isinstance(batch, Batch) and batch in session.sending:
                     session.sending.remove(batch)
                     if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
                         self._lending.take_back(session, batch.slot)
                 if sent:
-                    self._count(session, batch.layout.nbytes)
+                    session.batches += 1
+                    session.nbytes += batch.nbytes
+                    self._counts.batches += 1
+                    self._counts.nbytes += batch.nbytes
+                    self._counts.scattered += isinstance(batch, Scattered)
         self._pump()
 
-    def sent(self, session: Session, batches: Iterable[Scattered]) -> None:
-        """These went from where their rows lie."""
-        with self._lock:
-            for batch in batches:
-                self._count(session, batch.want.nbytes)
-                self._counts.scattered += 1
-
-    def assemble(self, session: Session, batches: Iterable[Scattered]) -> None:
+    def assemble(self, session: Session, batches: Sequence[Scattered]) -> None:
         """These cannot be sent from where their rows lie after all: workers assemble them, or say what is wrong."""
         with self._lock:
-            session.waiting.extendleft(batch.want for batch in reversed(list(batches)))
+            session.waiting.extendleft(batch.want for batch in reversed(batches))
         self._pump()
 
     def end_wants(self, session: Session) -> None:
@@ -294,7 +291,7 @@ class Dispatch:
             short_of: Shortage | None = None
             while (session := choose(able, share, now)) is not None:
                 want = session.waiting[0]
-                if self._is_sent_scattered(session, want):
+                if self._scatter(session, want):
                     continue
                 if self._is_shared(want.key) and self._join(session, want):
                     continue
@@ -346,23 +343,26 @@ class Dispatch:
             session.changed.notify()
         else:
             return False
-        session.waiting.popleft()
-        # It cost no worker, so nobody is behind for it; nor has who lives on what others had any claim on the past.
-        session.served = max(session.served, self._clock)
+        self._pass_workers_by(session)
         self._lending.note_given(want.key)
         self._counts.shared += 1
         return True
 
-    def _is_sent_scattered(self, session: Session, want: Want) -> bool:
+    def _scatter(self, session: Session, want: Want) -> bool:
         """Have the stream's next key sent from where its rows lie; False if it has to be assembled."""
         scattering = self._scatterings.get(want.key.dataset) if session.takes_pieces else None
         if scattering is None or not scattering.takes(want.key.rows):
             return False
-        session.waiting.popleft()
+        self._pass_workers_by(session)
         session.ready.append(Scattered(want, scattering))
-        session.served = max(session.served, self._clock)  # it costs no worker, as what others had assembled
         session.changed.notify()
         return True
+
+    def _pass_workers_by(self, session: Session) -> None:
+        """The stream's next key waits no more, and is nothing that workers do for it."""
+        session.waiting.popleft()
+        # It cost no worker, so nobody is behind for it; nor has who lives on what others had any claim on the past.
+        session.served = max(session.served, self._clock)
 
     def _is_shared(self, key: Key) -> bool:
         """Equal keys are equal batches; not those of a stream without keys, where each is another one."""
@@ -395,13 +395,6 @@ class Dispatch:
                 elif is_wanted:  # it outgrew its slot: again, before what is wanted next
                     session.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
             session.changed.notify()
-
-    def _count(self, session: Session, nbytes: int) -> None:
-        """A batch was sent."""
-        session.batches += 1
-        session.nbytes += nbytes
-        self._counts.batches += 1
-        self._counts.nbytes += nbytes
 
     def _watch(self) -> None:
         """See to what nobody calls for: while memory is short, a trainer that does not read becomes deaf by itself."""

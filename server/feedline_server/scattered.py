@@ -8,6 +8,7 @@ workers. They wait for the disk side by side, they may end over a file that was 
 trainers are told. The sample ids, a batch's last bytes, are sent when the files were seen to be the same once more.
 """
 
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from feedline_server.assembly import asked, layout_of
 from feedline_server.dataset import Dataset
-from feedline_server.sources.source import Lying, check_ids
+from feedline_server.sources import npy
+from feedline_server.sources.source import HasExtents, check_ids
 from feedline_server.sources.stored import Extent
 from feedline_server.vectors import Gate, Pieces, Vectors, rows_of, whole
 from feedline_wire import IDS
@@ -52,6 +54,9 @@ class Scattering:
         self._layout = lru_cache(16)(lambda rows: layout_of(dataset, rows))
         self._stamps = tuple({extent.stamp: None for one in extents.values() for extent in one})
         self._long = {name: _Rows(one) for name, one in extents.items() if one[0].row_nbytes >= LEAST_ROW_NBYTES}
+        nbytes = sum(one.nbytes for one in self._long.values())
+        is_short = nbytes < SHORT_ROW_NBYTES * len(self._long)
+        self._most_rows = MOST_OF_SHORT_NBYTES // nbytes if is_short else math.inf
         self._short = {name: one for name, one in extents.items() if name not in self._long}
         self._rest_s = REST_S
         self._resting_until = 0.0
@@ -68,9 +73,7 @@ class Scattering:
 
     def takes(self, rows: int) -> bool:
         """A batch of so many rows should be sent so now."""
-        nbytes = sum(one.nbytes for one in self._long.values())
-        is_gathered = nbytes < SHORT_ROW_NBYTES * len(self._long) and rows * nbytes > MOST_OF_SHORT_NBYTES
-        return self.is_of_use and not is_gathered
+        return rows <= self._most_rows and self.is_of_use
 
     def give_up(self) -> None:
         """Leave it all to the workers from now on: a file is not what it was."""
@@ -131,7 +134,7 @@ def scattering_of(dataset: Dataset) -> Scattering | None:
         dataset.is_stream
         or dataset.on_bad_sample != "error"
         or not dataset.only_writes
-        or not isinstance(source, Lying)
+        or not isinstance(source, HasExtents)
     ):
         return None
     extents: dict[str, tuple[Extent, ...]] = {}
@@ -171,12 +174,12 @@ def _nbytes(extents: tuple[Extent, ...]) -> int:
 def _read(extent: Extent) -> Array:
     """The rows (uint8, one a row), read and not mapped: a file that is cut meanwhile must not end this process."""
     path = extent.stamp.path
-    try:
-        with path.open("rb") as file:
-            extent.stamp.check_open(file)
+    with npy.opened(path, "the file that was there") as file:
+        extent.stamp.check_open(file)
+        try:
             rows = np.fromfile(file, np.uint8, extent.rows * extent.row_nbytes, offset=extent.offset)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     return rows.reshape(extent.rows, extent.row_nbytes)
 
 

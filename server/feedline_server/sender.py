@@ -89,9 +89,9 @@ class Sender:
                     scattering.give_up()
             log.info("a lane ended", peer=self._session.peer, reason=str(error))
         finally:
-            self._dispatch.give_back(self._session, *batches, sent=is_whole)
-        if is_whole and scattered:
-            self._dispatch.sent(self._session, [batch for batch in scattered if batch not in postponed])
+            went = [batch for batch in scattered if batch not in postponed]
+            self._dispatch.give_back(self._session, *batches, *went, sent=is_whole)
+        if is_whole and postponed:
             self._dispatch.assemble(self._session, postponed)
         return is_whole
 

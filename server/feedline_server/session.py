@@ -41,9 +41,14 @@ class Batch:
         return self.want.ticket
 
     @property
+    def nbytes(self) -> int:
+        """Of its body."""
+        return self.layout.nbytes
+
+    @property
     def unsent_nbytes(self) -> int:
         """Bytes that its sender has to move; what lies in the trainer's memory is there already."""
-        return self.layout.nbytes if self.slot.memory == ARENA else 0
+        return self.nbytes if self.slot.memory == ARENA else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,14 @@ class Scattered:
         return self.want.ticket
 
     @property
+    def nbytes(self) -> int:
+        """Of its body."""
+        return self.want.nbytes
+
+    @property
     def unsent_nbytes(self) -> int:
         """Bytes that its sender has to move."""
-        return self.want.nbytes
+        return self.nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def test_what_was_sent_is_counted(stage: Stage) -> None:
     stage.dispatch.want_all(session, [(1, stage.key()), (2, stage.key())])
     deliveries = stage.dispatch.next_deliveries(session, 1 << 30)
 
-    stage.dispatch.sent(session, deliveries)
+    stage.dispatch.give_back(session, *deliveries, sent=True)
 
     state = stage.dispatch.state()
     assert (state.batches, state.scattered, state.sessions[0].batches) == (2, 2, 2)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.source import Announcing, Lying, check_ids
+from feedline_server.sources.source import Announcing, HasExtents, check_ids
 from feedline_server.sources.stored import Extent
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
@@ -42,10 +42,10 @@ class Concatenated:
                 out[name][places] = array
 
     def extents(self, name: str) -> tuple[Extent, ...] | None:
-        """See Lying."""
+        """See HasExtents."""
         found: list[Extent] = []
         for part in self._parts:
-            extents = part.extents(name) if isinstance(part, Lying) else None
+            extents = part.extents(name) if isinstance(part, HasExtents) else None
             if extents is None:
                 return None
             found += extents

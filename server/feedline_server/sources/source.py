@@ -64,7 +64,7 @@ class Announcing(Source, Protocol):
 
 
 @runtime_checkable
-class Lying(Protocol):
+class HasExtents(Protocol):
     """Data that may lie in memory as it travels, so that nobody needs to gather it."""
 
     def extents(self, name: str) -> tuple[Extent, ...] | None:

@@ -48,7 +48,7 @@ class Columns:
             self._rows[name].gather(ids, target)
 
     def extents(self, name: str) -> tuple[Extent, ...] | None:
-        """See Lying."""
+        """See HasExtents."""
         extent = self._rows[name].extent
         return None if extent is None else (extent,)
 
