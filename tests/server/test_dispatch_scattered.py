@@ -1,12 +1,20 @@
 """Dispatch, where batches can be sent from where their rows lie: no worker and no memory of the arena is asked for."""
 
+import errno
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from feedline_server.scattered import Scattering
+from feedline_server.sender import Sender
 from feedline_server.session import Batch, Refusal, Scattered, Session
+from feedline_server.vectors import Vectors, whole
 from feedline_wire.errors import LoaderDraining
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout, lay_out
 
 Stage = Any  # the fixture in conftest.py
 
@@ -16,9 +24,36 @@ class Scatters(Scattering):
 
     def __init__(self) -> None:
         self.is_wanted = True
+        self.is_given_up = False
 
     def takes(self, rows: int) -> bool:
         return self.is_wanted
+
+    @property
+    def is_of_use(self) -> bool:
+        return self.is_wanted
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+
+    def watched(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def batch(self, key: Key) -> tuple[Layout, Vectors]:
+        memory = np.zeros(64, np.uint8)
+        return lay_out([("x", memory.dtype, memory.shape)]), Vectors([whole(memory)], [memory])
+
+
+class Broken:
+    """A lane on which every send ends so."""
+
+    memory = None
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def send(self, *_parcels: object, **_asks: object) -> None:
+        raise OSError(self.code, "it ended")
 
 
 @pytest.fixture
@@ -110,11 +145,27 @@ def test_workers_that_have_enough_to_do_do_not_hold_it_up(stage: Stage) -> None:
     busy = stage.dispatch.open_session("a")
     stage.dispatch.want_all(busy, [(ticket, stage.key()) for ticket in range(20)])
     session = by_tcp(stage, "b")
+    session.served = busy.served + (1 << 40)  # by workers it would be the other's turn for long
 
     stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(3)])
 
     assert tickets(stage, session) == [0, 1, 2]
     assert busy.waiting
+
+
+@pytest.mark.parametrize(("code", "is_given_up"), [(errno.EFAULT, True), (errno.ECONNRESET, False)])
+def test_memory_that_cannot_be_read_is_tried_no_more_and_a_trainer_that_left_changes_nothing(
+    stage: Stage, scattering: Scatters, code: int, is_given_up: bool
+) -> None:
+    """A disk that fails leaves the file's size and times as they were: else the lane would be made anew for ever."""
+    session = by_tcp(stage, "a")
+    stage.dispatch.want(session, 1, stage.key())
+    offer: Any = SimpleNamespace(lane=Broken(code))
+
+    assert list(Sender(stage.dispatch, session, offer).frames()) == []
+
+    assert scattering.is_given_up == is_given_up
+    assert stage.dispatch.state().batches == 0
 
 
 def test_a_key_that_cannot_be_had_is_refused_as_ever(stage: Stage) -> None:
