@@ -64,7 +64,7 @@ class Lending:
         It is in the trainer's own memory where there is one with room, unless others want such keys too: what lies
         there is that trainer's alone.
         """
-        if session.memory is not None and is_placed and not self._shelf.is_shared(want.key):
+        if session.memory is not None and is_placed and not self.is_shared(want.key):
             placed = session.memory.lend(want.nbytes)
             if placed is not None:
                 return placed
@@ -95,6 +95,10 @@ class Lending:
         self._shelf.take_up(slot)
         self._readers[slot] = self._readers.get(slot, 0) + 1
         session.lent += slot.nbytes
+
+    def is_shared(self, key: Key) -> bool:
+        """Somebody was given this key before, or several are seen to want keys of its kind."""
+        return self._shelf.is_shared(key)
 
     def note_given(self, key: Key) -> None:
         """A stream gets this key, shared or not; only of keys that may be shared."""

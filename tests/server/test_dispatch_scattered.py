@@ -153,6 +153,44 @@ def test_workers_that_have_enough_to_do_do_not_hold_it_up(stage: Stage) -> None:
     assert busy.waiting
 
 
+def test_what_several_want_is_assembled_once_for_all_of_them(stage: Stage) -> None:
+    """Each would have its rows copied out of cold memory: four trainers cost 2.5 CPU seconds a GB instead of 2.1."""
+    first, *others = (by_tcp(stage, peer) for peer in "abc")
+    keys = [stage.key() for _ in range(3)]
+
+    for session in (first, *others):
+        stage.dispatch.want_all(session, list(enumerate(keys)))
+
+    assert tickets(stage, first) == [0, 1, 2]
+    assert [task.key for task in stage.tasks] == keys
+    stage.finish_all()
+    assert [tickets(stage, session) for session in others] == [[0, 1, 2]] * 2
+    assert stage.dispatch.state().shared == 3
+
+
+def test_of_several_that_want_the_same_the_first_is_assembled_for_too(stage: Stage) -> None:
+    first, second = (by_tcp(stage, peer) for peer in "ab")
+    seen, later = stage.key(), stage.key()
+    for session in (first, second):
+        stage.dispatch.want(session, 0, seen)
+    stage.finish_all()
+
+    for session in (first, second):
+        stage.dispatch.want(session, 1, later)
+
+    assert [task.key for task in stage.tasks] == [later]
+
+
+def test_a_trainer_alone_that_wants_the_same_again_needs_no_worker(stage: Stage) -> None:
+    session = by_tcp(stage, "a")
+    key = stage.key()
+
+    stage.dispatch.want_all(session, [(ticket, key) for ticket in range(3)])
+
+    assert tickets(stage, session) == [0, 1, 2]
+    assert stage.tasks == []
+
+
 @pytest.mark.parametrize(("code", "is_given_up"), [(errno.EFAULT, True), (errno.ECONNRESET, False)])
 def test_memory_that_cannot_be_read_is_tried_no_more_and_a_trainer_that_left_changes_nothing(
     stage: Stage, scattering: Scatters, code: int, is_given_up: bool
