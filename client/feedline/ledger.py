@@ -64,7 +64,7 @@ class Ledger:
         self._unplaced: deque[Wanted] = deque()
         self._budget = Budget()
         self._was_let_in = False  # by any of them
-        self._used: dict[str, Wanted] = {}  # one want of each dataset that was ever wanted
+        self._used: dict[str, tuple[Key, int]] = {}  # what was wanted first of each dataset, and its nbytes
 
     @property
     def outstanding(self) -> int:
@@ -86,8 +86,8 @@ class Ledger:
         self.counts.wanted += 1
         self._budget.earn()
         used = self._used.get(key.dataset)
-        if used is None or used.key.fingerprint != key.fingerprint:
-            self._used[key.dataset] = wanted
+        if used is None or used[0].fingerprint != key.fingerprint:
+            self._used[key.dataset] = key, nbytes
             for member in self.members:
                 self._say_refusal(member)
         if not self._place(wanted, now):
@@ -385,7 +385,7 @@ class Ledger:
         if not self._used or not member.is_connected:
             passes = isinstance(member.reason, LoaderUnavailable) and not isinstance(member.reason, NotLetIn)
             return None if passes else member.reason
-        return next((refusal for wanted in self._used.values() if (refusal := member.refusal(wanted))), None)
+        return next((refusal for used in self._used.values() if (refusal := member.refusal(*used))), None)
 
     def _say_refusal(self, member: Member) -> None:
         if refusal := self.refusal_of(member):

@@ -20,6 +20,7 @@ from feedline_wire.errors import (
     NotAllowed,
     NotTrusted,
 )
+from feedline_wire.key import Key
 
 NEARLY = 1.5
 """Loaders that are expected to answer within half as much time again as the best count as equally good. Otherwise the
@@ -115,11 +116,11 @@ class Member:
             and self.description.refusal(wanted.key, wanted.nbytes, self.address) is None
         )
 
-    def refusal(self, wanted: Wanted) -> FeedlineError | None:
-        """Why it will not answer this, as far as can be said now; None if it may."""
+    def refusal(self, key: Key, nbytes: int) -> FeedlineError | None:
+        """Why it will not answer a key, whose batch takes so much, as far as can be said now; None if it may."""
         if self.description is None:
             return None if isinstance(self.reason, LoaderUnavailable) else self.reason
-        return self.description.refusal(wanted.key, wanted.nbytes, self.address)
+        return self.description.refusal(key, nbytes, self.address)
 
     def silent_s(self, now: float) -> float:
         """How long it has owed an answer without a sign of life."""
@@ -202,7 +203,7 @@ def passing(reason: FeedlineError) -> FeedlineError:
 
 def hopeless(members: Iterable[Member], wanted: Wanted) -> FeedlineError | None:
     """Why nobody will ever answer; None while somebody may: connected with room or without, or being connected to."""
-    refusals = [member.refusal(wanted) for member in members if not member.is_double]
+    refusals = [member.refusal(wanted.key, wanted.nbytes) for member in members if not member.is_double]
     return refusals[0] if refusals and None not in refusals else None
 
 
@@ -234,7 +235,7 @@ def overdue(
         )
     if wanted.refusal is not None:
         return type(wanted.refusal)(f"{late}: {wanted.refusal}")
-    refusals = [(member, member.refusal(wanted)) for member in members]
+    refusals = [(member, member.refusal(wanted.key, wanted.nbytes)) for member in members]
     if able := [member for member, refusal in refusals if member.is_connected and refusal is None]:
         return LoaderStalled(
             f"{late}: {listed(able)} connected, but draining or with a full window. Wait for the loader to be "

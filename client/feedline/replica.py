@@ -7,6 +7,7 @@ cancels.
 
 import logging
 import threading
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -199,17 +200,24 @@ class Replica:
             with self._line.open(self._options) as channel:
                 self._channel = channel
                 return self._serve(channel)
-        except grpc.RpcError as error:
-            return self._line.meaning(reason_of(error, self.address))
-        except grpc.FutureCancelledError:
-            return Closed(f"the connection to {self.address} was closed")
-        except FeedlineError as error:
-            return error
-        except Exception as error:  # a fault of ours: without this the thread would be gone and the trainer would wait
-            log.exception("the connection to %s failed on an internal error", self.address)
-            return LoaderBroken(f"{self.address}: internal error in the trainer's connection: {error!r}")
+        except Exception as error:
+            _forget_locals(error)
+            return self._meaning(error)
         finally:
             self._channel = None
+
+    def _meaning(self, error: Exception) -> FeedlineError:
+        """What is said of an error that ended a connection."""
+        match error:
+            case grpc.RpcError():
+                return self._line.meaning(reason_of(error, self.address))
+            case grpc.FutureCancelledError():
+                return Closed(f"the connection to {self.address} was closed")
+            case FeedlineError():
+                return error
+            case _:  # a fault of ours: without this the thread would be gone and the trainer would wait
+                log.error("the connection to %s failed on an internal error", self.address, exc_info=error)
+                return LoaderBroken(f"{self.address}: internal error in the trainer's connection: {error!r}")
 
     def _serve(self, channel: grpc.Channel) -> FeedlineError:
         while True:
@@ -265,9 +273,7 @@ class Replica:
                     lane = self._open_lane(description, frame.lane_ticket, call)
                 if frame.draining:
                     self._home.draining(self)
-                if answers := self._answers(frame.pieces, receiver):
-                    self._has_answered = True
-                    self._home.answered(self, answers)
+                self._answer(frame.pieces, receiver)
             in_order = True
         except grpc.RpcError as error:
             if self._given_up:
@@ -330,7 +336,8 @@ class Replica:
         lane.start()
         return lane
 
-    def _answers(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> list[Answer]:
+    def _answer(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> None:
+        """Tell what these pieces answer, and keep nothing of it: where there is a lane no frame may come for hours."""
         answers: list[Answer] = []
         for piece in pieces:
             key = self._home.key_of(self, piece.ticket)
@@ -341,7 +348,9 @@ class Replica:
                 answers.append((piece.ticket, read_failure(piece.failure)))
             elif (received := receiver.take(piece, key)) is not None:
                 answers.append((piece.ticket, received))
-        return answers
+        if answers:
+            self._has_answered = True
+            self._home.answered(self, answers)
 
     def _new_outbox(self, description: Description) -> Outbox:
         self._asked_lane = self._best_lane(description)
@@ -366,6 +375,18 @@ class Replica:
             self._call = call
             if self._closing.is_set():
                 call.cancel()
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Let go of what the functions held that an error ended; its traceback reads as before.
+
+    gRPC's errors are the calls that they end, which those functions hold: a circle that is there until garbage is
+    collected, and in it the lane with all of its memory. Why a loader was lost is remembered even longer.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 def _plain(request: pb.FetchRequest) -> bytes:

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -295,6 +296,22 @@ def test_waits_are_counted(connection: feedline.Loader) -> None:
     assert feed.waits.batches == 11
     assert 0 <= feed.waits.ready < 11
     assert feed.waits.seconds > 0
+
+
+def test_a_batch_that_the_trainer_let_go_of_is_held_by_nobody(connection: feedline.Loader) -> None:
+    """The first of each dataset was, for as long as the connection, and what had come in the last message of a stream:
+    with batches of a gigabyte a gigabyte each."""
+    memories = [weakref.ref(owner(batch["x"])) for batch in connection.epoch(0, batch_size=10)]
+
+    assert len(memories) == 11
+    assert [memory for memory in memories if memory() is not None] == []
+
+
+def owner(array: np.ndarray) -> np.ndarray:
+    """Whose memory a view is of."""
+    while array.base is not None:
+        array = array.base
+    return array
 
 
 # ---- from one epoch into the next ----
