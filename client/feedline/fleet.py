@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from feedline import process
 from feedline.credentials import Credentials
 from feedline.description import Description
-from feedline.ledger import Ledger
+from feedline.ledger import LOOK_AT_MOST_EVERY_S, Ledger
 from feedline.members import Member, overdue, refused, unreachable
 from feedline.outbox import Outbox
 from feedline.receive import KEPT_NBYTES, Buffers, Received
@@ -38,9 +38,6 @@ CLOSE_WITHIN_S = 2.0
 
 ENDING_REMEMBERED = 64
 """Connections that were left and whose threads `close` waits for. They take milliseconds to end."""
-
-LOOK_AT_MOST_EVERY_S = 0.02
-"""A reader who waits for what is late looks after it no more often."""
 
 log = logging.getLogger("feedline")
 
@@ -91,9 +88,8 @@ class Fleet:
         """Loaders that are connected now."""
         return sum(member.is_connected for member in self._ledger.members)
 
-    @property
-    def latency_s(self) -> float | None:
-        """The way to the loaders and back, with one batch assembled; None while unknown."""
+    def latency(self) -> float | None:
+        """Seconds to the loaders and back, with one batch assembled; None while unknown."""
         return self._ledger.latency_s
 
     @property

@@ -27,6 +27,10 @@ REFUSED_AGAIN_S = 0.5
 SUPERSEDED_REMEMBERED = 1024
 """Tickets that may still be answered, of one stream: as many as a loader lets it want at once."""
 
+LOOK_AT_MOST_EVERY_S = 0.02
+"""What is late is late by hundreds of milliseconds: nobody looks after it more often, whatever happens and whoever
+waits. To look at each want and answer was a tenth of what a batch costs the trainer beside its bytes."""
+
 LEAVE_AFTER_S = 10.0
 """Until a member is left whose address a name no longer gives. A name server may leave some out of one answer."""
 
@@ -64,6 +68,7 @@ class Ledger:
         self._unplaced: deque[Wanted] = deque()
         self._budget = Budget()
         self._was_let_in = False  # by any of them
+        self._looked_at = -math.inf
         self._used: dict[str, tuple[Key, int]] = {}  # what was wanted first of each dataset, and its nbytes
 
     @property
@@ -92,7 +97,7 @@ class Ledger:
                 self._say_refusal(member)
         if not self._place(wanted, now):
             self._unplaced.append(wanted)
-        self.look(now)
+        self._look_if_due(now)
         return wanted
 
     def cancel(self, wanted: Wanted, now: float) -> None:
@@ -139,6 +144,7 @@ class Ledger:
 
     def answered(self, member: Member, answers: Sequence[Answer], now: float) -> None:
         """It gave outcomes."""
+        self.heard(member, now)
         busy_s = now - max(member.answered_at, member.owing_since)
         nbytes = 0
         for ticket, outcome in answers:
@@ -166,7 +172,7 @@ class Ledger:
         member.longest_gap_s = 0.0
         member.answered_at = now
         self._place_waiting(now)
-        self.look(now)
+        self._look_if_due(now)
         self._let_go(member)
 
     def draining(self, member: Member, now: float) -> None:
@@ -228,6 +234,7 @@ class Ledger:
 
     def look(self, now: float) -> float:
         """Ask a second loader for what is late at the first. When to look again, if nothing happens before."""
+        self._looked_at = now
         again = self._place_refused(now)
         has_second = sum(member.is_connected for member in self.members) > 1
         for member in self.members:
@@ -236,6 +243,10 @@ class Ledger:
                 if has_second:
                     again = min(again, self._look_at(member, now))
         return again
+
+    def _look_if_due(self, now: float) -> None:
+        if now - self._looked_at >= LOOK_AT_MOST_EVERY_S:
+            self.look(now)
 
     def _renew(self, member: Member, now: float) -> float:
         """Have its stream made anew if nothing has come on it for far too long. When to look again."""

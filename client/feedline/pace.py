@@ -5,6 +5,7 @@ Arithmetic on times and bytes that others measured; nothing here looks at a cloc
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 RECENT = 256
 """Answers that a quantile is taken of: some seconds of training, so that a change of the network is soon believed."""
@@ -49,8 +50,8 @@ of 200 ms there and back that is 2,500 batches a second."""
 AHEAD_GAIN = 2.0
 """Times bandwidth x delay. Once would keep the rate where it is; twice lets it double with every round trip."""
 
-RATE_OF = 32
-"""Batches that a reader's rate is taken of."""
+RATE_OF, RATE_EVERY = 32, 8
+"""Batches that a reader's rate is taken of, and after how many it is taken again."""
 
 
 class Recent:
@@ -154,20 +155,24 @@ class Budget:
 class Reach:
     """How many batches a reader wants ahead: a few, or twice what fits on the line to the loaders. It only grows."""
 
-    __slots__ = ("_most", "_times", "batches")
+    __slots__ = ("_delivered", "_most", "_times", "batches")
 
     def __init__(self, fixed: int | None) -> None:
         self.batches = AHEAD_FIRST if fixed is None else fixed
         self._most = AHEAD_MOST if fixed is None else fixed
         self._times: deque[float] = deque(maxlen=RATE_OF)
+        self._delivered = 0
 
-    def delivered(self, now: float, latency_s: float | None) -> None:
-        """A batch was handed out, and the loaders answer after so long."""
+    def delivered(self, now: float, latency: Callable[[], float | None]) -> None:
+        """A batch was handed out; `latency` says after how many seconds loaders answer."""
         if self.batches == self._most:
             return
         times = self._times
         times.append(now)
-        if latency_s is None or len(times) < RATE_OF or now <= times[0]:
+        self._delivered += 1
+        if self._delivered % RATE_EVERY or len(times) < RATE_OF or now <= times[0]:
+            return
+        if (latency_s := latency()) is None:
             return
         rate = (len(times) - 1) / (now - times[0])
         self.batches = max(self.batches, min(self._most, AHEAD_FIRST + math.ceil(AHEAD_GAIN * rate * latency_s)))

@@ -114,7 +114,7 @@ class ReadAhead:
             received = self._wait(wanted)
             batch = self._deliver(step, received)
             self._window.popleft()
-            self._reach.delivered(time.perf_counter(), self._fleet.latency_s)
+            self._reach.delivered(time.perf_counter(), self._fleet.latency)
             self._fill()
             return batch
 

@@ -60,6 +60,7 @@ class Buffers:
         """What may be here at once, lent and free; what is lent beyond it is forgotten."""
         self._lock = threading.Lock()
         self._roots: list[Array] = []  # oldest first
+        self._starts: list[int] = []  # where an aligned buffer begins in each: asking numpy takes as long as the rest
 
     def __repr__(self) -> str:
         with self._lock:
@@ -73,25 +74,30 @@ class Buffers:
     def lend(self, nbytes: int) -> Array:
         """Memory for `nbytes` (uint8, 1-D, aligned) with anything in it; free again when its last view is gone."""
         if nbytes < POOLED_NBYTES:
-            return _aligned(np.empty(nbytes + ALIGNMENT, np.uint8), nbytes)
+            small = np.empty(nbytes + ALIGNMENT, np.uint8)
+            start = _start(small)
+            return small[start : start + nbytes]
         step = (1 << nbytes.bit_length() - 1) // _SIZES_PER_DOUBLING
         whole = -(-nbytes // step) * step + ALIGNMENT
         with self._lock:
             for at in range(len(self._roots)):
                 if self._roots[at].nbytes == whole and _holders(self._roots, at) == _NOBODY:
-                    return _aligned(self._roots[at], nbytes)
+                    start = self._starts[at]
+                    return self._roots[at][start : start + nbytes]
             root = np.empty(whole, np.uint8)
-            self._keep(root)
-            return _aligned(root, nbytes)
+            start = _start(root)
+            self._keep(root, start)
+            return root[start : start + nbytes]
 
-    def _keep(self, root: Array) -> None:
+    def _keep(self, root: Array, start: int) -> None:
         """Remember a root, and forget the oldest that are too much: their memory goes when their last view does."""
         # Without what aligning takes, or four of just a quarter would be a few bytes too many.
         if root.nbytes - ALIGNMENT > self.kept_nbytes:
             return
         self._roots.append(root)
+        self._starts.append(start)
         while sum(root.nbytes - ALIGNMENT for root in self._roots) > self.kept_nbytes:
-            del self._roots[0]
+            del self._roots[0], self._starts[0]
 
 
 def _holders(roots: list[Array], at: int) -> int:
@@ -102,9 +108,9 @@ _NOBODY = _holders([np.empty(0, np.uint8)], 0)
 """What `_holders` counts for a root that only its list refers to; asked of the interpreter, because versions differ."""
 
 
-def _aligned(root: Array, nbytes: int) -> Array:
-    start = -root.ctypes.data % ALIGNMENT
-    return root[start : start + nbytes]
+def _start(root: Array) -> int:
+    """Where in it the first boundary is."""
+    return -root.ctypes.data % ALIGNMENT
 
 
 class Receiver:

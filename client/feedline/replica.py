@@ -89,7 +89,7 @@ class Home(Protocol):
         """The key that a ticket stands for; None if it is no longer wanted."""
 
     def answered(self, replica: "Replica", answers: Sequence[Answer]) -> None:
-        """These wants have an outcome."""
+        """These wants have an outcome, which is a sign of life as well."""
 
     def draining(self, replica: "Replica") -> None:
         """It takes no new keys; some of those it has may still be answered."""
@@ -309,7 +309,6 @@ class Replica:
                     incoming.read_into(outcome.body.data)
             self._has_answered = True
             self.lane = name
-            self._home.heard(self)
             self._home.answered(self, [(piece.ticket, outcome)])
 
         def unreachable(reason: str) -> None:

@@ -27,6 +27,8 @@ class Place:
 
     def settled(self, samples: int) -> "Place":
         """The same place, counted in the epoch it lies in: an epoch's end is the start of the next one."""
+        if self.offset < samples:
+            return self
         further, offset = divmod(self.offset, samples)
         return Place(self.epoch + further, offset)
 

@@ -108,11 +108,7 @@ def batch_layout(columns: Sequence[Column], rows: int) -> Layout:
 
 def views(body: Array, layout: Layout) -> dict[str, Array]:
     """The arrays of a body (uint8, 1-D) by name: views of it, no copy."""
-    found = {}
-    for array in layout.arrays:
-        nbytes = array.dtype.itemsize * math.prod(array.shape)
-        found[array.name] = body[array.offset : array.offset + nbytes].view(array.dtype).reshape(array.shape)
-    return found
+    return {array.name: np.ndarray(array.shape, array.dtype, body, array.offset) for array in layout.arrays}
 
 
 def clear_padding(body: Array, layout: Layout) -> None:

@@ -67,7 +67,6 @@ class Clock:
 
     def answer(self, name: str, *wanted: Wanted, outcome: object = BATCH) -> None:
         member = self.members[name]
-        self.ledger.heard(member, self.now)
         self.ledger.answered(member, [(one.ticket, outcome) for one in wanted], self.now)  # type: ignore[misc]
 
     def lose(self, name: str, reason: Exception | None = None) -> None:
@@ -349,6 +348,7 @@ def test_a_trainer_that_stood_still_itself_takes_no_loader_for_silent(two: Clock
     two.now += 5.0
     two.look()
     assert two.ledger.counts.hedged == 0
+    two.now += 0.025  # nobody looks again sooner
     two.answer("b", *of_b)
     assert two.ledger.counts.hedged == 2, "what is late may be asked again, within the budget"
     two.answer("a", *of_a)

@@ -145,7 +145,7 @@ def test_what_is_saved_has_a_bound() -> None:
 def reached(batches_per_s: float, latency_s: float | None, *, fixed: int | None = None, batches: int = 200) -> int:
     reach = Reach(fixed)
     for number in range(batches):
-        reach.delivered(number / batches_per_s, latency_s)
+        reach.delivered(number / batches_per_s, lambda: latency_s)
     return reach.batches
 
 
@@ -176,9 +176,9 @@ def test_what_somebody_chose_stays() -> None:
 def test_it_does_not_shrink_while_the_trainer_evaluates() -> None:
     reach = Reach(None)
     for number in range(200):
-        reach.delivered(number / 1000, 0.0399)
+        reach.delivered(number / 1000, lambda: 0.0399)
 
     for number in range(200):
-        reach.delivered(100 + number, 0.040)
+        reach.delivered(100 + number, lambda: 0.040)
 
     assert reach.batches == 96
