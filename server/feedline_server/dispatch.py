@@ -343,8 +343,7 @@ class Dispatch:
             session.changed.notify()
         else:
             return False
-        self._pass_workers_by(session)
-        self._lending.note_given(want.key)
+        self._pass_workers_by(session, want)
         self._counts.shared += 1
         return True
 
@@ -356,15 +355,15 @@ class Dispatch:
         # One gather for all costs less than each one's copies out of cold memory: four trainers 2.1 CPU s/GB, not 2.7.
         if len(self._sessions) > 1 and self._lending.is_shared(want.key):
             return False
-        self._lending.note_given(want.key)
-        self._pass_workers_by(session)
+        self._pass_workers_by(session, want)
         session.ready.append(Scattered(want, scattering))
         session.changed.notify()
         return True
 
-    def _pass_workers_by(self, session: Session) -> None:
-        """The stream's next key waits no more, and is nothing that workers do for it."""
+    def _pass_workers_by(self, session: Session, want: Want) -> None:
+        """The stream gets its next key, and workers do nothing for it."""
         session.waiting.popleft()
+        self._lending.note_given(want.key)
         # It cost no worker, so nobody is behind for it; nor has who lives on what others had any claim on the past.
         session.served = max(session.served, self._clock)
 

@@ -54,15 +54,9 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)  # nobody tells
 
 
-def memories_here() -> int:
-    """Memories for loaders' batches that this process has; each is open as long as it is mapped."""
-    return sum("feedline-received" in name for name in map(link, Path("/proc/self/fd").iterdir()))
-
-
-def link(file: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):  # the folder that is looked through is itself open for a moment
-        return str(file.readlink())
-    return ""
+def mapped(pid: int) -> int:
+    """Memories for batches, a trainer's own, that a process has."""
+    return Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received")
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +160,7 @@ def test_memory_of_a_loader_that_is_gone_is_let_go_although_nobody_collects_garb
                 batches = connected.epoch(epoch, batch_size=8, prefetch=4)
                 assert Counter(int(i) for batch in batches for i in batch.ids) == WHOLE
                 assert lanes(connected) == ["shm"]
-                wait_for(lambda: memories_here() == 1, "only the memory of the loader that lives is here")
+                wait_for(lambda: mapped(os.getpid()) == 1, "only the memory of the loader that lives is here")
                 loader.kill()
                 loader = start_loader(four_hundred, "--listen", address)
     finally:
@@ -435,8 +429,8 @@ def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_
     loader = start_loader(four_hundred, "--workers", "2")
     processes = [psutil.Process(loader.process.pid), *loader.workers()]
 
-    def mapped() -> list[int]:
-        return [Path(f"/proc/{one.pid}/maps").read_text().count("memfd:feedline-received") for one in processes]
+    def memories() -> list[int]:
+        return [mapped(one.pid) for one in processes]
 
     def descriptors() -> list[int]:
         return [one.num_fds() for one in processes]
@@ -446,16 +440,16 @@ def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_
         with feedline.connect(loader.address) as connected:
             for epoch in itertools.count():  # until a worker was at work there
                 assert all(is_right(batch) for batch in connected.epoch(epoch, batch_size=8, seed=seed))
-                if sum(mapped()[1:]) > 0:
+                if sum(memories()[1:]) > 0:
                     break
 
     train(0)
-    wait_for(lambda: mapped() == [0, 0, 0], "the first trainer's memory is let go of")
+    wait_for(lambda: memories() == [0, 0, 0], "the first trainer's memory is let go of")
     before = descriptors()
     for seed in range(1, 21):
         train(seed)
 
-    wait_for(lambda: mapped() == [0, 0, 0], "all memory is let go of")
+    wait_for(lambda: memories() == [0, 0, 0], "all memory is let go of")
     wait_for(lambda: all(map(operator.le, descriptors(), before)), f"no more descriptors than {before}")
 
 
@@ -465,8 +459,8 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
     loader = start_loader(four_hundred, "--workers", "1")
     processes = [loader.process.pid, *(worker.pid for worker in loader.workers())]
 
-    def mapped() -> list[int]:
-        return [Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received") for pid in processes]
+    def memories() -> list[int]:
+        return [mapped(pid) for pid in processes]
 
     code = (
         "import feedline, sys\n"
@@ -482,10 +476,10 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == b"shm\n"
-        assert mapped() == [1, 1]  # the front has its first page, the worker all of it
+        assert memories() == [1, 1]  # the front has its first page, the worker all of it
         trainer.kill()
 
-    wait_for(lambda: mapped() == [0, 0], "the killed trainer's memory is let go of")
+    wait_for(lambda: memories() == [0, 0], "the killed trainer's memory is let go of")
     with feedline.connect(loader.address) as connected:
         assert Counter(int(i) for batch in connected.epoch(0, batch_size=50) for i in batch.ids) == WHOLE
 
