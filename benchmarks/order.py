@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.order import view_indices
+from feedline_server.order.positions import view_indices
 
 SAMPLES = (10**3, 1025, 10**6 + 1, 4**10 + 1, 10**9)
 """A drawn order; where most batches have to walk; a million and one; just above a power of four, where networks

@@ -30,7 +30,7 @@ def test_importing_feedline_loads_no_framework() -> None:
 
 def test_a_worker_loads_neither_grpc_nor_a_framework() -> None:
     """Each costs seconds and memory in every worker; gRPC's threads do not survive a fork by the user's code."""
-    assert _loaded_by("import feedline_server.worker") & (FRAMEWORKS | {"grpc", "grpc_health"}) == set()
+    assert _loaded_by("import feedline_server.workers.worker") & (FRAMEWORKS | {"grpc", "grpc_health"}) == set()
 
 
 def test_the_command_line_answers_without_loading_a_framework_or_the_server() -> None:

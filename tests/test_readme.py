@@ -89,7 +89,7 @@ def test_the_python_of_a_document_runs(document: Path, address: str, tmp_path: P
 
 @pytest.mark.parametrize("document", having("toml"))
 def test_every_toml_block_of_a_document_is_a_loader_toml(document: Path, tmp_path: Path) -> None:
-    from feedline_server.settings import load_settings
+    from feedline_server.settings.settings import load_settings
 
     for block in blocks(document.read_text(), "toml"):
         folder = tmp_path / str(block.line)

@@ -11,11 +11,11 @@ Importing it imports no framework; `RemoteSequence` and `SaveState` bring keras 
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from feedline.batch import Batch
-from feedline.epoch import Epoch
-from feedline.feed import Feed
-from feedline.loader import Loader, connect
-from feedline.tally import EpochIncomplete
+from feedline.reading.audit import EpochIncomplete
+from feedline.reading.batch import Batch
+from feedline.reading.epoch import Epoch
+from feedline.reading.feed import Feed
+from feedline.reading.loader import Loader, connect
 from feedline_wire.errors import (
     BadSample,
     BatchKillsWorkers,
@@ -35,8 +35,8 @@ from feedline_wire.errors import (
 )
 
 if TYPE_CHECKING:
-    from feedline.keras import RemoteSequence
-    from feedline.keras_resume import SaveState
+    from feedline.keras.resume import SaveState
+    from feedline.keras.sequence import RemoteSequence
 
 __version__ = version("feedline")
 
@@ -69,11 +69,11 @@ __all__ = [
 
 def __getattr__(name: str) -> type["RemoteSequence"] | type["SaveState"]:
     if name == "RemoteSequence":
-        from feedline.keras import RemoteSequence
+        from feedline.keras.sequence import RemoteSequence
 
         return RemoteSequence
     if name == "SaveState":
-        from feedline.keras_resume import SaveState
+        from feedline.keras.resume import SaveState
 
         return SaveState
     raise AttributeError(f"module 'feedline' has no attribute {name!r}")

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedline_server.converting import command as convert
-from feedline_server.inspecting import command as inspect
+from feedline_server.tools.convert import command as convert
+from feedline_server.tools.inspect import command as inspect
 
 SERVE_EPILOG = """\
 PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
@@ -134,11 +134,11 @@ def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _serve(asked: argparse.Namespace) -> int:
-    from feedline_server.stop import Stop
+    from feedline_server.host.signals import Stop
 
     stop = Stop()  # before the slow imports: as process 1 of a container, a SIGTERM without a handler would be lost
-    from feedline_server.logs import configure_logs
-    from feedline_server.settings import load_settings
+    from feedline_server.host.logs import configure_logs
+    from feedline_server.settings.settings import load_settings
 
     flags = vars(asked)
     overrides = {
@@ -148,24 +148,24 @@ def _serve(asked: argparse.Namespace) -> int:
     }
     settings = load_settings(asked.path, overrides)
     configure_logs(settings.log_format, settings.log_level)
-    from feedline_server.addresses import write_ports
+    from feedline_server.host.addresses import write_ports
 
     def listening(*ports: int) -> None:
         if asked.port_file is not None:
             write_ports(asked.port_file, ports)
 
     if settings.replicas > 1:
-        from feedline_server.replicas import serve_replicas
+        from feedline_server.running.supervisor import serve_replicas
 
         return serve_replicas(settings, stop, lambda ports: listening(*ports))
-    from feedline_server.serve import serve
+    from feedline_server.running.loader import serve
 
     serve(settings, stop, listening)
     return 0
 
 
 def _digits(asked: argparse.Namespace) -> int:
-    from feedline_server.digits import write_digits
+    from feedline_server.tools.demo_data import write_digits
 
     write_digits(asked.folder)
     print(f"wrote {asked.folder}")

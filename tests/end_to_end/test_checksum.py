@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline.statistics import Statistics
+from feedline.fleet.statistics import Statistics
 from feedline_wire import PROTOCOL, checksum, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Damaged, read_failure

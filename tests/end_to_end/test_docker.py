@@ -418,7 +418,7 @@ def _workers(loader: Container) -> list[int]:
     look = (
         "from pathlib import Path\n"
         "for process in Path('/proc').glob('[0-9]*'):\n"
-        "    if b'feedline_server.worker' in (process / 'cmdline').read_bytes().split(b'\\0'):\n"
+        "    if b'feedline_server.workers.worker' in (process / 'cmdline').read_bytes().split(b'\\0'):\n"
         "        print(process.name)"
     )
     return [int(line) for line in _inside(loader, "python", "-c", look).split()]

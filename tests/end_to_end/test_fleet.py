@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline import resolve
+from feedline.fleet import resolve
 
 SAMPLES = 6007
 BATCH = 3

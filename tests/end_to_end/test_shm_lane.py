@@ -22,7 +22,9 @@ import psutil
 import pytest
 
 import feedline
-from feedline import fleet, process, shm_lane
+from feedline.connection import forks as process
+from feedline.connection.lanes import shm as shm_lane
+from feedline.fleet import fleet
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TICKET_NBYTES

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline import replica
+from feedline.connection import connection as replica
 from feedline.testing import FakeLoader, serve
 
 SAMPLES = 4000

@@ -9,8 +9,8 @@ import contextlib
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from feedline.description import DatasetInfo, Description
-from feedline.receive import Buffers, Receiver
+from feedline.connection.buffers import Buffers, Receiver
+from feedline.connection.description import DatasetInfo, Description
 from feedline_wire import checksum, frames, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Damaged, FeedlineError, ProtocolMismatch, read_failure

@@ -8,7 +8,7 @@ import pytest
 
 import feedline
 from feedline.cli import main
-from feedline_server.access import Caller, admitted, read_tokens
+from feedline_server.access.tokens import Caller, admitted, read_tokens
 
 
 def run(*words: object) -> int:

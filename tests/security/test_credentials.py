@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline.credentials import Credentials
-from feedline_server.problems import TRAINERS
+from feedline.connection.credentials import Credentials
+from feedline_server.settings.problems import TRAINERS
 from feedline_wire.errors import InvalidRequest, LoaderUnavailable
 
 SECRET = "s3cret-7d0c"

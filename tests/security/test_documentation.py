@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline.credentials import Credentials
+from feedline.connection.credentials import Credentials
 from feedline_wire.errors import NotAllowed
 
 SECURITY = (Path(__file__).parents[2] / "docs" / "security.md").read_text()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline_server.exposure import Protection, problems, warnings
+from feedline_server.access.exposure import Protection, problems, warnings
 from feedline_wire.reach import host_of, is_loopback
 
 FILE = Path("/run/file")

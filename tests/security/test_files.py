@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from feedline_server.access import Admission, Caller, admitted, read_tokens, unknown_datasets
-from feedline_server.rotation import Rotating
+from feedline_server.access.reload import Rotating
+from feedline_server.access.tokens import Admission, Caller, admitted, read_tokens, unknown_datasets
 from feedline_wire import pem
 from feedline_wire.errors import InvalidRequest, NotAllowed
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline import ledger, resolve
+from feedline.fleet import ledger, resolve
 from feedline_wire.errors import NotAllowed, NotTrusted
 
 LONG_S = 100.0

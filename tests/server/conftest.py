@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feedline_server.catalog import Catalog, Served
-from feedline_server.dataset import Dataset, View
-from feedline_server.dispatch import Dispatch
-from feedline_server.scattered import Scattering
-from feedline_server.session import Batch, Session
-from feedline_server.slots import GRAIN, Arena
-from feedline_server.tasks import Done, Outcome, Task
+from feedline_server.batches.dataset import Dataset, View
+from feedline_server.lanes.from_files import Scattering
+from feedline_server.memory.arena import GRAIN, Arena
+from feedline_server.scheduling.catalog import Catalog, Served
+from feedline_server.scheduling.fairness import DEAF_S
+from feedline_server.scheduling.scheduler import Dispatch
+from feedline_server.scheduling.stream import Batch, Session
 from feedline_server.transforms.chain import untouched
-from feedline_server.turns import DEAF_S
+from feedline_server.workers.messages import Done, Outcome, Task
 from feedline_wire import IDS
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Column, batch_layout

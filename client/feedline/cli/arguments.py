@@ -4,9 +4,9 @@ import argparse
 import math
 from typing import TypeAlias
 
-from feedline.credentials import CredentialArguments
-from feedline.description import DatasetInfo
-from feedline.options import FeedArguments
+from feedline.connection.credentials import CredentialArguments
+from feedline.connection.description import DatasetInfo
+from feedline.reading.options import FeedArguments
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

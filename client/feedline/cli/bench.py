@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import feedline
-from feedline.batch import Batch
 from feedline.cli.arguments import (
     Commands,
     add_batches,
@@ -26,7 +25,8 @@ from feedline.cli.arguments import (
 )
 from feedline.cli.progress import reporter
 from feedline.cli.quantities import many, share, size
-from feedline.feed import Feed
+from feedline.reading.batch import Batch
+from feedline.reading.feed import Feed
 
 EPILOG = """\
 Prints what was delivered (GB/s, samples/s, batches/s; 1 GB = 10^9 bytes), the share of time spent waiting for batches,

@@ -52,7 +52,7 @@ def run(asked: argparse.Namespace) -> int:
         raise ExtraMissing(
             f"needs Keras and one of its backends ({error}); install with: pip install 'feedline[demo]'"
         ) from error
-    from feedline.keras import RemoteSequence
+    from feedline.keras.sequence import RemoteSequence
 
     keras.utils.set_random_seed(0)
     with (

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, fields
 from feedline.cli.arguments import Commands, add_command, add_target, shown
 from feedline.cli.quantities import duration, many, size
 from feedline.cli.structures import in_words
-from feedline.credentials import Credentials
-from feedline.description import DatasetInfo, Description
-from feedline.fleet import Fleet
-from feedline.resolve import look_up
-from feedline.target import Address, entries
+from feedline.connection.credentials import Credentials
+from feedline.connection.description import DatasetInfo, Description
+from feedline.connection.target import Address, entries
+from feedline.fleet.fleet import Fleet
+from feedline.fleet.resolve import look_up
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
 from feedline_wire.errors import FeedlineError, InvalidRequest

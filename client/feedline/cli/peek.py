@@ -5,10 +5,10 @@ import argparse
 import numpy as np
 
 import feedline
-from feedline.batch import Batch
 from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural, shown
 from feedline.cli.quantities import size
 from feedline.cli.structures import in_words
+from feedline.reading.batch import Batch
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array

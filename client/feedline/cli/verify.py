@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 import feedline
-from feedline.batch import Batch
 from feedline.cli import evidence
 from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, positive, shown
 from feedline.cli.evidence import Counted, Numbers
 from feedline.cli.inspect import resolved
 from feedline.cli.progress import reporter
 from feedline.cli.quantities import many
-from feedline.feed import Feed
-from feedline.plan import Step
+from feedline.reading.batch import Batch
+from feedline.reading.feed import Feed
+from feedline.reading.plan import Step
 from feedline_wire.errors import InvalidRequest, LoaderUnavailable
 
 EPILOG = """\

@@ -4,7 +4,6 @@ The law: a selection is not empty and lies inside the dataset; bounds are never 
 smaller than declared is a mistake somebody should hear of.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -14,7 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources import npy
+from feedline_server.declared.selections import SLICE
+from feedline_server.sources.arrays import npy
 from feedline_wire.errors import DataError
 
 
@@ -44,9 +44,6 @@ Chosen: TypeAlias = range | NDArray[np.int64]
 Selection: TypeAlias = Chosen | Ranges
 """The same; several ranges where that is what there is."""
 
-_SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
-WANTED = 'start:stop, such as "0:1500", "1500:" or ":-100", or the name of an .npy file of sample ids'
-
 NAMED = 5
 """Samples that a message lists; enough to find the cause, few enough to read."""
 
@@ -56,17 +53,9 @@ def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]
     return places + selection.start if isinstance(selection, range) else selection[places]
 
 
-def check_form(text: str) -> None:
-    """ValueError saying what is wanted, if the text is neither a slice nor a file name."""
-    if text.count(":") > 1 and not text.endswith(".npy"):
-        raise ValueError(f"{WANTED}; a step is not allowed")
-    if not _SLICE.fullmatch(text) and not text.endswith(".npy"):
-        raise ValueError(WANTED)
-
-
 def declared(view: str, text: str, samples: int, folder: Path) -> Chosen:
     """The selection that a declared view means; DataError if it is empty or reaches outside the dataset."""
-    if found := _SLICE.fullmatch(text):
+    if found := SLICE.fullmatch(text):
         return _slice(view, text, found.group(1), found.group(2), samples)
     return _ids_file(view, folder / text, samples)
 

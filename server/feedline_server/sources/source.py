@@ -11,9 +11,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.ragged import Ragged
+from feedline_server.sources.arrays.stored import Extent
+from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
-from feedline_server.sources.stored import Extent
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column

@@ -12,8 +12,8 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.declaration import Declaration
-from feedline_server.declared_transforms import (
+from feedline_server.declared.datasets import Declaration
+from feedline_server.declared.transforms import (
     CodeTransform,
     CropTransform,
     ElementwiseTransform,
@@ -25,7 +25,7 @@ from feedline_server.declared_transforms import (
     TransformConfig,
     TruncateTransform,
 )
-from feedline_server.imported import imported
+from feedline_server.host.user_code import imported
 from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import AnySource, Drawn, DrawnSource, Source
 from feedline_server.transforms.code import Function

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from feedline_server.declared_transforms import CodeTransform
-from feedline_server.imported import Imported
-from feedline_server.ragged import Ragged, joined
+from feedline_server.declared.transforms import CodeTransform
+from feedline_server.host.user_code import Imported
+from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.transforms.randomness import generator
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from feedline_server.declared_transforms import ElementwiseTransform
-from feedline_server.ragged import Ragged
+from feedline_server.declared.transforms import ElementwiseTransform
+from feedline_server.sources.ragged import Ragged
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
 from feedline_wire.elementwise import Misfit

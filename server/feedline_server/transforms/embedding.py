@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from feedline_server.declaration import Declaration
-from feedline_server.declared_transforms import EmbedTransform
-from feedline_server.ragged import Ragged
-from feedline_server.sources import content
-from feedline_server.sources.formats import opened
-from feedline_server.sources.mapped import is_large
-from feedline_server.sources.stored import check_rows
+from feedline_server.declared.datasets import Declaration
+from feedline_server.declared.transforms import EmbedTransform
+from feedline_server.sources.arrays import content
+from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.mapped import is_large
+from feedline_server.sources.arrays.stored import check_rows
+from feedline_server.sources.ragged import Ragged
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
 from feedline_wire.errors import DataError

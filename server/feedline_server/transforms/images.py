@@ -5,8 +5,8 @@ The law: what is random is drawn once for a sample, and all columns named togeth
 
 import numpy as np
 
-from feedline_server.declared_transforms import CropTransform, RandomCropTransform, RandomFlipTransform, ResizeTransform
-from feedline_server.opencv import opencv
+from feedline_server.declared.transforms import CropTransform, RandomCropTransform, RandomFlipTransform, ResizeTransform
+from feedline_server.sources.images.opencv import opencv
 from feedline_server.transforms.randomness import below
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from feedline_server.ragged import Ragged
+from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import AnySource, Drawn, DrawnSource, RaggedSource, Source
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_wire.errors import DataError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.ragged import Ragged
+from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import Drawn
 from feedline_server.transforms import randomness
 from feedline_wire.errors import BadSample

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from feedline_server.declared_transforms import PadTransform, TruncateTransform
-from feedline_server.ragged import Ragged, pad_into
+from feedline_server.declared.transforms import PadTransform, TruncateTransform
+from feedline_server.sources.ragged import Ragged, pad_into
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
 from feedline_wire.errors import DataError

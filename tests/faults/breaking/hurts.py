@@ -35,7 +35,7 @@ def stop(process: psutil.Process) -> None:
 
 def terminate(process: psutil.Process) -> None:
     """SIGTERM: told to end. A worker ignores it, because its loader decides; the others are waited for."""
-    is_worker = "feedline_server.worker" in process.cmdline()
+    is_worker = "feedline_server.workers.worker" in process.cmdline()
     process.terminate()
     if not is_worker:
         wait_for_end(process)

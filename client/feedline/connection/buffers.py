@@ -1,0 +1,245 @@
+"""Where arriving bytes are put, and how they become arrays.
+
+A buffer is never reused while anybody holds a view of it: JAX and TensorFlow alias aligned numpy memory, so a batch
+given away belongs to whoever has it. Nothing is allocated on the word of a header that was not checked against what
+the loader described.
+"""
+
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from feedline.connection.description import BAD_COLUMN, IDS_COLUMN, DatasetInfo, Description
+from feedline_wire import BAD, IDS, tensors
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import ProtocolMismatch
+from feedline_wire.frames import Piece
+from feedline_wire.key import Key
+from feedline_wire.tensors import ALIGNMENT, VARIES, Array, Column, Layout, Placed
+
+POOLED_NBYTES = 64 << 10
+"""Smaller ones come fresh from malloc, which has their pages warm; larger ones might be mapped and faulted in anew."""
+
+KEPT_NBYTES = 512 << 20
+"""Twice the default of `prefetch_bytes`: a full window, and as much again with the trainer; more where a feed asks."""
+
+_SIZES_PER_DOUBLING = 8
+"""Capacities are rounded up so that batches of varying size share buffers; at most an eighth is unused."""
+
+_LAYOUTS_REMEMBERED = 64
+"""Checked headers a stream: batches of one shape all have the same, and a dataset has few shapes or one a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A whole batch in memory that nobody else writes to."""
+
+    body: Array
+    layout: Layout
+
+    def arrays(self) -> dict[str, Array]:
+        """Its arrays by name, views of the body."""
+        return tensors.views(self.body, self.layout)
+
+
+class Buffers:
+    """Receive buffers that come back by themselves. Any thread.
+
+    The root arrays are kept here, and a root to which nobody else has a reference is free. Views made by slicing,
+    `view` and `reshape` have the root as their `base`, directly or through one another, and so do the objects
+    frameworks hold while they use the memory: as long as any of them lives the count is higher. A free root is
+    reachable from here alone, so it cannot be picked up meanwhile.
+    """
+
+    def __init__(self, kept_nbytes: int) -> None:
+        self.kept_nbytes = kept_nbytes
+        """What may be here at once, lent and free; what is lent beyond it is forgotten."""
+        self._lock = threading.Lock()
+        self._roots: list[Array] = []  # oldest first
+        self._starts: list[int] = []  # where an aligned buffer begins in each: asking numpy takes as long as the rest
+
+    def __repr__(self) -> str:
+        with self._lock:
+            free = sum(_holders(self._roots, at) == _NOBODY for at in range(len(self._roots)))
+            return f"<Buffers kept={len(self._roots)} free={free} nbytes={sum(root.nbytes for root in self._roots)}>"
+
+    def expect(self, nbytes: int) -> None:
+        """Somebody will read so many bytes ahead. Else batches of a gigabyte would be faulted in page by page each."""
+        self.kept_nbytes = max(self.kept_nbytes, 2 * nbytes)
+
+    def lend(self, nbytes: int) -> Array:
+        """Memory for `nbytes` (uint8, 1-D, aligned) with anything in it; free again when its last view is gone."""
+        if nbytes < POOLED_NBYTES:
+            small = np.empty(nbytes + ALIGNMENT, np.uint8)
+            start = _start(small)
+            return small[start : start + nbytes]
+        step = (1 << nbytes.bit_length() - 1) // _SIZES_PER_DOUBLING
+        whole = -(-nbytes // step) * step + ALIGNMENT
+        with self._lock:
+            for at in range(len(self._roots)):
+                if self._roots[at].nbytes == whole and _holders(self._roots, at) == _NOBODY:
+                    start = self._starts[at]
+                    return self._roots[at][start : start + nbytes]
+            root = np.empty(whole, np.uint8)
+            start = _start(root)
+            self._keep(root, start)
+            return root[start : start + nbytes]
+
+    def _keep(self, root: Array, start: int) -> None:
+        """Remember a root, and forget the oldest that are too much: their memory goes when their last view does."""
+        # Without what aligning takes, or four of just a quarter would be a few bytes too many.
+        if root.nbytes - ALIGNMENT > self.kept_nbytes:
+            return
+        self._roots.append(root)
+        self._starts.append(start)
+        while sum(root.nbytes - ALIGNMENT for root in self._roots) > self.kept_nbytes:
+            del self._roots[0], self._starts[0]
+
+
+def _holders(roots: list[Array], at: int) -> int:
+    return sys.getrefcount(roots[at])
+
+
+_NOBODY = _holders([np.empty(0, np.uint8)], 0)
+"""What `_holders` counts for a root that only its list refers to; asked of the interpreter, because versions differ."""
+
+
+def _start(root: Array) -> int:
+    """Where in it the first boundary is."""
+    return -root.ctypes.data % ALIGNMENT
+
+
+class Receiver:
+    """Puts one stream's pieces together. One thread."""
+
+    def __init__(self, description: Description, buffers: Buffers) -> None:
+        self._description = description
+        self._buffers = buffers
+        self._arrivals: dict[int, _Arrival] = {}
+        self._layouts: dict[tuple[str, int, bytes], Layout] = {}
+
+    def take(self, piece: Piece, key: Key) -> Received | None:
+        """Take a piece of the batch `key`; the batch when it is whole. ProtocolMismatch if it cannot be right."""
+        arrival = self._arrivals.get(piece.ticket)
+        # A header in its middle: the loader needed the memory while we did not read, and begins the batch anew.
+        if arrival is None or piece.header is not None:
+            arrival = self._begin(piece, key)
+        arrival.put(piece, key)
+        if arrival.arrived < arrival.layout.nbytes:
+            self._arrivals[piece.ticket] = arrival
+            return None
+        self._arrivals.pop(piece.ticket, None)
+        return Received(arrival.body, arrival.layout)
+
+    def whole(self, piece: Piece, nbytes: int, key: Key, placed: Array | None = None) -> Received:
+        """The batch whose whole body was `placed` somewhere, or memory for one that follows its piece on a lane.
+
+        ProtocolMismatch if the piece cannot be right.
+        """
+        layout = self._layout(piece, key)
+        if nbytes != layout.nbytes:
+            raise ProtocolMismatch(f"the batch {key} has {layout.nbytes} bytes; {nbytes} were announced")
+        return Received(self._buffers.lend(nbytes) if placed is None else placed, layout)
+
+    def forget(self, ticket: int) -> None:
+        """The batch is no longer wanted: what came of it may go."""
+        self._arrivals.pop(ticket, None)
+
+    def _begin(self, piece: Piece, key: Key) -> "_Arrival":
+        layout = self._layout(piece, key)
+        return _Arrival(layout, self._buffers.lend(layout.nbytes))
+
+    def _layout(self, piece: Piece, key: Key) -> Layout:
+        if piece.header is None:
+            raise ProtocolMismatch(f"the batch {key} came without a header")
+        known = (key.dataset, key.rows, piece.header)
+        layout = self._layouts.get(known)
+        if layout is None:
+            layout = checked_layout(
+                piece.header, self._description.datasets[key.dataset], key.rows, self._description.max_batch_nbytes
+            )
+            if len(self._layouts) >= _LAYOUTS_REMEMBERED:
+                self._layouts.clear()
+            self._layouts[known] = layout
+        return layout
+
+
+class _Arrival:
+    """One batch on its way."""
+
+    __slots__ = ("arrived", "body", "layout")
+
+    def __init__(self, layout: Layout, body: Array) -> None:
+        self.layout = layout
+        self.body = body
+        self.arrived = 0
+
+    def put(self, piece: Piece, key: Key) -> None:
+        # Pieces come in order, so a gap, a repetition and an overlap all show as a start that is not where the last
+        # piece ended.
+        end = piece.start + len(piece.data)
+        if piece.start != self.arrived or end > self.layout.nbytes:
+            raise ProtocolMismatch(
+                f"the batch {key} has {self.layout.nbytes} bytes of which {self.arrived} arrived; "
+                f"a piece came for bytes {piece.start}..{end}"
+            )
+        self.body[piece.start : end] = np.frombuffer(piece.data, np.uint8)
+        self.arrived = end
+
+
+def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: int) -> Layout:
+    """A batch's layout from its header: just the columns that were described, with the rows that were asked for.
+
+    Fewer rows only beside as many bad samples. ProtocolMismatch if it is anything else, or more bytes than its arrays
+    need, or than the loader said a batch may have.
+    """
+    try:
+        layout = tensors.from_header(pb.BatchHeader.FromString(header))
+    except DecodeError as error:
+        raise ProtocolMismatch(f"a batch of {dataset.name!r} came with a header that is none") from error
+    wanted = {column.name: column for column in (*dataset.arriving, IDS_COLUMN)}
+    found = {array.name: array for array in layout.arrays}
+    if BAD in found:
+        wanted[BAD] = BAD_COLUMN
+    if found.keys() != wanted.keys() or len(layout.arrays) != len(found):
+        raise ProtocolMismatch(
+            f"a batch of {dataset.name!r} came with the columns {', '.join(found)}; described were {', '.join(wanted)}"
+        )
+    lengths = _lengths(found, rows)
+    end = 0
+    for name, array in found.items():
+        length = VARIES if dataset.is_batched and name not in {IDS, BAD} else lengths[name == BAD]
+        if not _is_of(wanted[name], length, array):
+            raise ProtocolMismatch(
+                f"a batch of {rows} rows of {dataset.name!r} came with {name} as {array.dtype.name}{array.shape}; "
+                f"described was {wanted[name]}"
+            )
+        end = max(end, array.offset + array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64)))
+    if layout.nbytes > min(end + ALIGNMENT, max_nbytes):
+        raise ProtocolMismatch(
+            f"a batch of {dataset.name!r} announced {layout.nbytes} bytes; its arrays end at {end}, "
+            f"and the loader's limit is {max_nbytes}"
+        )
+    return layout
+
+
+def _lengths(found: Mapping[str, Placed], rows: int) -> tuple[int, int]:
+    """Rows that are in a batch for which so many were asked, and how many samples it names as bad."""
+    ids, bad = (found[name].shape[:1] if name in found else (0,) for name in (IDS, BAD))
+    left_out = rows - ids[0] if ids else 0
+    makes_sense = bad and ids and ids[0] > 0 and left_out in {0, bad[0]} and bad[0] <= rows
+    return (ids[0], bad[0]) if makes_sense else (rows, 0)
+
+
+def _is_of(column: Column, length: int, array: Placed) -> bool:
+    """The array is of a column, with so many rows; VARIES is any number of them."""
+    shape = (length, *column.shape)
+    return (
+        array.dtype == column.dtype
+        and len(array.shape) == len(shape)
+        and all(size_wanted in {size, VARIES} for size, size_wanted in zip(array.shape, shape, strict=True))
+    )

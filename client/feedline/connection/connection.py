@@ -1,0 +1,417 @@
+"""One loader and the thread that talks to it: connect, Describe, Fetch, read frames until it is lost, and again.
+
+Nothing is decided here. Which keys this loader is asked for is decided by its `Home` (the fleet), which is also told
+everything that happens; whoever opened a channel or a call on this thread closes it on this thread, and `close` only
+cancels.
+"""
+
+import logging
+import threading
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from feedline.connection.buffers import Buffers, Received, Receiver
+from feedline.connection.channel import Line
+from feedline.connection.credentials import Credentials
+from feedline.connection.description import Description, from_message
+from feedline.connection.lanes import shm as shm_lane
+from feedline.connection.lanes.incoming import Incoming
+from feedline.connection.lanes.shm import ShmLane
+from feedline.connection.lanes.tcp import Lane, TcpLane
+from feedline.connection.outbox import Outbox
+from feedline.connection.target import Address
+from feedline_wire import PROTOCOL, checksum, frames, rpc
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import (
+    Closed,
+    FeedlineError,
+    LoaderBroken,
+    LoaderUnavailable,
+    ProtocolMismatch,
+    read_failure,
+)
+from feedline_wire.key import Key
+from feedline_wire.lane import SHM, TCP
+from feedline_wire.reach import host_of
+from feedline_wire.tensors import Array
+
+DESCRIBE_TIMEOUT_S = 5.0
+"""A loader describes itself in milliseconds; an address that swallows packets is tried anew after this."""
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+"""A loader that restarts is back within seconds; asking a dead address every two seconds costs nothing."""
+
+SAME_AGAIN_S = 10.0
+"""Behind one address that stands for several loaders a new connection may find another one."""
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
+    ("grpc.max_send_message_length", -1),
+    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
+    # its keys are asked of another long before (pace). Pings are sent only while a call is open.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
+    ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff
+    ("grpc.enable_retries", 0),  # keys are asked for again by the fleet
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the world outside, not for the loader next door
+]
+
+log = logging.getLogger("feedline")
+
+Answer = tuple[int, Received | FeedlineError]
+"""(ticket, what became of it)."""
+
+
+class SameLoader(LoaderUnavailable):
+    """Another connection goes to the same loader; this one is tried again later, or when the other is lost."""
+
+
+class Home(Protocol):
+    """Who a replica works for. Called on the replica's thread."""
+
+    def joined(self, replica: "Replica", description: Description, outbox: Outbox) -> LoaderUnavailable | None:
+        """It answered: keys may be put in the outbox, also those that were in an outbox before.
+
+        Else why this connection is of no use now; it is tried again later.
+        """
+
+    def heard(self, replica: "Replica") -> None:
+        """It gave a sign of life: something of an answer came."""
+
+    def key_of(self, replica: "Replica", ticket: int) -> Key | None:
+        """The key that a ticket stands for; None if it is no longer wanted."""
+
+    def answered(self, replica: "Replica", answers: Sequence[Answer]) -> None:
+        """These wants have an outcome, which is a sign of life as well."""
+
+    def draining(self, replica: "Replica") -> None:
+        """It takes no new keys; some of those it has may still be answered."""
+
+    def left(self, replica: "Replica", reason: FeedlineError) -> None:
+        """It cannot be reached, or refuses, and why; it is tried again."""
+
+
+class Replica:
+    """One address, kept connected from `start` to `close`."""
+
+    def __init__(
+        self, address: Address, home: Home, buffers: Buffers, credentials: Credentials, *, is_sealed: bool = False
+    ) -> None:
+        self.address = address.at
+        self._is_sealed = is_sealed  # every message, either way, ends with a checksum
+        self._line = Line(address.at, credentials if address.host is None else credentials.verifying(address.host))
+        self._options = [*CHANNEL_OPTIONS, *_authority(address)]
+        self._home = home
+        self._buffers = buffers
+        self._closing = threading.Event()
+        self._again = threading.Event()  # ends a pause between two connections
+        self._calling = threading.Lock()
+        self._call: Any = None  # Any: the stubs have no type for a call that is a future and cancellable
+        self._outbox = Outbox()
+        self._has_answered = False  # in this connection
+        self._unreachable: set[str] = set()  # lanes that were tried in vain
+        self._asked_lane = ""
+        self.lane = "grpc"
+        """How batches come now."""
+        self._given_up = ""  # why, if this side ended the stream
+        self._channel: grpc.Channel | None = None
+        self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.address}{' closed' if self._closing.is_set() else ''}>"
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def try_now(self) -> None:
+        """Do not pause any longer before connecting again. Does not wait."""
+        self._again.set()
+
+    def renew(self, reason: str) -> None:
+        """Give up the stream, on which nothing comes any more, and make a new one. Any thread; does not wait."""
+        with self._calling:
+            if self._call is not None:
+                self._given_up = reason
+                self._call.cancel()
+
+    def begin_close(self) -> None:
+        """Tell the thread to end; does not wait."""
+        self._closing.set()
+        self._again.set()
+        with self._calling:
+            self._outbox.end()
+            if self._call is not None:
+                self._call.cancel()
+
+    def finish_close(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def status(self, timeout_s: float) -> pb.StatusReply:
+        """What the loader is doing now. Any thread."""
+        channel = self._channel
+        if channel is None:
+            raise LoaderUnavailable(f"the loader at {self.address} is not connected")
+        call = channel.unary_unary(
+            rpc.STATUS,
+            request_serializer=pb.StatusRequest.SerializeToString,
+            response_deserializer=pb.StatusReply.FromString,
+        )
+        try:
+            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._line.metadata)
+        except grpc.RpcError as error:
+            raise reason_of(error, self.address) from error
+        except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
+            raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
+        return reply
+
+    # ---- on the replica's thread ----
+
+    def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while not self._closing.is_set():
+            self._has_answered = False
+            reason = self._serve_once()
+            if isinstance(reason, ProtocolMismatch) and not self._closing.is_set():
+                # It may end a training, and one bit that was changed on the way looks the same. On a connection of its
+                # own, because HTTP/2 remembers headers for as long as a connection lasts.
+                reason = self._serve_once()
+            if self._closing.is_set():
+                break
+            self._home.left(self, reason)
+            if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
+                backoff_s = FIRST_BACKOFF_S
+            self._again.wait(SAME_AGAIN_S if isinstance(reason, SameLoader) else backoff_s)
+            self._again.clear()
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    def _serve_once(self) -> FeedlineError:
+        """One connection, from beginning to end, and why it ended."""
+        try:
+            with self._line.open(self._options) as channel:
+                self._channel = channel
+                return self._serve(channel)
+        except Exception as error:
+            _forget_locals(error)
+            return self._meaning(error)
+        finally:
+            self._channel = None
+
+    def _meaning(self, error: Exception) -> FeedlineError:
+        """What is said of an error that ended a connection."""
+        match error:
+            case grpc.RpcError():
+                return self._line.meaning(reason_of(error, self.address))
+            case grpc.FutureCancelledError():
+                return Closed(f"the connection to {self.address} was closed")
+            case FeedlineError():
+                return error
+            case _:  # a fault of ours: without this the thread would be gone and the trainer would wait
+                log.error("the connection to %s failed on an internal error", self.address, exc_info=error)
+                return LoaderBroken(f"{self.address}: internal error in the trainer's connection: {error!r}")
+
+    def _serve(self, channel: grpc.Channel) -> FeedlineError:
+        while True:
+            description = self._describe(channel)
+            outbox = self._new_outbox(description)
+            if useless := self._home.joined(self, description, outbox):
+                return useless
+            if not outbox.is_empty:
+                return self._read(channel, description, outbox)
+            # The stream is opened by the first want, so that who only looks is no trainer. By then another
+            # loader may have taken the address: it is asked to describe itself before it is asked for anything.
+            if not outbox.wait():
+                return Closed(f"the connection to {self.address} was closed")
+
+    def _describe(self, channel: grpc.Channel) -> Description:
+        description = self._described(channel)
+        if self._is_sealed and self._described(channel) != description:  # no checksum is on this, so it is asked twice
+            raise LoaderUnavailable(f"{self.address}: it describes itself in two ways; one was damaged on the way")
+        self._line.answered()
+        return description
+
+    def _described(self, channel: grpc.Channel) -> Description:
+        describe = channel.unary_unary(
+            rpc.DESCRIBE,
+            request_serializer=pb.DescribeRequest.SerializeToString,
+            response_deserializer=pb.Description.FromString,
+        )
+        call: Any = describe.future(
+            pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._line.metadata
+        )
+        self._hold(call)
+        return from_message(call.result(), self.address)
+
+    def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
+        """Fetch, until the stream is lost."""
+        fetch = channel.stream_stream(
+            rpc.FETCH, request_serializer=_sealed if self._is_sealed else _plain, response_deserializer=None
+        )
+        call: Any = fetch(outbox, metadata=self._line.metadata)
+        receiver = Receiver(description, self._buffers)
+        lane: Lane | None = None
+        self.lane = "grpc"
+        in_order = False
+        self._given_up = ""
+        try:
+            self._hold(call)
+            for wire in call:
+                self._home.heard(self)
+                if self._is_sealed:
+                    checksum.check(wire)
+                frame = frames.decode(wire)
+                if frame.lane_ticket and lane is None:
+                    lane = self._open_lane(description, frame.lane_ticket, call)
+                if frame.draining:
+                    self._home.draining(self)
+                self._answer(frame.pieces, receiver)
+            in_order = True
+        except grpc.RpcError as error:
+            if self._given_up:
+                raise LoaderUnavailable(f"{self.address}: {self._given_up}") from error
+            raise
+        except ProtocolMismatch as error:  # it described itself well, so this was damaged on the way: asked for again
+            return LoaderUnavailable(f"{self.address}: what came makes no sense: {error}")
+        finally:
+            outbox.end()
+            if lane is not None:
+                lane.close(finish=in_order)
+            call.cancel()
+        return LoaderUnavailable(f"{self.address}: the loader ended the stream")
+
+    def _open_lane(self, description: Description, ticket: bytes, call: Any) -> Lane:  # noqa: ANN401  # see _call
+        """Have batches come by the lane that was asked for, once it stands; until then, or if it does not, by gRPC."""
+        receiver = Receiver(description, self._buffers)
+        name = self._asked_lane
+
+        def take(piece: frames.Piece, incoming: Incoming, nbytes: int, placed: Array | None) -> None:
+            self._home.heard(self)
+            key = self._home.key_of(self, piece.ticket)
+            if key is None:
+                if placed is None:
+                    incoming.skip(nbytes)
+                return
+            outcome: Received | FeedlineError
+            if piece.failure is not None:
+                outcome = read_failure(piece.failure)
+            else:
+                outcome = receiver.whole(piece, nbytes, key, placed)
+                if placed is None:
+                    incoming.read_into(outcome.body.data)
+            self._has_answered = True
+            self.lane = name
+            self._home.answered(self, [(piece.ticket, outcome)])
+
+        def unreachable(reason: str) -> None:
+            self._unreachable.add(name)
+            log.info("no %s lane to %s, batches come by gRPC: %s", name, self.address, reason)
+
+        def ended(reason: str) -> None:
+            self._given_up = f"the {name} lane ended: {reason}"
+            call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
+
+        lane: Lane
+        if name == SHM:
+            lane = ShmLane(
+                description.shm_socket,
+                ticket,
+                self._buffers.kept_nbytes,
+                take=take,
+                unreachable=unreachable,
+                ended=ended,
+            )
+        else:
+            host, port = host_of(self.address), description.tcp_port
+            lane = TcpLane(host, port, ticket, take=take, unreachable=unreachable, ended=ended)
+        lane.start()
+        return lane
+
+    def _answer(self, pieces: Iterable[frames.Piece], receiver: Receiver) -> None:
+        """Tell what these pieces answer, and keep nothing of it: where there is a lane no frame may come for hours."""
+        answers: list[Answer] = []
+        for piece in pieces:
+            key = self._home.key_of(self, piece.ticket)
+            if key is None:
+                receiver.forget(piece.ticket)
+            elif piece.failure is not None:
+                receiver.forget(piece.ticket)
+                answers.append((piece.ticket, read_failure(piece.failure)))
+            elif (received := receiver.take(piece, key)) is not None:
+                answers.append((piece.ticket, received))
+        if answers:
+            self._has_answered = True
+            self._home.answered(self, answers)
+
+    def _new_outbox(self, description: Description) -> Outbox:
+        self._asked_lane = self._best_lane(description)
+        outbox = Outbox(self._asked_lane, is_sealed=self._is_sealed)
+        with self._calling:
+            self._outbox = outbox
+            if self._closing.is_set():
+                outbox.end()
+        return outbox
+
+    def _best_lane(self, description: Description) -> str:
+        """The lane to ask for; empty if batches should come by gRPC."""
+        if self._is_sealed:  # what is sealed is sealed as frames
+            return ""
+        if SHM not in self._unreachable and shm_lane.is_here(description.shm_socket):
+            return SHM
+        return TCP if description.tcp_port and TCP not in self._unreachable else ""
+
+    def _hold(self, call: Any) -> None:  # noqa: ANN401  # the stubs have no type for it
+        """Let `close` cancel this call; if it came before, cancel now."""
+        with self._calling:
+            self._call = call
+            if self._closing.is_set():
+                call.cancel()
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Let go of what the functions held that an error ended; its traceback reads as before.
+
+    gRPC's errors are the calls that they end, which those functions hold: a circle that is there until garbage is
+    collected, and in it the lane with all of its memory. Why a loader was lost is remembered even longer.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+
+
+def _plain(request: pb.FetchRequest) -> bytes:
+    return request.SerializeToString()
+
+
+def _sealed(request: pb.FetchRequest) -> bytes:
+    wire = request.SerializeToString()
+    return wire + checksum.seal((wire,))
+
+
+def _authority(address: Address) -> list[tuple[str, Any]]:
+    """What a proxy or an ingress on the way should read as the host: the name, where the address was found by one."""
+    if address.host is None:
+        return []
+    return [("grpc.default_authority", f"{address.host}:{address.at.rpartition(':')[2]}")]
+
+
+def reason_of(error: grpc.RpcError, address: str) -> FeedlineError:
+    """What a failed call means: the error that the loader sent along, or what gRPC says."""
+    call: Any = error  # every RpcError that grpc raises is also the call, which the stubs do not say
+    for name, value in call.trailing_metadata() or ():
+        if name == rpc.FAILURE_METADATA:
+            return read_failure(value)
+    if call.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return ProtocolMismatch(
+            f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"
+        )
+    return LoaderUnavailable(f"{address}: {call.code().name}: {call.details()}")

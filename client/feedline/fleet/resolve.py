@@ -1,0 +1,109 @@
+"""Which addresses a name has now, asked again and again while somebody wants to know.
+
+The law: a name service may take seconds to answer, or never; so each name is asked on a thread of its own, which holds
+no lock meanwhile and which no reader waits for. A name that cannot be resolved now takes nothing away from what is
+known.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable
+
+from feedline.connection.target import Address, Entry, Name, Source, entries
+from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable
+
+EVERY_S = 5.0
+"""A loader that was added is used within this. Orchestrators let name servers' answers live about as long, and one
+question each five seconds is nothing beside a single batch."""
+
+SOONEST_S = 0.5
+"""Between two questions, however many loaders were lost at once: a rolling restart must not hammer a name server."""
+
+log = logging.getLogger("feedline")
+
+
+def look_up(entry: Entry) -> tuple[Address, ...]:
+    """The addresses behind a part of a target now, each once. Blocks; a FeedlineError if there is none."""
+    match entry:
+        case Address():
+            return (entry,)
+        case Name():
+            return _resolved(entry)
+        case Source(ask):
+            return _told(entry, ask)
+
+
+def _resolved(name: Name) -> tuple[Address, ...]:
+    try:
+        answers = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise LoaderUnavailable(f"{name}: the name has no address: {error}") from error
+    return tuple(dict.fromkeys(Address(_address(str(answer[4][0]), name.port), name.host) for answer in answers))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _told(source: Source, ask: Callable[[], Iterable[str]]) -> tuple[Address, ...]:
+    try:
+        told = ask()
+        parts = entries(told if isinstance(told, str) else list(told))
+    except InvalidRequest:
+        raise
+    except Exception as error:  # it is the user's function: whatever it raises is why there are no addresses
+        raise LoaderUnavailable(f"{source} failed to say where the loaders are: {error!r}") from error
+    return tuple(dict.fromkeys(address for part in parts for address in look_up(part)))
+
+
+class Watch:
+    """Keeps asking for the addresses behind one entry, from `start` to `begin_close`."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        found: Callable[[Entry, tuple[Address, ...]], None],
+        failed: Callable[[Entry, FeedlineError], None],
+    ) -> None:
+        self.entry = entry
+        self._found = found
+        self._failed = failed
+        self._closing = threading.Event()
+        self._asked = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"feedline names {entry}", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<Watch {self.entry}{' closed' if self._closing.is_set() else ''}>"
+
+    def start(self) -> None:
+        """Ask for the first time, and then every few seconds."""
+        self._thread.start()
+
+    def ask_now(self) -> None:
+        """Do not wait for the next time: something changed. Does not wait."""
+        self._asked.set()
+
+    def begin_close(self) -> None:
+        """Tell the thread to end; does not wait."""
+        self._closing.set()
+        self._asked.set()
+
+    def finish_close(self, timeout_s: float) -> None:
+        """Wait for the thread to end; one that waits for a name server is left behind and ends with that."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                addresses = look_up(self.entry)
+            except FeedlineError as error:
+                log.debug("cannot say where the loaders are: %s", error)
+                self._failed(self.entry, error)
+            else:
+                self._found(self.entry, addresses)
+            self._closing.wait(SOONEST_S)
+            self._asked.wait(EVERY_S - SOONEST_S)
+            self._asked.clear()

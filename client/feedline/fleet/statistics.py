@@ -1,0 +1,104 @@
+"""What happened on a connection until now, in numbers that somebody may look at.
+
+A snapshot: values that nobody changes any more.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from feedline.fleet.ledger import Ledger
+from feedline.fleet.members import Member
+
+Standing: TypeAlias = Literal["connected", "silent", "draining", "leaving", "same loader", "refused", "away"]
+"""What a loader is to this trainer; `same loader`: another connection goes to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatistics:
+    """One connection to one loader."""
+
+    address: str
+    replica: str
+    """The loader's own id, new at every start of it; empty while it is not connected."""
+    standing: Standing
+    reason: str
+    """Why it is not asked, if it is not."""
+    lane: str
+    """How its batches come: grpc, tcp or shm."""
+    outstanding: int
+    """Keys it has to answer."""
+    asked: int
+    answered: int
+    """Batches that were of use."""
+    duplicates: int
+    """Batches that came when another loader had given them."""
+    bytes_per_s: float | None
+    """As it answers while it has something to answer; None while unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """All of a connection, since it was opened."""
+
+    wanted: int
+    answered: int
+    nbytes: int
+    hedged: int
+    """Keys asked of a second loader while the first might still answer: it was late, silent or draining."""
+    retried: int
+    """Keys asked for again because the loader that was asked is lost or refused."""
+    duplicates: int
+    """Batches that came twice; the second was dropped."""
+    damaged: int
+    """Messages that were not what was sent, with `checksum`; what was on its way with them was asked for again."""
+    bad_samples: int
+    """Samples that cannot be read and were left out or replaced, as their datasets want it, once for each epoch."""
+    late_after_s: float
+    """When a key is late enough to be asked of a second loader, as learnt."""
+    replicas: tuple[ReplicaStatistics, ...]
+
+
+def observed(ledger: Ledger, *, now: float) -> Statistics:
+    """The numbers of now; bad samples are counted where batches are handed out, not here."""
+    counts, silent_after_s = ledger.counts, ledger.patience.silent_after_s
+    return Statistics(
+        wanted=counts.wanted,
+        answered=counts.answered,
+        nbytes=counts.nbytes,
+        hedged=counts.hedged,
+        retried=counts.retried,
+        duplicates=counts.duplicates + sum(member.duplicates for member in ledger.members),
+        damaged=counts.damaged,
+        bad_samples=0,
+        late_after_s=ledger.patience.late_after_s,
+        replicas=tuple(_of_member(ledger, member, now, silent_after_s) for member in ledger.members),
+    )
+
+
+def _of_member(ledger: Ledger, member: Member, now: float, silent_after_s: float) -> ReplicaStatistics:
+    refusal = ledger.refusal_of(member)
+    reason = refusal if refusal is not None else member.reason
+    return ReplicaStatistics(
+        address=member.address,
+        replica=member.description.replica if member.description is not None else "",
+        standing="refused" if refusal is not None else _standing(member, now, silent_after_s),
+        reason=str(reason) if reason is not None else "",
+        lane=member.replica.lane,
+        outstanding=len(member.outstanding),
+        asked=member.asked,
+        answered=member.answered,
+        duplicates=member.duplicates,
+        bytes_per_s=member.pace.rate(now),
+    )
+
+
+def _standing(member: Member, now: float, silent_after_s: float) -> Standing:
+    if member.is_double:
+        return "same loader"
+    if not member.is_connected:
+        return "away"
+    if member.is_draining:
+        return "draining"
+    if member.is_leaving:
+        return "leaving"
+    return "silent" if member.silent_s(now) > silent_after_s else "connected"

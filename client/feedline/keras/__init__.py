@@ -1,0 +1,1 @@
+"""`RemoteSequence`: batches for `model.fit`. The only package that imports keras."""

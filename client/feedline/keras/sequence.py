@@ -1,0 +1,307 @@
+"""`RemoteSequence`: a view of a dataset as Keras wants it, `model.fit(RemoteSequence("loader:50051"))`.
+
+`seq[i]` is always an honest batch: the same one for whoever asks, from any thread, any number of times. It is batch i
+in dataset order, except for a training pass of `fit`, where it is batch i of that pass' own shuffled plan. Which
+order Keras will ask in is used only to read ahead (docs/keras.md).
+"""
+
+import copy
+import operator
+import sys
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from keras.backend import backend
+from keras.callbacks import Callback
+from keras.utils import PyDataset
+
+from feedline.connection.credentials import CredentialArguments, FilePath
+from feedline.fleet.rates import AHEAD_FIRST
+from feedline.keras import caller as keras_caller
+from feedline.keras.client import Client
+from feedline.keras.limits import check_parts, check_shapes, check_shards, checked_epoch
+from feedline.keras.statistics import Statistics
+from feedline.reading.feed import Feed
+from feedline.reading.options import FeedArguments
+from feedline.reading.plan import Remainder
+from feedline.reading.state import Place, State, read, write
+from feedline_wire.errors import InvalidRequest
+
+PROBE_BATCHES = 2
+"""What Keras takes to build a model: one batch, and one more where it reads ahead itself (JAX on an accelerator). On
+TensorFlow it asks for 0 and 1 in dataset order instead, before any pass."""
+
+
+class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no types
+    """A view of a served dataset, for `model.fit`, `evaluate` and `predict`. Needs no flags; any thread may use it.
+
+    `target` names the loaders: `"loader:50051"`, several of them, or `"dns:///name:port"`. `batch_size` None is 32, or
+    whatever size the batches have that the dataset's own code makes on the loader. `order` is what the training passes
+    of `fit` use, each with a new plan of the whole view ("shuffle" where nothing is said; docs/orders.md); everything
+    else (`evaluate`, `predict`, validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order.
+    `remainder` says what becomes of the samples that do not fill a batch: a `"short"` last batch (the default: Keras
+    takes it, nothing is lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"`
+    (filled from the next epoch).
+    `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`.
+    `connections`, `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those
+    of `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
+    """
+
+    def __init__(  # noqa: PLR0917  # a dataset is named left to right: where, what, which part, how many, how mixed
+        self,
+        target: str | Sequence[str],
+        dataset: str | None = None,
+        view: str = "train",
+        batch_size: int | None = None,
+        order: str | None = None,
+        seed: int = 0,
+        *,
+        remainder: Remainder | None = None,
+        rank: int = 0,
+        world: int = 1,
+        prefetch: int | None = None,
+        prefetch_bytes: int = 256 << 20,
+        timeout_s: float = 60.0,
+        connect_timeout_s: float = 30.0,
+        connections: int = 1,
+        checksum: bool = False,
+        token: str | None = None,
+        token_file: FilePath | None = None,
+        ca: FilePath | None = None,
+        certificate: FilePath | None = None,
+        key: FilePath | None = None,
+        server_name: str | None = None,
+        insecure: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self._client = Client(
+            target,
+            FeedArguments(
+                dataset=dataset,
+                view=view,
+                batch_size=batch_size,
+                order=order,
+                seed=seed,
+                remainder=remainder,
+                rank=rank,
+                world=world,
+                prefetch=prefetch,
+                prefetch_bytes=prefetch_bytes,
+                timeout_s=timeout_s,
+            ),
+            CredentialArguments(
+                token=token,
+                token_file=token_file,
+                ca=ca,
+                certificate=certificate,
+                key=key,
+                server_name=server_name,
+                insecure=insecure,
+            ),
+            connect_timeout_s=connect_timeout_s,
+            connections=connections,
+            checksum=checksum,
+            probe_batches=0 if backend() == "tensorflow" else PROBE_BATCHES,
+        )
+        served = self._client.connected().dataset
+        try:
+            check_parts(served.structure, remainder)
+            check_shapes(served.columns, backend())
+        except InvalidRequest:
+            self._client.close()
+            raise
+
+    def __len__(self) -> int:
+        """Batches of a pass."""
+        return self._client.steps
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Batch `index`: `(x,)`, `(x, y)` or `(x, y, sample_weight)`. Blocks until it is there, `timeout_s` at most.
+
+        In dataset order, except where Keras itself asks in a training pass. IndexError if there is no such batch.
+        """
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"there is no batch {number}; this sequence has {len(self)}")
+        number %= len(self)
+        connection = self._client.connected()
+        # A subclass with a __getitem__ of its own may change batches in place, so it never gets one that another gets.
+        overridden = type(self).__getitem__ is not RemoteSequence.__getitem__
+        frame = keras_caller.asking_frame(self)
+        keep = keras_caller.is_adapter(frame) and not overridden
+        run = keras_caller.run_of(frame, self, overridden=overridden)
+        if run is None:
+            return connection.passes.direct(number, keep=keep).as_tuple()
+        check_shards(run.shards, connection.canonical.plan.world)
+        return connection.passes.answer(run, number, keep=keep).as_tuple()
+
+    def __iter__(self) -> Generator[tuple[Any, ...], None, None]:
+        """All batches in dataset order, read ahead."""
+        indices = range(len(self))  # read by keras_caller, as the order of this run
+        try:
+            for index in indices:
+                yield self[index]
+        finally:
+            connection = self._client.connection
+            if connection is not None:
+                connection.passes.leave(sys._getframe())
+
+    # ---- epochs ----
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next training pass uses the plan of `epoch`, those after it the plans that follow."""
+        self._client.set_next_number(checked_epoch(epoch))
+
+    def follow_epochs(self) -> Callback:
+        """A callback that gives each epoch of `fit` the plan of its own number, also with `initial_epoch`.
+
+        Without it passes count from 0 in every process: each has a new plan, but a restarted training repeats the
+        first ones.
+        """
+        return _FollowEpochs(self)
+
+    # ---- state ----
+
+    def state_dict(self, epoch: int, trained: int = 0) -> State:
+        """Where a training is that has trained so many batches of the pass of `epoch`: small, JSON.
+
+        `rest` takes it, and so does `load_state_dict` of a feed, with any batch size and number of ranks.
+        InvalidRequest where what Keras trains is no place in a plan: under `remainder="wrap"`, in a subclass with a
+        `__getitem__` of its own, and of a stream.
+        """
+        training, begun = self._resumable(), self._client.rest
+        cursor = checked_epoch(trained) * training.plan.stride + (0 if begun is None else begun.offset)
+        if training.plan.is_over(cursor):
+            epoch, cursor = epoch + 1, 0
+        return write(training.line, Place(checked_epoch(epoch), cursor))
+
+    @property
+    def rank(self) -> int:
+        """Which trainer of the job this is."""
+        return self._client.arguments.get("rank", 0)
+
+    def place_of(self, state: Mapping[str, object]) -> Place:
+        """The epoch that a state was saved in, and how many of its positions were trained.
+
+        InvalidRequest or DatasetChanged if the state was saved on something else, or with another seed.
+        """
+        training = self._resumable()
+        seed, place = read(state, training.line)
+        if seed != training.line.seed:
+            raise InvalidRequest(
+                f"the state was saved with seed {seed}, this sequence has {training.line.seed}: its epochs are others. "
+                f"Make the sequence with seed={seed}"
+            )
+        place = place.settled(training.plan.samples)
+        return Place(place.epoch + 1, 0) if training.plan.is_over(place.offset) else place
+
+    def rest(self, state: Mapping[str, object]) -> "RemoteSequence":
+        """What is left of the epoch that a state was saved in, as a sequence of its own, for one epoch of `fit`.
+
+        It has as many batches as are left, of this sequence's size. Keras asks for the length of a sequence once a
+        `fit`, so the epochs after this one need a `fit` of their own, with the whole sequence; `SaveState` does all of
+        that. Raises what `place_of` raises.
+        """
+        place = self.place_of(state)
+        rest = copy.deepcopy(self)
+        rest._client.begin_at(place)
+        return rest
+
+    def _resumable(self) -> Feed:
+        """The training feed, if what was trained of it is a place in its plan."""
+        training = self._client.connected().training
+        if training.dataset.is_stream:
+            training.state_dict()  # which says why not
+        if training.plan.remainder == "wrap":
+            raise InvalidRequest(
+                "under remainder='wrap' a pass of Keras begins in the middle of an epoch, so there is no state that "
+                "holds for any batch size; use remainder='short', 'drop' or 'pad'"
+            )
+        if type(self).__getitem__ is not RemoteSequence.__getitem__:
+            raise InvalidRequest(
+                f"{type(self).__name__} has a __getitem__ of its own and is trained in the order in which Keras mixes "
+                f"it, which cannot be continued; change batches on the loader instead"
+            )
+        return training
+
+    @property
+    def stats(self) -> Statistics:
+        """What happened until now: batches asked for, found ready, seconds waited, their share of the time."""
+        connection = self._client.connection
+        return Statistics() if connection is None else connection.statistics
+
+    def __repr__(self) -> str:
+        connection, name = self._client.connection, self._client.name
+        if self._client.is_closed:
+            return f"<RemoteSequence {name} closed>"
+        if connection is None:
+            return f"<RemoteSequence {name} not connected>"
+        passes, bad = connection.passes, connection.loader.losses.count
+        return (
+            f"<RemoteSequence {name} epoch={passes.number} next={passes.position} "
+            f"buffered={passes.buffered}/{self.max_queue_size} replicas={connection.replicas}"
+            f"{f' bad_samples={bad}' if bad else ''}>"
+        )
+
+    def close(self) -> None:
+        """Let the loaders go; whoever waits for a batch gets Closed. Safe to call twice."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- what Keras may not change ----
+
+    @property
+    def workers(self) -> int:
+        """1: batches are fetched in parallel already, and Keras' own workers lose and repeat some (docs/keras.md)."""
+        return 1
+
+    @workers.setter
+    def workers(self, value: int) -> None:
+        self._stays(
+            "workers", 1, value, "Keras' own workers lose and repeat batches; use prefetch= and more loader workers"
+        )
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """False: the work is done in other processes already, those of the loaders."""
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        self._stays("use_multiprocessing", False, value, "the work is done by the loaders' processes")
+
+    @property
+    def max_queue_size(self) -> int:
+        """What `prefetch` is, or begins with; Keras makes no queue of its own."""
+        return self._client.arguments.get("prefetch") or AHEAD_FIRST
+
+    @max_queue_size.setter
+    def max_queue_size(self, value: int) -> None:
+        self._stays("max_queue_size", self.max_queue_size, value, "Keras makes no queue here; use prefetch=")
+
+    def _stays(self, name: str, value: int, wanted: int, why: str) -> None:
+        warned: set[str] = self.__dict__.setdefault("_warned", set())
+        if wanted != value and name not in warned:
+            warned.add(name)
+            warnings.warn(f"{name} of a RemoteSequence stays {value}, not {wanted}: {why}", stacklevel=3)
+
+
+class _FollowEpochs(Callback):  # type: ignore[misc]  # keras publishes no types
+    """Tells a sequence which epoch `fit` is in, before the epoch's pass begins."""
+
+    def __init__(self, sequence: RemoteSequence) -> None:
+        super().__init__()
+        self._sequence = sequence
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Announce the epoch."""
+        self._sequence.set_epoch(epoch)

@@ -1,0 +1,1 @@
+"""From a target to batches in order: the loader, its feeds, their state."""

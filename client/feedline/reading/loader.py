@@ -1,0 +1,180 @@
+"""The way in: `connect` to loaders, see what they serve, make feeds of it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Unpack
+
+from feedline.connection.credentials import Credentials, FilePath
+from feedline.connection.description import DatasetInfo, Description
+from feedline.connection.target import Target, entries
+from feedline.fleet.fleet import Fleet
+from feedline.fleet.statistics import Statistics
+from feedline.reading import options
+from feedline.reading.epoch import Epoch
+from feedline.reading.feed import Feed
+from feedline.reading.losses import Losses
+from feedline.reading.options import FeedArguments
+from feedline.reading.plan import Remainder
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.memory import keep_freed_memory
+
+STATUS_TIMEOUT_S = 5.0
+"""A loader answers from memory, in milliseconds."""
+
+
+def connect(
+    target: Target,
+    *,
+    timeout_s: float = 30.0,
+    connections: int = 1,
+    checksum: bool = False,
+    token: str | None = None,
+    token_file: FilePath | None = None,
+    ca: FilePath | None = None,
+    certificate: FilePath | None = None,
+    key: FilePath | None = None,
+    server_name: str | None = None,
+    insecure: bool | None = None,
+) -> "Loader":
+    """A connection to the loader at `"host:port"`, or to several that serve the same: `"a:1,b:2"` or a list.
+
+    A name stands for all the addresses behind it (`docker compose --scale`, a headless Kubernetes service); each is
+    asked for batches, and the name is resolved again every few seconds and when a loader is lost, so loaders may come
+    and go in mid-epoch. A function that returns such a target is asked again just so. Where one address stands for
+    several loaders (a proxy, a ClusterIP), `connections` is how many are opened, in the hope of different ones.
+
+    Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
+    `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
+
+    With `checksum`, what a broken network changes on the way is noticed and asked for again, for 0.3 to 0.5 CPU seconds
+    a GB on either side; TLS does the same. Batches then come by gRPC alone.
+
+    With `ca`, a file with the authority that signed the loaders' certificates (or `"public"`), connections are TLS;
+    `server_name` is the name to find in the certificate, if it is not the target's. `certificate` and `key` are shown
+    to loaders that want one; `token`, or what `token_file` holds, to those with tokens. What is None comes from
+    FEEDLINE_CA, FEEDLINE_TOKEN_FILE and so on. Files are read again for every connection. A token goes unencrypted to
+    this host only, or with `insecure`. NotTrusted and NotAllowed say which side refuses the other, and why.
+    """
+    credentials = Credentials(token, token_file, ca, certificate, key, server_name, insecure)
+    return Loader(target, timeout_s, connections, credentials, checksum)
+
+
+class Loader:
+    """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
+
+    def __init__(
+        self, at: Target, timeout_s: float, connections: int, credentials: Credentials, checksum: bool
+    ) -> None:
+        self.target = at
+        self.losses = Losses()
+        """Samples that were bad, in the batches that its feeds handed out."""
+        self._timeout_s = timeout_s
+        self._connections = options.connections_number(connections)
+        self._credentials = credentials
+        self._checksum = checksum
+        keep_freed_memory()
+        self._fleet = Fleet(entries(at), credentials.completed(), self._connections, is_sealed=checksum)
+        try:
+            self._description: Description = self._fleet.join(timeout_s)
+        except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
+            self._fleet.close()
+            raise
+
+    def __repr__(self) -> str:
+        now = self.stats
+        counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates, "damaged": now.damaged}
+        counts["bad_samples"] = now.bad_samples
+        happened = "".join(f" {name}={count}" for name, count in counts.items() if count)
+        lanes = sorted({one.lane for one in now.replicas if one.standing == "connected"} - {"grpc"})
+        lane = f" lane={','.join(lanes)}" if lanes else ""
+        names = ",".join(self.datasets)
+        return f"<Loader {self._fleet.names} datasets={names} replicas={self.replicas}{lane}{happened}>"
+
+    @property
+    def replicas(self) -> int:
+        """Loaders that are connected now."""
+        return self._fleet.connected
+
+    @property
+    def stats(self) -> Statistics:
+        """What happened to keys until now: hedged, retried, answered twice; and each loader's part in it."""
+        return replace(self._fleet.statistics, bad_samples=self.losses.count)
+
+    @property
+    def datasets(self) -> Mapping[str, DatasetInfo]:
+        """What is served, by name."""
+        return self._description.datasets
+
+    def dataset(self, name: str | None = None) -> DatasetInfo:
+        """One dataset; None is the only one there is. InvalidRequest says which there are."""
+        return options.chosen(self._description, name)
+
+    def feed(
+        self,
+        view: str = "train",
+        *,
+        dataset: str | None = None,
+        batch_size: int | None = None,
+        order: str | None = None,
+        seed: int = 0,
+        remainder: Remainder | None = None,
+        rank: int = 0,
+        world: int = 1,
+        prefetch: int | None = None,
+        prefetch_bytes: int = 256 << 20,
+        timeout_s: float = 60.0,
+    ) -> Feed:
+        """A way through a view, for one trainer of `world`.
+
+        `batch_size` is this rank's; None is 32, or the size of the ready batches where the dataset's own code makes
+        them. `order` is "shuffle" (None, for datasets that have it), "sequential", "blocks:128x256", "replacement"
+        (docs/orders.md). `remainder` says what becomes of samples that fill no batch: "short" (the default), "drop",
+        "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
+        least one; None is 16 batches, and up to 512 where the way to the loaders is long. A batch that is not there
+        `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
+        InvalidRequest if these make no sense together.
+        """
+        self._fleet.check_open()
+        return Feed(
+            self,
+            self._fleet,
+            options.checked(
+                self._description,
+                dataset=dataset,
+                view=view,
+                order=order,
+                seed=seed,
+                batch_size=batch_size,
+                remainder=remainder,
+                rank=rank,
+                world=world,
+                prefetch=prefetch,
+                prefetch_bytes=prefetch_bytes,
+                timeout_s=timeout_s,
+            ),
+        )
+
+    def epoch(self, epoch: int = 0, *, start: int = 0, **arguments: Unpack[FeedArguments]) -> Epoch:
+        """The batches of one epoch, from number `start` on; the arguments are those of `feed`."""
+        return self.feed(**arguments).epoch(epoch, start)
+
+    def status(self) -> pb.StatusReply:
+        """What the loader is doing now: workers, trainers, memory, counters."""
+        return self._fleet.status(STATUS_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the connection; who waits for a batch gets Closed. Twice is fine."""
+        self._fleet.close()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A copy is a connection of its own; a token from the environment is taken from that of its process."""
+        return (Loader, (self.target, self._timeout_s, self._connections, self._credentials, self._checksum))

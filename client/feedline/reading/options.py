@@ -1,0 +1,231 @@
+"""What a feed was asked to be, checked against what the loader serves.
+
+Checked here once and completely, so that a mistake is told where it was made and not by a worker an hour later. What a
+kind of dataset cannot promise is refused here with the reason, not quietly left out.
+"""
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict
+
+from feedline.connection.description import DatasetInfo, Description
+from feedline.reading.plan import ENDLESS, REMAINDERS, Plan, Remainder
+from feedline.reading.state import LARGEST
+from feedline_wire.errors import InvalidRequest
+from feedline_wire.orders import parse
+
+MOST_CONNECTIONS = 64
+"""To one address. Each is a thread here and a place for a trainer there."""
+
+BATCH_SIZE = 32
+"""Keras' own default."""
+
+
+class FeedArguments(TypedDict, total=False):
+    """The keyword arguments of `Loader.feed`, for those who pass them on; `Loader.feed` has the defaults."""
+
+    view: str
+    dataset: str | None
+    batch_size: int | None
+    order: str | None
+    seed: int
+    remainder: Remainder | None
+    rank: int
+    world: int
+    prefetch: int | None
+    prefetch_bytes: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A feed's options, checked."""
+
+    dataset: DatasetInfo
+    view: str
+    order: str
+    seed: int
+    plan: Plan
+    prefetch: int | None
+    """None: learnt, see pace.Reach."""
+    prefetch_nbytes: int
+    timeout_s: float
+
+    def as_arguments(self) -> FeedArguments:
+        """What `Loader.feed` makes the same options of."""
+        return FeedArguments(
+            dataset=self.dataset.name,
+            view=self.view,
+            order=self.order,
+            seed=self.seed,
+            batch_size=self.plan.batch_size,
+            remainder=self.plan.remainder,
+            rank=self.plan.rank,
+            world=self.plan.world,
+            prefetch=self.prefetch,
+            prefetch_bytes=self.prefetch_nbytes,
+            timeout_s=self.timeout_s,
+        )
+
+
+def chosen(description: Description, name: str | None) -> DatasetInfo:
+    """The dataset of that name, or the only one; InvalidRequest says what there is."""
+    datasets = description.datasets
+    if name is None and len(datasets) == 1:
+        return next(iter(datasets.values()))
+    if name is None:
+        raise InvalidRequest(f"the loader serves {len(datasets)} datasets, say which: {_listed(datasets)}")
+    if name not in datasets:
+        raise InvalidRequest(f"the loader serves no dataset {name!r}; it serves: {_listed(datasets)}")
+    return datasets[name]
+
+
+def checked(
+    description: Description,
+    *,
+    dataset: str | None,
+    view: str,
+    order: str | None,
+    seed: int,
+    batch_size: int | None,
+    remainder: Remainder | None,
+    rank: int,
+    world: int,
+    prefetch: int | None,
+    prefetch_bytes: int,
+    timeout_s: float,
+) -> Options:
+    """The options, if all of them make sense together; InvalidRequest says which one does not and what would."""
+    info = chosen(description, dataset)
+    samples = info.views.get(_one_of("view", view, tuple(info.views), f"dataset {info.name!r}"), 0)
+    if info.is_stream:
+        _check_stream(info.name, order=order, seed=seed, world=world, remainder=remainder)
+        samples = samples or ENDLESS
+    if not samples:
+        raise InvalidRequest(f"the view {view!r} of dataset {info.name!r} has no samples")
+    if remainder is None:
+        remainder = "short"
+    plan = Plan(
+        samples=samples,
+        batch_size=_batch_size(info, view, batch_size, samples),
+        remainder=_remainder(remainder),
+        world=(world := _number("world", world, 1, 2**32 - 1, "the trainers of a job are counted from 1")),
+        rank=_number("rank", rank, 0, world - 1, f"the world has {world} ranks"),
+    )
+    if remainder == "drop" and plan.stride > samples:
+        raise InvalidRequest(
+            f"remainder 'drop' leaves nothing: a global batch has {world} x {plan.batch_size} samples and the view "
+            f"{view!r} {samples}; ask for smaller batches, or for another remainder: {', '.join(REMAINDERS)}"
+        )
+    nbytes = info.nbytes(plan.batch_size)
+    if nbytes > description.max_batch_nbytes:
+        raise InvalidRequest(
+            f"a batch of {plan.batch_size} samples of {info.name!r} takes {nbytes} bytes, and the loader assembles "
+            f"{description.max_batch_nbytes} at most; ask for about "
+            f"{description.max_batch_nbytes * plan.batch_size // nbytes} samples, or start it with more memory"
+        )
+    if not timeout_s > 0:
+        raise InvalidRequest(f"timeout_s is {timeout_s!r}; it is the number of seconds a batch may take, more than 0")
+    return Options(
+        dataset=info,
+        view=view,
+        order=_order(info, order),
+        seed=_number("seed", seed, 0, LARGEST, "seeds are 64 bits"),
+        plan=plan,
+        prefetch=(
+            None
+            if prefetch is None
+            else _number("prefetch", prefetch, 1, LARGEST, "it is the number of batches wanted ahead")
+        ),
+        prefetch_nbytes=_number(
+            "prefetch_bytes", prefetch_bytes, 1, LARGEST, "it is the memory for batches wanted ahead"
+        ),
+        timeout_s=timeout_s,
+    )
+
+
+def order_in_place(info: DatasetInfo) -> str:
+    """The order of a dataset in which its samples come as they lie, as far as it has one."""
+    return "sequential" if "sequential" in info.orders else _order(info, None)
+
+
+def connections_number(connections: int) -> int:
+    """How many connections are opened to each address, checked."""
+    return _number("connections", connections, 1, MOST_CONNECTIONS, "they are counted for each address")
+
+
+def epoch_number(epoch: int) -> int:
+    """An epoch's number, checked."""
+    return _number("epoch", epoch, 0, LARGEST, "epochs are counted from 0")
+
+
+def start_number(start: int, steps: int) -> int:
+    """The number of the batch to start at, checked; `steps` is the epoch's end."""
+    return _number("start", start, 0, steps, f"the epoch has {steps} batches")
+
+
+def _number(name: str, value: int, least: int, most: int, because: str) -> int:
+    try:
+        number = operator.index(value)  # numpy's integers are welcome
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        wanted = f"ask for {least}..{most}" if most < LARGEST else f"ask for {least} or more"
+        wanted += ", a whole number" if number is None else ""
+        raise InvalidRequest(f"{name} is {value!r}; {because}, {wanted}")
+    return number
+
+
+def _order(info: DatasetInfo, order: str | None) -> str:
+    """The order's canonical text; None is the dataset's first."""
+    wanted = info.orders[0] if order is None else order
+    if wanted.partition(":")[0] not in info.orders:
+        raise InvalidRequest(f"order is {order!r}; dataset {info.name!r} has: {', '.join(info.orders)}")
+    return str(parse(wanted))
+
+
+def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: int) -> int:
+    """Positions of a batch: samples, or one ready batch where the dataset's own code makes them."""
+    if not info.is_batched:
+        wanted = BATCH_SIZE if batch_size is None else batch_size
+        return _number("batch_size", wanted, 1, samples, f"the view {view!r} has {samples} samples")
+    if batch_size not in {None, 1}:
+        raise InvalidRequest(
+            f"batch_size is {batch_size!r}, and the batches of dataset {info.name!r} are made by its own code on the "
+            f"loader, which decides their size; leave batch_size out here, and change it there"
+        )
+    return 1
+
+
+def _check_stream(name: str, *, order: str | None, seed: int, world: int, remainder: str | None) -> None:
+    """InvalidRequest if a stream is asked for what only samples with numbers can have."""
+    why = f"dataset {name!r} is a stream: whatever its code on the loader yields next comes next"
+    if order not in {None, "stream"}:
+        raise InvalidRequest(f"order is {order!r}, and {why}; leave order out, or serve the data as a dataset with len")
+    if seed:
+        raise InvalidRequest(f"seed is {seed!r}, and {why}, seeded there; leave seed out")
+    if remainder not in {None, "short"}:
+        raise InvalidRequest(f"remainder is {remainder!r}, and {why}, so that nothing is left over; leave it out")
+    if world != 1:
+        raise InvalidRequest(
+            f"world is {world!r}, and {why}: it cannot be divided by ranks, and need not be, as every trainer gets "
+            f"batches that no other one gets; leave rank and world out"
+        )
+
+
+def _one_of(name: str, value: str, there: tuple[str, ...], where: str) -> str:
+    if value not in there:
+        raise InvalidRequest(f"{name} is {value!r}; {where} has: {', '.join(there)}")
+    return value
+
+
+def _remainder(value: str) -> Remainder:
+    match value:
+        case "drop" | "short" | "pad" | "wrap":
+            return value
+    raise InvalidRequest(f"remainder is {value!r}; there is: {', '.join(REMAINDERS)}")
+
+
+def _listed(datasets: Iterable[str]) -> str:
+    return ", ".join(sorted(datasets)) or "nothing"

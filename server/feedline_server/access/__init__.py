@@ -1,0 +1,1 @@
+"""Who may connect, and what they may see: tokens, TLS, where a loader may listen."""

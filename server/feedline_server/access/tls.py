@@ -1,0 +1,25 @@
+"""The loader's certificates: what it shows, and whose it accepts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from feedline_server.access.reload import Rotating
+from feedline_wire import pem
+from feedline_wire.pem import Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the loader shows, and whose certificates it accepts; None: trainers need none."""
+
+    pair: Pair
+    client_ca: bytes | None
+
+
+def rotating_tls(certificate: Path, key: Path, client_ca: Path | None) -> Rotating[Tls]:
+    """The loader's TLS, read again when the files change; InvalidRequest if they make no sense now."""
+    return Rotating(
+        "certificates",
+        (certificate, key) if client_ca is None else (certificate, key, client_ca),
+        lambda: Tls(pem.read_pair(certificate, key), None if client_ca is None else pem.read_authorities(client_ca)),
+    )

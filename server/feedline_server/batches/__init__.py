@@ -1,0 +1,1 @@
+"""From a key to memory that holds the batch."""

@@ -1,0 +1,234 @@
+"""One batch: from its key to its bytes in a slot.
+
+A pure function of the key: positions become sample ids by arithmetic, the samples are read and transformed, each for
+itself, and laid into the slot. Where nothing is done to them the source gathers them straight into it.
+"""
+
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.batches.bad_samples import Fault, faults_named, replaced, without
+from feedline_server.batches.dataset import Dataset
+from feedline_server.order.positions import run_ahead, run_indices, view_indices
+from feedline_server.sources.ragged import Ragged, pad_into
+from feedline_server.sources.source import Drawn
+from feedline_wire import BAD, IDS
+from feedline_wire.errors import BadSample, DataError, FeedlineError
+from feedline_wire.key import Key
+from feedline_wire.tensors import VARIES, Array, Column, Layout, clear_padding, lay_out, views
+
+NUMBERS = np.dtype("<i8")
+"""Of the columns of sample ids."""
+
+NAMED = 5
+"""Samples that a message lists."""
+
+Filled: TypeAlias = tuple[Layout, dict[str, Array], NDArray[np.int64]]
+"""How a batch lies, its arrays in place, and the sample id of each of their rows."""
+
+
+class Outgrown(Exception):
+    """The batch is larger than its memory, which was lent by an estimate: it needs `nbytes`."""
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(f"the batch takes {nbytes} bytes")
+        self.nbytes = nbytes
+
+
+def sample_ids(dataset: Dataset, key: Key) -> NDArray[np.int64]:
+    """The id of each row's sample."""
+    return asked(dataset, key).ids
+
+
+def asked(dataset: Dataset, key: Key) -> Drawn:
+    """The samples that a key means, each in its epoch."""
+    view = dataset.views[key.view]
+    positions = np.arange(key.offset, key.offset + key.rows, dtype=np.int64)
+    epochs = np.full(key.rows, key.epoch, np.uint64).view(np.int64)
+    if key.offset + key.rows > view.samples:
+        epochs += positions // max(view.samples, 1)
+    if dataset.is_stream:  # all that is read of an id is which view it belongs to
+        return Drawn(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
+    if (lengths := dataset.lengths(view)) is not None:
+        indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, lengths)
+    else:
+        indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
+    return Drawn(view.ids(indices), epochs, key.seed)
+
+
+def layout_of(dataset: Dataset, rows: int) -> Layout:
+    """How the largest batch of so many rows lies, as far as is known without reading it."""
+    chain = dataset.chain
+    shapes = []
+    for column in dataset.columns:
+        longest = chain.longest.get(column.name, 1)
+        shapes.append((rows * chain.unit_rows, *(longest if size == VARIES else size for size in column.shape)))
+    bad = None if dataset.on_bad_sample == "error" else np.broadcast_to(0, (rows, 2))
+    return _layout(dataset.columns, shapes, rows, bad)
+
+
+def most_nbytes(dataset: Dataset, rows: int) -> int:
+    """What a batch of so many rows takes at most, as far as is known without reading it."""
+    return layout_of(dataset, rows).nbytes
+
+
+def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
+    """Fill `memory` (uint8, at least `most_nbytes` long) with the batch.
+
+    FeedlineError if it cannot be had, Outgrown if that was not enough.
+    """
+    rows = asked(dataset, key)
+    _read_ahead(dataset, key)
+    try:
+        if dataset.on_bad_sample == "error":
+            return _filled(dataset, key.view, rows, None, memory)
+        return _mended(dataset, key, rows, memory)
+    except (FeedlineError, Outgrown):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"reading the batch {key} failed with {type(error).__name__}: {error}",
+            traceback=traceback.format_exc(),
+            samples=rows.ids,
+        ) from error
+
+
+def _read_ahead(dataset: Dataset, key: Key) -> None:
+    """Have the disk read what batches after this one want."""
+    if (source := dataset.announcing) is None:
+        return
+    view = dataset.views[key.view]
+    ahead = run_ahead(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows, source.most_ahead)
+    if not len(ahead):
+        return
+    # What is wrong with files of other batches is said to whom it concerns.
+    with suppress(FeedlineError, OSError):
+        source.announce(view.ids(ahead), dataset.chain.reads)
+
+
+def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:
+    """The batch without its bad samples, or with others for them: read until all that is read is good."""
+    chain, view = dataset.chain, dataset.views[key.view]
+    is_random = chain.is_drawn or chain.ways[key.view].is_random
+    found: set[Fault] = set()
+
+    def bad(faults: Collection[Fault]) -> set[Fault]:
+        return found.intersection(faults) | dataset.known_bad.among(faults)
+
+    while True:
+        if dataset.on_bad_sample == "skip":
+            mended = without(drawn, bad, is_random=is_random)
+        else:
+            mended = replaced(drawn, bad, view.samples, view.ids, is_random=is_random)
+        try:
+            return _filled(dataset, key.view, mended.drawn, mended.bad, memory)
+        except BadSample as error:
+            faults = faults_named(error, mended.drawn, is_random=is_random)
+            if not faults:
+                raise
+            found |= set(faults)
+            dataset.known_bad.learn(faults, error)
+
+
+# ---- samples, as if all were good ----
+
+
+def _filled(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Layout:
+    """Lay these samples into the memory, with their ids, and with the bad ones that they are without."""
+    fill = _fixed if dataset.chain.is_fixed else _varying
+    layout, out, of_rows = fill(dataset, view, drawn, bad, memory)
+    if dataset.nan == "error":
+        _check_numbers(dataset, out, of_rows)
+    out[IDS][:] = drawn.ids
+    if bad is not None:
+        out[BAD][:] = bad
+    return layout
+
+
+def _fixed(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
+    """Where the layout follows from the number of samples: what can be written straight into the memory, is."""
+    columns, chain = dataset.columns, dataset.chain
+    layout = _layout(columns, [(len(drawn.ids), *column.shape) for column in columns], len(drawn.ids), bad)
+    placed = _cleared(memory, layout)
+    out = {column.name: placed[column.name] for column in columns}
+    if chain.is_straight:
+        chain.gather(drawn.ids, out)
+        return layout, placed, drawn.ids
+    rows = chain.prepared(view, drawn, out)
+    for column in columns:
+        _lay(rows.columns[column.name], column, out[column.name])
+    chain.scratch.tidy()
+    return layout, placed, rows.drawn.ids
+
+
+def _varying(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
+    """Where the layout shows when the samples are there: they are laid as long as the longest of them."""
+    columns, chain = dataset.columns, dataset.chain
+    rows = chain.prepared(view, drawn, {})
+    layout = _layout(columns, [_shape(rows.columns[column.name]) for column in columns], len(drawn.ids), bad)
+    placed = _cleared(memory, layout)
+    for column in columns:
+        _lay(rows.columns[column.name], column, placed[column.name])
+    chain.scratch.tidy()
+    return layout, placed, rows.drawn.ids
+
+
+def _layout(
+    columns: Sequence[Column], shapes: Sequence[tuple[int, ...]], ids: int, bad: NDArray[np.int64] | None
+) -> Layout:
+    arrays = [(column.name, column.dtype, shape) for column, shape in zip(columns, shapes, strict=True)]
+    arrays.append((IDS, NUMBERS, (ids,)))
+    if bad is not None:
+        arrays.append((BAD, NUMBERS, bad.shape))
+    return lay_out(arrays)
+
+
+def _cleared(memory: Array, layout: Layout) -> dict[str, Array]:
+    """The arrays in the memory; Outgrown if it is too small."""
+    if layout.nbytes > len(memory):
+        raise Outgrown(layout.nbytes)
+    body = memory[: layout.nbytes]
+    clear_padding(body, layout)  # the slot was another batch's: equal keys mean equal bytes, and nobody else's leak
+    return views(body, layout)
+
+
+def _shape(found: Array | Ragged) -> tuple[int, ...]:
+    return (len(found), found.longest, *found.values.shape[1:]) if isinstance(found, Ragged) else found.shape
+
+
+def _lay(found: Array | Ragged, column: Column, place: Array) -> None:
+    """Write a column where it belongs, if it is not there yet."""
+    if found is place:
+        return
+    shape = _shape(found)
+    values = found.values if isinstance(found, Ragged) else found
+    fits = len(shape) == len(column.shape) + 1 and all(
+        size in {VARIES, have} for size, have in zip(column.shape, shape[1:], strict=True)
+    )
+    # Numpy would repeat what is too small until it fits.
+    if not fits or shape != place.shape or values.dtype != column.dtype:
+        raise DataError(f"column {column} was read as {values.dtype} of shape {shape}; wanted {place.shape}")
+    if isinstance(found, Ragged):
+        pad_into(place, found)
+    else:
+        np.copyto(place, found)
+
+
+def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[np.int64]) -> None:
+    """BadSample naming the samples in which something is not a number."""
+    for column in dataset.columns:
+        values = out[column.name]
+        # The smallest is nan if one is: a fifth of the cost of looking at each.
+        if column.dtype.kind in "fc" and values.size and np.isnan(values.min()):
+            samples = np.unique(of_rows[np.isnan(values.reshape(len(values), -1)).any(axis=1)])
+            raise BadSample(
+                f"dataset {dataset.name!r}: column {column.name!r} holds what is not a number (nan) in "
+                f"sample{'s' if len(samples) > 1 else ''} {', '.join(map(str, samples[:NAMED]))}; mend the data, or "
+                'set nan = "allow", or leave such samples out with on_bad_sample = "skip"',
+                samples=samples,
+            )

@@ -1,0 +1,1 @@
+"""What an operator may say about a dataset, as values; imports nothing of the sources."""

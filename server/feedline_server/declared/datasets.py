@@ -1,0 +1,335 @@
+"""What an operator may say about a dataset: one class a kind of data, told apart by `kind`.
+
+The law: a declaration is a plain value that survives JSON, because the front hands it to worker processes, and it
+is checked in form only. Whether the files answer to it is found when the dataset is opened.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
+
+from feedline_server.declared.files import ONLY_OTHER
+from feedline_server.declared.forms import (
+    AbsolutePath,
+    Arrays,
+    ColumnNames,
+    Count,
+    FieldOrNone,
+    FileName,
+    FilesById,
+    FilesBySubject,
+    FolderName,
+    ImageFiles,
+    ImageViews,
+    NameOrNone,
+    ObjectName,
+    ObjectViews,
+    Patterns,
+    Share,
+    Size,
+    Slices,
+    is_object_name,
+)
+from feedline_server.declared.images import Bits, ColorMode, ImageFormat, Interpolation
+from feedline_server.declared.transforms import SAID, FilterConfig, TransformConfig
+
+MAX_PIXELS = 89_478_485
+"""A quarter of a gigabyte as RGB, from where on Pillow speaks of decompression bombs; cameras have fewer."""
+
+
+class Declaration(BaseModel):
+    """What every kind of dataset can say. `path` is made absolute; other file names are relative to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: AbsolutePath
+    inputs: Annotated[ColumnNames, Field(min_length=1)] | None = None
+    """Columns that make up a batch's inputs; None: found by their names."""
+    targets: ColumnNames | None = None
+    """Columns that make up its targets; None: found by their names, an empty tuple: none."""
+    sample_weight: str | None = None
+    """The column of sample weights, as a batch's third part."""
+    filters: tuple[FilterConfig, ...] = ()
+    """Which samples the views keep."""
+    transforms: tuple[TransformConfig, ...] = ()
+    """What is done to samples, one after the other."""
+    nan: Literal["allow", "error"] = "allow"
+    """Whether a sample in which something is not a number is a bad one."""
+    on_bad_sample: Literal["error", "skip", "substitute"] = "error"
+    """What becomes of a batch with a sample that cannot be read or transformed."""
+    modules: AbsolutePath | None = None
+    """The folder where modules of `code` are looked for first; in loader.toml its own folder is the default."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind"})
+    """Fields that decide what is in a batch and show in neither its columns nor its views: part of the fingerprint."""
+
+    @property
+    def meaning(self) -> dict[str, object]:
+        """The fields of `says`, and what is done to samples: what two of the same dataset must have in common."""
+        meant = self.model_dump(mode="json", include=set(self.says))
+        if self.transforms:
+            meant["transforms"] = [transform.meaning for transform in self.transforms]
+        if self.filters:
+            meant["filters"] = [one.model_dump(mode="json") for one in self.filters]
+        if (self.nan, self.on_bad_sample) != ("allow", "error"):
+            meant["bad_samples"] = [self.nan, self.on_bad_sample]
+        return meant
+
+    @property
+    def code_folders(self) -> tuple[Path, ...]:
+        """Where modules of the operator's code are looked for, before what is installed."""
+        folders = [self.modules, self.path if self.path.is_dir() else self.path.parent, Path.cwd()]
+        return tuple(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
+class ColumnsConfig(Declaration):
+    """A folder of `.npy` files, one a column, or of sub-folders of them, one a view."""
+
+    kind: Literal["columns"] = "columns"
+    views: Slices = Field(default_factory=dict)
+
+
+class IdFilesConfig(Declaration):
+    """A folder of files named by ids, with a partition (view: ids) and labels (id: class)."""
+
+    kind: Literal["id_files"] = "id_files"
+    data: FileName | None = None
+    """Folder of the files; None: the sub-folder `data` if there is one, else the folder itself."""
+    files: FilesById = None
+    """How they are named, by column, or for all columns under the empty name; None: `{id}.npy` or `{id}.npz`."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
+    partition: FileName = "partition.json"
+    labels: NameOrNone = "labels.json"
+    """None: there are no labels beside the files."""
+    one_hot: bool = False
+    """Labels as float32 vectors instead of int64 numbers."""
+    classes: Count | None = None
+    """How many classes there are; None: as many as the labels show."""
+    follow_links: bool = False
+    """Ids may lead to links out of the folder."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+
+
+class ImageForm(Declaration):
+    """How images come out, of every kind of dataset that may be of images."""
+
+    size: Size | None = None
+    """Resized to this; None: as they are, which must be alike."""
+    color_mode: ColorMode = "rgb"
+    """Channels and their order."""
+    interpolation: Interpolation = "linear"
+    """How they are resized; OpenCV's names."""
+    bits: Bits = 8
+    """Of a value: uint8 or uint16."""
+    max_pixels: Count = MAX_PIXELS
+    """Of a file. What says that it has more is not decoded."""
+
+    @property
+    def wanted(self) -> ImageFormat:
+        """The same as a value."""
+        return ImageFormat(self.size, self.color_mode, self.interpolation, self.bits, self.max_pixels)
+
+
+class ClassFoldersConfig(ImageForm):
+    """A folder of files for each class, or such folders for each view."""
+
+    kind: Literal["class_folders"] = "class_folders"
+    of: Literal["arrays", "images"] | None = None
+    """Which files are meant; None: what there is, if there is not both."""
+    classes: Annotated[tuple[FolderName, ...], Field(min_length=1)] | None = None
+    """The classes by their numbers; None: all sub-folders, sorted."""
+    one_hot: bool = False
+    """Labels as float32 vectors instead of int64 numbers."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
+    views: dict[str, FolderName] = Field(default_factory=dict)
+    """The folder of class folders for each view; empty: the class folders are right here."""
+    validation_split: Share | None = None
+    """The share of each class, from its beginning, that is the view `validation`."""
+    follow_links: bool = False
+    """Files and folders may be links out of the folder."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+
+
+class ImagesConfig(ImageForm):
+    """Images that a manifest lists, with the class of each."""
+
+    kind: Literal["images"] = "images"
+    manifest: FileName | None = None
+    """The list; None: `manifest.json` or `manifest.csv`, unless views name manifests."""
+    image: FileName = "image_id"
+    """The field with an image's file, or with the id that is in its name."""
+    label: FieldOrNone = ONLY_OTHER
+    """The field with its class; None: there are no classes; empty: the only other field."""
+    data: FileName | None = None
+    """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
+    files: ImageFiles = "{id}"
+    """How files are named."""
+    classes: Count | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """How many classes there are, or their names by number; None: what the manifest shows."""
+    one_hot: bool = False
+    """Labels as float32 vectors instead of int64 numbers."""
+    views: ImageViews = Field(default_factory=dict)
+    """A manifest for each view, or, of the only one, `start:stop` or an `.npy` of places in it."""
+    split: FileName | None = None
+    """The field with the view that an image belongs to."""
+    validation_split: Share | None = None
+    """The share of each class, from its beginning, that is the view `validation`."""
+    follow_links: bool = False
+    """Files may be links out of the folder."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+
+
+class SubjectsConfig(Declaration):
+    """A folder of big files, one or a few a subject: rows in time order, and their labels."""
+
+    kind: Literal["subjects"] = "subjects"
+    files: FilesBySubject = None
+    """How they are named, by column, or for all columns under the empty name; None: told from the names."""
+    arrays: Arrays | None = None
+    """The arrays in a file that are meant; None: all."""
+    window: Count | None = None
+    """Rows that make up a sample; None: each row is one."""
+    stride: Count | None = None
+    """Rows from the beginning of one window to the next; None: 1."""
+    views: dict[str, Patterns] = Field(default_factory=dict)
+    """The subjects of each view: names, patterns, or `!` and what is left out; empty: everything as `train`."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "window", "stride"})
+
+
+class SequencesConfig(Declaration):
+    """Sequences of different length: `.npy` files of all their steps end to end, and one that says where each ends."""
+
+    kind: Literal["sequences"] = "sequences"
+    lengths: FileName | None = None
+    """The file with the steps of each sequence; None: `lengths.npy`, if there is no file of offsets."""
+    offsets: FileName | None = None
+    """The file with the first step of each sequence, and the end; None: `offsets.npy`, if there is one."""
+    steps: Annotated[ColumnNames, Field(min_length=1)] | None = None
+    """Columns that have a row a step; None: those that are as long as all sequences together."""
+    views: Slices = Field(default_factory=dict)
+
+
+class Hdf5Config(Declaration):
+    """Columns in an HDF5 file, which is the path or the only one in it: datasets, or groups of them, one a view."""
+
+    kind: Literal["hdf5"] = "hdf5"
+    arrays: Arrays | None = None
+    """The datasets that are meant; None: all."""
+    views: Slices = Field(default_factory=dict)
+
+
+class ArrowConfig(Declaration):
+    """Columns of an Arrow or Parquet file, or of all such files in a folder, one after the other."""
+
+    kind: Literal["arrow"] = "arrow"
+    arrays: Arrays | None = None
+    """The columns of the files that are meant; None: all."""
+    views: Slices = Field(default_factory=dict)
+
+
+class PythonConfig(Declaration):
+    """An object of the operator's own code, or a function that makes one; `path` is the folder of its module."""
+
+    kind: Literal["python"] = "python"
+    object: ObjectName | None = None
+    """`module:name` of what is served as `train`, or parted by `views`; None: `views` names an object for each view."""
+    views: ObjectViews = Field(default_factory=dict)
+    """`module:name` for each view, or, of a single object, `start:stop` or an `.npy` of sample ids."""
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """What functions and classes are called with."""
+    batched: bool | None = None
+    """Whether `object[i]` is a ready batch; None: so if it is a Keras Sequence or has an `on_epoch_end`."""
+    steps_per_epoch: Count | None = None
+    """Batches that make up an epoch of a generator."""
+    deterministic: bool = True
+    """Samples are the same when they are read again, their random numbers seeded alike; checked at the start."""
+    start_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Importing and building may take so long. Whoever reads a few gigabytes first needs minutes; longer is a hang."""
+
+    says: ClassVar[frozenset[str]] = frozenset({"kind", "batched", "steps_per_epoch", "deterministic"})
+
+    @property
+    def meaning(self) -> dict[str, Any]:  # Any: what TOML can say; `object` is a field here
+        """As of every declaration, and the arguments but for those that are places, which differ from host to host."""
+        meant = {name: value for name, value in self.arguments.items() if not (isinstance(value, str) and "/" in value)}
+        return {**super().meaning, "arguments": meant}
+
+    @model_validator(mode="after")
+    def _names_an_object(self) -> "PythonConfig":
+        if self.object is None and not any(is_object_name(text) for text in self.views.values()):
+            raise PydanticCustomError(SAID, 'names no object; say object = "module:name", or views.train = …')
+        if self.object is not None and is_object_name(self.views.get("train", "")):
+            raise PydanticCustomError(SAID, "has both object and views.train, which is the same view; say one of them")
+        return self
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """The object of each view; one for all, under `train`, where views are parts of it."""
+        objects = {view: text for view, text in self.views.items() if is_object_name(text)}
+        return objects if self.object is None else {"train": self.object, **objects}
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The part of the only object that each view is; empty: everything."""
+        return {view: text for view, text in self.views.items() if not is_object_name(text)}
+
+
+DatasetConfig: TypeAlias = Annotated[
+    ColumnsConfig
+    | IdFilesConfig
+    | ClassFoldersConfig
+    | ImagesConfig
+    | SubjectsConfig
+    | SequencesConfig
+    | Hdf5Config
+    | ArrowConfig
+    | PythonConfig,
+    Field(discriminator="kind"),
+]
+"""Any kind of dataset."""
+
+KINDS: dict[str, type[Declaration]] = {
+    "columns": ColumnsConfig,
+    "id_files": IdFilesConfig,
+    "class_folders": ClassFoldersConfig,
+    "images": ImagesConfig,
+    "subjects": SubjectsConfig,
+    "sequences": SequencesConfig,
+    "hdf5": Hdf5Config,
+    "arrow": ArrowConfig,
+    "python": PythonConfig,
+}
+"""Every kind by its name in loader.toml."""
+
+
+_ANY: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
+
+
+def to_json(config: DatasetConfig) -> str:
+    """The declaration as the front hands it to a worker."""
+    return config.model_dump_json()
+
+
+def from_json(text: str | bytes) -> DatasetConfig:
+    """The declaration as a worker receives it."""
+    return _ANY.validate_json(text)
+
+
+def kind_of(said: Iterable[str]) -> str | None:
+    """The kind that most of these keys belong to; None if that is so of several kinds, or of none."""
+    keys = set(said) - set(Declaration.model_fields)
+    fits = {kind: len(keys & set(declaration.model_fields)) for kind, declaration in KINDS.items()}
+    most = max(fits.values())
+    kinds = [kind for kind, fit in fits.items() if fit == most]
+    if len(kinds) > 1 and "images" in kinds:  # it shares keys with most kinds, and has those of a manifest of its own
+        kinds.remove("images")
+    return kinds[0] if len(kinds) == 1 else None

@@ -1,0 +1,187 @@
+"""Batches that are sent from where their rows lie: no worker assembles them, and they take no memory.
+
+Of plain columns in the page cache a batch is nothing but rows of mapped files, and the kernel can take them from there
+as well as from a slot: one copy less, and two processes less on the way (docs/design.md has what it gains).
+
+The law: what is sent is, byte for byte, what a worker would have assembled; and what is not certain is left to the
+workers. They wait for the disk side by side, they may end over a file that was cut, and their errors are the ones that
+trainers are told. The sample ids, a batch's last bytes, are sent when the files were seen to be the same once more.
+"""
+
+import math
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.batches.assembly import asked, layout_of
+from feedline_server.batches.dataset import Dataset
+from feedline_server.lanes.iovec import Gate, Pieces, Vectors, rows_of, whole
+from feedline_server.sources.arrays import npy
+from feedline_server.sources.arrays.stored import Extent
+from feedline_server.sources.source import HasExtents, check_ids
+from feedline_wire import IDS
+from feedline_wire.errors import DataError
+from feedline_wire.key import Key
+from feedline_wire.tensors import Array, Layout
+
+LEAST_ROW_NBYTES = 2048
+"""Shorter rows are gathered: the kernel takes 0.2 us for each piece. Alone against gather and send in one process, rows
+of 2 KiB were sent 1.5 times as fast, of 512 bytes half as fast."""
+
+SHORT_ROW_NBYTES, MOST_OF_SHORT_NBYTES = 8 << 10, 4 << 20
+"""Of rows shorter than the first, batches larger than the second are gathered: one thread that copies such rows out of
+memory is slower than one that copies batches which workers gathered (8 MiB of 4 KiB: 0.94 of the throughput, though for
+0.88 of the CPU; 4 MiB: 1.06; 8 MiB of 16 KiB: 1.25)."""
+
+KEPT_NBYTES = 64 << 20
+"""Of columns with shorter rows, labels mostly, that are read once and kept: those of eight million samples."""
+
+REST_S, LONGEST_REST_S = 1.0, 32.0
+"""How long batches are left to the workers after the disk was waited for, and what that grows to each time it happens
+again: data that is read for the first time, or that the page cache does not hold."""
+
+
+class Scattering:
+    """What of one dataset can be sent from where it lies."""
+
+    def __init__(self, dataset: Dataset, extents: Mapping[str, tuple[Extent, ...]]) -> None:
+        self._dataset = dataset
+        self._layout = lru_cache(16)(lambda rows: layout_of(dataset, rows))
+        self._stamps = tuple({extent.stamp: None for one in extents.values() for extent in one})
+        self._long = {name: _Rows(one) for name, one in extents.items() if one[0].row_nbytes >= LEAST_ROW_NBYTES}
+        nbytes = sum(one.nbytes for one in self._long.values())
+        is_short = nbytes < SHORT_ROW_NBYTES * len(self._long)
+        self._most_rows = MOST_OF_SHORT_NBYTES // nbytes if is_short else math.inf
+        self._short = {name: one for name, one in extents.items() if name not in self._long}
+        self._rest_s = REST_S
+        self._resting_until = 0.0
+        self._given_up = False
+
+    def __repr__(self) -> str:
+        state = "given up" if self._given_up else "resting" if not self.is_of_use else "of use"
+        return f"<Scattering {self._dataset.name} {state}>"
+
+    @property
+    def is_of_use(self) -> bool:
+        """Batches can be sent so now; else workers assemble them."""
+        return not self._given_up and time.monotonic() >= self._resting_until
+
+    def takes(self, rows: int) -> bool:
+        """A batch of so many rows should be sent so now."""
+        return rows <= self._most_rows and self.is_of_use
+
+    def give_up(self) -> None:
+        """Leave it all to the workers from now on: a file is not what it was."""
+        self._given_up = True
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While batches are sent on this thread: if the kernel had to wait for the disk, workers should for a while."""
+        before = _waits_for_disk()
+        yield
+        if _waits_for_disk() == before:
+            self._rest_s = REST_S
+        else:
+            self._resting_until = time.monotonic() + self._rest_s
+            self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+
+    def batch(self, key: Key) -> tuple[Layout, Vectors]:
+        """How the batch lies in its body, and the pieces of the body. DataError if a file changed."""
+        self._check()
+        ids = asked(self._dataset, key).ids
+        check_ids(ids, self._dataset.source.samples)  # an address is made of each
+        layout = self._layout(key.rows)
+        pieces: list[Pieces] = []
+        held: list[object] = [self]
+        end = checked = 0
+        for array in layout.arrays:
+            if array.offset > end:
+                found = np.zeros(array.offset - end, np.uint8)
+                pieces.append(whole(found))
+                held.append(found)
+            if (rows := self._long.get(array.name)) is not None:
+                pieces.append(rows.pieces(ids))
+                end = array.offset + len(ids) * rows.nbytes
+                checked = sum(map(len, pieces))
+            else:
+                found = np.ascontiguousarray(ids, array.dtype) if array.name == IDS else self._kept[array.name][ids]
+                pieces.append(whole(found))
+                held.append(found)
+                end = array.offset + found.nbytes
+        # Over a slow network it takes long until the last row is taken, and by then the file may be another one.
+        return layout, Vectors(pieces, held, [Gate(checked, self._check)])
+
+    def _check(self) -> None:
+        """DataError if a file is not what it was."""
+        for stamp in self._stamps:
+            stamp.check()
+
+    @cached_property
+    def _kept(self) -> dict[str, Array]:
+        """Columns with short rows, whole (uint8, one a row)."""
+        return {name: np.concatenate([_read(extent) for extent in one]) for name, one in self._short.items()}
+
+
+def scattering_of(dataset: Dataset) -> Scattering | None:
+    """What can be sent of it without being assembled; None if nothing can."""
+    source = dataset.source
+    if (
+        dataset.is_stream
+        or dataset.on_bad_sample != "error"
+        or not dataset.only_writes
+        or not isinstance(source, HasExtents)
+    ):
+        return None
+    extents: dict[str, tuple[Extent, ...]] = {}
+    for column in dataset.columns:
+        found = source.extents(column.name)
+        if not found:
+            return None
+        extents[column.name] = found
+    short = [one for one in extents.values() if one[0].row_nbytes < LEAST_ROW_NBYTES]
+    if len(short) == len(extents) or sum(_nbytes(one) for one in short) > KEPT_NBYTES:
+        return None
+    return Scattering(dataset, extents)
+
+
+class _Rows:
+    """A column's rows, by sample id."""
+
+    def __init__(self, extents: tuple[Extent, ...]) -> None:
+        self.nbytes = extents[0].row_nbytes
+        self._starts = np.cumsum([0, *(extent.rows for extent in extents[:-1])], dtype=np.int64)
+        # Where sample 0 would lie if each extent went on before its beginning: one addition less for each row.
+        self._origins = np.array([extent.address for extent in extents], np.int64) - self._starts * self.nbytes
+        self._held = extents
+
+    def pieces(self, ids: NDArray[np.int64]) -> Pieces:
+        """Where these lie."""
+        if len(self._held) == 1:
+            return rows_of(self._origins[0] + ids * self.nbytes, self.nbytes)
+        extent = np.searchsorted(self._starts, ids, side="right") - 1
+        return rows_of(self._origins[extent] + ids * self.nbytes, self.nbytes)
+
+
+def _nbytes(extents: tuple[Extent, ...]) -> int:
+    return sum(extent.rows * extent.row_nbytes for extent in extents)
+
+
+def _read(extent: Extent) -> Array:
+    """The rows (uint8, one a row), read and not mapped: a file that is cut meanwhile must not end this process."""
+    path = extent.stamp.path
+    with npy.opened(path, "the file that was there") as file:
+        extent.stamp.check_open(file)
+        try:
+            rows = np.fromfile(file, np.uint8, extent.rows * extent.row_nbytes, offset=extent.offset)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return rows.reshape(extent.rows, extent.row_nbytes)
+
+
+def _waits_for_disk() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt

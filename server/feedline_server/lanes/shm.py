@@ -1,0 +1,120 @@
+"""The shm lane: batches are put into memory of a trainer on the same host, where it uses them.
+
+The memory is the trainer's (a memfd that comes with its greeting) and holds its own batches alone: a trainer sees
+nothing of the arena, or of other trainers' batches, and can write to nothing of the loader's. Workers assemble batches
+right there, and nothing is copied or sent but a head of some 150 bytes. What was assembled in the arena, because others
+want it too, is copied there. What finds no room, because the trainer holds on to what it has, follows in the socket.
+"""
+
+import array
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+
+import structlog
+
+from feedline_server.lanes.iovec import Vectors
+from feedline_server.lanes.lane import BACKLOG, Lane, Lanes, Offer, Parcel
+from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
+from feedline_wire.lane import (
+    ACCEPTED,
+    FOLLOWS,
+    PLACED_HEAD,
+    SHM,
+    SHM_GREETING,
+    TICKET_NBYTES,
+)
+
+log = structlog.get_logger()
+
+
+class ShmLane(Lane):
+    """One trainer's connection and memory."""
+
+    def __init__(self, connection: socket.socket, memory: TrainerMemory) -> None:
+        super().__init__(connection)
+        self._memory = memory
+
+    @property
+    def memory(self) -> TrainerMemory:
+        """The trainer's."""
+        return self._memory
+
+    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview | Vectors]:
+        buffers: list[memoryview | Vectors] = []
+        for parcel in parcels:
+            placed = parcel.placed
+            if placed is None and parcel.nbytes >= IN_PLACE_NBYTES:
+                assert isinstance(parcel.body, memoryview), "who has memory is sent nothing from where it lies"
+                placed = self._memory.put(parcel.body)
+            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.tell(placed))
+            head = PLACED_HEAD.pack(len(parcel.piece), number, parcel.nbytes, at)
+            buffers.append(memoryview(head + parcel.piece))
+            if placed is None:
+                buffers.append(parcel.body)
+        return buffers
+
+    def close(self) -> None:
+        """Let go of it. Twice is fine."""
+        super().close()
+        self._memory.close()
+
+
+class ShmLanes(Lanes):
+    """Listens for trainers on this host, at an address that has no file and ends with this process."""
+
+    def __init__(self) -> None:
+        super().__init__(SHM)
+        self.address = ""
+        """The abstract Unix socket's name, without the zero before it; empty before `start`."""
+
+    def start(self) -> None:
+        """Listen. Where that is not allowed there are no such lanes, and the log says so."""
+        address = f"feedline-{secrets.token_hex(16)}"
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listener.bind("\0" + address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            log.warning("no shm lane: cannot listen on an abstract Unix socket", reason=str(error))
+            return
+        self.address = address
+        self._listen(listener)
+
+    def ticket(self, offer: Offer) -> bytes:
+        """What the stream's trainer is told: what it shows, and what it must be shown."""
+        return offer.ticket + offer.proof
+
+    def _greet(self, connection: socket.socket) -> bool:
+        wanted = len(SHM_GREETING) + TICKET_NBYTES
+        said, fds = _received(connection, wanted)
+        if not said:  # a trainer that only looked whether this is its host
+            connection.close()
+            return True
+        if len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            return False
+        memory = TrainerMemory(fds[0])
+        is_taken = False
+        try:
+            offer = self._offer_of(said[len(SHM_GREETING) :]) if said.startswith(SHM_GREETING) else None
+            is_taken = offer is not None and offer.take_up(
+                ShmLane(connection, memory), lambda: connection.sendall(ACCEPTED + offer.proof)
+            )
+        finally:  # also when the trainer hung up before it was answered
+            if not is_taken:
+                memory.close()
+        return is_taken
+
+
+def _received(connection: socket.socket, nbytes: int) -> tuple[bytes, list[int]]:
+    """Bytes, and the descriptors that came with them: at most one is let in."""
+    fds = array.array("i")
+    flags = socket.MSG_WAITALL | socket.MSG_CMSG_CLOEXEC
+    said, ancillary, _, _ = connection.recvmsg(nbytes, socket.CMSG_SPACE(fds.itemsize), flags)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return said, list(fds)

@@ -1,0 +1,130 @@
+"""Memory of a trainer on this host, where its batches are put: by the workers that assemble them, or copied there.
+
+The law: a place is the loader's until the trainer is told what lies there, and then the trainer's until it says that
+it is free. Nothing that lies here is believed: the trainer may write to all of it at any time, so all that is ever read
+is one byte a batch. Processes of the loader map it, so it must be memory that can never become shorter: a mapping of
+what was cut off ends a process.
+"""
+
+import fcntl
+import functools
+import itertools
+import mmap
+import os
+import threading
+
+from feedline_server.memory.arena import Extents, Slot
+from feedline_wire.lane import RETURNED_NBYTES
+
+IN_PLACE_NBYTES = 64 << 10
+"""Smaller batches follow in the socket, many at once: a place of their own costs more than a copy of them."""
+
+MOST_NBYTES = 1 << 36
+"""Of a trainer: far more than any reads ahead, and every worker can map that of two thousand (x86-64 has 47 bits)."""
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+"""What must be sealed: its length downwards, and the seals. The second keeps a trainer from forbidding writes later."""
+
+NO_SEALS = fcntl.F_SEAL_WRITE | 0x10
+"""What must not be: writing, now or (F_SEAL_FUTURE_WRITE, which Python has no name for) by who maps it from now on."""
+
+_numbers = itertools.count(1)  # 0 is the arena
+
+
+class TrainerMemory:
+    """One trainer's. `lend`, then `tell` or `take_back`. Any thread."""
+
+    def __init__(self, fd: int) -> None:
+        """Takes over the descriptor, also of what it refuses. OSError if it is not memory, or could become shorter."""
+        self.fd = fd
+        self.number = next(_numbers)
+        """Its name between the front and its workers."""
+        self._lock = threading.Lock()
+        try:
+            self._extents = Extents(_checked_nbytes(fd), self.number)
+            self._first_page = mmap.mmap(fd, RETURNED_NBYTES)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._extents.lend(RETURNED_NBYTES)  # the first page is the trainer's to write
+        self._free = list(reversed(range(RETURNED_NBYTES)))
+        self._numbers: dict[Slot, int] = {}  # of places that the trainer was not told of
+        self._told: dict[int, Slot] = {}
+
+    def __repr__(self) -> str:
+        return f"<TrainerMemory {self.number} untold={len(self._numbers)} told={len(self._told)} {self._extents!r}>"
+
+    def lend(self, nbytes: int) -> Slot | None:
+        """A place for a batch; None while there is no room, and when this is closed."""
+        with self._lock:
+            if self.fd < 0:
+                return None
+            self._take_back_returned()
+            slot = self._extents.lend(nbytes) if self._free else None
+            if slot is not None:
+                number = self._numbers[slot] = self._free.pop()
+                self._first_page[number] = 0
+            return slot
+
+    def put(self, body: memoryview) -> Slot | None:
+        """Copy a batch here; None while there is no room. OSError if it cannot be written."""
+        slot = self.lend(len(body))
+        if slot is not None:
+            at = slot.start
+            while body:
+                count = os.pwrite(self.fd, body, at)
+                body, at = body[count:], at + count
+        return slot
+
+    def tell(self, slot: Slot) -> int:
+        """The trainer is told of this place, and under which number it returns it."""
+        with self._lock:
+            number = self._numbers.pop(slot)
+            self._told[number] = slot
+            return number
+
+    def take_back(self, slot: Slot) -> None:
+        """The batch is not needed. Only for a place that the trainer was not told of: those it returns itself."""
+        with self._lock:
+            number = self._numbers.pop(slot, None)
+            if number is not None:
+                self._free.append(number)
+                self._extents.take_back(slot)
+
+    def _take_back_returned(self) -> None:
+        for number in [number for number in self._told if self._first_page[number]]:
+            self._extents.take_back(self._told.pop(number))
+            self._free.append(number)
+
+    def close(self) -> None:
+        """Let go of it. Twice is fine."""
+        with self._lock:
+            if self.fd >= 0:
+                self._first_page.close()
+                os.close(self.fd)
+                self.fd = -1
+
+
+def _checked_nbytes(fd: int) -> int:
+    """How large it is, if it is memory that can be mapped without danger."""
+    seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # OSError of a file, a pipe, a socket
+    if seals & SEALS != SEALS or seals & NO_SEALS:
+        raise OSError("the trainer's memory is not sealed against becoming shorter, or is sealed against writing")
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        raise OSError("the trainer's memory came without the right to write to it")
+    status = os.fstat(fd)
+    if status.st_dev != _device_of_memory():
+        raise OSError("the trainer's memory is not of ordinary pages: huge ones may be missing when they are touched")
+    if not RETURNED_NBYTES < status.st_size <= MOST_NBYTES:
+        raise OSError(f"the trainer's memory has {status.st_size} bytes")
+    return status.st_size
+
+
+@functools.cache
+def _device_of_memory() -> int:
+    """What the kernel has all ordinary memory without a name on; that of huge pages is on another."""
+    fd = os.memfd_create("feedline-kind", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)

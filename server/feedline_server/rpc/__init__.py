@@ -1,0 +1,1 @@
+"""The gRPC service. The only package of the server that imports gRPC."""

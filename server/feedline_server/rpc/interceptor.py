@@ -1,0 +1,120 @@
+"""The loader's door: its TLS, who is let in, and how a call is refused.
+
+The law: what is not named in OPEN is refused to whoever has no leave, also methods and services that are added later.
+"""
+
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from feedline_server.access.reload import Rotating
+from feedline_server.access.tls import Tls
+from feedline_server.access.tokens import Admission, Tokens, admitted
+from feedline_wire import reach, rpc
+from feedline_wire.errors import (
+    FeedlineError,
+    InvalidRequest,
+    LoaderBusy,
+    LoaderUnavailable,
+    NotAllowed,
+    ProtocolMismatch,
+    to_failure,
+)
+
+OPEN = frozenset({"/grpc.health.v1.Health/Check"})
+"""Orchestrators ask it and have no token. Not Watch: each one would hold one of the calls a loader answers at once."""
+
+_STATUS = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotAllowed: grpc.StatusCode.UNAUTHENTICATED,
+    ProtocolMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    LoaderBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LoaderUnavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+log = structlog.get_logger()
+
+
+def server_credentials(tls: Rotating[Tls]) -> grpc.ServerCredentials:
+    """For gRPC, which asks at every new connection whether the certificates have changed."""
+    lock = threading.Lock()
+    given = tls.now()
+
+    def changed() -> Any:  # noqa: ANN401 - the stubs do not know that None is "no"
+        nonlocal given
+        with lock:
+            now = tls.now()
+            if now is given:
+                return None
+            given = now
+            return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), changed, require_client_authentication=given.client_ca is not None
+    )
+
+
+def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(tls.pair.key, tls.pair.chain)], tls.client_ca)
+
+
+class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Lets calls in that have leave, and says who makes them."""
+
+    def __init__(self, tokens: Rotating[Tokens] | None) -> None:
+        self._tokens = tokens
+
+    def __repr__(self) -> str:
+        return f"<Gate {'open' if self._tokens is None else self._tokens}>"
+
+    def admission(self, context: grpc.ServicerContext) -> Admission:
+        """Who makes this call; NotAllowed if that is nobody."""
+        return Admission(self._tokens, _authorization(context.invocation_metadata()), _peer_name(context))
+
+    def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """See grpc.ServerInterceptor. Any: each method has its own messages."""
+        if self._tokens is None or handler_call_details.method in OPEN:
+            return continuation(handler_call_details)
+        try:
+            admitted(self._tokens.now(), _authorization(handler_call_details.invocation_metadata))
+        except NotAllowed as error:
+            return _refusing(handler_call_details.method, error)
+        return continuation(handler_call_details)
+
+
+def _authorization(metadata: Any) -> tuple[str, ...]:  # noqa: ANN401 - the stubs differ between versions
+    return tuple(value for name, value in metadata or () if name == rpc.AUTHORIZATION)
+
+
+def _peer_name(context: grpc.ServicerContext) -> str:
+    """Of whom the certificate is, where one was asked for; else the host."""
+    names: Any = context.auth_context().get("x509_common_name")  # Any: the stubs say bytes, it is a list of them
+    if names:
+        return str(names[0].decode(errors="replace"))
+    return reach.host_of(urllib.parse.unquote(context.peer()))  # gRPC writes ipv6:%5B::1%5D:50123
+
+
+def _refusing(method: str, error: NotAllowed) -> "grpc.RpcMethodHandler[Any, Any]":
+    def answer(_requests: Iterator[Any], context: grpc.ServicerContext) -> NoReturn:
+        log.warning("refused", peer=context.peer(), method=method, reason=str(error))
+        refuse(context, error)
+
+    # As a stream, whatever the method is: it is answered before any message has come, so nobody without leave can hold
+    # a thread by sending none.
+    return grpc.stream_stream_rpc_method_handler(answer)
+
+
+def refuse(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
+    """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
+    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), grpc.StatusCode.INTERNAL)
+    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
+    context.abort(code, str(error))
+    raise AssertionError("unreachable: abort raises")

@@ -1,0 +1,1 @@
+"""Starting a loader, or several from one command, and ending them: signals, drain, replacement."""

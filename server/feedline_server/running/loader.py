@@ -1,0 +1,193 @@
+"""A loader from start to end: open, listen, drain, stop.
+
+Whatever the way it ends, nothing is left: streams are told, workers end with their sockets (and with this process, by
+the kernel), the arena has no name anywhere.
+"""
+
+import importlib.metadata
+import os
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+
+from feedline_server.access import exposure
+from feedline_server.access.reload import Rotating
+from feedline_server.access.tls import Tls, rotating_tls
+from feedline_server.access.tokens import Tokens, read_tokens, unknown_datasets
+from feedline_server.batches.dataset import open_dataset
+from feedline_server.batches.fingerprint import fingerprint
+from feedline_server.declared.datasets import to_json
+from feedline_server.host.addresses import with_port
+from feedline_server.host.signals import Stop
+from feedline_server.lanes.from_files import Scattering, scattering_of
+from feedline_server.lanes.shm import ShmLanes
+from feedline_server.lanes.tcp import TcpLanes
+from feedline_server.memory.arena import Arena
+from feedline_server.rpc.interceptor import Gate
+from feedline_server.rpc.service import Service
+from feedline_server.scheduling.catalog import Catalog, Served
+from feedline_server.scheduling.scheduler import Dispatch
+from feedline_server.settings.settings import Settings
+from feedline_server.workers.messages import Opening
+from feedline_server.workers.pool import Pool
+from feedline_wire.memory import keep_freed_memory
+from feedline_wire.reach import host_of
+
+STOP_S = 0.3
+"""How long streams may take to end when the loader stops without draining; Ctrl-C must leave in under a second."""
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> None:
+    """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin.
+
+    `listening` is called with the port once trainers can connect.
+    """
+    keep_freed_memory()
+    version = importlib.metadata.version("feedline")
+    replica = secrets.token_hex(4)
+    tls, tokens = _tls(settings), _tokens(settings)
+    catalog = _open_catalog(settings)
+    _warn(settings, catalog, tokens)
+    arena = Arena(settings.memory)
+    pool: Pool
+    dispatch = Dispatch(
+        catalog=catalog,
+        arena=arena,
+        workers=settings.workers,
+        max_trainers=settings.max_trainers,
+        max_streams_per_client=settings.max_streams_per_client,
+        scatterings=_scatterings(catalog) if settings.send_from_files else {},
+        submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs dispatch
+        now=time.monotonic,
+    )
+    pool = Pool(
+        size=settings.workers,
+        opening=_opening(settings, catalog),
+        arena_fd=arena.fd,
+        batch_timeout_s=settings.batch_timeout_s,
+        answer=dispatch.answer,
+    )
+    # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
+    tcp_lanes = TcpLanes() if settings.tcp_lane and tls is None else None
+    shm_lanes = ShmLanes() if settings.shm_lane and tls is None else None
+    service = Service(
+        catalog=catalog,
+        dispatch=dispatch,
+        pool=pool,
+        replica=replica,
+        version=version,
+        max_trainers=settings.max_trainers,
+        tls=tls,
+        gate=Gate(tokens),
+        tcp_lanes=tcp_lanes,
+        shm_lanes=shm_lanes,
+    )
+    try:
+        dispatch.start()
+        pool.start()
+        if tcp_lanes is not None:
+            tcp_lanes.start(host_of(settings.listen), settings.tcp_port)
+        if shm_lanes is not None:
+            shm_lanes.start()
+        port = service.start(settings.listen, settings.health_listen)
+        stop.serving = True
+        listening(port)
+        log.info(
+            "serving",
+            address=with_port(settings.listen, port),
+            datasets={name: _summary(served) for name, served in catalog.served.items()},
+            workers=settings.workers,
+            memory_bytes=arena.nbytes,
+            tls="none" if tls is None else "server" if settings.tls_client_ca is None else "mutual",
+            tokens=None if tokens is None else len(tokens.now()),
+            version=version,
+            replica=replica,
+            pid=os.getpid(),
+        )
+        stop.wait()
+        if not stop.is_at_once:
+            _drain(service, dispatch, stop, settings.drain_timeout_s)
+    finally:
+        for lanes in (tcp_lanes, shm_lanes):
+            if lanes is not None:
+                lanes.close()
+        service.stop(STOP_S)
+        pool.close()
+        dispatch.close()
+        arena.close()
+        log.info("stopped", replica=replica)
+
+
+def _drain(service: Service, dispatch: Dispatch, stop: Stop, timeout_s: float) -> None:
+    log.info("draining", timeout_s=timeout_s)
+    service.drain()
+    deadline = time.monotonic() + timeout_s
+    while not dispatch.wait_until_empty(0.1):  # short, so that a second signal is answered at once
+        if stop.is_at_once or time.monotonic() > deadline:
+            log.warning("stopping with streams open", streams=len(dispatch.state().sessions))
+            return
+
+
+def _tls(settings: Settings) -> Rotating[Tls] | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return rotating_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _tokens(settings: Settings) -> Rotating[Tokens] | None:
+    if (file := settings.tokens) is None:
+        return None
+    return Rotating("tokens", (file,), lambda: read_tokens(file))
+
+
+def _warn(settings: Settings, catalog: Catalog, tokens: Rotating[Tokens] | None) -> None:
+    for warning in exposure.warnings(settings.protection):
+        log.warning(warning, listen=settings.listen)
+    for note in () if tokens is None else unknown_datasets(tokens.now(), catalog.served):
+        log.warning("about the tokens", note=note)
+
+
+def _open_catalog(settings: Settings) -> Catalog:
+    served = {}
+    for name, config in settings.datasets.items():
+        started = time.perf_counter()
+        dataset = open_dataset(name, config)
+        served[name] = Served(dataset, fingerprint(dataset, config))
+        log.debug("opened", dataset=name, seconds=round(time.perf_counter() - started, 3))
+        for note in dataset.notes:
+            log.warning("about the dataset", dataset=name, note=note)
+    return Catalog(served, max_batch_nbytes=settings.memory // 2)
+
+
+def _scatterings(catalog: Catalog) -> dict[str, Scattering]:
+    """What can be sent from where it lies, by dataset."""
+    found = {name: scattering_of(one.dataset) for name, one in catalog.served.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _opening(settings: Settings, catalog: Catalog) -> Opening:
+    """What every worker opens."""
+    served = catalog.served
+    return Opening(
+        {name: (to_json(config), served[name].fingerprint) for name, config in settings.datasets.items()},
+        kept={
+            name: {view.name: view.selection for view in served[name].dataset.views.values()}
+            for name, config in settings.datasets.items()
+            if config.filters
+        },
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
+
+
+def _summary(served: Served) -> dict[str, object]:
+    dataset = served.dataset
+    return {
+        "views": {view.name: view.samples for view in dataset.views.values()},
+        "columns": [str(column) for column in dataset.columns],
+        "fingerprint": served.fingerprint.hex()[:12],
+    }

@@ -1,0 +1,1 @@
+"""Which trainer's key is assembled next, and in which memory."""

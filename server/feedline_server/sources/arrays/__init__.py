@@ -1,0 +1,1 @@
+"""Arrays in files: found by their headers, mapped or read."""

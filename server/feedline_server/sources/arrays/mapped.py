@@ -1,0 +1,190 @@
+"""Arrays that lie plainly in a file, memory-mapped there: an `.npy`, a member of an `.npz`, a dataset of an HDF5 file.
+
+The law: nothing is read until it is gathered, and a gather copies from the page cache straight into the batch. A
+file that changed since it was found is an error, never another batch under the same key.
+"""
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.host import machine
+from feedline_server.sources.arrays import npy
+from feedline_server.sources.arrays.content import Sampling
+from feedline_server.sources.arrays.resident import RESIDENT
+from feedline_server.sources.arrays.stamp import Stamp
+from feedline_server.sources.arrays.stored import Extent
+from feedline_wire.errors import BadSample, DataError
+from feedline_wire.tensors import Array
+
+READ_AHEAD = 128 << 10
+"""Bytes in a row. Linux reads so much ahead by default, and from about here that is the faster way (measured). Of what
+it is asked for at once it may read no more than that either (`force_page_cache_ra`), and says nothing."""
+
+AHEAD_SHARE = 8
+"""Of the memory, the part that data read ahead may take. As much is being served, and there may be other trainers."""
+
+SMALL = 1 << 20
+"""Bytes of an array that stays mapped however large the data it is part of: labels, of which little is open at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """An array that lies in a file as it is in memory, from `header.offset` on: a row a sample."""
+
+    stamp: Stamp
+    member: str
+    """Its name inside the file; empty in an `.npy`."""
+    header: npy.Header
+
+    @property
+    def named(self) -> str:
+        """How messages call it."""
+        return f"{self.stamp.path}:{self.member}" if self.member else str(self.stamp.path)
+
+    @property
+    def cost(self) -> None:
+        """Nothing is to be said: rows are read where they lie."""
+
+    def open(self, *, large: bool) -> "Mapped":
+        """The array, mapped; `large` is what `is_large` says of the data it is part of."""
+        with npy.opened(self.stamp.path, "the file that was there") as file:
+            self.stamp.check_open(file)
+            mapping = mmap.mmap(file.fileno(), self.header.offset + self.header.nbytes, access=mmap.ACCESS_READ)
+            fd = os.dup(file.fileno()) if large and self.header.nbytes > SMALL else None
+        opened = Mapped(self, mapping, fd)
+        if fd is not None:
+            weakref.finalize(opened, os.close, fd)  # as the mapping's own descriptor goes with the mapping
+        return opened
+
+    def content(self, sampling: Sampling) -> Iterator[bytes]:
+        """The form and what stands for the bytes."""
+        header = self.header
+        yield f"stored as {header.dtype.str} fortran={header.fortran} {header.shape}".encode()
+        with npy.opened(self.stamp.path, "the file that was there") as file:
+            if self.member:
+                yield from sampling.read(file, header.offset, header.nbytes)
+            else:
+                yield from sampling.read(file)
+        self.stamp.check()
+
+
+class Mapped:
+    """A plain array that is open. Rows are read as bytes, so neither alignment nor byte order stands in the way.
+
+    Of large data, runs of a page or more are read with read calls instead of through the mapping, which would have to
+    be let go of all the time: 18 us of processor time for a row of 16 KiB instead of 24 (docs/design.md).
+    """
+
+    def __init__(self, array: Plain, mapping: mmap.mmap, fd: int | None) -> None:
+        header = array.header
+        self._of = array
+        self._mapping = mapping
+        self._fd = fd
+        """To read with; None: the array stays mapped."""
+        self._row_nbytes = header.nbytes // header.shape[0]
+        run = header.dtype.itemsize if header.fortran else self._row_nbytes
+        if fd is not None and run < READ_AHEAD:
+            # Reading ahead brings mostly rows that are gone from the page cache before they are asked for.
+            mapping.madvise(mmap.MADV_RANDOM)
+        order: Literal["C", "F"] = "F" if header.fortran else "C"
+        self._array: Array = np.ndarray(header.shape, header.dtype, mapping, header.offset, order=order)
+        self._rows: NDArray[np.uint8] | None = None
+        if self._array.flags.c_contiguous:
+            self._rows = np.ndarray((len(self._array), self._row_nbytes), np.uint8, mapping, header.offset)
+
+    @property
+    def extent(self) -> Extent | None:
+        """See Rows. Of large data none: it is read by read calls, or let go of behind what was read."""
+        header = self._of.header
+        if self._rows is None or self._fd is not None or not header.is_wire_order:
+            return None
+        return Extent(
+            self._rows.ctypes.data, self._row_nbytes, len(self._rows), self._of.stamp, header.offset, self._rows
+        )
+
+    def announce(self, rows: NDArray[np.int64]) -> None:
+        """See Rows."""
+        if self._fd is not None and self._rows is not None:
+            ask_for(self._mapping, self._of.header.offset, self._row_nbytes, runs_of(rows))
+
+    def gather(self, rows: NDArray[np.int64], out: Array) -> None:
+        """See Rows."""
+        self._of.stamp.check()
+        if self._rows is None:
+            # np.take would first copy the whole array into C order; indexing touches only these rows.
+            out[...] = self._array[rows]
+            self._let_go(rows, len(rows) * (self._row_nbytes // self._array.itemsize))
+            return
+        target = out.reshape(len(rows), self._row_nbytes // out.itemsize).view(np.uint8)
+        runs = [] if self._fd is None else runs_of(rows)
+        if self._fd is not None and target.size >= len(runs) * mmap.PAGESIZE:
+            self._read(self._fd, runs, target.reshape(-1).data)
+        else:
+            # mode="clip" writes straight into `out`; the default goes through a temporary at half the speed.
+            np.take(self._rows, rows, axis=0, mode="clip", out=target)
+            self._let_go(rows, len(runs))
+        if self._array.dtype != out.dtype:
+            out.byteswap(inplace=True)
+
+    def _read(self, fd: int, runs: "Iterable[Run]", target: memoryview) -> None:
+        for row, place, count in runs:
+            start, end = place * self._row_nbytes, (place + count) * self._row_nbytes
+            offset = self._of.header.offset + row * self._row_nbytes - start
+            while start < end:
+                try:
+                    got = os.preadv(fd, [target[start:end]], offset + start)
+                except OSError as error:
+                    rows = range(row, row + count)
+                    raise BadSample(
+                        f"{self._of.named}: rows {row}..{rows[-1]} cannot be read ({error.strerror})", samples=rows
+                    ) from error
+                if not got:
+                    raise DataError(f"{self._of.stamp.path}: was cut while served; restart the loader")
+                start += got
+
+    def _let_go(self, rows: NDArray[np.int64], places: int) -> None:
+        if self._fd is not None:
+            RESIDENT.touched(self._mapping, len(rows) * self._row_nbytes, places)
+
+
+Run = tuple[int, int, int]
+"""Rows that follow each other: the first of them, its place among those asked for, and how many they are."""
+
+
+def runs_of(rows: NDArray[np.int64]) -> list[Run]:
+    """The runs that make up the rows, in their order."""
+    if not len(rows):
+        return []
+    places = [0, *(np.flatnonzero(rows[1:] - rows[:-1] != 1) + 1).tolist(), len(rows)]
+    return [(int(rows[place]), place, end - place) for place, end in pairwise(places)]
+
+
+def ask_for(mapping: mmap.mmap, offset: int, row_nbytes: int, runs: Iterable[Run]) -> None:
+    """Have the kernel read all runs of an array at once, before any of them is waited for.
+
+    Else they are read one after the other, or page after page: 64 cold rows of 16 KiB took 25-55 us each when asked
+    for, 340-410 us when not, and 2,700-4,700 us with the kernel's own reading ahead.
+    """
+    for row, _, count in runs:
+        start = offset + row * row_nbytes
+        page, end = start - start % mmap.PAGESIZE, start + count * row_nbytes
+        for piece in range(page, end, READ_AHEAD):
+            mapping.madvise(mmap.MADV_WILLNEED, piece, min(end - piece, READ_AHEAD))
+
+
+def ahead_nbytes(*, large: bool) -> int:
+    """Bytes that may be read long before they are gathered; none of data that the page cache holds anyway."""
+    return machine.memory_nbytes() // AHEAD_SHARE if large else 0
+
+
+def is_large(nbytes: int, memory_nbytes: int | None = None) -> bool:
+    """Whether data is too large for the page cache to hold it in the end, so that reading ahead is of no use."""
+    return nbytes > (machine.memory_nbytes() if memory_nbytes is None else memory_nbytes) // 2

@@ -1,0 +1,204 @@
+"""The arrays of an `.npz`: those stored as they are lie plainly in the file, compressed ones are decompressed whole.
+
+The law: an archive is a directory of byte ranges and no more. Nothing is extracted, and no name in it is ever a path.
+"""
+
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.sources.arrays import npy, stamp
+from feedline_server.sources.arrays.content import Sampling
+from feedline_server.sources.arrays.decompressed import DECODED
+from feedline_server.sources.arrays.mapped import Plain
+from feedline_server.sources.arrays.stamp import Stamp
+from feedline_server.sources.arrays.stored import listed
+from feedline_wire.errors import BadSample, DataError
+from feedline_wire.tensors import Array
+
+LOCAL_HEADER = 30
+"""Bytes before a member's name and extra field, whose lengths stand at 26 and 28 (PKWARE's APPNOTE 4.3.7). The
+directory at the archive's end tells lengths too, but an extra field may have another one there."""
+
+ENCRYPTED = 1
+"""The bit of a member's flags."""
+
+SUFFIX = ".npy"
+
+
+class NpzFile:
+    """An `.npz`, open. A member's checksum is compared when it is read as a whole, not when it is mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = npy.opened(path, "an .npz file")
+        try:
+            self._stamp = stamp.of(path, self._file)
+            self._archive = self._opened()
+            self._members = self._checked()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See ArrayFile."""
+        return tuple(sorted(self._members))
+
+    def header(self, name: str) -> npy.Header:
+        """See ArrayFile. The offset is one in the archive; of a compressed member, one in what it holds."""
+        info = self._member(name)
+        if info.compress_type == zipfile.ZIP_STORED:
+            start = self._start(info)
+            self._file.seek(start)
+            return npy.read_header(self._file, self._named(name), min(start + info.file_size, self._stamp.size))
+        with self._unpacking(name) as file:
+            return npy.read_header(file, self._named(name), info.file_size)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def read(self, name: str, accept: Callable[[npy.Header], None]) -> Array:
+        """See ArrayFile."""
+        with self._unpacking(name) as file:
+            header = npy.read_header(file, self._named(name), self._member(name).file_size)
+            accept(header)
+            data = file.read(header.nbytes)
+            file.read(1)  # the checksum is compared at the end, which may be one step further
+        if len(data) < header.nbytes:
+            raise DataError(f"{self._named(name)}: ended after {len(data)} of {header.nbytes} bytes of data")
+        order: Literal["C", "F"] = "F" if header.fortran else "C"
+        return np.ndarray(header.shape, header.dtype, data, order=order)
+
+    def stored(self, name: str) -> "Plain | Deflated":
+        """See ArrayFile."""
+        info, header = self._member(name), self.header(name)
+        if info.compress_type == zipfile.ZIP_STORED:
+            return Plain(self._stamp, name, header)
+        if header.nbytes > DECODED.limit:
+            raise DataError(
+                f"{self._named(name)}: is compressed and takes {header.nbytes >> 20} MiB of memory, more than the "
+                f"{DECODED.limit >> 20} MiB that a worker keeps; save the arrays with numpy.savez, without _compressed"
+            )
+        return Deflated(self._stamp, name, header, info.CRC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _opened(self) -> zipfile.ZipFile:
+        if not self._stamp.size:
+            raise DataError(f"{self._path}: is empty (0 bytes); wanted an .npz file, save it again with numpy.savez")
+        try:
+            return zipfile.ZipFile(self._file)
+        except Exception as error:  # a damaged directory fails in more ways than zipfile documents
+            raise DataError(f"{self._path}: is cut short or no .npz file ({error}); copy or save it again") from error
+
+    def _checked(self) -> dict[str, zipfile.ZipInfo]:
+        members = [info for info in self._archive.infolist() if info.filename.endswith(SUFFIX)]
+        twice = [name for name, count in Counter(info.filename for info in members).items() if count > 1]
+        if twice:
+            raise DataError(f"{self._path}: has two members named {twice[0]!r}; save it again with numpy.savez")
+        locked = [info.filename for info in members if info.flag_bits & ENCRYPTED]
+        if locked:
+            raise DataError(f"{self._path}: member {locked[0]!r} is encrypted; save it again with numpy.savez")
+        return {info.filename.removesuffix(SUFFIX): info for info in members}
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        found = self._members.get(name)
+        if found is None:
+            raise DataError(f"{self._path}: has no array {name!r}; it has {listed(self.names)}")
+        return found
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin in the archive."""
+        self._file.seek(info.header_offset)
+        local = self._file.read(LOCAL_HEADER)
+        if len(local) < LOCAL_HEADER or local[:4] != b"PK\x03\x04":
+            raise DataError(
+                f"{self._path}: member {info.filename!r} is not where the directory says; copy or save it again"
+            )
+        name, extra = (int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
+        return info.header_offset + LOCAL_HEADER + name + extra
+
+    @contextmanager
+    def _unpacking(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with self._archive.open(self._member(name)) as file:
+                yield file
+        except DataError:
+            raise
+        except Exception as error:  # as many ways as there are methods of compression
+            raise DataError(f"{self._named(name)}: is damaged ({error}); copy or save it again") from error
+
+    def _named(self, name: str) -> str:
+        return f"{self._path}:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deflated:
+    """A compressed array of an archive: a row a sample, but only to be had as a whole."""
+
+    stamp: Stamp
+    member: str
+    header: npy.Header
+    crc: int
+
+    @property
+    def named(self) -> str:
+        """How messages call it."""
+        return f"{self.stamp.path}:{self.member}"
+
+    @property
+    def cost(self) -> str:
+        """What the operator should know."""
+        return (
+            "compressed, so a worker decompresses all of an array to read any row of it, "
+            f"and keeps {DECODED.limit >> 20} MiB of them; save them with numpy.savez, without _compressed"
+        )
+
+    def open(self, *, large: bool) -> "Inflated":
+        """The array, decompressed when it is first read from."""
+        self.stamp.check()
+        return Inflated(self)
+
+    def content(self, sampling: Sampling) -> Iterator[bytes]:
+        """The form and the archive's checksum of all bytes."""
+        yield f"{self.header.dtype.str} fortran={self.header.fortran} {self.header.shape} crc {self.crc}".encode()
+
+
+class Inflated:
+    """A compressed array that is open."""
+
+    def __init__(self, array: Deflated) -> None:
+        self._of = array
+
+    @property
+    def extent(self) -> None:
+        """See Rows: what lies in the file is packed."""
+        return
+
+    def announce(self, rows: NDArray[np.int64]) -> None:
+        """See Rows. It is read as a whole or kept already."""
+
+    def gather(self, rows: NDArray[np.int64], out: Array) -> None:
+        """See Rows."""
+        self._of.stamp.check()
+        try:
+            whole = DECODED.get(self._of, self._decode)
+        except DataError as error:
+            raise BadSample(str(error), samples=rows) from error
+        out[...] = whole[rows]
+
+    def _decode(self) -> Array:
+        with NpzFile(self._of.stamp.path) as file:
+            return file.read(self._of.member, lambda header: None)

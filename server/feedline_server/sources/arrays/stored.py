@@ -1,0 +1,163 @@
+"""An array in a file, found but not yet open, and open: what the formats have in common.
+
+The law: finding one reads headers only; what is wrong with the file is found then, not in the middle of an epoch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.sources.arrays.content import Sampling
+from feedline_server.sources.arrays.npy import Header
+from feedline_server.sources.arrays.stamp import Stamp
+from feedline_wire import IDS
+from feedline_wire.errors import DataError
+from feedline_wire.tensors import Array
+
+NAMED = 8
+"""Names that a message lists."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """Rows of a column that lie in this process' memory one after the other, as they travel."""
+
+    address: int
+    row_nbytes: int
+    rows: int
+    stamp: Stamp
+    """The file that they are in: checked before they are read."""
+    offset: int
+    """Where in it they begin."""
+    held: object
+    """What keeps them where they are."""
+
+
+class Rows(Protocol):
+    """An open array, read by rows. It holds its file open for as long as anybody holds it."""
+
+    @property
+    def extent(self) -> Extent | None:
+        """All rows, where they can be read by their addresses; None where only `gather` reads them."""
+        ...
+
+    def announce(self, rows: NDArray[np.int64]) -> None:
+        """These rows are gathered next: have them read from the disk meanwhile, if that can be asked for."""
+        ...
+
+    def gather(self, rows: NDArray[np.int64], out: Array) -> None:
+        """Write these rows, in any order, repeats allowed, all of them in range, into `out`.
+
+        `out` is C-contiguous, little-endian and of shape (len(rows), *shape of a row). Raises BadSample, whose
+        `samples` are rows, if one cannot be read, and DataError if the file changed since the array was found.
+        """
+        ...
+
+
+class Stored(Protocol):
+    """An array in a file: a plain value, cheap to keep by the thousand."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """The file as it was."""
+        ...
+
+    @property
+    def header(self) -> Header:
+        """Dtype and shape."""
+        ...
+
+    @property
+    def named(self) -> str:
+        """How messages call it."""
+        ...
+
+    @property
+    def cost(self) -> str | None:
+        """What reading it row by row costs, as a sentence for the operator; None if that is nothing to speak of."""
+        ...
+
+    def open(self, *, large: bool) -> Rows:
+        """Open it; `large` says that the page cache will not hold the data it is part of. DataError if it changed."""
+        ...
+
+    def content(self, sampling: Sampling) -> Iterator[bytes]:
+        """What its identity is made of: the form, and what stands for its bytes."""
+        ...
+
+
+class ArrayFile(Protocol):
+    """A file with arrays in it, open."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every array in it, sorted; `x` if the format gives its only one no name."""
+        ...
+
+    def header(self, name: str) -> Header:
+        """Dtype and shape of one; DataError if it is damaged or may not be served."""
+        ...
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        ...
+
+    def read(self, name: str, accept: Callable[[Header], None]) -> Array:
+        """One as a whole, once its header was accepted (or `accept` raises); DataError if it cannot be read."""
+        ...
+
+    def stored(self, name: str) -> Stored:
+        """One, to be read by rows; DataError if it cannot be."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def chosen(file: ArrayFile, arrays: Mapping[str, str] | None, path: Path) -> dict[str, str]:
+    """The name in the file of each column: as declared, or all there are; an only one is the column `x`.
+
+    Whether a declared one is there is seen when it is asked for. DataError if there is none, or no name for a column.
+    """
+    if arrays is None:
+        names = file.names
+        arrays = {"x": names[0]} if len(names) == 1 else {name: name for name in names}
+    if not arrays:
+        raise DataError(f"{path}: has no arrays in it")
+    if IDS in arrays:
+        raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give the array another name")
+    return dict(arrays)
+
+
+def check_rows(header: Header, named: str) -> None:
+    """DataError unless the array has a row for every sample, and something in each."""
+    if not header.shape:
+        raise DataError(f"{named}: holds a single value; wanted an array with a row for every sample")
+    if not header.shape[0]:
+        raise DataError(f"{named}: has no samples, its shape is {header.shape}; wanted at least one row")
+    if not header.nbytes:
+        raise DataError(
+            f"{named}: its samples hold no values, its shape is {header.shape}; wanted no dimension of size 0"
+        )
+
+
+def costs(arrays: Iterable[Stored]) -> Iterator[str]:
+    """A sentence for every way of storing that is slow to read at random."""
+    found: dict[str, list[Stored]] = {}
+    for array in arrays:
+        if array.cost is not None:
+            found.setdefault(array.cost, []).append(array)
+    for cost, slow in found.items():
+        nbytes = sum(array.header.nbytes for array in slow)
+        others = f" and {len(slow) - 1} more are" if len(slow) > 1 else " is"
+        yield f"{slow[0].named}{others} ({nbytes >> 20} MiB) {cost}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, for a message."""
+    return ", ".join(names[:NAMED]) + (f", … ({len(names)} in all)" if len(names) > NAMED else "") or "none"

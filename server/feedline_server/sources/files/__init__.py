@@ -1,0 +1,1 @@
+"""Samples that are files: which file holds what, and where it is."""

@@ -1,0 +1,123 @@
+"""Samples' arrays in `.npy`, `.npz` and HDF5 files, read file by file.
+
+The law: every sample holds what the first one holds, or it is a BadSample naming both.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.sources.arrays import content, npy
+from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.sample_files import Files
+from feedline_wire.errors import BadSample, DataError
+from feedline_wire.tensors import Array, Column, wire_dtype
+
+
+def array_files(folder: Path, names: Sequence[str], places: Sequence[Place]) -> list["ArrayFiles"]:
+    """The files at each place of every sample."""
+    return [ArrayFiles(Files(folder, names, place)) for place in places]
+
+
+class ArrayFiles:
+    """One file of each sample: what the first one holds, and what the others therefore must."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._place = files.place
+        path = Path(files.path(0))
+        with opened(path) as file:
+            self._names = self._place.columns(file, path)
+            self._headers = {column: file.header(name) for column, name in self._names.items()}
+        for column, header in self._headers.items():
+            if not header.nbytes:
+                of = f":{column}" if len(self._headers) > 1 else ""
+                raise DataError(
+                    f"{path}{of}: holds no values, its shape is {header.shape}; wanted no dimension of size 0"
+                )
+        self.columns = tuple(
+            Column(column, wire_dtype(header.dtype), header.shape) for column, header in self._headers.items()
+        )
+        self._prefix = _prefix(path, *self._headers.values()) if len(self._headers) == 1 else b""
+
+    def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
+        """Write the columns of these samples into `out`."""
+        bodies: NDArray[np.uint8] | None = None
+        if self._prefix:
+            (target,) = out.values()
+            (header,) = self._headers.values()
+            bodies = target.reshape(len(ids), header.nbytes // target.itemsize).view(np.uint8)
+        for row, sample in enumerate(ids.tolist()):
+            try:
+                if bodies is None or not self._read_alike(sample, bodies[row]):
+                    self._read(sample, {column: array[row : row + 1] for column, array in out.items()})
+            except OSError as error:
+                raise self._files.unreadable(sample, error) from error
+
+    def content(self, sample: int) -> Iterator[bytes]:
+        """What stands for one sample's arrays."""
+        path = Path(self._files.path(sample))
+        try:
+            with opened(path) as file:
+                arrays = [(column, file.stored(name)) for column, name in self._place.columns(file, path).items()]
+        except DataError:  # a bad sample: whoever asks for it is told so, and the others are served
+            yield b"unreadable"
+            return
+        for column, array in arrays:
+            yield column.encode()
+            yield from array.content(content.ID_FILE)
+
+    def _read_alike(self, sample: int, body: NDArray[np.uint8]) -> bool:
+        """Read an `.npy` whose header is the first one's, byte for byte: the usual case. False if it is another."""
+        path = self._files.path(sample)
+        if not path.endswith(".npy"):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._files.check_unchanged(sample, os.fstat(fd))
+            prefix = bytearray(len(self._prefix))
+            return os.readv(fd, [prefix, body.data]) == len(prefix) + len(body) and prefix == self._prefix
+        finally:
+            os.close(fd)
+
+    def _read(self, sample: int, out: Mapping[str, Array]) -> None:
+        """Read any file that holds the same dtypes and shapes; BadSample if it does not."""
+        path = Path(self._files.path(sample))
+        self._files.check_unchanged(sample, path.stat())
+        try:
+            with opened(path) as file:
+                alike = all(name in file for name in self._names.values())
+                names = self._names if alike else self._place.columns(file, path)
+                for column, row in out.items():
+                    if column not in names:
+                        self._check_alike(sample, column, None)
+                    accept = partial(self._check_alike, sample, column)
+                    row.reshape(self._headers[column].shape)[...] = file.read(names[column], accept)
+        except BadSample:
+            raise
+        except DataError as error:
+            raise BadSample(f"{self._files.named(sample)}: {error}", samples=[sample]) from error
+
+    def _check_alike(self, sample: int, column: str, header: npy.Header | None) -> None:
+        first = self._headers[column]
+        if header and header.shape == first.shape and wire_dtype(header.dtype) == wire_dtype(first.dtype):
+            return
+        of = f" in {column!r}" if len(self._headers) > 1 else ""
+        raise BadSample(
+            f"{self._files.named(sample)} holds {header or 'nothing'}{of}, {self._files.named(0)} holds {first}; "
+            "give all samples one shape and dtype",
+            samples=[sample],
+        )
+
+
+def _prefix(path: Path, header: npy.Header) -> bytes:
+    """The bytes before the data of the first sample's `.npy`; nothing if samples cannot be read by comparing them."""
+    if path.suffix != ".npy" or not header.is_wire_order:
+        return b""
+    with npy.opened(path) as file:
+        return file.read(header.offset)

@@ -1,0 +1,1 @@
+"""Images as samples: listed, checked by their headers, decoded."""

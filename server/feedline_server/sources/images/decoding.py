@@ -1,0 +1,133 @@
+"""Bytes of an image file to pixels of the declared size, colours and depth, by OpenCV.
+
+The law: what comes out is byte for byte what cv2.imread, cv2.cvtColor and cv2.resize make of the file, or it is an
+error. Nothing is cut to fewer bits, and nothing is decoded that is larger than declared.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.declared.images import ColorMode, ImageFormat
+from feedline_server.sources.images.captured_stderr import overheard
+from feedline_server.sources.images.header import ImageHeader, read_image_header
+from feedline_server.sources.images.opencv import opencv
+from feedline_wire.errors import DataError
+from feedline_wire.tensors import Array
+
+CHANNELS: dict[ColorMode, int] = {"rgb": 3, "bgr": 3, "grayscale": 1, "rgba": 4}
+
+DAMAGE = ("premature end", "bad huffman code")
+"""What libjpeg says of pixels that it made up. "Extraneous bytes" are not among it: many cameras write some."""
+
+
+class Decoder:
+    """Makes images of one kind."""
+
+    def __init__(self, wanted: ImageFormat) -> None:
+        self.wanted = wanted
+        self._cv2 = cv2 = opencv("reading images")
+        self._how = {
+            "nearest": cv2.INTER_NEAREST,
+            "linear": cv2.INTER_LINEAR,
+            "area": cv2.INTER_AREA,
+            "cubic": cv2.INTER_CUBIC,
+        }[wanted.interpolation]
+        depth = cv2.IMREAD_ANYDEPTH if wanted.bits == 16 else 0
+        self._colours = depth | (cv2.IMREAD_GRAYSCALE if wanted.color_mode == "grayscale" else cv2.IMREAD_COLOR)
+        # By (channels decoded, what is wanted); what is not here is right as it is decoded.
+        self._conversions = {
+            (3, "rgb"): cv2.COLOR_BGR2RGB,
+            (3, "rgba"): cv2.COLOR_BGR2RGBA,
+            (4, "rgba"): cv2.COLOR_BGRA2RGBA,
+        }
+
+    def shape(self, data: bytes) -> tuple[int, int, int]:
+        """The shape that this image comes out in. DataError, which does not name the file."""
+        channels = CHANNELS[self.wanted.color_mode]
+        if self.wanted.size is not None:
+            width, height = self.wanted.size
+            return height, width, channels
+        height, width = self._decoded(data).shape[:2]  # not the header's: the camera may have been turned
+        return height, width, channels
+
+    def decode(self, data: bytes, out: Array) -> None:
+        """Write the image into `out`, of shape (height, width, channels). DataError, which does not name the file."""
+        image = self._decoded(data)
+        height, width, _ = out.shape
+        flat = out[..., 0] if out.shape[2] == 1 else out  # OpenCV has no axis for one channel
+        if image.shape[:2] != (height, width):
+            if self.wanted.size is None:
+                raise DataError(
+                    f"is an image of {image.shape[1]} x {image.shape[0]} pixels, and the first of {width} x {height}; "
+                    f"give size = [{width}, {height}] to resize all, or make them alike"
+                )
+            image = self._resized(image, flat)
+        self._finish(image, flat)
+
+    def _decoded(self, data: bytes) -> NDArray[Any]:
+        header = read_image_header(data)
+        self._check(header)
+        flags = self._colours
+        if self.wanted.color_mode == "rgba" and header.has_alpha:
+            flags = self._cv2.IMREAD_UNCHANGED
+        image, said = overheard(lambda: self._imdecode(data, flags))
+        damage = [line for line in said.splitlines() if line.strip() and any(sign in line.lower() for sign in DAMAGE)]
+        if image is None or damage:
+            reason = (damage or said.splitlines() or [f"OpenCV cannot decode this {header.format}"])[0]
+            raise DataError(f"is damaged ({reason}); copy it again")
+        if image.shape[0] * image.shape[1] != header.pixels:
+            raise DataError(f"is damaged: its header has {header.pixels} pixels, decoded it is {image.shape}")
+        if image.ndim == 2 and self.wanted.color_mode == "rgba":  # what said it has alpha has none
+            image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
+        return image
+
+    def _imdecode(self, data: bytes, flags: int) -> NDArray[Any] | None:
+        try:
+            found: NDArray[Any] | None = self._cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except self._cv2.error as error:
+            raise DataError(f"cannot be decoded by OpenCV ({str(error).strip().splitlines()[0]})") from error
+        return found
+
+    def _check(self, header: ImageHeader) -> None:
+        if header.pixels > self.wanted.max_pixels:
+            raise DataError(
+                f"is a {header.format} of {header.width} x {header.height} pixels, and at most "
+                f"max_pixels = {self.wanted.max_pixels} are decoded; set max_pixels if that is meant"
+            )
+        if header.bits != self.wanted.bits:
+            raise DataError(
+                f"is a {header.format} of {header.bits} bits a value, and {self.wanted.bits} are served; "
+                "nothing is cut or filled up: declare bits = 16 for images of 16, and write the others anew"
+            )
+
+    def _resized(self, image: NDArray[Any], out: Array) -> NDArray[Any]:
+        """In the wanted size; straight in `out` if that is all there is to do."""
+        height, width = out.shape[:2]
+        target = out if self._conversion(image) is None else None
+        done: NDArray[Any] = self._cv2.resize(image, (width, height), target, interpolation=self._how)
+        return done
+
+    def _finish(self, image: NDArray[Any], out: Array) -> None:
+        """Colours in their order, into `out`."""
+        conversion = self._conversion(image)
+        done = image if conversion is None else self._cv2.cvtColor(image, conversion, out)
+        if done is not out:
+            out[...] = done
+
+    def _conversion(self, image: NDArray[Any]) -> int | None:
+        channels = image.shape[2] if image.ndim == 3 else 1
+        return self._conversions.get((channels, self.wanted.color_mode))
+
+
+def decoded_identity(decoder: Decoder, data: bytes) -> Iterator[bytes]:
+    """What stands for how this host's OpenCV decodes: versions that make other pixels serve another dataset."""
+    try:
+        out = np.empty(decoder.shape(data), decoder.wanted.dtype)
+        decoder.decode(data, out)
+    except DataError:
+        yield b"damaged"
+    else:
+        yield out.tobytes()

@@ -1,0 +1,106 @@
+"""Columns: `.npy` files in a folder, one a column, memory-mapped; or sub-folders of them, one a view.
+
+The law: nothing is read until it is gathered, and a gather copies from the page cache straight into the batch. A
+file that changed since it was opened is an error, never another batch under the same key.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from feedline_server.declared.datasets import ColumnsConfig
+from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.stored import Stored, check_rows
+from feedline_server.sources.source import Opened
+from feedline_server.sources.tables.table import open_arrays, train_first
+from feedline_wire import IDS
+from feedline_wire.errors import DataError
+
+LOST = "lost+found"
+"""What a file system keeps at its root; nobody but root can look into it, and a volume may be mounted right here."""
+
+
+def open_columns(config: ColumnsConfig, *, checked: bool = False) -> Opened:
+    """The folder's columns, with views as declared, or as its sub-folders are, or everything as one.
+
+    `checked` leaves out what only makes notes. Raises DataError.
+    """
+    folder = config.path
+    parts = column_folders(folder, tuple(config.views.values()))
+    if not parts:
+        raise DataError(
+            f"{folder}: found no .npy file here or one folder down; wanted one a column, like x.npy and y.npy"
+        )
+    arrays = {part: {path.stem: _find(path) for path in files} for part, files in parts.items()}
+    try:
+        return open_arrays(arrays, folder, config.views, checked=checked)
+    except DataError as error:
+        raise DataError(f"{error}{another_kind(folder)}") from error
+
+
+def column_folders(folder: Path, aside: tuple[str, ...] = ()) -> dict[str, list[Path]]:
+    """The column files of each part: {"": files} of the folder itself, or {view: files} of its sub-folders.
+
+    `train` comes first. Files named in `aside` are no columns. DataError if both could be meant.
+    """
+    try:
+        children = sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.name != LOST)
+        own = _column_files(children, folder, aside)
+        inside = {child.name: _column_files(child.iterdir(), folder, aside) for child in children if child.is_dir()}
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); wanted a folder of .npy files"
+        ) from error
+    inside = {name: files for name, files in inside.items() if files}
+    names = {path.name for path in own}
+    same = [name for name, files in inside.items() if names & {path.name for path in files}]
+    if same:
+        raise DataError(
+            f"{folder}: the columns {_listed(names)} are here and also in {_listed(f'{name}/' for name in same)}; "
+            "move away the ones that are not meant"
+        )
+    if own:
+        return {"": own}
+    return train_first(inside)
+
+
+def another_kind(folder: Path) -> str:
+    """What a folder whose files make no columns may be, by their names: the end of a message; "" if nothing else."""
+    try:
+        parts = column_folders(folder)
+    except DataError:
+        return ""
+    if parts and "" not in parts:
+        return '; if the sub-folders are classes, declare kind = "class_folders"'
+    stems = [path.stem for files in parts.values() for path in files]
+    told = sorted({"lengths", "offsets"} & set(stems))
+    if told:
+        return f'; if {told[0]}.npy tells where sequences end, declare kind = "sequences"'
+    subjects: dict[str, set[str]] = {}
+    for stem in stems:
+        subject, _, column = stem.rpartition("_")
+        subjects.setdefault(subject, set()).add(column)
+    if len(subjects) > 1 and "" not in subjects and len(set(map(frozenset, subjects.values()))) == 1:
+        return '; if the files are SUBJECT_COLUMN.npy, declare kind = "subjects"'
+    return ""
+
+
+def _column_files(entries: Iterable[Path], folder: Path, aside: tuple[str, ...]) -> list[Path]:
+    apart = {folder / text for text in aside}
+    return sorted(
+        path
+        for path in entries
+        if path.suffix == ".npy" and not path.name.startswith(".") and path not in apart and path.is_file()
+    )
+
+
+def _find(path: Path) -> Stored:
+    if path.stem == IDS:
+        raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give the file another name")
+    with opened(path) as file:
+        array = file.stored("x")
+    check_rows(array.header, array.named)
+    return array
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, names)))

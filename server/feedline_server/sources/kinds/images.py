@@ -1,0 +1,164 @@
+"""Images that a manifest lists: `[{"image_id": …, "disease_class": …}, …]`, or the same as CSV.
+
+The law: an image is one sample however often it is listed, addressed by where it is listed first, and it has one
+class. What a view lists twice comes twice in its epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.declared.datasets import ImagesConfig
+from feedline_server.declared.files import MANIFESTS
+from feedline_server.sources.files.links import missing_files
+from feedline_server.sources.files.partition import listed
+from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.sample_files import Files, Labels, SampleFiles
+from feedline_server.sources.images.classes import Classes, classes_of
+from feedline_server.sources.images.manifest import USUAL, Entries, Fields, read_manifest
+from feedline_server.sources.images.samples import ImageFiles
+from feedline_server.sources.selection import compact, declared, leaks
+from feedline_server.sources.source import Opened
+from feedline_server.sources.tables.table import EVERYTHING
+from feedline_wire.errors import DataError
+
+SLOT = "{id}"
+
+USUAL_FOLDER = "images"
+"""Where images are if there is such a folder."""
+
+
+def open_images(config: ImagesConfig, *, checked: bool = False) -> Opened:
+    """The images of the manifest or manifests; DataError if a file is missing or a label is no class.
+
+    `checked` leaves out looking for the files, which lists whole folders.
+    """
+    _check_ways(config)
+    manifests = _manifests(config)
+    images = list(chain.from_iterable(entries.images for entries in manifests.values()))
+    names = tuple(dict.fromkeys(images))
+    sample = {name: number for number, name in enumerate(names)}
+    samples = np.fromiter(map(sample.__getitem__, images), np.int64, len(images))  # of each entry
+    classes = _classes(config, manifests)
+    views = {view: compact(samples[entries]) for view, entries in _views(config, manifests, classes).items()}
+    folder, place = data_folder(config), Place(SLOT, config.files)
+    missing = "" if checked else _missing(folder, names, place, follow_links=config.follow_links)
+    if missing and config.on_bad_sample == "error":
+        raise DataError(
+            f"{missing}; add the files, take them out of the manifest, or set `data` to the folder that has them and "
+            "`files` to how they are named"
+        )
+    labels, counts = _labels(config, names, samples, classes)
+    source = SampleFiles(folder, names, [ImageFiles(Files(folder, names, place), config.wanted)], labels)
+    notes = () if checked else (*filter(None, [missing]), *leaks(views, names.__getitem__))
+    return Opened(source, views, notes, counts)
+
+
+def data_folder(config: ImagesConfig) -> Path:
+    """Where the files are."""
+    if config.data is not None:
+        return config.path / config.data
+    inside = config.path / USUAL_FOLDER
+    return inside if inside.is_dir() else config.path
+
+
+def _own_manifests(config: ImagesConfig) -> dict[str, str]:
+    return {view: text for view, text in config.views.items() if text.endswith(MANIFESTS)}
+
+
+def _check_ways(config: ImagesConfig) -> None:
+    ways = {
+        "views": bool(config.views),
+        "split": config.split is not None,
+        "validation_split": config.validation_split is not None,
+    }
+    said = [way for way, is_said in ways.items() if is_said]
+    if len(said) > 1:
+        raise DataError(f"{config.path}: has {' and '.join(said)}; images are parted in one way, leave the others out")
+    if _own_manifests(config) and config.manifest is not None:
+        raise DataError(f"{config.path}: has a manifest, and views have manifests of their own; leave one out")
+
+
+def _manifests(config: ImagesConfig) -> dict[str, Entries]:
+    """The entries of each view that has a manifest of its own, or all of them under one name."""
+    fields = Fields(config.image, config.label, config.split)
+    if own := _own_manifests(config):
+        return {view: read_manifest(config.path / text, fields) for view, text in own.items()}
+    there = [name for name in USUAL if (config.path / name).exists()]
+    if config.manifest is None and len(there) != 1:
+        found = "both" if there else "neither"
+        raise DataError(f"{config.path}: found {found} of {' and '.join(USUAL)}; say manifest = … or views = …")
+    return {EVERYTHING: read_manifest(config.path / (config.manifest or there[0]), fields)}
+
+
+def _classes(config: ImagesConfig, manifests: Mapping[str, Entries]) -> Classes | None:
+    entries = list(manifests.values())
+    without = [each.path for each in entries if each.labels is None]
+    if not without:
+        return classes_of(entries, config.classes)
+    if len(without) < len(entries):
+        raise DataError(f"{without[0]}: has no classes, other manifests have; say label = …, or label = false")
+    if config.one_hot or config.classes is not None:
+        raise DataError(f"{without[0]}: has no classes, but {'one_hot' if config.one_hot else 'classes'} is declared")
+    return None
+
+
+def _labels(
+    config: ImagesConfig, names: Sequence[str], samples: NDArray[np.int64], classes: Classes | None
+) -> tuple[Labels | None, Mapping[str, int]]:
+    """The label of each image, and how many images each class has."""
+    if classes is None:
+        return None, {}
+    numbers = np.empty(len(names), np.int64)
+    numbers[samples] = classes.numbers
+    two = np.flatnonzero(numbers[samples] != classes.numbers)
+    if len(two):
+        sample = int(samples[two[0]])
+        said = sorted(set(classes.numbers[samples == sample].tolist()))
+        raise DataError(f"{config.path}: {names[sample]!r} is listed with the classes {said}; an image has one")
+    return Labels(numbers, classes.count if config.one_hot else None), classes.counts(numbers)
+
+
+def _views(
+    config: ImagesConfig, manifests: Mapping[str, Entries], classes: Classes | None
+) -> dict[str, NDArray[np.int64]]:
+    """The entries of each view; entries are numbered manifest after manifest."""
+    ends = np.cumsum([0, *map(len, manifests.values())]).tolist()
+    everything = np.arange(ends[-1])
+    if config.validation_split is not None:
+        return _shares(config, classes.numbers if classes else np.zeros_like(everything), config.validation_split)
+    if config.split is not None:
+        splits = list(chain.from_iterable(entries.splits or () for entries in manifests.values()))
+        of = np.array(splits)
+        return {view: np.flatnonzero(of == view) for view in dict.fromkeys(splits)}
+    if config.views and not _own_manifests(config):
+        parts = {view: declared(view, text, ends[-1], config.path) for view, text in config.views.items()}
+        return {view: everything[np.asarray(part)] for view, part in parts.items()}
+    return {view: everything[slice(*part)] for view, part in zip(manifests, pairwise(ends), strict=True)}
+
+
+def _shares(config: ImagesConfig, numbers: NDArray[np.int64], share: float) -> dict[str, NDArray[np.int64]]:
+    """The first of each class as validation, as many as Keras would take."""
+    held_out = np.zeros(len(numbers), bool)
+    for number in np.unique(numbers):
+        mine = np.flatnonzero(numbers == number)
+        held_out[mine[: int(share * len(mine))]] = True
+    views = {EVERYTHING: np.flatnonzero(~held_out), "validation": np.flatnonzero(held_out)}
+    if not len(views["validation"]):
+        raise DataError(
+            f"{config.path}: validation_split = {share} leaves the view 'validation' without images; "
+            "give it a larger share"
+        )
+    return views
+
+
+def _missing(folder: Path, names: Sequence[str], place: Place, *, follow_links: bool) -> str:
+    """Which images have no file, in words; empty if all have. DataError if one is by a link outside of the folder."""
+    missing = missing_files(folder, [place.of(name) for name in names], follow_links=follow_links)
+    if not missing:
+        return ""
+    absent = [names[number] for number in missing]
+    return f"{folder}: no file for {listed(absent)} of the manifest, wanted {place.of(absent[0])}"

@@ -1,0 +1,176 @@
+"""Sequences of different length: arrays of all their steps laid end to end, and where each sequence ends.
+
+The law: a sequence is exactly its own steps. Whatever pads or cuts it is declared as a transform; where none does, the
+end of the batch pads it, visibly in its shape.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedline_server.declared.datasets import SequencesConfig
+from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.mapped import is_large
+from feedline_server.sources.arrays.stored import Stored, check_rows
+from feedline_server.sources.kinds.columns import column_folders
+from feedline_server.sources.ragged import Ragged
+from feedline_server.sources.selection import declared, leaks
+from feedline_server.sources.source import Opened, check_ids
+from feedline_server.sources.tables.boundaries import Boundaries, open_boundaries
+from feedline_server.sources.tables.table import EVERYTHING, Columns
+from feedline_wire import IDS
+from feedline_wire.errors import BadSample, DataError
+from feedline_wire.tensors import VARIES, Array, Column
+
+Ids = NDArray[np.int64]
+
+
+class Sequences:
+    """Columns of steps, each sample some consecutive ones, and columns with one value a sequence."""
+
+    def __init__(self, boundaries: Boundaries, steps: Columns, singles: Columns | None) -> None:
+        self._boundaries = boundaries
+        self._steps = steps
+        self._singles = singles
+        self.samples = boundaries.samples
+        varying = [Column(column.name, column.dtype, (VARIES, *column.shape)) for column in steps.columns]
+        self.columns = (*varying, *(singles.columns if singles is not None else ()))
+
+    def __repr__(self) -> str:
+        return f"<Sequences {', '.join(map(str, self.columns))}: {self.samples} samples, {self._steps.samples} steps>"
+
+    @property
+    def most_ahead(self) -> int:
+        """See Announcing: by their average length."""
+        return self._steps.most_ahead * self.samples // self._steps.samples
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """See RaggedSource."""
+        return {column.name: self._boundaries.longest for column in self._steps.columns}
+
+    def lengths(self, ids: Ids) -> Ids:
+        """See RaggedSource: steps."""
+        check_ids(ids, self.samples)
+        starts, ends = self._boundaries.of(ids)
+        return ends - starts
+
+    def gather(self, ids: Ids, out: Mapping[str, Array]) -> None:
+        """See Source: of the columns with one value a sequence."""
+        check_ids(ids, self.samples)
+        if out and self._singles is not None:
+            self._singles.gather(ids, out)
+
+    def announce(self, ids: Ids, names: Collection[str]) -> None:
+        """See Announcing."""
+        starts, ends = self._boundaries.of(ids)
+        steps = _steps(starts, _offsets(starts, ends))
+        self._steps.announce(steps, [column.name for column in self._steps.columns if column.name in names])
+        if self._singles is not None:
+            self._singles.announce(ids, [column.name for column in self._singles.columns if column.name in names])
+
+    def read(self, ids: Ids) -> dict[str, Array | Ragged]:
+        """See RaggedSource."""
+        check_ids(ids, self.samples)
+        starts, ends = self._boundaries.of(ids)
+        offsets = _offsets(starts, ends)
+        steps = _steps(starts, offsets)
+        values = {c.name: np.empty((len(steps), *c.shape), c.dtype) for c in self._steps.columns}
+        try:
+            self._steps.gather(steps, values)
+        except BadSample as error:
+            # Of steps; whoever reads the error asks by sequences.
+            concerned = np.searchsorted(offsets, np.flatnonzero(np.isin(steps, error.samples)), side="right") - 1
+            raise BadSample(str(error.args[0]), traceback=error.traceback, samples=np.unique(ids[concerned])) from error
+        found: dict[str, Array | Ragged] = {name: Ragged(array, offsets) for name, array in values.items()}
+        if self._singles is not None:
+            singles = {c.name: np.empty((len(ids), *c.shape), c.dtype) for c in self._singles.columns}
+            self._singles.gather(ids, singles)
+            found.update(singles)
+        return found
+
+    def content(self) -> Iterator[bytes]:
+        """See Source."""
+        yield from self._boundaries.content()
+        yield b"steps"
+        yield from self._steps.content()
+        if self._singles is not None:
+            yield b"one a sequence"
+            yield from self._singles.content()
+
+
+def _offsets(starts: Ids, ends: Ids) -> Ids:
+    """Where each sequence begins when these are laid end to end, and the end of all."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(ends - starts, out=offsets[1:])
+    return offsets
+
+
+def _steps(starts: Ids, offsets: Ids) -> Ids:
+    """The steps of all sequences, laid end to end."""
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
+
+
+def open_sequences(config: SequencesConfig, *, checked: bool = False) -> Opened:
+    """The folder's sequences, with views as declared, or everything as one.
+
+    `checked` leaves out what the front has seen: that boundaries are in order. Raises DataError.
+    """
+    folder = config.path
+    boundaries, file = open_boundaries(folder, config, checked=checked)
+    arrays = _arrays(folder, aside=(file, *config.views.values()))
+    steps, singles = _parted(arrays, boundaries, config, folder, file)
+    large = is_large(sum(array.header.nbytes for array in arrays.values()))
+    source = Sequences(boundaries, Columns(steps, large=large), Columns(singles, large=large) if singles else None)
+    if not config.views:
+        return Opened(source, {EVERYTHING: range(source.samples)})
+    views = {view: declared(view, text, source.samples, folder) for view, text in config.views.items()}
+    return Opened(source, views, () if checked else tuple(leaks(views)))
+
+
+def _arrays(folder: Path, aside: tuple[str, ...]) -> dict[str, Stored]:
+    files = column_folders(folder, aside).get("", [])
+    if not files:
+        raise DataError(
+            f"{folder}: found no .npy file beside {aside[0]}; wanted the steps of all sequences, like x.npy"
+        )
+    arrays = {}
+    for path in files:
+        if path.stem == IDS:
+            raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give it another name")
+        with opened(path) as file:
+            arrays[path.stem] = file.stored("x")
+        check_rows(arrays[path.stem].header, arrays[path.stem].named)
+    return arrays
+
+
+def _parted(
+    arrays: Mapping[str, Stored], boundaries: Boundaries, config: SequencesConfig, folder: Path, file: str
+) -> tuple[dict[str, Stored], dict[str, Stored]]:
+    """The arrays of steps, and those with one row a sequence; DataError for one that is neither, or could be both."""
+    samples, total = boundaries.samples, boundaries.steps
+    if unknown := [name for name in config.steps or () if name not in arrays]:
+        raise DataError(f"{folder}: there is no {unknown[0]}.npy for steps; there is: {', '.join(arrays)}")
+    parted: tuple[dict[str, Stored], dict[str, Stored]] = ({}, {})
+    for name, array in arrays.items():
+        rows = array.header.shape[0]
+        if config.steps is None and samples == total == rows:
+            raise DataError(
+                f"{folder}: there are as many steps as sequences; say which arrays are of steps, such as "
+                f'steps = ["{name}"]'
+            )
+        is_steps = rows == total if config.steps is None else name in config.steps
+        if rows != (total if is_steps else samples):
+            raise DataError(
+                f"{array.named}: has {rows} rows; wanted {total}, the steps of all sequences by {file}, "
+                f"or {samples}, one a sequence" + (f" ({name} is declared in steps)" if is_steps else "")
+            )
+        parted[0 if is_steps else 1][name] = array
+    if not parted[0]:
+        raise DataError(
+            f"{folder}: none of {', '.join(arrays)} has {total} rows, the steps of all sequences by {file}; "
+            "declare kind = columns if samples are rows"
+        )
+    return parted

@@ -1,0 +1,141 @@
+"""The process in which others than workers have the operator's objects looked at: started, heard, ended.
+
+The law: whatever becomes of it, there is an answer: what it found, what the operator's code raised, where it crashed,
+or where it hung when its time was over.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import structlog
+
+from feedline_server.declared.datasets import PythonConfig
+from feedline_server.host.environment import ENVIRONMENT
+from feedline_server.sources.ragged import Ragged
+from feedline_server.sources.selection import Selection
+from feedline_server.sources.source import Drawn
+from feedline_wire.errors import DataError, FeedlineError
+from feedline_wire.structure import Structure
+from feedline_wire.tensors import Array, Column
+
+SAY_S = 10.0
+"""How often a long wait is said: an import of TensorFlow takes less, even on a busy machine."""
+
+GRACE_S = 5.0
+"""The process ends itself when its time is over; one that cannot even do that is killed so much later."""
+
+PROBE = "feedline_server.sources.python.probe"
+"""Its main module. Not imported: what it sends is named by the modules that both have."""
+
+LOOK, READ = "look", "read"
+"""What it is for: to say what the objects are and end, or to read samples until nobody asks any more."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What it found: all of an open source but what cannot be sent."""
+
+    samples: int
+    columns: tuple[Column, ...]
+    longest: Mapping[str, int]
+    content: tuple[bytes, ...]
+    views: dict[str, Selection]
+    notes: tuple[str, ...]
+    is_batched: bool
+    is_stream: bool
+    structure: Structure | None
+
+
+Read = dict[str, Array | Ragged]
+"""What it read."""
+
+
+class Process:
+    """A running one. It ends by `close`, or with the thread that started it."""
+
+    def __init__(self, config: PythonConfig, purpose: str) -> None:
+        self._config = config
+        self._report = os.fdopen(os.memfd_create("feedline-traceback"), "r+b")
+        ours, theirs = socket.socketpair()
+        self._connection: Connection[Any, Any] = Connection(ours.detach())
+        with theirs:
+            descriptors = (theirs.fileno(), self._report.fileno())
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, with numbers
+                [sys.executable, "-m", PROBE, *map(str, descriptors), str(os.getpid()), purpose],
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                env=ENVIRONMENT | dict(os.environ),
+            )
+        self._connection.send_bytes(config.model_dump_json().encode())
+
+    def found(self) -> Answer:
+        """What it found; blocks until it has. DataError if it cannot."""
+        answer: Answer = self._heard()
+        return answer
+
+    def read(self, drawn: Drawn) -> Read:
+        """Have these samples read; blocks. Raises what reading them raised."""
+        try:
+            self._connection.send(drawn)
+        except OSError:
+            raise self._why_it_ended() from None
+        answer: Read = self._heard()
+        return answer
+
+    def close(self) -> None:
+        """End it; twice is fine."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._report.close()
+
+    def _heard(self) -> Any:  # noqa: ANN401 - what was asked for
+        started = time.monotonic()
+        most_s = self._config.start_timeout_s + GRACE_S
+        try:
+            while (waited_s := time.monotonic() - started) < most_s:
+                if self._connection.poll(min(SAY_S, most_s - waited_s)):
+                    answer = self._connection.recv()
+                    if isinstance(answer, FeedlineError):
+                        raise answer
+                    return answer
+                waited_s = time.monotonic() - started
+                log.info("waiting for the dataset's Python", objects=self._objects, waited_s=round(waited_s))
+        except (EOFError, ConnectionError) as ended:
+            raise self._why_it_ended() from ended
+        raise self._hung("")
+
+    @property
+    def _objects(self) -> str:
+        return ", ".join(self._config.objects.values())
+
+    def _why_it_ended(self) -> DataError:
+        code = self._process.wait()
+        self._report.seek(0)
+        text = self._report.read().decode(errors="replace")
+        if code == 1 and text.startswith("Timeout"):
+            return self._hung(text)
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        module = self._objects.partition(":")[0]
+        return DataError(
+            f"{self._objects}: the process that imports and builds it ended {how}; run "
+            f"`python -c 'import {module}'` in {self._config.path} to see it alone",
+            traceback=text,
+        )
+
+    def _hung(self, text: str) -> DataError:
+        return DataError(
+            f"{self._objects}: importing and building it took longer than {self._config.start_timeout_s:g} s "
+            "and was given up; make it quicker, or raise start_timeout_s in loader.toml",
+            traceback=text,
+        )

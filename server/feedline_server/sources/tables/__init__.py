@@ -1,0 +1,1 @@
+"""Columns of one length: laid end to end, cut into windows, joined."""

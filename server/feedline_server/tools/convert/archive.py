@@ -1,0 +1,87 @@
+"""One `.npz` as columns: its members are `.npy` files already, and are only unpacked.
+
+The law: nothing is held in memory but the piece that is being copied, and an array of Python objects is refused by its
+header, before anything is read of it.
+"""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+from feedline_server.sources.arrays import npy
+from feedline_server.tools.convert.conversion import Converted, unfinished
+from feedline_wire import IDS
+from feedline_wire.errors import DataError, InvalidRequest
+
+PIECE_NBYTES = 4 << 20
+"""That are copied between two lines of progress."""
+
+VIEWS = ("train", "validation", "val", "valid", "test")
+"""What the names of arrays end or begin with when an archive has parts, as in `x_train` and `test_y`."""
+
+
+def convert_npz(source: Path, folder: Path, show: Callable[[int, int], None]) -> Converted:
+    """Unpack an archive to `folder`, which must not be there; arrays of parts, such as `x_train`, to a folder a view.
+
+    `show` is told how many bytes of how many are written. DataError for what is no array of numbers.
+    """
+    if folder.exists():
+        raise InvalidRequest(f"{folder}: is there already; name a folder that is not, or move this one away")
+    try:
+        archive = zipfile.ZipFile(source)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{source}: cannot be read as an .npz ({error}); save it again with numpy.savez") from error
+    with archive, unfinished(folder) as place:
+        shutil.rmtree(place, ignore_errors=True)  # of a run that was ended
+        place.mkdir()
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        places = sorted_out(members, source)
+        size, written = sum(info.file_size for info in members.values()), 0
+        rows: dict[Path, int] = {}
+        for name, info in members.items():
+            target = place / places[name]
+            target.parent.mkdir(exist_ok=True)
+            with archive.open(info) as member, target.open("wb") as file:
+                while piece := _piece(member, f"{source}:{info.filename}"):
+                    file.write(piece)
+                    written += len(piece)
+                    show(written, size)
+                file.flush()
+                os.fsync(file.fileno())
+            with target.open("rb") as file:
+                header = npy.read_header(file, f"{source}:{info.filename}")
+            rows[target.parent] = header.shape[0] if header.shape else 0
+        os.rename(place, folder)  # noqa: PTH104 - takes no other folder's place
+    return Converted(folder, sum(rows.values()), written, 0)
+
+
+def sorted_out(names: Iterable[str], source: Path) -> dict[str, str]:
+    """The file below the folder for each array: `x_train` is `train/x.npy` if all names have such a part."""
+    names = list(names)
+    if not names:
+        raise DataError(f"{source}: has no arrays in it")
+    if strange := [name for name in names if name == IDS or "/" in name or "\\" in name or name.startswith(".")]:
+        raise DataError(f"{source}: an array cannot be called {strange[0]!r}, arrays become files; save it again")
+    parted = {name: _parted(name) for name in names}
+    if len(names) > 1 and all(part is not None for part in parted.values()):
+        return {name: f"{part[0]}/{part[1]}.npy" for name, part in parted.items() if part is not None}
+    return {name: f"{name}.npy" for name in names}
+
+
+def _parted(name: str) -> tuple[str, str] | None:
+    """View and column of a name that says both."""
+    for view in VIEWS:
+        for column in (name.removesuffix(f"_{view}"), name.removeprefix(f"{view}_")):
+            if column not in (name, ""):
+                return ("validation" if view.startswith("val") else view), column
+    return None
+
+
+def _piece(member: IO[bytes], named: str) -> bytes:
+    try:
+        return member.read(PIECE_NBYTES)
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{named}: is damaged ({error}); save the archive again") from error

@@ -1,0 +1,110 @@
+"""What the front process and its workers say to each other.
+
+One frozen dataclass a meaning, sent over a socket pair between our own processes. None of it comes from or goes to the
+wire.
+"""
+
+from dataclasses import dataclass, field
+
+from feedline_server.host.logs import LogFormat
+from feedline_server.memory.arena import ARENA
+from feedline_server.sources.selection import Selection
+from feedline_wire.errors import FeedlineError
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """To a new worker, once: what to open."""
+
+    datasets: dict[str, tuple[str, bytes]]
+    """Name → the dataset's configuration as JSON, and the fingerprint it is served under."""
+    kept: dict[str, dict[str, Selection]] = field(default_factory=dict)
+    """Name → what filters kept of each view, where there are some: finding it out again may take long."""
+    log_format: LogFormat = "auto"
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """To a worker: assemble this batch at byte `start` of the arena, or of a trainer's memory."""
+
+    number: int
+    key: Key
+    start: int
+    nbytes: int
+    weight: float = 1.0
+    """What it counts for among those that a worker holds: 1 for a batch that takes long, less for one that is short."""
+    memory: int = ARENA
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # See Key: there is one of these and one Done a batch.
+        return Task, (self.number, self.key, self.start, self.nbytes, self.weight, self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """To a worker: tasks will name this memory, a trainer's. Its descriptor follows."""
+
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """To a worker: no more tasks will name this memory."""
+
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: the datasets are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """From a worker: the datasets cannot be opened; it ends now."""
+
+    error: FeedlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The batch lies in its slot."""
+
+    number: int
+    layout: Layout
+    seconds: float
+    """How long the worker took."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Done, (self.number, self.layout, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgrown:
+    """The batch takes `nbytes`, more than its slot has: again, in a larger one. The worker is well."""
+
+    number: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The dataset's code or files answered with an error; the worker is well."""
+
+    number: int
+    error: FeedlineError
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """From the pool, not from a worker: the batch ended `deaths` workers and is not tried again."""
+
+    number: int
+    deaths: int
+    cause: str
+
+
+Outcome = Done | Outgrown | Failed | Killed

@@ -1,0 +1,329 @@
+"""The pool of worker processes: every task submitted is answered once, whatever happens to the workers.
+
+A worker's death is noticed by its pidfd, the worker replaced, its batch given to another. A batch that ends MAX_DEATHS
+workers is answered with `Killed`. One thread owns all of this, so nothing here is locked but the inbox.
+"""
+
+import collections
+import contextlib
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from feedline_server.memory.arena import ARENA
+from feedline_server.workers.messages import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
+from feedline_server.workers.process import WorkerProcess, cause_of_death, start_worker
+from feedline_wire.errors import FeedlineError, LoaderUnavailable
+
+HELD = 2
+"""Tasks a worker holds: the one it works on and the next, so that it never waits for the pool; more of those that take
+no time (`Task.weight`). A death redoes all of them."""
+
+MAX_DEATHS = 3
+"""Workers that one batch, or opening the datasets, may end before it is given up; one death may be bad luck."""
+
+FIRST_BACKOFF_S = 0.25
+MAX_BACKOFF_S = 5.0
+"""Pauses before a worker is replaced that died without having become ready: such a death is likely to come again."""
+
+CLOSE_S = 0.5
+"""How long workers may finish what they are at when the pool closes; Ctrl-C must leave in under a second."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """What the pool is doing, for Status."""
+
+    workers: int
+    ready: int
+    busy: int
+    restarted: int
+    assembling_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """A trainer's memory, that tasks may name or (without a descriptor) may not any more."""
+
+    number: int
+    fd: int | None
+
+    def close(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+
+
+class Pool:
+    """`size` workers that assemble batches into the arena; `answer` gets, on the pool's thread, each task's outcome."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        opening: Opening,
+        arena_fd: int,
+        batch_timeout_s: float,
+        answer: Callable[[Sequence[tuple[Task, Outcome]]], None],
+    ) -> None:
+        self._size = size
+        self._opening = opening
+        self._arena_fd = arena_fd
+        self._batch_timeout_s = batch_timeout_s
+        self._answer = answer
+        self._inbox: collections.deque[Task | _Memory] = collections.deque()
+        self._memories: dict[int, int] = {}  # trainers', each with a descriptor of our own
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[WorkerProcess] = []
+        self._waiting: collections.deque[Task] = collections.deque()
+        self._deaths: dict[int, int] = {}  # by task number
+        self._start_at: list[float] = []  # when the missing workers are to be started
+        self._backoff_s = FIRST_BACKOFF_S
+        self._unfit: FeedlineError | None = None
+        self._opening_deaths = 0  # in a row, of workers that ended before they were ready and without a word
+        self._restarted = 0
+        self._assembling_s = 0.0
+        self._door = threading.Lock()  # guards _closing and writing to _wake, which close() closes
+        self._closing = False
+        self._all_ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feedline-pool", daemon=True)
+
+    def __repr__(self) -> str:
+        state = self.state()
+        return f"<Pool ready={state.ready}/{self._size} busy={state.busy} restarted={state.restarted}>"
+
+    def start(self) -> None:
+        """Start the workers and wait until all have opened the datasets; raises what the first that cannot says."""
+        self._thread.start()
+        self._all_ready.wait()
+        if self._unfit is not None:
+            self.close()
+            raise self._unfit
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Have these assembled. Never blocks; any thread. A closing pool answers nothing any more."""
+        self._put(*tasks)
+
+    def lend(self, memory: int, fd: int) -> None:
+        """Tasks may name this memory from now on, a trainer's. The descriptor stays the caller's. Any thread."""
+        self._put(_Memory(memory, os.dup(fd)))
+
+    def withdraw(self, memory: int) -> None:
+        """No task will name this memory any more; one that does is answered with an error. Any thread."""
+        self._put(_Memory(memory, None))
+
+    def state(self) -> PoolState:
+        """What the pool is doing now. Any thread; the numbers may be a moment apart."""
+        workers = list(self._workers)
+        return PoolState(
+            workers=self._size,
+            ready=sum(worker.ready for worker in workers),
+            busy=sum(bool(worker.held) for worker in workers),
+            restarted=self._restarted,
+            assembling_s=self._assembling_s,
+        )
+
+    def close(self) -> None:
+        """End all workers, within CLOSE_S for those that work and at once for the others; twice is fine."""
+        with self._door:
+            if self._closing:
+                return
+            self._closing = True
+            os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join()
+        self._selector.close()
+        os.close(self._wake)
+
+    def _put(self, *what: "Task | _Memory") -> None:
+        with self._door:
+            if not self._closing:
+                self._inbox.extend(what)
+                if threading.current_thread() is not self._thread:  # which is about to look by itself
+                    os.eventfd_write(self._wake, 1)
+                return
+        for one in what:
+            if isinstance(one, _Memory):
+                one.close()
+
+    # ---- the pool's thread ----
+
+    def _run(self) -> None:
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        self._start_at = [time.monotonic()] * self._size
+        while not self._closing:
+            self._start_missing()
+            self._hand_out()
+            for key, _ in self._selector.select(self._next_deadline()):
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                elif key.fd == key.data.pidfd:
+                    self._bury(key.data)
+                else:
+                    self._hear(key.data)
+            self._kill_overdue()
+        self._end_workers()
+
+    def _start_missing(self) -> None:
+        now = time.monotonic()
+        due = [at for at in self._start_at if at <= now]
+        self._start_at = [at for at in self._start_at if at > now]
+        for _ in due:
+            worker = start_worker(self._opening, self._arena_fd)
+            self._workers.append(worker)
+            self._selector.register(worker.connection.fileno(), selectors.EVENT_READ, worker)
+            self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+
+    def _hand_out(self) -> None:
+        while self._inbox:
+            match self._inbox.popleft():
+                case _Memory() as memory:
+                    self._take_in(memory)
+                case task:
+                    self._waiting.append(task)
+        lost: list[Task] = []
+        while self._waiting:
+            worker = least_loaded(self._workers)
+            if worker is None:
+                break
+            task = self._waiting.popleft()
+            if task.memory != ARENA:
+                if task.memory not in self._memories:
+                    lost.append(task)
+                    continue
+                worker.lend(task.memory, self._memories[task.memory])
+            if not worker.held:
+                worker.busy_since = time.monotonic()
+            worker.give(task)
+        for worker in self._workers:
+            worker.tell()
+        if lost:
+            gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
+            self._give([(task, Failed(task.number, gone)) for task in lost])
+        if self._waiting and self._unfit is not None and not any(worker.ready for worker in self._workers):
+            self._fail_waiting(self._unfit)
+
+    def _take_in(self, memory: "_Memory") -> None:
+        """Remember a trainer's memory, or let go of one."""
+        if memory.fd is not None:
+            self._memories[memory.number] = memory.fd
+        elif (fd := self._memories.pop(memory.number, None)) is not None:
+            os.close(fd)
+            for worker in self._workers:
+                worker.withdraw(memory.number)
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        for message in worker.messages():
+            match message:
+                case Ready():
+                    worker.ready = True
+                    self._unfit = None
+                    self._opening_deaths = 0
+                    self._backoff_s = FIRST_BACKOFF_S
+                    if sum(other.ready for other in self._workers) == self._size:
+                        self._all_ready.set()
+                case Unfit(error):
+                    log.error("worker cannot open the datasets", pid=worker.pid, error=str(error))
+                    self._unfit = error
+                    self._all_ready.set()
+                case outcomes:
+                    answers = [(worker.held.popleft(), outcome) for outcome in outcomes]
+                    worker.busy_since = time.monotonic()
+                    self._assembling_s += sum(outcome.seconds for _, outcome in answers if isinstance(outcome, Done))
+                    self._give(answers)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Take leave of a worker that ended: hear its last words, redo its tasks, have it replaced."""
+        self._selector.unregister(worker.pidfd)
+        self._selector.unregister(worker.connection.fileno())
+        self._hear(worker)
+        self._workers.remove(worker)
+        culprit = worker.at
+        code = worker.reap()
+        cause = (
+            f"being ended here: it was at one batch for longer than batch_timeout_s = {self._batch_timeout_s:g}"
+            if worker.is_overdue
+            else cause_of_death(code)
+        )
+        self._restarted += 1
+        log.warning("worker ended", pid=worker.pid, cause=cause, redone=len(worker.held))
+        if worker.ready:
+            self._start_at.append(time.monotonic())
+        else:
+            self._start_at.append(time.monotonic() + self._backoff_s)
+            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+            self._opening_deaths += 1
+            if self._unfit is None and self._opening_deaths >= MAX_DEATHS:  # nobody may wait for it for ever
+                self._unfit = LoaderUnavailable(
+                    f"{self._opening_deaths} workers ended while they opened the datasets, the last by {cause}",
+                    elsewhere=True,
+                )
+                self._all_ready.set()
+        killed = self._blame(culprit, cause) if culprit is not None else None
+        if culprit is not None and killed is not None:
+            worker.held.remove(culprit)
+        self._waiting.extendleft(reversed(worker.held))
+        if culprit is not None and killed is not None:
+            self._give([(culprit, killed)])
+
+    def _blame(self, task: Task, cause: str) -> Killed | None:
+        """Count a death against the task its worker was at; the others it held had not begun, or were well."""
+        deaths = self._deaths[task.number] = self._deaths.get(task.number, 0) + 1
+        return None if deaths < MAX_DEATHS else Killed(task.number, deaths, cause)
+
+    def _fail_waiting(self, error: FeedlineError) -> None:
+        tasks, self._waiting = self._waiting, collections.deque()
+        self._give([(task, Failed(task.number, error)) for task in tasks])
+
+    def _give(self, answers: Sequence[tuple[Task, Outcome]]) -> None:
+        """Answer tasks for good: nothing of them is remembered."""
+        for task, _ in answers:
+            self._deaths.pop(task.number, None)
+        self._answer(answers)
+
+    def _next_deadline(self) -> float | None:
+        """Seconds until something must be done although nobody calls; None if there is nothing."""
+        ends = [worker.busy_since + self._batch_timeout_s for worker in self._workers if worker.held]
+        soonest = min(ends + self._start_at, default=None)
+        return None if soonest is None else max(soonest - time.monotonic(), 0.0)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.held and now >= worker.busy_since + self._batch_timeout_s:
+                log.error("batch overdue, ending its worker", pid=worker.pid, batch=str(worker.at and worker.at.key))
+                worker.is_overdue = True
+                worker.kill()
+                worker.busy_since = now  # its end arrives through the pidfd
+
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.hang_up()
+            if not worker.ready:
+                worker.kill()  # it is importing or opening, which can take long and finishes nothing
+        deadline = time.monotonic() + CLOSE_S
+        for worker in self._workers:
+            with selectors.DefaultSelector() as ended:
+                ended.register(worker.pidfd, selectors.EVENT_READ)
+                if not ended.select(max(deadline - time.monotonic(), 0.0)):
+                    worker.kill()
+            worker.reap()
+        self._workers.clear()
+        memories = [one for one in self._inbox if isinstance(one, _Memory)]
+        memories += [_Memory(number, fd) for number, fd in self._memories.items()]
+        for memory in memories:
+            memory.close()
+
+
+def least_loaded(workers: list[WorkerProcess]) -> WorkerProcess | None:
+    """The ready worker that holds least, None if all hold enough."""
+    able = [worker for worker in workers if worker.ready and worker.load < HELD]
+    return min(able, key=lambda worker: worker.load, default=None)

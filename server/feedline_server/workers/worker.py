@@ -1,0 +1,160 @@
+"""A worker process: takes tasks, fills slots, until its loader is gone.
+
+It is started as `python -m feedline_server.workers.worker` with two descriptors, a socket to the pool and the arena,
+and imports no gRPC and no framework. It ends when the socket ends, and the kernel ends it when the loader is killed, so
+it never outlives its loader.
+"""
+
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Any, Never
+
+import numpy as np
+
+from feedline_server.batches import assembly
+from feedline_server.batches.assembly import assemble
+from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.fingerprint import fingerprint
+from feedline_server.declared.datasets import from_json
+from feedline_server.host.die_with_parent import end_with
+from feedline_server.host.logs import configure_logs
+from feedline_server.memory.arena import ARENA
+from feedline_server.sources.selection import Selection
+from feedline_server.workers.messages import (
+    Done,
+    Failed,
+    Lent,
+    Opening,
+    Outcome,
+    Outgrown,
+    Ready,
+    Task,
+    Unfit,
+    Withdrawn,
+)
+from feedline_server.workers.progress_cell import Mark
+from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
+from feedline_wire.tensors import Array
+
+TOGETHER_S = 0.001
+"""Batches that are done within this are told together: a message costs both sides some 100 us, as much as a small
+batch; to wait longer would hold back larger ones."""
+
+
+def main() -> None:
+    """Serve one pool; the arguments are three descriptors (socket, arena, mark) and the pool's process id."""
+    socket_fd, arena_fd, mark_fd, parent = (int(argument) for argument in sys.argv[1:5])
+    end_with(parent)
+    # Ctrl-C on the terminal reaches the whole process group; only the loader decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pool: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
+    try:
+        memories = {ARENA: _mapped(arena_fd)}
+        mark = Mark(mark_fd)
+        os.close(mark_fd)
+        opening: Opening = pool.recv()
+        configure_logs(opening.log_format, opening.log_level)
+        datasets = _open(opening, pool)
+        pool.send(Ready())
+        while True:
+            match pool.recv():
+                case Lent(number):
+                    memories[number] = _mapped(recv_handle(pool))
+                case Withdrawn(number):
+                    del memories[number]  # and with the last reference the mapping goes
+                case tasks:
+                    _answer_all(tasks, datasets, memories, mark, pool)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        _leave(0)  # the loader closed the socket: it is done with us
+
+
+def _mapped(fd: int) -> Array:
+    """Memory as bytes; the descriptor is closed."""
+    try:
+        return np.frombuffer(mmap.mmap(fd, 0), dtype=np.uint8)
+    finally:
+        os.close(fd)
+
+
+def _leave(code: int) -> Never:
+    # Not sys.exit: the user's modules may hold threads and exit handlers that would keep the process, and a shared
+    # arena needs no tidying.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
+    try:
+        return {
+            name: _open_one(name, config, wanted, opening.kept.get(name))
+            for name, (config, wanted) in opening.datasets.items()
+        }
+    except FeedlineError as error:
+        pool.send(Unfit(error))
+    except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
+        pool.send(Unfit(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())))
+    _leave(1)
+
+
+def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
+    config = from_json(declared)
+    dataset = open_dataset(name, config, checked=True, kept=kept)
+    found = fingerprint(dataset, config)
+    # A worker that takes another's place opens the files anew: it must not serve new data under the old identity.
+    if found != wanted:
+        raise DatasetChanged(
+            f"the files of dataset {name!r} changed while it is served: a worker opened it with the fingerprint "
+            f"{found.hex()}, it is served as {wanted.hex()}; restart the loader",
+            elsewhere=True,
+        )
+    return dataset
+
+
+def _answer_all(
+    tasks: tuple[Task, ...],
+    datasets: dict[str, Dataset],
+    memories: dict[int, Array],
+    mark: Mark,
+    pool: "Connection[Any, Any]",
+) -> None:
+    """Answer tasks that came together, those that take no time together too."""
+    outcomes: list[Outcome] = []
+    said = time.perf_counter()
+    for task in tasks:
+        mark.number = task.number
+        outcomes.append(_answer(task, datasets, memories[task.memory]))
+        if time.perf_counter() - said >= TOGETHER_S:
+            pool.send(tuple(outcomes))
+            outcomes.clear()
+            said = time.perf_counter()
+    if outcomes:
+        pool.send(tuple(outcomes))
+
+
+def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | Outgrown | Failed:
+    started = time.perf_counter()
+    try:
+        layout = assemble(datasets[task.key.dataset], task.key, memory[task.start : task.start + task.nbytes])
+    except assembly.Outgrown as outgrown:
+        return Outgrown(task.number, outgrown.nbytes)
+    except FeedlineError as error:
+        return Failed(task.number, error)
+    except Exception as error:  # a fault of our own must reach the trainer as an error too, not as a dead stream
+        return Failed(
+            task.number,
+            LoaderBroken(f"assembling the batch {task.key} failed: {error!r}", traceback=traceback.format_exc()),
+        )
+    return Done(task.number, layout, time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

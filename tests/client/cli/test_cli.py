@@ -1,0 +1,495 @@
+"""The command line: what it prints, which code it ends with, and that nothing outlives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from feedline import BadSample, LoaderUnavailable, connect
+from feedline.cli import demo, main
+from feedline.cli.bench import endless, measure
+from feedline.cli.inspect import Seen, described
+from feedline.cli.quantities import duration, share, size
+from feedline.cli.serve import is_servers
+from feedline.connection.description import Description
+from feedline.testing import FakeLoader, serve
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.elementwise import OneHot, Scale
+
+NOBODY = "127.0.0.1:1"
+"""Port 1 is reserved and refuses at once."""
+
+
+@pytest.fixture
+def loader() -> Iterator[FakeLoader]:
+    """20 samples: x[i] is all i (float32, 2 x 3), y[i] = i; 16 for training, 4 for validation."""
+    x = np.repeat(np.arange(20, dtype=np.float32), 6).reshape(20, 2, 3)
+    columns = {"x": x, "y": np.arange(20)}
+    with serve(columns, views={"train": range(16), "validation": range(16, 20)}, name="numbers") as running:
+        yield running
+
+
+# ---- inspect ----
+
+
+@pytest.mark.parametrize(
+    ("words", "is_of_data"),
+    [
+        ("./scans", True),
+        ("/data/scans --read", True),
+        ("--json loader.toml", True),
+        ("my_classes:training_generator", True),
+        ("my_classes:training --view validation=my_classes:validation", True),
+        ("127.0.0.1:50051", False),
+        ("loader:50051 --token-file /run/token --ca /run/ca.pem", False),
+        ("--ca ./ca.pem loader-1:50051,loader-2:50051", False),
+        ("dns:///loader:50051", False),
+        ("[::1]:50051 --token-file ./token", False),
+        ("nowhere", False),
+    ],
+)
+def test_inspect_is_of_data_or_of_a_loader(words: str, is_of_data: bool) -> None:
+    assert is_servers(["inspect", *words.split()]) == is_of_data
+
+
+def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["inspect", loader.address])
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    for text in (
+        f"loader at {loader.address}: serving",
+        "dataset numbers: 20 samples",
+        "train 16, validation 4",
+        "x float32(2, 3), y int64()",
+        "(x, y)",
+        "shuffle",
+    ):
+        assert text in shown
+
+
+def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"x": np.zeros((4, 3), np.uint8), "y": np.zeros(4, np.int64)}
+    late = [("x", Scale(divide_by=255)), ("y", OneHot(5))]
+    with serve(columns, late=late) as finished, serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream:
+        main(["inspect", f"{finished.address},{stream.address}"])
+        in_words = capsys.readouterr().out
+        main(["inspect", finished.address, "--json"])
+        as_json = json.loads(capsys.readouterr().out)
+
+    for text in (
+        "  columns      x float32(3), y float32(5)\n",
+        "  travel as    x uint8(3), y int64()\n",
+        "  done late    x: scale divide_by=255.0; y: one_hot classes=5\n",
+        "  orders       shuffle, sequential, replacement, blocks\n",
+        "dataset fake: 1 batches an epoch, a stream: nothing can be asked for twice\n",
+        "lanes      grpc\n",
+    ):
+        assert text in in_words
+    assert as_json["lanes"] == ["grpc"]
+    assert as_json["datasets"]["fake"]["late"][1] == {
+        "column": "y",
+        "operation": "one_hot",
+        "classes": 5,
+        "dtype": "float32",
+    }
+    assert (as_json["datasets"]["fake"]["batched"], as_json["datasets"]["fake"]["stream"]) == (False, False)
+
+
+def test_inspect_says_what_a_loader_is_short_of_and_which_trainer_does_not_read() -> None:
+    description = Description("1", "r", {}, 1 << 20, 64)
+    trainer = pb.Trainer(peer="ipv4:10.0.0.7:9", waiting=3, waited_s=9.4, unread_s=12.0)
+    status = pb.StatusReply(waited_s=9.4, short_of="memory", reclaimed=4, shared=5, trainers=[trainer])
+
+    shown = described(Seen("loader:50051", description, status))
+
+    assert "waiting    the longest for 9.4 s: too little memory\n" in shown
+    assert "shared     5 batches were another trainer's as well; 4 were dropped for want of room" in shown
+    assert shown.endswith("; its oldest key waits for 9.4 s; has not read for 12.0 s")
+
+
+def test_inspect_as_json_is_one_object_a_loader(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["inspect", loader.address, "--json"])
+
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert code == 0
+    assert found["address"] == loader.address
+    dataset = found["datasets"]["numbers"]
+    assert dataset["views"] == {"train": 16, "validation": 4}
+    assert dataset["columns"][0] == {"name": "x", "dtype": "float32", "shape": [2, 3]}
+    assert dataset["structure"] == ["x", "y"]
+    assert found["status"]["draining"] is False
+
+
+def test_a_loader_that_does_not_answer_hides_nothing_of_the_others(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["inspect", f"{NOBODY},{loader.address}", "--timeout-s", "0.5"])
+
+    shown = capsys.readouterr()
+    assert code == 1
+    assert "dataset numbers" in shown.out
+    assert NOBODY in shown.err
+
+
+def test_loaders_that_serve_different_data_are_told_apart(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trainer can use only one of them, and would say so much later."""
+    with serve({"x": np.zeros(20)}, name="numbers", fingerprint=b"\x02") as other:
+        code = main(["inspect", f"{loader.address},{other.address}"])
+
+    told = capsys.readouterr().err
+    assert code == 1
+    assert told.startswith("feedline inspect: dataset 'numbers' has the fingerprint ")
+    assert f" at {loader.address} and 02 at {other.address}: serve the same" in told
+
+
+def test_loaders_that_serve_the_same_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"x": np.zeros(20)}
+    with serve(columns) as one, serve(columns) as another:
+        code = main(["inspect", f"{one.address},{another.address}"])
+
+    assert (code, capsys.readouterr().err) == (0, "")
+
+
+# ---- peek ----
+
+
+def test_what_is_neither_here_nor_an_address_is_told_as_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code = main(["inspect", "scans"])
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        "feedline inspect: scans: there is no such file or folder, and it is no loader's address, "
+        "such as loader:50051\n"
+    )
+
+
+def test_peek_shows_ready_batches_and_bad_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve({"x": [np.zeros((3, 2)), np.ones((5, 2))]}, kind="batches") as ready:
+        assert main(["peek", ready.address, "--order", "sequential", "--start", "1"]) == 0
+    with serve({"x": np.arange(8)}, bad=[2]) as spoilt:
+        assert main(["peek", spoilt.address, "--order", "sequential", "--batch-size", "4"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "batch      1 of epoch 0: 5 samples from position 1 on\n" in shown
+    assert "batch      0 of epoch 0: 3 samples from position 0 on, 1 bad ones left out or replaced\n" in shown
+    assert "bad        2\n" in shown
+
+
+def test_peek_shows_one_batch_and_asks_for_no_other(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([
+        "peek", loader.address, "--view", "validation", "--order", "sequential", "--batch-size", "3", "--start", "1",
+    ])  # fmt: skip
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "batch      1 of epoch 0: 1 samples from position 3 on" in shown
+    assert "structure  (x, y)" in shown
+    assert "ids        19" in shown
+    assert "19 19 19 19 19 19" in shown
+    assert len(loader.requests) == 1
+
+
+def test_of_a_large_array_peek_shows_least_greatest_and_mean(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["peek", loader.address, "--order", "sequential", "--batch-size", "5"])
+
+    assert "min 0, max 4, mean 2" in capsys.readouterr().out
+
+
+def test_values_that_are_no_numbers_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Float16 besides: its sum would overflow."""
+    x = np.full((2, 8, 8), 60_000, np.float16)
+    x[0, 0, :3] = np.nan, np.inf, -np.inf
+    with serve({"x": x}) as running:
+        main(["peek", running.address, "--batch-size", "2"])
+
+    assert "min 60000, max 60000, mean 6e+04, 3 not finite" in capsys.readouterr().out
+
+
+def test_peek_past_the_end_says_how_many_batches_there_are(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["peek", loader.address, "--batch-size", "8", "--start", "2"])
+
+    assert code == 1
+    assert "has 2 steps" in capsys.readouterr().err
+
+
+# ---- bench ----
+
+
+def test_bench_reports_what_arrived(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["bench", loader.address, "--batch-size", "16", "--seconds", "0.2", "--json"])
+
+    measured = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert measured["batches"] >= 1
+    assert measured["samples"] == 16 * measured["batches"]
+    assert measured["nbytes"] == 16 * (24 + 8 + 8) * measured["batches"]  # x, y and the ids
+    assert 0 <= measured["waited_share"] <= 1
+    assert measured["gigabytes_per_s"] > 0
+
+
+def test_bench_goes_on_over_the_ends_of_epochs(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", loader.address, "--batch-size", "16", "--seconds", "0.2"])
+
+    assert "GB/s" in capsys.readouterr().out
+    assert {key.epoch for key in loader.requests} >= {0, 1, 2}
+
+
+def test_bench_shows_its_progress_and_clears_it(loader: FakeLoader) -> None:
+    shown: list[str] = []
+
+    with connect(loader.address) as numbers:
+        measure(endless(numbers.feed(batch_size=16), 0), 1.0, step_s=0.6, show=shown.append)
+
+    assert shown[0].startswith("1 of 1 s: ")
+    assert shown[-1] == ""
+
+
+# ---- failures ----
+
+
+@pytest.mark.parametrize("command", ["inspect", "peek", "bench"])
+def test_nobody_listening_is_one_message_and_code_1(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([command, NOBODY, "--timeout-s", "0.5"])
+
+    shown = capsys.readouterr()
+    assert code == 1
+    assert shown.out == ""
+    assert shown.err.startswith(f"feedline {command}: ")
+    assert NOBODY in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_what_the_dataset_cannot_give_is_said(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    loader.fail(lambda key: BadSample("sample 7 is no image", samples=[7]))
+
+    code = main(["peek", loader.address])
+
+    assert code == 1
+    assert "feedline peek: sample 7 is no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["fetch"], ["peek"], ["peek", "a:1", "--batch-size", "0"], ["bench", "a:1", "--seconds", "0"]],
+    ids=" ".join,
+)
+def test_wrong_usage_is_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+
+    assert ended.value.code == 2
+    assert "usage: feedline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["inspect", "peek", "bench", "demo", "demo-train", "serve"])
+def test_help_has_examples_and_exit_codes(command: str) -> None:
+    done = _feedline(command, "--help")
+
+    assert done.returncode == 0
+    assert "examples:\n  feedline " in done.stdout
+    assert "exit codes: 0 " in done.stdout
+
+
+def test_ctrl_c_is_quiet(loader: FakeLoader) -> None:
+    with _started("bench", loader.address, "--batch-size", "16", "--seconds", "60") as bench:
+        loader.wait_until(lambda seen: seen.answered > 0)
+        bench.send_signal(signal.SIGINT)
+        out, err = bench.communicate(timeout=20)
+
+    assert (bench.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize("command", ["inspect", "peek"])
+def test_a_reader_that_stops_reading_is_no_traceback(command: str, loader: FakeLoader) -> None:
+    with _started(command, loader.address) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        err = running.stderr.read()
+        code = running.wait(20)
+
+    assert (code, err) == (1, "")
+
+
+# ---- serve ----
+
+
+def test_serve_becomes_the_server(tmp_path: Path, numbered_columns: Callable[..., Any]) -> None:
+    """Same process id: signals and supervisors reach the loader itself."""
+    numbered_columns(tmp_path / "data", 8)
+
+    with _started("serve", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--log-format", "json") as server:
+        event = json.loads(_line(server.stderr))
+        assert main(["inspect", event["address"]]) == 0
+        server.terminate()
+        server.communicate(timeout=20)
+
+    assert event["event"] == "serving"
+    assert event["pid"] == server.pid
+    assert server.returncode == 0
+
+
+def test_serve_without_the_server_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "structlog", None)  # what an import of something that is not there finds
+
+    code = main(["serve", "."])
+
+    assert code == 1
+    assert "pip install 'feedline[server]'" in capsys.readouterr().err
+
+
+# ---- demo ----
+
+
+def test_the_demo_without_its_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+
+    code = main(["demo"])
+
+    assert code == 1
+    assert "pip install 'feedline[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.framework
+def test_the_demo_trains_to_95_percent_and_leaves_nothing(tmp_path: Path) -> None:
+    with _started("demo", TMPDIR=tmp_path) as running:
+        out, err = running.communicate(timeout=100)
+
+    assert running.returncode == 0, err
+    report = out.splitlines()[-3:]
+    assert report[0].startswith("validation accuracy 9")
+    assert report[1].endswith("samples/s")
+    assert report[2].startswith("the trainer waited for data ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.framework
+def test_an_accuracy_below_95_percent_is_a_failure() -> None:
+    with _started("demo", "--epochs", "1") as running:
+        _, err = running.communicate(timeout=100)
+
+    assert running.returncode == 1
+    assert "less than 95.0 %" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_however_the_demo_is_ended_its_processes_end_with_it(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    with _started("demo", TMPDIR=tmp_path) as running:
+        while "training from it" not in _line(running.stdout):
+            pass
+        family = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        running.communicate(timeout=20)
+
+    _, left = psutil.wait_procs(family, timeout=20)
+    assert len(family) >= 2  # the loader and its workers, perhaps the trainer
+    assert left == []
+    assert running.returncode == code
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('{"event": "serving", "level": "info"}', ""),
+        ('{"event": "no room", "level": "error"}', "no room"),
+        (
+            '{"event": "no read", "level": "error", "exception": [{"exc_type": "OSError", "exc_value": "gone"}]}',
+            "no read: OSError: gone",
+        ),
+        ("Segmentation fault\n", "Segmentation fault"),
+    ],
+)
+def test_of_the_loaders_log_the_demo_shows_what_went_wrong(line: str, shown: str) -> None:
+    assert demo.complaint(line) == shown
+
+
+def test_a_loader_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no data here")
+
+    words = r"ended with exit code 1 before it served: feedline serve: .*notes\.txt"
+    with pytest.raises(LoaderUnavailable, match=words), demo.loader_of(tmp_path):
+        raise AssertionError("there is nothing to serve")
+
+
+# ---- numbers in words ----
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_960, "1.0 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (10**18, "1000000.0 TB"),
+    ],
+)
+def test_sizes_are_read_in_the_largest_unit(count: int, shown: str) -> None:
+    assert size(count) == shown
+
+
+def test_times_and_shares_are_read_as_people_write_them() -> None:
+    assert duration(93784.9) == "1 day, 2:03:04"
+    assert share(0.0344) == "3.4 %"
+
+
+# ---- arrange ----
+
+
+@contextmanager
+def _started(*words: str, **environment: object) -> Iterator["subprocess.Popen[str]"]:
+    """`feedline WORDS …` as a process, which does not outlive a test that fails."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "feedline", *words], text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _feedline(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "feedline", *words], text=True, capture_output=True, check=False)
+
+
+def _line(stream: Any) -> str:
+    line: str = stream.readline()
+    assert line, "the process ended before it said what was waited for"
+    return line

@@ -1,0 +1,316 @@
+"""Where arriving bytes are put: buffers that nobody overwrites, headers that nobody believes."""
+
+import gc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from feedline.connection.buffers import POOLED_NBYTES, Buffers, Received, Receiver
+from feedline.connection.description import IDS_COLUMN, DatasetInfo, Description
+from feedline_wire import frames, tensors
+from feedline_wire import loader_pb2 as pb
+from feedline_wire.errors import ProtocolMismatch
+from feedline_wire.frames import Piece
+from feedline_wire.key import Key
+from feedline_wire.tensors import VARIES, Array, Column
+
+F4, U1 = np.dtype("<f4"), np.dtype("u1")
+
+MIB = 1 << 20
+
+
+def address(array: Array) -> int:
+    return int(array.ctypes.data)
+
+
+# ---- buffers ----
+
+
+@pytest.mark.parametrize("nbytes", [1, 63, POOLED_NBYTES - 1, POOLED_NBYTES, MIB + 1])
+def test_a_buffer_has_the_size_that_was_asked_for_and_starts_on_a_boundary(nbytes: int) -> None:
+    buffer = Buffers(64 * MIB).lend(nbytes)
+
+    assert (buffer.shape, buffer.dtype) == ((nbytes,), np.dtype(np.uint8))
+    assert address(buffer) % 64 == 0
+
+
+def test_a_buffer_is_lent_again_when_its_last_view_is_gone() -> None:
+    buffers = Buffers(64 * MIB)
+    first = buffers.lend(MIB)
+    where = address(first)
+
+    del first
+
+    assert address(buffers.lend(MIB)) == where
+
+
+def views(buffer: Array) -> Iterator[object]:
+    yield buffer[5:9]
+    yield buffer[:64].view(F4).reshape(4, 4).T
+    yield memoryview(buffer)
+    yield np.frombuffer(buffer, F4)
+    yield np.ndarray((3,), F4, buffer=buffer)
+    yield [{"nested": (buffer[1:2],)}]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_buffer_is_not_lent_while_anybody_holds_a_view_of_it(number: int) -> None:
+    buffers = Buffers(64 * MIB)
+    buffer = buffers.lend(MIB)
+    where = address(buffer)
+    held = list(views(buffer))[number]
+
+    del buffer
+
+    assert address(buffers.lend(MIB)) != where
+    del held
+    gc.collect()
+    assert address(buffers.lend(MIB)) == where
+
+
+def test_what_a_reader_holds_is_never_written_to_by_what_arrives_later() -> None:
+    buffers = Buffers(64 * MIB)
+    held = []
+    for number in range(8):
+        buffer = buffers.lend(MIB)
+        buffer[:] = number
+        held.append(buffer[-100:])
+
+    assert [set(view.tolist()) for view in held] == [{number} for number in range(8)]
+
+
+def test_buffers_of_nearly_equal_size_are_shared_and_a_much_larger_one_is_not_wasted_on_a_small_batch() -> None:
+    buffers = Buffers(64 * MIB)
+    large = address(buffers.lend(8 * MIB))
+
+    assert address(buffers.lend(8 * MIB - 1000)) == large
+    assert address(buffers.lend(MIB)) != large
+
+
+def test_the_memory_kept_for_later_is_bounded_also_when_readers_hold_on_to_batches() -> None:
+    buffers = Buffers(4 * MIB)
+    held = [buffers.lend(MIB) for _ in range(10)]
+
+    assert repr(buffers) == f"<Buffers kept=4 free=0 nbytes={4 * (MIB + 64)}>"
+    del held
+    assert repr(buffers) == f"<Buffers kept=4 free=4 nbytes={4 * (MIB + 64)}>"
+
+
+def test_a_buffer_larger_than_all_that_may_be_kept_is_lent_and_forgotten() -> None:
+    buffers = Buffers(MIB)
+    buffer = buffers.lend(2 * MIB)
+
+    assert len(buffer) == 2 * MIB
+    assert repr(buffers) == "<Buffers kept=0 free=0 nbytes=0>"
+
+
+# ---- arrivals ----
+
+X, Y = Column("x", F4, (3,)), Column("y", U1, ())
+KEY = Key("fake", b"\x01", "train", "shuffle", seed=0, epoch=0, offset=0, rows=4)
+
+
+def description(*columns: Column, max_batch_nbytes: int = MIB) -> Description:
+    info = DatasetInfo("fake", b"\x01", 100, columns, tuple(c.name for c in columns), {"train": 100}, ("shuffle",))
+    return Description("1", "r", {"fake": info}, max_batch_nbytes, max_window=1024)
+
+
+def receiver(*columns: Column, max_batch_nbytes: int = MIB) -> Receiver:
+    return Receiver(description(*columns, max_batch_nbytes=max_batch_nbytes), Buffers(0))
+
+
+def header(*columns: Column, rows: int = 4) -> pb.BatchHeader:
+    return tensors.to_header(tensors.batch_layout((*columns, IDS_COLUMN), rows))
+
+
+def body(columns: tuple[Column, ...], arrays: dict[str, Array], rows: int = 4) -> bytes:
+    layout = tensors.batch_layout((*columns, IDS_COLUMN), rows)
+    memory = np.zeros(layout.nbytes, np.uint8)
+    for name, view in tensors.views(memory, layout).items():
+        view[...] = arrays[name]
+    return memory.tobytes()
+
+
+ARRAYS: dict[str, Array] = {
+    "x": np.arange(12, dtype=F4).reshape(4, 3),
+    "y": np.array([7, 8, 9, 10], U1),
+    "__ids__": np.array([3, 1, 4, 1]),
+}
+
+
+@pytest.mark.parametrize("frame_nbytes", [1 << 20, 50, 1])
+def test_a_batch_arrives_in_one_piece_or_in_many(frame_nbytes: int) -> None:
+    receive = receiver(X, Y)
+    wire = memoryview(body((X, Y), ARRAYS))
+
+    outcomes = [
+        receive.take(piece, KEY) for piece in frames.cut(1, header(X, Y).SerializeToString(), wire, frame_nbytes)
+    ]
+
+    assert outcomes[:-1] == [None] * (len(outcomes) - 1)
+    received = outcomes[-1]
+    assert isinstance(received, Received)
+    assert {name: array.tolist() for name, array in received.arrays().items()} == {
+        "x": [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]],
+        "y": [7, 8, 9, 10],
+        "__ids__": [3, 1, 4, 1],
+    }
+
+
+def test_batches_arrive_interleaved() -> None:
+    receive = receiver(Y)
+    wire = memoryview(body((Y,), ARRAYS))
+    one, two = (list(frames.cut(ticket, header(Y).SerializeToString(), wire, 48)) for ticket in (1, 2))
+
+    outcomes = [receive.take(piece, KEY) is not None for piece in (one[0], two[0], two[1], one[1])]
+
+    assert outcomes == [False, False, True, True]
+
+
+def test_a_batch_that_is_no_longer_wanted_can_be_forgotten_and_asked_for_again() -> None:
+    receive = receiver(Y)
+    wire = memoryview(body((Y,), ARRAYS))
+    first, second = frames.cut(1, header(Y).SerializeToString(), wire, 48)
+
+    receive.take(first, KEY)
+    receive.forget(1)
+    receive.take(first, KEY)
+
+    assert receive.take(second, KEY) is not None
+
+
+def test_dimensions_that_vary_may_have_any_size() -> None:
+    ragged = Column("r", F4, (VARIES, 2))
+    layout = tensors.lay_out([("r", F4, (4, 9, 2)), ("__ids__", np.dtype("<i8"), (4,))])
+    wire = bytes(layout.nbytes)
+
+    received = receiver(ragged).take(Piece(1, 0, wire, tensors.to_header(layout).SerializeToString()), KEY)
+
+    assert received is not None
+    assert received.arrays()["r"].shape == (4, 9, 2)
+
+
+I8 = np.dtype("<i8")
+
+
+def shortened(x: int, ids: tuple[int, ...], bad: tuple[int, ...] | None) -> pb.BatchHeader:
+    """The header of a batch with so many rows of X, such ids, and bad samples if they are spoken of."""
+    arrays = [("x", F4, (x, 3)), ("__ids__", I8, ids)]
+    return tensors.to_header(tensors.lay_out([*arrays, *([("__bad__", I8, bad)] if bad is not None else [])]))
+
+
+@pytest.mark.parametrize("made", [(4, (4,), (0, 2)), (3, (3,), (1, 2)), (1, (1,), (3, 2)), (4, (4,), (4, 2))])
+def test_rows_are_missing_or_replaced_as_the_bad_samples_beside_them_say(
+    made: tuple[int, tuple[int, ...], tuple[int, ...]],
+) -> None:
+    wire = shortened(*made)
+
+    received = receiver(X).take(Piece(1, 0, bytes(wire.nbytes), wire.SerializeToString()), KEY)
+
+    assert received is not None
+    assert received.arrays()["x"].shape == (made[0], 3)
+    assert received.arrays()["__bad__"].shape == made[2]
+
+
+def test_a_ready_batch_may_have_any_number_of_rows_and_has_one_id_a_position() -> None:
+    info = DatasetInfo("fake", b"\x01", 100, (X,), "x", {"train": 100}, ("shuffle",), is_batched=True)
+    receive = Receiver(Description("1", "r", {"fake": info}, MIB, max_window=1024), Buffers(0))
+    wire, wrong = shortened(17, (4,), None), shortened(17, (17,), None)
+
+    received = receive.take(Piece(1, 0, bytes(wire.nbytes), wire.SerializeToString()), KEY)
+
+    assert received is not None
+    assert received.arrays()["x"].shape == (17, 3)
+    with pytest.raises(ProtocolMismatch, match="came with __ids__ as int64"):
+        receive.take(Piece(2, 0, b"", wrong.SerializeToString()), KEY)
+
+
+def bad_headers() -> dict[str, tuple[pb.BatchHeader, str]]:
+    too_many_rows, other_dtype, unknown = header(X, rows=5), header(X), header(X, Y)
+    other_dtype.arrays[0].dtype = "int32"
+    missing = tensors.to_header(tensors.lay_out([("x", F4, (4, 3))]))
+    twice = header(X)
+    twice.arrays.append(twice.arrays[0])
+    inflated = header(X)
+    inflated.nbytes = 1 << 40
+    flat = tensors.to_header(tensors.lay_out([("x", F4, (12,)), ("__ids__", np.dtype("<i8"), (4,))]))
+    return {
+        "rows": (too_many_rows, "a batch of 4 rows of 'fake' came with x as float32(5, 3)"),
+        "dtype": (other_dtype, "came with x as int32(4, 3); described was x float32(3)"),
+        "unknown": (unknown, "came with the columns x, y, __ids__; described were x, __ids__"),
+        "missing": (missing, "came with the columns x; described were x, __ids__"),
+        "twice": (twice, "came with the columns x, __ids__"),
+        "inflated": (inflated, "announced 1099511627776 bytes; its arrays end at 96"),
+        "flat": (flat, "came with x as float32(12,)"),
+        "fewer": (shortened(3, (3,), None), "a batch of 4 rows of 'fake' came with x as float32(3, 3)"),
+        "fewer, none bad": (shortened(3, (3,), (0, 2)), "came with x as float32(3, 3)"),
+        "fewer, too many bad": (shortened(3, (3,), (2, 2)), "came with x as float32(3, 3)"),
+        "none left": (shortened(0, (0,), (4, 2)), "came with x as float32(0, 3)"),
+        "more bad than rows": (shortened(4, (4,), (5, 2)), "came with __bad__ as int64(5, 2)"),
+        "bad in another form": (shortened(3, (3,), (1,)), "came with __bad__ as int64(1,)"),
+        "bad without a form": (shortened(4, (4,), ()), "came with __bad__ as int64()"),
+        "ids without a form": (shortened(4, (), (0, 2)), "came with __ids__ as int64()"),
+        "ids shorter than the columns": (shortened(4, (3,), (1, 2)), "came with x as float32(4, 3)"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_headers())
+def test_a_header_that_is_not_what_was_described_is_refused_before_memory_is_taken(name: str) -> None:
+    found, told = bad_headers()[name]
+
+    with pytest.raises(ProtocolMismatch) as error:
+        receiver(X).take(Piece(1, 0, b"", found.SerializeToString()), KEY)
+
+    assert told in str(error.value)
+
+
+def test_a_batch_larger_than_the_loaders_own_limit_is_refused() -> None:
+    with pytest.raises(ProtocolMismatch, match="the loader's limit is 64"):
+        receiver(X, max_batch_nbytes=64).take(Piece(1, 0, b"", header(X).SerializeToString()), KEY)
+
+
+def test_bytes_that_are_no_header_are_refused() -> None:
+    with pytest.raises(ProtocolMismatch, match="a header that is none"):
+        receiver(X).take(Piece(1, 0, b"", b"\xff\xff\xff"), KEY)
+
+
+@pytest.mark.parametrize(
+    ("start", "nbytes"), [(0, 97), (1, 1), (96, 1), (10_000, 1)], ids=["too long", "a gap", "at the end", "far outside"]
+)
+def test_a_piece_that_does_not_belong_where_it_says_is_refused(start: int, nbytes: int) -> None:
+    piece = Piece(1, start, bytes(nbytes), header(X).SerializeToString())
+
+    with pytest.raises(ProtocolMismatch, match="has 96 bytes of which 0 arrived; a piece came for bytes"):
+        receiver(X).take(piece, KEY)
+
+
+def test_a_piece_that_comes_twice_is_refused() -> None:
+    receive = receiver(X)
+    receive.take(Piece(1, 0, bytes(50), header(X).SerializeToString()), KEY)
+
+    with pytest.raises(ProtocolMismatch, match=r"50 arrived; a piece came for bytes 0\.\.50"):
+        receive.take(Piece(1, 0, bytes(50)), KEY)
+
+
+def test_a_batch_that_begins_anew_is_the_second_one_whole() -> None:
+    """A loader that needed the memory while this trainer did not read assembles it again, and sends all of it."""
+    receive = receiver(X)
+    receive.take(Piece(1, 0, b"a" * 50, header(X).SerializeToString()), KEY)
+
+    assert receive.take(Piece(1, 0, b"b" * 40, header(X).SerializeToString()), KEY) is None
+    received = receive.take(Piece(1, 40, b"b" * 56), KEY)
+
+    assert received is not None
+    assert received.body.tobytes() == b"b" * 96
+
+
+def test_a_piece_without_a_header_or_with_a_second_one_in_the_middle_is_refused() -> None:
+    receive = receiver(X)
+
+    with pytest.raises(ProtocolMismatch, match="without a header"):
+        receive.take(Piece(1, 0, bytes(50)), KEY)
+
+    receive.take(Piece(1, 0, bytes(50), header(X).SerializeToString()), KEY)
+    with pytest.raises(ProtocolMismatch, match=r"of which 0 arrived; a piece came for bytes 50\.\.96"):
+        receive.take(Piece(1, 50, bytes(46), header(X).SerializeToString()), KEY)

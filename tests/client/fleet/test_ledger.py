@@ -1,0 +1,624 @@
+"""How each event changes a fleet's books, with loaders that do exactly what the test says, at the time that it says."""
+
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+import pytest
+
+from feedline.connection.buffers import Buffers, Received
+from feedline.connection.connection import Replica, SameLoader
+from feedline.connection.credentials import Credentials
+from feedline.connection.description import DatasetInfo, Description
+from feedline.connection.outbox import Outbox
+from feedline.connection.target import Address
+from feedline.fleet.ledger import Ledger
+from feedline.fleet.members import Member
+from feedline.fleet.requests import Wanted
+from feedline_wire.errors import (
+    BadSample,
+    Closed,
+    DatasetChanged,
+    LoaderBusy,
+    LoaderDraining,
+    LoaderUnavailable,
+    NotAllowed,
+    NotTrusted,
+    ProtocolMismatch,
+)
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout
+
+NBYTES = 1000
+BATCH = Received(np.empty(0, np.uint8), Layout((), NBYTES))
+
+
+class NoHome:
+    """Nobody calls a replica that was never started."""
+
+
+@dataclass
+class Clock:
+    """A ledger, the time, and loaders that are told what to do."""
+
+    ledger: Ledger = field(default_factory=lambda: Ledger(lambda: None))
+    now: float = 1000.0
+    members: dict[str, Member] = field(default_factory=dict)
+    offsets: count = field(default_factory=count)
+
+    def add(self, name: str) -> Member:
+        replica = Replica(Address(f"{name}:1"), NoHome(), Buffers(0), Credentials())  # type: ignore[arg-type]
+        member = self.members[name] = Member(replica)
+        self.ledger.add([member])
+        return member
+
+    def join(self, name: str, *, fingerprint: bytes = b"\x01", replica: str = "", max_window: int = 999) -> object:
+        member = self.members.get(name) or self.add(name)
+        info = DatasetInfo("voxels", fingerprint, 9999, (), (), {"train": 9999}, ("shuffle",))
+        described = Description("1", replica or name, {"voxels": info}, max_batch_nbytes=9999, max_window=max_window)
+        return self.ledger.joined(member, described, Outbox(), self.now)
+
+    def want(self, batches: int = 1) -> list[Wanted]:
+        keys = [
+            Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=0, offset=next(self.offsets), rows=1)
+            for _ in range(batches)
+        ]
+        return [self.ledger.want(None, key, NBYTES, self.now) for key in keys]  # type: ignore[arg-type]
+
+    def answer(self, name: str, *wanted: Wanted, outcome: object = BATCH) -> None:
+        member = self.members[name]
+        self.ledger.answered(member, [(one.ticket, outcome) for one in wanted], self.now)  # type: ignore[misc]
+
+    def lose(self, name: str, reason: Exception | None = None) -> None:
+        self.ledger.left(self.members[name], reason or LoaderUnavailable("reset by peer"), self.now)  # type: ignore[arg-type]
+
+    def owes(self, name: str) -> list[Wanted]:
+        return [asked.wanted for asked in self.members[name].outstanding.values() if asked.wanted.outcome is None]
+
+    def read(self) -> dict[str, tuple[list[int], list[int]]]:
+        """What each is told since this was last read: (tickets wanted, tickets cancelled)."""
+        told = {}
+        for name, member in self.members.items():
+            if (outbox := member.outbox) is not None:
+                told[name] = ([ticket for ticket, _ in outbox._wants], list(outbox._cancelled))
+                outbox._wants, outbox._cancelled = [], []
+        return told
+
+    def look(self) -> float:
+        return self.ledger.look(self.now)
+
+    def train(self, *names: str, batches: int = 20, answer_s: float = 0.1) -> None:
+        """Let them answer so many, each after `answer_s`, so that something is known."""
+        for _ in range(batches):
+            wanted = self.want(len(names))
+            self.now += answer_s
+            for name in names:
+                self.answer(name, *[one for one in wanted if self.members[name] in one.asked_of])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def two(clock: Clock) -> Clock:
+    """Two loaders, a and b, that usually answer after 0.1 s: a key is late after 0.25 s, a loader silent after 0.3."""
+    clock.join("a")
+    clock.join("b")
+    clock.train("a", "b")
+    assert clock.ledger.patience.late_after_s == 0.25
+    assert clock.ledger.patience.silent_after_s == pytest.approx(0.3)
+    return clock
+
+
+def one_each(clock: Clock, keys: int) -> tuple[list[Wanted], list[Wanted]]:
+    """So many keys at each of a and b."""
+    clock.want(2 * keys)
+    assert (len(clock.owes("a")), len(clock.owes("b"))) == (keys, keys)
+    return clock.owes("a"), clock.owes("b")
+
+
+# ---- placing ----
+
+
+def test_a_key_waits_until_a_loader_is_there(clock: Clock) -> None:
+    (wanted,) = clock.want()
+    assert clock.ledger.outstanding == 1
+
+    clock.join("a")
+    assert clock.owes("a") == [wanted]
+
+    clock.answer("a", wanted)
+    assert (wanted.outcome, clock.ledger.outstanding) == (BATCH, 0)
+
+
+def test_no_loader_is_asked_for_more_than_it_lets_one_trainer_want(clock: Clock) -> None:
+    clock.join("a", max_window=2)
+    first, second, third = clock.want(3)
+    assert clock.owes("a") == [first, second]
+
+    clock.answer("a", first)
+
+    assert clock.owes("a") == [second, third]
+
+
+def test_a_key_stays_where_it_was_asked_while_the_loaders_open_their_streams(clock: Clock) -> None:
+    """Found by two loaders that handed one key to each other for ever."""
+    clock.join("a")
+    clock.join("b")
+    (wanted,) = clock.want()
+    name = "a" if clock.owes("a") else "b"
+
+    clock.join(name)
+
+    assert clock.owes(name) == [wanted]
+    assert clock.read()[name] == ([wanted.ticket], [])
+    assert clock.ledger.counts.retried == 0
+
+
+# ---- loss ----
+
+
+def test_the_keys_of_a_lost_loader_are_wanted_of_the_others_before_anything_else(two: Clock) -> None:
+    of_a, of_b = one_each(two, 3)
+
+    two.lose("a")
+
+    assert two.owes("b") == [*of_b, *of_a]
+    assert two.ledger.counts.retried == 3
+    assert list(two.ledger.news) == ["lost a loader that had 3 batches to answer, reconnecting to a:1: reset by peer"]
+
+
+def test_the_keys_of_all_wait_for_whoever_comes_back_first(two: Clock) -> None:
+    of_a, of_b = one_each(two, 2)
+    two.lose("a")
+    two.lose("b")
+    assert two.ledger.outstanding == 4
+
+    two.join("b")
+
+    assert {one.ticket for one in two.owes("b")} == {one.ticket for one in [*of_a, *of_b]}
+
+
+def test_a_draining_loader_gets_no_new_key_and_what_it_has_is_wanted_elsewhere_at_once(two: Clock) -> None:
+    of_a, of_b = one_each(two, 3)
+
+    two.ledger.draining(two.members["a"], two.now)
+
+    assert two.owes("a") == of_a
+    assert two.owes("b") == [*of_b, *of_a]
+    assert two.want()[0] in two.owes("b")
+    two.read()
+    two.answer("a", of_a[0])
+    assert of_a[0].outcome is BATCH
+    assert two.read()["b"] == ([], [of_a[0].ticket])
+    two.lose("a")
+    assert two.ledger.counts.retried == 0, "every key has been asked of the other already"
+
+
+def test_a_loader_that_said_it_is_going_away_is_not_asked_again_until_another_has_its_place(two: Clock) -> None:
+    two.ledger.draining(two.members["a"], two.now)
+    two.lose("a")
+
+    assert isinstance(two.join("a"), LoaderDraining)
+    assert two.join("a", replica="its successor") is None
+
+
+def test_the_keys_of_a_draining_loader_wait_for_one_that_joins(clock: Clock) -> None:
+    clock.join("a")
+    wanted = clock.want(2)
+    clock.ledger.draining(clock.members["a"], clock.now)
+    clock.add("b")
+
+    clock.join("b")
+
+    assert clock.owes("b") == wanted
+
+
+# ---- late ----
+
+
+def test_a_late_key_is_asked_of_a_second_loader_and_the_first_answer_wins(two: Clock) -> None:
+    (late, *rest_a), of_b = one_each(two, 3)
+    two.now += 0.2
+    two.answer("a", *rest_a)
+    two.answer("b", *of_b)
+    two.read()
+
+    two.now += 0.06
+    two.look()
+    assert two.read() == {"a": ([], []), "b": ([late.ticket], [])}
+    assert two.ledger.counts.hedged == 1
+
+    two.answer("b", late)
+    assert late.outcome is BATCH
+    assert two.read() == {"a": ([], [late.ticket]), "b": ([], [])}
+    assert two.ledger.outstanding == 0
+
+
+def test_a_key_is_asked_of_two_loaders_and_not_of_three(two: Clock) -> None:
+    two.join("c")
+    two.train("a", "b", "c")
+    (wanted,) = two.want()
+    for _ in range(100):
+        two.now += 0.1
+        two.look()
+
+    assert len(wanted.asked_of) == 2
+
+
+def test_late_keys_are_not_asked_again_where_everybody_is_silent(two: Clock) -> None:
+    """The disk that both read from may be slow: asking twice as much of it helps nobody."""
+    one_each(two, 3)
+    for _ in range(100):
+        two.now += 0.1
+        two.look()
+
+    assert two.ledger.counts.hedged == 0
+
+
+def test_an_answer_that_comes_second_is_counted_and_dropped(two: Clock) -> None:
+    (wanted,) = two.want()
+    first = two.members["a"] if two.owes("a") else two.members["b"]
+    other = "b" if first is two.members["a"] else "a"
+    first_name = "a" if other == "b" else "b"
+    two.now += 0.3
+    two.look()
+    assert len(wanted.asked_of) == 2
+    two.ledger.heard(first, two.now)
+    two.answer(other, wanted)
+
+    first.note_duplicate(wanted.ticket)
+    first.note_duplicate(wanted.ticket)
+    two.answer(first_name, wanted)
+
+    assert first.duplicates == 1
+    assert two.ledger.counts.answered == 41
+
+
+# ---- silent ----
+
+
+def let_a_be_silent(clock: Clock, of_b: list[Wanted], seconds: float, every_s: float = 0.05) -> None:
+    """b answers one key each 0.05 s, and a nothing."""
+    until = clock.now + seconds
+    while clock.now < until:
+        clock.now += every_s
+        if of_b:
+            clock.answer("b", of_b.pop(0))
+        else:
+            clock.ledger.heard(clock.members["b"], clock.now)
+            clock.look()
+
+
+def test_all_keys_of_a_silent_loader_are_wanted_elsewhere_after_the_learnt_time(two: Clock) -> None:
+    of_a, of_b = one_each(two, 8)
+
+    let_a_be_silent(two, of_b, 0.45)
+
+    assert all(two.members["b"] in one.asked_of for one in of_a)
+    assert two.ledger.counts.hedged == 8
+
+
+def test_a_silent_loader_gets_no_new_keys(two: Clock) -> None:
+    _, of_b = one_each(two, 8)
+    let_a_be_silent(two, of_b, 0.45)
+    before = len(two.owes("a"))
+
+    two.want(10)
+
+    assert len(two.owes("a")) == before
+
+
+def test_a_silent_loader_is_used_again_as_soon_as_it_gives_a_sign_of_life(two: Clock) -> None:
+    """It keeps the keys that another has answered: told to drop them, it would have no reason to say a word again."""
+    of_a, of_b = one_each(two, 3)
+    let_a_be_silent(two, of_b, 0.45)
+    two.answer("b", *of_a)
+    a = two.members["a"]
+    assert (len(a.outstanding), two.ledger.outstanding) == (3, 0)
+    two.train("b")
+    assert a.asked == 23
+    two.read()
+
+    two.ledger.heard(a, two.now)
+
+    assert len(a.outstanding) == 0
+    assert two.read()["a"] == ([], [one.ticket for one in of_a])
+    two.train("a", "b")
+    assert a.asked > 23
+
+
+def test_more_than_a_window_is_asked_twice_only_of_a_loader_that_is_silent_for_a_second(two: Clock) -> None:
+    of_a, of_b = one_each(two, 100)
+
+    let_a_be_silent(two, of_b, 0.9)
+    assert two.ledger.counts.hedged == 64
+
+    let_a_be_silent(two, of_b, 0.3)
+    assert two.ledger.counts.hedged == 100
+    assert all(len(one.asked_of) == 2 for one in of_a)
+
+
+def test_a_trainer_that_stood_still_itself_takes_no_loader_for_silent(two: Clock) -> None:
+    """After a pause of the whole process every loader looks silent until its own thread has run."""
+    of_a, of_b = one_each(two, 2)
+
+    two.now += 5.0
+    two.look()
+    assert two.ledger.counts.hedged == 0
+    two.now += 0.025  # nobody looks again sooner
+    two.answer("b", *of_b)
+    assert two.ledger.counts.hedged == 2, "what is late may be asked again, within the budget"
+    two.answer("a", *of_a)
+
+    assert all(one.outcome is BATCH for one in [*of_a, *of_b])
+    assert two.members["a"].suspected_at is None
+
+
+# ---- stuck ----
+
+
+def renewals(clock: Clock, name: str) -> list[str]:
+    """Why the stream of a loader was given up, each time."""
+    reasons: list[str] = []
+    clock.members[name].replica.renew = reasons.append  # type: ignore[method-assign]
+    return reasons
+
+
+def test_a_stream_on_which_nothing_comes_is_made_anew_also_where_there_is_no_other_loader(clock: Clock) -> None:
+    """One bit that was changed in the head of an HTTP/2 frame leaves it waiting although the connection lives."""
+    clock.join("a")
+    clock.train("a")
+    reasons = renewals(clock, "a")
+    (wanted,) = clock.want()
+
+    assert clock.look() == clock.now + 10
+    clock.now += 9.9
+    clock.look()
+    assert reasons == []
+    clock.now += 0.2
+    assert clock.look() == pytest.approx(clock.now + 0.05), "it may be this process that stood still"
+    clock.now += 0.1
+    clock.look()
+
+    assert reasons == ["nothing came for 10 s although the connection stands"]
+    clock.lose("a")
+    clock.join("a")
+    assert clock.owes("a") == [wanted]
+
+
+def look_for(clock: Clock, seconds: int) -> None:
+    """So long, looking ten times a second."""
+    for _ in range(10 * seconds):
+        clock.now += 0.1
+        clock.look()
+
+
+def test_a_loader_that_is_that_slow_gets_twice_the_time_each_time_until_it_gives_a_sign_of_life(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a")
+    reasons = renewals(clock, "a")
+    clock.want()
+    look_for(clock, 11)
+    assert len(reasons) == 1
+    clock.lose("a")
+    clock.join("a")
+
+    look_for(clock, 19)
+    assert len(reasons) == 1
+    look_for(clock, 2)
+    assert len(reasons) == 2
+
+    clock.ledger.heard(clock.members["a"], clock.now)
+    assert clock.members["a"].renewed == 0
+
+
+def test_a_loader_of_which_nothing_is_known_is_given_half_a_minute(clock: Clock) -> None:
+    clock.join("a")
+    reasons = renewals(clock, "a")
+    clock.want()
+
+    look_for(clock, 29)
+    assert reasons == []
+    look_for(clock, 2)
+    assert len(reasons) == 1
+
+
+def test_a_loader_that_usually_takes_long_is_given_longer(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a", answer_s=5.0)
+    reasons = renewals(clock, "a")
+    clock.want()
+
+    look_for(clock, 59)  # it is silent after three times what is usual, and stuck after four times that
+    assert reasons == []
+    look_for(clock, 2)
+    assert len(reasons) == 1
+
+
+# ---- refusals ----
+
+
+def test_a_loader_that_refuses_a_trainer_which_another_let_in_is_named_and_tried_again(two: Clock) -> None:
+    """A token that is replaced reaches one side before the other, and a loader that is added may be the first."""
+    two.add("c")
+
+    two.lose("c", NotAllowed("the loader at c:1 does not know the token"))
+
+    c = two.members["c"]
+    assert isinstance(c.reason, LoaderUnavailable)
+    assert list(two.ledger.news) == [
+        "going on without one of 3 loaders: the loader at c:1 does not know the token (a loader let this trainer in "
+        "before, so this is tried again)"
+    ]
+    two.lose("a", NotAllowed("does not know the token"))
+    two.lose("b", NotTrusted("no authority has signed it"))
+    (wanted,) = two.want()
+    assert wanted.outcome is None
+    two.join("c")
+    assert two.owes("c") == [wanted]
+
+
+def test_a_refusal_before_anybody_let_this_trainer_in_is_final(clock: Clock) -> None:
+    clock.add("a")
+
+    clock.lose("a", refusal := NotAllowed("the loader at a:1 does not know the token"))
+
+    assert clock.members["a"].reason is refusal
+    assert clock.want()[0].outcome is refusal
+
+
+def test_a_key_that_a_loader_cannot_answer_is_asked_of_another_and_the_last_refusal_is_told(two: Clock) -> None:
+    (wanted,) = two.want()
+    first, other = ("a", "b") if two.owes("a") else ("b", "a")
+
+    two.answer(first, wanted, outcome=BadSample("the disk is gone", elsewhere=True))
+    assert two.owes(other) == [wanted]
+    assert two.ledger.counts.retried == 1
+
+    gone = BadSample("the disk is gone", elsewhere=True)
+    two.answer(other, wanted, outcome=gone)
+    assert wanted.outcome is gone
+
+
+def test_an_error_that_another_loader_would_repeat_is_the_outcome(two: Clock) -> None:
+    (wanted,) = two.want()
+    bad = BadSample("sample 3 is no image")
+
+    two.answer("a" if two.owes("a") else "b", wanted, outcome=bad)
+
+    assert wanted.outcome is bad
+
+
+def test_a_key_that_nobody_has_room_for_is_asked_for_again_after_a_pause(two: Clock) -> None:
+    (wanted,) = two.want()
+    for _ in range(2):
+        name = "a" if two.owes("a") else "b"
+        two.answer(name, wanted, outcome=LoaderBusy("no room", elsewhere=True))
+    assert wanted.outcome is None
+    assert wanted.asked_of == ()
+
+    two.now += 0.4
+    assert two.look() == pytest.approx(two.now + 0.1)
+    assert wanted.asked_of == ()
+    two.now += 0.2
+    two.look()
+    assert len(wanted.asked_of) == 1
+
+
+def test_a_loader_with_other_data_is_named_once_and_the_others_go_on(two: Clock) -> None:
+    two.lose("a")
+    two.ledger.news.clear()
+
+    for _ in range(3):
+        two.join("a", fingerprint=b"\xfe")
+        two.lose("a")
+
+    assert [line.partition(";")[0] for line in two.ledger.news] == [
+        "going on without one of 2 loaders: the loader at a:1 now has the fingerprint fe for 'voxels'"
+    ]
+    assert two.want()[0] in two.owes("b")
+    two.lose("b", ProtocolMismatch("speaks version 2"))
+    two.join("a", fingerprint=b"\xfe")
+    assert isinstance(two.want()[0].outcome, DatasetChanged)
+
+
+# ---- two ways to one loader ----
+
+
+def test_a_loader_that_is_late_is_not_reached_by_a_second_way_as_well(clock: Clock) -> None:
+    """`localhost` is two addresses. Late is no reason to ask one loader on both; stuck is."""
+    clock.join("127.0.0.1", replica="r1")
+    clock.train("127.0.0.1")
+    clock.want()
+
+    look_for(clock, 9)
+    assert isinstance(clock.join("[::1]", replica="r1"), SameLoader)
+    look_for(clock, 2)
+    assert clock.join("[::1]", replica="r1") is None
+
+
+def test_a_second_connection_to_one_loader_waits_until_the_first_is_lost(clock: Clock) -> None:
+    clock.join("127.0.0.1", replica="r1")
+    same = clock.join("[::1]", replica="r1")
+    assert isinstance(same, SameLoader)
+    clock.lose("[::1]", same)
+    assert clock.members["[::1]"].is_double
+
+    clock.lose("127.0.0.1")
+
+    assert clock.members["[::1]"].replica._again.is_set()
+    assert clock.join("[::1]", replica="r1") is None
+
+
+# ---- who belongs to it ----
+
+
+def test_a_loader_that_the_target_no_longer_names_is_left_when_it_owes_nothing(two: Clock) -> None:
+    of_a, _ = one_each(two, 2)
+    two.ledger.give_notice(["b:1"], two.now)
+    two.now += 9.0
+    two.ledger.give_notice(["b:1"], two.now)
+    assert not two.members["a"].is_leaving, "one answer of a name server is not believed"
+
+    two.now += 1.0
+    two.ledger.give_notice(["b:1"], two.now)
+    assert two.members["a"].is_leaving
+    assert two.ledger.departed == []
+    assert two.want()[0] in two.owes("b")
+
+    two.answer("a", *of_a)
+    assert two.ledger.departed == [two.members["a"]]
+    assert two.ledger.members == (two.members["b"],)
+
+
+def test_a_loader_that_is_named_again_stays(two: Clock) -> None:
+    two.ledger.give_notice(["b:1"], two.now)
+    two.now += 9.0
+    two.ledger.give_notice(["a:1", "b:1"], two.now)
+    two.now += 9.0
+    two.ledger.give_notice(["b:1"], two.now)
+
+    assert not two.members["a"].is_leaving
+
+
+def test_a_loader_that_is_not_named_and_not_there_is_left_with_its_keys_wanted_elsewhere(two: Clock) -> None:
+    of_a, _ = one_each(two, 2)
+    two.ledger.give_notice(["b:1"], two.now)
+    two.now += 10.0
+    two.ledger.give_notice(["b:1"], two.now)
+
+    two.lose("a")
+
+    assert two.ledger.departed == [two.members["a"]]
+    assert all(one in two.owes("b") for one in of_a)
+
+
+# ---- cancelled ----
+
+
+def test_a_cancelled_key_is_withdrawn_from_everybody_who_was_asked(two: Clock) -> None:
+    (wanted,) = two.want()
+    two.now += 0.3
+    two.look()
+    assert len(wanted.asked_of) == 2
+
+    two.ledger.cancel(wanted, two.now)
+
+    assert isinstance(wanted.outcome, Closed)
+    assert two.ledger.outstanding == 0
+    assert all(not member.outstanding and not member.nbytes for member in two.ledger.members)
+    assert all(not member.superseded for member in two.ledger.members)
+
+
+def test_the_longest_way_is_what_decides_how_far_ahead_is_asked(clock: Clock) -> None:
+    clock.join("near")
+    clock.train("near", answer_s=0.01)
+    assert clock.ledger.latency_s == pytest.approx(0.01)
+
+    clock.join("far")
+    clock.train("near", "far", batches=8, answer_s=0.04)
+
+    assert clock.ledger.latency_s == pytest.approx(0.04)

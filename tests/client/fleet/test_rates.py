@@ -1,0 +1,184 @@
+"""What is learnt from answers: when something is late, how fast a loader is, how far ahead is asked."""
+
+import pytest
+
+from feedline.fleet.rates import (
+    AHEAD_FIRST,
+    AHEAD_MOST,
+    EXTRA_BURST,
+    FIRST_LATE_S,
+    LATE_AT_LEAST_S,
+    Budget,
+    Pace,
+    Reach,
+    Recent,
+    late_after_s,
+)
+
+
+def recent(*values: float, quantile: float = 0.95) -> Recent:
+    made = Recent(quantile)
+    for value in values:
+        made.add(value)
+    return made
+
+
+# ---- late ----
+
+
+def test_nothing_is_believed_of_fewer_than_eight_answers() -> None:
+    assert recent(*[9.0] * 7).value is None
+    assert recent(*[9.0] * 8).value == 9.0
+
+
+@pytest.mark.parametrize(("quantile", "found"), [(0.5, 8.0), (0.95, 16.0), (0.01, 1.0)])
+def test_a_quantile_is_one_of_the_answers(quantile: float, found: float) -> None:
+    assert recent(*[float(value) for value in range(1, 17)], quantile=quantile).value == found
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    assert recent(*[60.0] * 300, *[1.0] * 260).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("usual", "late"),
+    [(None, FIRST_LATE_S), (0.001, LATE_AT_LEAST_S), (0.5, 1.0), (10.0, 20.0)],
+)
+def test_late_is_so_many_times_what_is_usual_and_never_less_than_a_hiccup(usual: float | None, late: float) -> None:
+    assert late_after_s(usual, 2.0) == late
+
+
+# ---- fast ----
+
+
+def test_a_rate_is_bytes_by_the_time_in_which_something_was_owed() -> None:
+    pace = Pace()
+    assert pace.rate(0.0) is None
+
+    pace.answered(1_000_000, 0.5, now=10.0)
+
+    assert pace.rate(10.0) == 2_000_000
+
+
+def test_a_loader_that_got_slow_is_found_out_within_a_few_batches() -> None:
+    pace = Pace()
+    for second in range(100):
+        pace.answered(1_000_000, 1.0, now=float(second))
+
+    for second in range(100, 106):
+        pace.answered(100_000, 1.0, now=float(second))
+
+    rate = pace.rate(105.0)
+    assert rate is not None
+    assert 150_000 < rate < 250_000
+
+
+def test_a_rate_is_forgotten_when_nothing_confirms_it() -> None:
+    pace = Pace()
+    pace.answered(1_000_000, 1.0, now=10.0)
+
+    assert pace.rate(20.0) == 1_000_000
+    assert pace.rate(20.5) is None
+
+
+def test_a_loader_that_answers_nothing_but_errors_has_no_rate() -> None:
+    pace = Pace()
+    pace.answered(0, 1.0, now=10.0)
+
+    assert pace.rate(10.0) is None
+
+
+def test_the_way_there_and_back_is_the_shortest_of_the_first_few_answers_of_a_stream() -> None:
+    """The very first opens it, and those after wait for one another."""
+    pace = Pace()
+    for seconds in (0.5, 0.05, 0.04, 0.06, 0.07, 0.08, 0.09):
+        pace.took(seconds, was_alone=False)
+    assert pace.latency_s is None
+
+    pace.took(0.1, was_alone=False)
+    pace.took(0.001, was_alone=False)
+
+    assert pace.latency_s == 0.04
+
+
+def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> None:
+    pace = Pace()
+    for seconds in (*[1.0] * 8, 0.001, 0.04, 0.03, 0.05, 2.0):
+        pace.took(seconds, was_alone=True)
+
+    assert pace.latency_s == 0.05
+
+    pace.connected()
+    for _ in range(8):
+        pace.took(0.2, was_alone=False)
+    assert pace.latency_s == 0.05, "one connection more is one measurement more"
+
+
+# ---- asked twice ----
+
+
+def test_one_of_sixteen_keys_may_be_asked_for_twice_and_a_window_at_once() -> None:
+    budget = Budget()
+    at_once = sum(budget.spend() for _ in range(1000))
+    assert at_once == EXTRA_BURST == 64
+
+    for _ in range(15):
+        budget.earn()
+    assert not budget.spend()
+
+    budget.earn()
+    assert budget.spend()
+    assert not budget.spend()
+
+
+def test_what_is_saved_has_a_bound() -> None:
+    budget = Budget()
+    for _ in range(100_000):
+        budget.earn()
+
+    assert sum(budget.spend() for _ in range(1000)) == 64
+
+
+# ---- how far ahead ----
+
+
+def reached(batches_per_s: float, latency_s: float | None, *, fixed: int | None = None, batches: int = 200) -> int:
+    reach = Reach(fixed)
+    for number in range(batches):
+        reach.delivered(number / batches_per_s, lambda: latency_s)
+    return reach.batches
+
+
+@pytest.mark.parametrize(
+    ("batches_per_s", "latency_s", "ahead"),
+    [
+        (1000, None, 16),  # nothing known
+        (10, 0.001, 17),  # a slow trainer beside its loader
+        (1000, 0.0049, 26),  # a fast one
+        (1000, 0.0399, 96),  # 20 ms away: 40 are on the line, and as many again let the rate grow
+        (5000, 0.200, 512),  # the other side of the world
+    ],
+)
+def test_as_much_is_asked_ahead_as_the_line_takes_twice(
+    batches_per_s: float, latency_s: float | None, ahead: int
+) -> None:
+    assert reached(batches_per_s, latency_s) == ahead
+
+
+def test_the_bounds_are_stated() -> None:
+    assert (AHEAD_FIRST, AHEAD_MOST) == (16, 512)
+
+
+def test_what_somebody_chose_stays() -> None:
+    assert reached(5000, 0.200, fixed=3) == 3
+
+
+def test_it_does_not_shrink_while_the_trainer_evaluates() -> None:
+    reach = Reach(None)
+    for number in range(200):
+        reach.delivered(number / 1000, lambda: 0.0399)
+
+    for number in range(200):
+        reach.delivered(100 + number, lambda: 0.040)
+
+    assert reach.batches == 96

@@ -1,0 +1,78 @@
+"""Where a trainer is, saved and loaded."""
+
+import json
+
+import pytest
+
+from feedline.reading import state
+from feedline.reading.state import Line, Place
+from feedline_wire.errors import DatasetChanged, FeedlineError, InvalidRequest
+
+LINE = Line(dataset="voxels", fingerprint=b"\x01\xab", view="train", order="shuffle", seed=7)
+
+SAVED: dict[str, object] = {
+    "version": 1,
+    "dataset": "voxels",
+    "fingerprint": "01ab",
+    "view": "train",
+    "order": "shuffle",
+    "seed": 7,
+    "epoch": 3,
+    "offset": 118,
+}
+
+
+def test_a_state_is_a_handful_of_plain_values() -> None:
+    saved = state.write(LINE, Place(3, 118))
+
+    assert saved == SAVED
+    assert json.loads(json.dumps(saved)) == SAVED
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    assert state.read(SAVED, LINE) == (7, Place(3, 118))
+
+
+def test_the_saved_seed_is_what_continues() -> None:
+    assert state.read(SAVED, Line("voxels", b"\x01\xab", "train", "shuffle", seed=99)) == (7, Place(3, 118))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        ({"version": 2}, InvalidRequest, "the state's version is 2, wanted is 1"),
+        ({"fingerprint": "77"}, DatasetChanged, "with the fingerprint 77; the loader serves 'voxels' with 01ab"),
+        ({"view": "validation"}, InvalidRequest, "the state's view is 'validation', wanted is 'train'"),
+        ({"order": "sequential"}, InvalidRequest, "the state's order is 'sequential', wanted is 'shuffle'"),
+        ({"epoch": -1}, InvalidRequest, "the state's epoch is -1"),
+        ({"epoch": 2**64}, InvalidRequest, "0..2**64-1"),
+        ({"offset": 1.5}, InvalidRequest, "offset = 1.5"),
+        ({"offset": True}, InvalidRequest, "the state's offset is True"),
+        ({"seed": None}, InvalidRequest, "seed = None"),
+    ],
+)
+def test_a_state_of_something_else_is_refused_saying_what_differs(
+    change: dict[str, object], kind: type[FeedlineError], told: str
+) -> None:
+    with pytest.raises(kind) as error:
+        state.read(SAVED | change, LINE)
+
+    assert told in str(error.value)
+
+
+def test_what_is_no_state_at_all_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not the state_dict"):
+        state.read({"model": "weights"}, LINE)
+
+
+@pytest.mark.parametrize(
+    ("place", "settled"),
+    [
+        (Place(3, 9), Place(3, 9)),
+        (Place(3, 10), Place(4, 0)),
+        (Place(3, 12), Place(4, 2)),
+        (Place(3, 31), Place(6, 1)),
+    ],
+)
+def test_the_end_of_an_epoch_is_the_start_of_the_next(place: Place, settled: Place) -> None:
+    assert place.settled(samples=10) == settled

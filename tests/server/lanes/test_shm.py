@@ -1,0 +1,105 @@
+"""The door of the shm lane: whatever a trainer does there, its memory is kept while it has a lane and not longer."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from feedline_server.lanes.lane import Offer
+from feedline_server.lanes.shm import ShmLanes
+from feedline_server.memory.trainer import SEALS
+from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM_GREETING
+
+NAME = "feedline-at-the-door"
+
+
+@pytest.fixture
+def lanes() -> Iterator[ShmLanes]:
+    lanes = ShmLanes()
+    lanes.start()
+    yield lanes
+    lanes.close()
+    lanes.close()
+
+
+@pytest.fixture
+def offer(lanes: ShmLanes) -> Offer:
+    return lanes.offer(lambda lane: None)
+
+
+@pytest.fixture
+def memory() -> Iterator[int]:
+    fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, 1 << 20)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    yield fd
+    os.close(fd)
+
+
+def knock(lanes: ShmLanes, said: bytes, fd: int) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(20)
+    connection.connect("\0" + lanes.address)
+    socket.send_fds(connection, [said], [fd])
+    return connection
+
+
+def held() -> tuple[int, int]:
+    """Descriptors and mappings of the memory in this process, which is trainer and loader at once."""
+    links = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    return sum(NAME in str(link) for link in links), Path("/proc/self/maps").read_text().count(NAME)
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, f"after 20 s still not: {what}"
+        time.sleep(0.01)  # nobody tells
+
+
+def test_memory_of_a_trainer_with_a_lane_is_kept_until_its_stream_ends(
+    lanes: ShmLanes, offer: Offer, memory: int
+) -> None:
+    with knock(lanes, SHM_GREETING + offer.ticket, memory) as connection:
+        assert connection.recv(100) == ACCEPTED + offer.proof
+        until(lambda: offer.lane is not None, "it has its lane")
+        assert held() == (3, 1)  # the test's own, the loader's, and the one that Python keeps with a mapping
+
+        lanes.withdraw(offer)
+
+        assert held() == (1, 0)
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("what", ["no ticket", "no greeting", "too late"])
+def test_memory_of_who_gets_no_lane_is_let_go_of(lanes: ShmLanes, offer: Offer, memory: int, what: str) -> None:
+    said = {"no ticket": SHM_GREETING + bytes(16), "no greeting": b"x" * 36}.get(what, SHM_GREETING + offer.ticket)
+    if what == "too late":
+        offer.end()
+    with knock(lanes, said, memory) as connection:
+        assert connection.recv(len(ACCEPTED) + PROOF_NBYTES) == b""
+
+    assert held() == (1, 0)
+
+
+def test_memory_of_who_hangs_up_before_it_is_answered_is_let_go_of(lanes: ShmLanes, offer: Offer, memory: int) -> None:
+    """Its ticket stays good, so it could do it again: each time left a descriptor, and memory, until the loader ended.
+
+    Through `_greet`, because at the door it depends on who is quicker.
+    """
+    for _ in range(3):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            socket.send_fds(ours, [SHM_GREETING + offer.ticket], [memory])
+            ours.close()
+            with pytest.raises(OSError, match="Broken pipe"):
+                lanes._greet(theirs)
+
+    assert held() == (1, 0)
+    with knock(lanes, SHM_GREETING + offer.ticket, memory) as connection:
+        assert connection.recv(100) == ACCEPTED + offer.proof
+    lanes.withdraw(offer)

@@ -1,0 +1,269 @@
+"""Memory of a trainer: what is lent there and what comes back, whatever the trainer writes; and what is not taken."""
+
+import fcntl
+import itertools
+import mmap
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feedline_server.memory.arena import GRAIN, Slot
+from feedline_server.memory.trainer import NO_SEALS, SEALS, TrainerMemory
+
+PLACES = 4
+FUTURE_WRITE = 0x10
+
+
+class Trainer:
+    """The other end: the memory as its owner has it."""
+
+    def __init__(self, *, grains: int = 1 + PLACES, seals: int = SEALS, flags: int = 0) -> None:
+        self.fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+        os.ftruncate(self.fd, grains * GRAIN)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+
+    def passed(self) -> int:
+        """A descriptor, as it arrives at the loader."""
+        return os.dup(self.fd)
+
+    def returns(self, number: int) -> None:
+        os.pwrite(self.fd, b"\1", number)
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def trainer() -> Iterator[Trainer]:
+    one = Trainer()
+    yield one
+    os.close(one.fd)
+
+
+@pytest.fixture
+def memory(trainer: Trainer) -> Iterator[TrainerMemory]:
+    one = TrainerMemory(trainer.passed())
+    yield one
+    one.close()
+
+
+def lend_all(memory: TrainerMemory) -> list[Slot]:
+    slots = [memory.lend(GRAIN) for _ in range(PLACES)]
+    assert memory.lend(1) is None
+    return [slot for slot in slots if slot is not None]
+
+
+def test_places_lie_behind_the_first_page_and_bear_the_memorys_number(memory: TrainerMemory) -> None:
+    assert lend_all(memory) == [Slot(place * GRAIN, GRAIN, memory.number) for place in (1, 2, 3, 4)]
+    assert memory.number > 0
+
+
+def test_a_place_that_the_trainer_was_told_of_is_free_when_the_trainer_says_so_and_not_before(
+    memory: TrainerMemory, trainer: Trainer
+) -> None:
+    first, *_ = lend_all(memory)
+    number = memory.tell(first)
+
+    assert memory.lend(GRAIN) is None
+    trainer.returns(number)
+
+    assert memory.lend(GRAIN) == first
+    assert memory.lend(GRAIN) is None
+
+
+def test_what_the_trainer_says_of_places_that_it_was_not_told_of_frees_nothing(
+    memory: TrainerMemory, trainer: Trainer
+) -> None:
+    """It may write to the first page whenever it likes; a place freed under a worker would be lent twice."""
+    lend_all(memory)
+    os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
+
+    assert memory.lend(GRAIN) is None
+
+
+def test_what_the_trainer_said_of_a_number_before_it_was_lent_again_does_not_count(
+    memory: TrainerMemory, trainer: Trainer
+) -> None:
+    first, *_ = lend_all(memory)
+    os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
+    memory.take_back(first)
+
+    again = memory.lend(GRAIN)
+
+    assert again == first
+    memory.tell(again)
+    assert memory.lend(GRAIN) is None
+
+
+def test_whatever_the_trainer_writes_no_place_is_lent_that_is_not_free_and_none_is_lost() -> None:
+    draw = random.Random(11)
+    trainer = Trainer(grains=33)
+    memory = TrainerMemory(trainer.passed())
+    untold: list[Slot] = []
+    told: dict[int, Slot] = {}
+
+    for _ in range(3000):
+        os.pwrite(trainer.fd, draw.randbytes(1), draw.randrange(8))  # numbers that are in use, told or not
+        if untold and (chance := draw.random()) < 0.5:
+            slot = untold.pop(draw.randrange(len(untold)))
+            if chance < 0.2:
+                memory.take_back(slot)
+            else:
+                told[memory.tell(slot)] = slot
+            continue
+        said = os.pread(trainer.fd, GRAIN, 0)
+        told = {number: slot for number, slot in told.items() if not said[number]}
+        if slot := memory.lend(draw.randrange(1, 9 * GRAIN)):
+            untold.append(slot)
+        held = sorted((slot.start, slot.end) for slot in (*untold, *told.values()))
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise([(0, GRAIN), *held, (33 * GRAIN, 0)]))
+
+    for slot in untold:
+        memory.take_back(slot)
+    for number in told:
+        trainer.returns(number)
+    assert memory.lend(32 * GRAIN) == Slot(GRAIN, 32 * GRAIN, memory.number)
+    memory.close()
+    os.close(trainer.fd)
+
+
+def test_a_place_that_is_not_needed_is_taken_back(memory: TrainerMemory) -> None:
+    first, second, *_ = lend_all(memory)
+
+    memory.take_back(second)
+    memory.take_back(second)
+
+    assert memory.lend(GRAIN) == second
+    assert memory.lend(GRAIN) is None
+    assert memory.tell(first) != memory.tell(second)
+
+
+def test_a_place_that_the_trainer_was_told_of_is_not_taken_back(memory: TrainerMemory, trainer: Trainer) -> None:
+    """A stream that ends gives back what was being sent too, and by then it is the trainer's."""
+    first, *_ = lend_all(memory)
+    number = memory.tell(first)
+
+    memory.take_back(first)
+
+    assert memory.lend(GRAIN) is None
+    trainer.returns(number)
+    assert memory.lend(GRAIN) == first
+
+
+def test_taking_places_back_wears_no_number_out(memory: TrainerMemory) -> None:
+    for _ in range(GRAIN + 1):
+        slot = memory.lend(GRAIN)
+        assert slot is not None
+        memory.take_back(slot)
+
+
+def test_numbers_are_used_again_and_there_are_never_more_than_a_page_of_them(trainer: Trainer) -> None:
+    many = Trainer(grains=1 + 2 * GRAIN)
+    memory = TrainerMemory(many.passed())
+    try:
+        slots = [memory.lend(1) for _ in range(GRAIN)]
+        assert None not in slots
+        assert memory.lend(1) is None  # there is room, and no number
+        numbers = {memory.tell(slot) for slot in slots if slot is not None}
+        assert numbers == set(range(GRAIN))
+        many.returns(17)
+
+        again = memory.lend(1)
+
+        assert again is not None
+        assert memory.tell(again) == 17
+    finally:
+        memory.close()
+        os.close(many.fd)
+
+
+def test_what_is_put_lies_there(memory: TrainerMemory, trainer: Trainer) -> None:
+    body = os.urandom(GRAIN + 100)
+
+    slot = memory.put(memoryview(body))
+
+    assert slot == Slot(GRAIN, 2 * GRAIN, memory.number)
+    assert os.pread(trainer.fd, len(body), GRAIN) == body
+    assert memory.put(memoryview(bytes(3 * GRAIN))) is None
+
+
+def test_closed_it_lends_nothing_and_keeps_no_descriptor(trainer: Trainer) -> None:
+    before = descriptors()
+    memory = TrainerMemory(trainer.passed())
+    slot = memory.lend(GRAIN)
+    assert slot is not None
+
+    memory.close()
+    memory.close()
+
+    assert memory.lend(GRAIN) is None
+    memory.take_back(slot)
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("seals", "words"),
+    [
+        (0, "not sealed"),
+        (fcntl.F_SEAL_SEAL, "not sealed"),
+        (fcntl.F_SEAL_SHRINK, "not sealed"),
+        (SEALS | fcntl.F_SEAL_WRITE, "against writing"),
+        (SEALS | FUTURE_WRITE, "against writing"),
+    ],
+)
+def test_memory_that_could_become_shorter_or_unwritable_is_not_taken(seals: int, words: str) -> None:
+    """A mapping of what was cut off ends the process that touches it."""
+    assert NO_SEALS == fcntl.F_SEAL_WRITE | FUTURE_WRITE
+    trainer = Trainer(seals=seals)
+    before = descriptors()
+    with pytest.raises(OSError, match=words):
+        TrainerMemory(trainer.passed())
+    assert descriptors() == before
+    os.close(trainer.fd)
+
+
+def test_memory_that_may_only_be_read_is_not_taken(trainer: Trainer) -> None:
+    before = descriptors()
+    with pytest.raises(OSError, match="without the right to write"):
+        TrainerMemory(os.open(f"/proc/self/fd/{trainer.fd}", os.O_RDONLY))
+    assert descriptors() == before
+
+
+def test_memory_of_huge_pages_is_not_taken() -> None:
+    """There may be none left when a worker touches it, which ends the worker."""
+    try:
+        trainer = Trainer(grains=(2 << 20) // GRAIN, flags=os.MFD_HUGETLB)
+    except OSError as error:
+        pytest.skip(f"the kernel has none: {error}")
+    with pytest.raises(OSError, match="huge"):
+        TrainerMemory(trainer.passed())
+    os.close(trainer.fd)
+
+
+def test_a_file_a_pipe_and_memory_without_room_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    read, write = os.pipe()
+    before = descriptors()
+    for fd in (os.open(tmp_path / "file", os.O_RDWR), os.dup(write)):
+        with pytest.raises(OSError, match=r"Invalid argument|Bad file"):
+            TrainerMemory(fd)
+    for grains in (0, 1):
+        small = Trainer(grains=grains)
+        with pytest.raises(OSError, match=f"has {grains * GRAIN} bytes"):
+            TrainerMemory(small.passed())
+        os.close(small.fd)
+    assert descriptors() == before
+    os.close(read)
+    os.close(write)
+
+
+def test_memory_can_be_mapped_when_it_is_taken_and_stays_so(trainer: Trainer, memory: TrainerMemory) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(trainer.fd, GRAIN)
+    with mmap.mmap(memory.fd, 0) as mapped:
+        mapped[-1] = 7
+        assert os.pread(trainer.fd, 1, len(mapped) - 1) == b"\7"

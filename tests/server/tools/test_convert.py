@@ -1,0 +1,334 @@
+"""What is converted is what was there, whole or not at all, whatever ends a conversion."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.declared.datasets import ClassFoldersConfig, DatasetConfig, IdFilesConfig
+from feedline_server.settings.settings import load_settings
+from feedline_server.tools.convert import conversion
+from feedline_server.tools.convert.archive import convert_npz, sorted_out
+from feedline_server.tools.convert.comma import Wanted, convert_csv
+from feedline_server.tools.convert.conversion import Converted, convert
+from feedline_server.tools.convert.journal import Journal
+from feedline_wire.errors import BadSample, DataError, InvalidRequest
+from feedline_wire.tensors import Array
+
+SAMPLES = 24
+
+
+@pytest.fixture
+def gestures(tmp_path: Path) -> DatasetConfig:
+    """Two classes of 12 files; sample i is all i, of class i // 12."""
+    for sample in range(SAMPLES):
+        path = tmp_path / "gestures" / "ab"[sample // 12] / f"{sample:02}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full((3, 2), sample, np.float32))
+    return ClassFoldersConfig(path=tmp_path / "gestures", validation_split=0.25)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five samples of 32 bytes each (24 of x and 8 of y) a piece: five pieces."""
+    monkeypatch.setattr(conversion, "PIECE_NBYTES", 160)
+
+
+def silent(_done: int, _whole: int) -> None:
+    """Nobody is looking."""
+
+
+def converted(config: DatasetConfig, folder: Path, **said: Any) -> Converted:
+    """In this process: several workers would leave multiprocessing's tracker here until it ends."""
+    return convert("gestures", config, folder, workers=1, **({"skip_bad": False, "show": silent} | said))
+
+
+def opened(folder: Path) -> Dataset:
+    ((name, config),) = load_settings(folder, {}).datasets.items()
+    return open_dataset(name, config)
+
+
+def everything(dataset: Dataset) -> dict[str, Array]:
+    source = dataset.source
+    out = {c.name: np.zeros((source.samples, *c.shape), c.dtype) for c in source.columns}
+    source.gather(np.arange(source.samples), out)  # type: ignore[union-attr]
+    return out
+
+
+def views(dataset: Dataset) -> dict[str, list[int]]:
+    return {name: view.ids(np.arange(view.samples)).tolist() for name, view in dataset.views.items()}
+
+
+# ---- any kind that can be served ----
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_columns_hold_what_the_files_held(gestures: DatasetConfig, tmp_path: Path) -> None:
+    done = converted(gestures, tmp_path / "columns")
+
+    found = opened(tmp_path / "columns")
+    assert (done.samples, done.nbytes, done.continued) == (24, 24 * 32, 0)
+    assert everything(found)["x"][:, 0, 0].tolist() == list(range(24))
+    assert everything(found)["y"].tolist() == [0] * 12 + [1] * 12
+    assert views(found) == views(open_dataset("gestures", gestures))
+    assert found.structure == ("x", "y")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["columns", "gestures"]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_conversion_that_was_ended_goes_on_where_it_was(gestures: DatasetConfig, tmp_path: Path) -> None:
+    def tired(done: int, _whole: int) -> None:
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        converted(gestures, tmp_path / "columns", show=tired)
+    assert not (tmp_path / "columns").exists()
+
+    done = converted(gestures, tmp_path / "columns")
+
+    assert done.continued >= 10
+    assert everything(opened(tmp_path / "columns"))["x"][:, 0, 0].tolist() == list(range(24))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_half_a_conversion_is_no_dataset(gestures: DatasetConfig, tmp_path: Path) -> None:
+    def tired(done: int, _whole: int) -> None:
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        converted(gestures, tmp_path / "columns", show=tired)
+
+    with pytest.raises(InvalidRequest):
+        load_settings(tmp_path / "columns.converting", {})
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_conversion_of_other_data_begins_anew(gestures: DatasetConfig, tmp_path: Path) -> None:
+    def tired(done: int, _whole: int) -> None:
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        converted(gestures, tmp_path / "columns", show=tired)
+    np.save(tmp_path / "gestures" / "a" / "00.npy", np.full((3, 2), 99, np.float32))
+
+    done = converted(gestures, tmp_path / "columns")
+
+    assert done.continued == 0
+    assert everything(opened(tmp_path / "columns"))["x"][0, 0, 0] == 99
+
+
+def test_a_bad_sample_ends_a_conversion_by_name(gestures: DatasetConfig, tmp_path: Path) -> None:
+    (tmp_path / "gestures" / "b" / "15.npy").write_bytes(b"")
+
+    with pytest.raises(BadSample, match=r"15\.npy"):
+        converted(gestures, tmp_path / "columns")
+
+    assert not (tmp_path / "columns").exists()
+
+
+def test_bad_samples_are_left_out_of_all_views_if_that_is_asked_for(gestures: DatasetConfig, tmp_path: Path) -> None:
+    (tmp_path / "gestures" / "b" / "15.npy").write_bytes(b"")
+    before = views(open_dataset("gestures", gestures))
+
+    done = converted(gestures, tmp_path / "columns", skip_bad=True)
+
+    assert list(done.bad) == [15]
+    assert "15.npy" in done.bad[15]
+    assert json.loads((tmp_path / "columns" / "bad-samples.json").read_text()) == {"15": done.bad[15]}
+    after = views(opened(tmp_path / "columns"))
+    assert after == {name: [sample for sample in ids if sample != 15] for name, ids in before.items()}
+
+
+def test_a_folder_that_is_there_is_left_alone(gestures: DatasetConfig, tmp_path: Path) -> None:
+    (tmp_path / "columns").mkdir()
+
+    with pytest.raises(InvalidRequest, match="is there already"):
+        converted(gestures, tmp_path / "columns")
+
+
+def test_two_conversions_to_one_place_are_told_apart(gestures: DatasetConfig, tmp_path: Path) -> None:
+    with (
+        conversion.unfinished(tmp_path / "columns"),
+        pytest.raises(InvalidRequest, match="another process is converting"),
+    ):
+        converted(gestures, tmp_path / "columns")
+
+
+@pytest.mark.slow
+def test_a_killed_conversion_leaves_nobody_and_the_next_one_ends_it(tmp_path: Path) -> None:
+    data = tmp_path / "scans" / "data"
+    data.mkdir(parents=True)
+    ids = [f"id-{number}" for number in range(600)]
+    for number, name in enumerate(ids):
+        np.save(data / f"{name}.npy", np.full((64, 1024), number, np.float32))
+    (data.parent / "partition.json").write_text(json.dumps({"train": ids}))
+    (data.parent / "labels.json").write_text(json.dumps(dict.fromkeys(ids, 0)))
+    command = [sys.executable, "-m", "feedline_server", "convert", str(data.parent), str(tmp_path / "columns")]
+    begun = subprocess.Popen([*command, "--workers", "2"])
+    part = tmp_path / "columns.converting" / "x.npy.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_blocks * 512 > 1 << 20) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    workers = psutil.Process(begun.pid).children(recursive=True)
+
+    begun.send_signal(signal.SIGKILL)
+    begun.wait()
+
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    assert not (tmp_path / "columns").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=100)
+    assert everything(opened(tmp_path / "columns"))["x"][:, 0, 0].tolist() == list(range(600))
+
+
+# ---- the journal ----
+
+
+def test_a_piece_is_believed_only_when_its_line_is_whole(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j", b"data", 5) as journal:
+        journal.add([3, 12])
+    with (tmp_path / "j").open("a") as file:
+        file.write("4")  # of 47, when the power went
+
+    with Journal(tmp_path / "j", b"data", 5) as journal:
+        assert journal.done == {3, 12}
+        journal.add([7])
+
+    with Journal(tmp_path / "j", b"data", 5) as journal:
+        assert journal.done == {3, 7, 12}
+
+
+@pytest.mark.parametrize(("identity", "rows"), [(b"other", 5), (b"data", 6)])
+def test_a_journal_of_something_else_is_none(tmp_path: Path, identity: bytes, rows: int) -> None:
+    with Journal(tmp_path / "j", b"data", 5) as journal:
+        journal.add([3])
+
+    with Journal(tmp_path / "j", identity, rows) as journal:
+        assert not journal.is_continued
+        assert journal.done == set()
+
+
+# ---- CSV ----
+
+IRIS = "length,width,species\n5.1,3,setosa\n4.9,2.5,virginica\n4.7,,setosa\n"
+
+
+def csv_converted(tmp_path: Path, text: str, wanted: Wanted) -> dict[str, Array]:
+    (tmp_path / "data.csv").write_text(text)
+    convert_csv(tmp_path / "data.csv", tmp_path / "columns", wanted, silent)
+    return {path.stem: np.load(path) for path in sorted((tmp_path / "columns").glob("*.npy"))}
+
+
+def test_a_csv_with_a_target_is_x_and_y(tmp_path: Path) -> None:
+    found = csv_converted(tmp_path, IRIS, Wanted(target="species", codes=("species",), floats=("width",)))
+
+    np.testing.assert_array_equal(found["x"], np.array([[5.1, 3], [4.9, 2.5], [4.7, np.nan]], np.float32))
+    assert found["y"].tolist() == [0, 1, 0]
+    assert json.loads((tmp_path / "columns" / "species.codes.json").read_text()) == {"setosa": 0, "virginica": 1}
+    assert opened(tmp_path / "columns").structure == ("x", "y")
+
+
+def test_a_csv_without_a_target_is_a_column_each(tmp_path: Path) -> None:
+    found = csv_converted(tmp_path, "a,b,ok\n1,2.5,true\n3,4.5,false\n", Wanted())
+
+    assert {name: array.dtype.name for name, array in found.items()} == {"a": "int64", "b": "float64", "ok": "bool"}
+    assert found["a"].tolist() == [1, 3]
+
+
+def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
+    rows = 700_000  # some 9 MB: three blocks
+
+    found = csv_converted(tmp_path, "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(rows)), Wanted())
+
+    assert found["a"].tolist() == list(range(rows))
+    assert found["b"][-1] == rows - 1 + 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "said"),
+    [
+        pytest.param(IRIS, Wanted(), "column 'species' holds string", id="text"),
+        pytest.param("a,b\n1,2\n,3\n", Wanted(), "column 'a' has no value in line 3", id="a missing whole number"),
+        pytest.param("a,a\n1,2\n", Wanted(), "several columns 'a'", id="a name twice"),
+        pytest.param("a,b\n", Wanted(), "no line below", id="no samples"),
+        pytest.param("a,b\n1,2\n3\n", Wanted(), "Expected 2 columns, got 1", id="a short line"),
+        pytest.param("y\n1\n", Wanted(target="y"), "no column beside 'y'", id="no inputs"),
+        pytest.param("../a,b\n1,2\n", Wanted(), "cannot be called '../a'", id="a name that is a path"),
+    ],
+)
+def test_a_csv_that_cannot_be_columns_is_refused_by_name(tmp_path: Path, text: str, wanted: Wanted, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        csv_converted(tmp_path, text, wanted)
+
+    assert not (tmp_path / "columns").exists()
+
+
+def test_a_column_that_a_csv_has_not_is_named_with_those_it_has(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="has no column 'specie'; it has: length, width, species"):
+        csv_converted(tmp_path, IRIS, Wanted(target="specie"))
+
+
+# ---- .npz ----
+
+
+def test_an_archive_with_parts_becomes_views(tmp_path: Path) -> None:
+    parts = {"x_train": np.arange(6).reshape(3, 2), "y_train": np.arange(3), "x_test": np.ones((2, 2)).astype(int)}
+    np.savez_compressed(tmp_path / "m.npz", **parts, y_test=np.array([5, 6]))
+
+    done = convert_npz(tmp_path / "m.npz", tmp_path / "columns", silent)
+
+    found = opened(tmp_path / "columns")
+    assert done.samples == 5
+    assert views(found) == {"train": [0, 1, 2], "test": [3, 4]}
+    assert everything(found)["y"].tolist() == [0, 1, 2, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["x", "y"], {"x": "x.npy", "y": "y.npy"}),
+        (["x_train", "x_val"], {"x_train": "train/x.npy", "x_val": "validation/x.npy"}),
+        (["train_x", "test_x"], {"train_x": "train/x.npy", "test_x": "test/x.npy"}),
+        (["x_train", "extra"], {"x_train": "x_train.npy", "extra": "extra.npy"}),
+        (["trains"], {"trains": "trains.npy"}),
+    ],
+)
+def test_names_say_which_part_an_array_is_of(names: list[str], files: dict[str, str]) -> None:
+    assert sorted_out(names, Path("m.npz")) == files
+
+
+def test_python_objects_in_an_archive_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", x=np.array([{}, []], object))
+
+    with pytest.raises(DataError, match="never unpickled"):
+        convert_npz(tmp_path / "m.npz", tmp_path / "columns", silent)
+
+    assert not (tmp_path / "columns").exists()
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.npz").write_bytes(b"PK nothing")
+
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
+        convert_npz(tmp_path / "m.npz", tmp_path / "columns", silent)
+
+
+def test_id_files_become_columns(tmp_path: Path, id_files_folder: Path) -> None:
+    convert(
+        "tutorial", IdFilesConfig(path=id_files_folder), tmp_path / "columns", workers=1, skip_bad=False, show=silent
+    )
+
+    found = opened(tmp_path / "columns")
+    assert everything(found)["y"].tolist() == [0, 1, 2, 0, 1]
+    assert views(found) == {"train": [0, 1, 2], "validation": [3, 4]}
