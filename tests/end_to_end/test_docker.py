@@ -299,6 +299,16 @@ def test_a_trainer_container_does_not_notice_that_one_of_three_loaders_is_killed
         assert remote.status().batches > 0
 
 
+def test_the_demo_needs_no_volume(project: Project) -> None:
+    """Loaders that start together filled one volume at once, and the engine failed: `mkdir …/train: file exists`."""
+    loaders = project.up(replicas=3)
+
+    mounts = [mount for loader in loaders for mount in loader.attrs["Mounts"]]
+    volumes = project.engine.volumes.list(filters={"label": f"com.docker.compose.project={project.name}"})
+    assert {(mount["Type"], mount["Source"]) for mount in mounts} == {("bind", "/dev/null")}
+    assert volumes == []
+
+
 def test_a_mounted_folder_is_served_instead_of_the_demo(
     project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
 ) -> None:
@@ -342,8 +352,9 @@ def test_the_loader_is_process_1_and_can_write_nothing_but_tmp(project: Project)
 
     command = _inside(loader, "cat", "/proc/1/cmdline").split("\0")
     status = dict(re.findall(r"^(\w+):\s*(.*)$", _inside(loader, "cat", "/proc/1/status"), re.MULTILINE))
-    # What only root may list is none of the loader's; -xdev leaves out what is in /tmp, which is memory.
-    writable = _inside(loader, "sh", "-c", "find / -xdev -writable 2>/dev/null || true")
+    # What only root may list is none of the loader's; -xdev leaves out what is in /tmp, which is memory, and the null
+    # device, which /data is where nothing is mounted, keeps nothing.
+    writable = _inside(loader, "sh", "-c", "find / -xdev -writable ! -type c 2>/dev/null || true")
 
     assert command[:4] == ["python", "-m", "feedline_server", "serve"]
     assert status["Uid"].split() == ["10001", "10001", "10001", "10001"]
