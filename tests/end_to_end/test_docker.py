@@ -70,7 +70,7 @@ with feedline.connect("loader:50051") as remote:
             feed.fetch(feed.plan.step(0, 0))
 
     def answered():
-        return {one.address: one.answered for one in remote.stats.replicas if one.standing == "connected"}
+        return {one.address: one.answered for one in remote.stats.replicas if one.state == "connected"}
 
     until(lambda: len(answered()) == 3 and all(answered().values()))
     asked = time.monotonic()

@@ -169,9 +169,9 @@ def test_several_loaders_behind_one_address_are_all_asked_over_several_connectio
     shared = line(loader.address, other.address, loader.address)
     with connected(shared.address, 2, connections=3) as connection:
         assert Counter(ids(connection.epoch(batch_size=10, timeout_s=WAIT_S))) == WHOLE
-        standings = Counter(one.standing for one in connection.stats.replicas)
+        states = Counter(one.state for one in connection.stats.replicas)
 
-    assert standings["connected"] == 2
+    assert states["connected"] == 2
     assert loader.answered > 0
     assert other.answered > 0
 

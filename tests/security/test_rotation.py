@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline.fleet import ledger, resolve
+from feedline.fleet import resolve, tracker
 from feedline_wire.errors import NotAllowed, NotTrusted
 
 LONG_S = 100.0
@@ -102,7 +102,7 @@ def test_loaders_that_take_the_place_of_all_others_with_a_new_token_are_waited_f
     """A rolling update that brings the new secret along: no loader that is left has ever let this trainer in."""
     monkeypatch.setattr(resolve, "EVERY_S", 0.1)
     monkeypatch.setattr(resolve, "SOONEST_S", 0.05)
-    monkeypatch.setattr(ledger, "LEAVE_AFTER_S", 0.1)
+    monkeypatch.setattr(tracker, "LEAVE_AFTER_S", 0.1)
     addresses = [secured.loader.address]
     with feedline.connect(lambda: addresses, ca=secured.ca, token_file=secured.token) as loader:
         epoch = loader.epoch(dataset="digits", batch_size=1, prefetch=2, timeout_s=LONG_S)

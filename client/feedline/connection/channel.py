@@ -1,6 +1,6 @@
 """The line to one address: channels with what the trainer shows there, made anew for every connection.
 
-The law: why TLS or a loader refuses is found out and said as what it is. Whether that is final, the ledger decides.
+The law: why TLS or a loader refuses is found out and said as what it is. Whether that is final, the tracker decides.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 The law: a key that is wanted gets exactly one outcome, a batch or an error, or its reader an error at its deadline. A
 batch is a pure function of its key, so asking twice is harmless and nothing is remembered of a loader that is gone.
-All books are the ledger's and are kept under one lock; no I/O, no name service and no log is waited for under it.
+All books are the tracker's and are kept under one lock; no I/O, no name service and no log is waited for under it.
 """
 
 import logging
@@ -18,11 +18,11 @@ from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description
 from feedline.connection.outbox import Outbox
 from feedline.connection.target import Address, Entry
-from feedline.fleet.ledger import LOOK_AT_MOST_EVERY_S, Ledger
-from feedline.fleet.members import Member, overdue, refused, unreachable
-from feedline.fleet.requests import Wanted
+from feedline.fleet.endpoint import Endpoint, overdue, refused, unreachable
+from feedline.fleet.requests import PendingBatch
 from feedline.fleet.resolve import Watch
 from feedline.fleet.statistics import Statistics, observed
+from feedline.fleet.tracker import LOOK_AT_MOST_EVERY_S, RequestTracker
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
@@ -54,11 +54,11 @@ class Fleet:
         self._connections = connections
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._ledger = Ledger(self._changed.notify_all)
-        self._dropped: deque[Wanted] = deque()  # filled without the lock, see drop
+        self._tracker = RequestTracker(self._changed.notify_all)
+        self._dropped: deque[PendingBatch] = deque()  # filled without the lock, see drop
         self._closed: str | None = None
         self._buffers = Buffers(KEPT_NBYTES)
-        self._member_of: dict[Replica, Member] = {}
+        self._endpoint_of: dict[Replica, Endpoint] = {}
         self._ending: deque[Replica] = deque(maxlen=ENDING_REMEMBERED)
         self._given: dict[Entry, tuple[Address, ...]] = {}
         self._unresolved: dict[Entry, FeedlineError] = {}
@@ -76,7 +76,7 @@ class Fleet:
 
     def __repr__(self) -> str:
         closed = " closed" if self._closed else ""
-        return f"<Fleet {self.names} replicas={self.connected} outstanding={self._ledger.outstanding}{closed}>"
+        return f"<Fleet {self.names} replicas={self.connected} outstanding={self._tracker.outstanding}{closed}>"
 
     @property
     def names(self) -> str:
@@ -86,17 +86,17 @@ class Fleet:
     @property
     def connected(self) -> int:
         """Loaders that are connected now."""
-        return sum(member.is_connected for member in self._ledger.members)
+        return sum(endpoint.is_connected for endpoint in self._tracker.endpoints)
 
     def latency(self) -> float | None:
         """Seconds to the loaders and back, with one batch assembled; None while unknown."""
-        return self._ledger.latency_s
+        return self._tracker.latency_s
 
     @property
     def statistics(self) -> Statistics:
         """What happened to keys until now, and each loader's part in it."""
         with self._lock:
-            return observed(self._ledger, now=time.monotonic())
+            return observed(self._tracker, now=time.monotonic())
 
     # ---- for readers ----
 
@@ -118,18 +118,18 @@ class Fleet:
         """A reader will read so many bytes ahead."""
         self._buffers.expect(nbytes)
 
-    def want(self, key: Key, nbytes: int) -> Wanted:
+    def want(self, key: Key, nbytes: int) -> PendingBatch:
         """Ask for a batch that takes about `nbytes`. Does not wait."""
         with self._lock:
             self.check_open()
             now = time.monotonic()
             self._cancel_dropped(now)
-            wanted = self._ledger.want(self, key, nbytes, now)
+            wanted = self._tracker.want(self, key, nbytes, now)
         self._tell()
         return wanted
 
-    def wait(self, wanted: Wanted, timeout_s: float) -> Received:
-        """See `Wanted.result`."""
+    def wait(self, wanted: PendingBatch, timeout_s: float) -> Received:
+        """See `PendingBatch.result`."""
         if wanted.outcome is None:
             began = time.monotonic()
             if not self._answered_by(wanted, began + min(SPEAK_AFTER_S, timeout_s)) and timeout_s > SPEAK_AFTER_S:
@@ -141,7 +141,7 @@ class Fleet:
         outcome = wanted.outcome
         if outcome is None:
             raise overdue(
-                self._ledger.members,
+                self._tracker.endpoints,
                 wanted,
                 timeout_s,
                 now=time.monotonic(),
@@ -152,15 +152,15 @@ class Fleet:
             raise outcome
         return outcome
 
-    def cancel(self, wanted: Iterable[Wanted]) -> None:
+    def cancel(self, wanted: Iterable[PendingBatch]) -> None:
         """Want these no longer; who waits for one gets Closed."""
         with self._lock:
             now = time.monotonic()
             self._cancel_dropped(now)
             for one in wanted:
-                self._ledger.cancel(one, now)
+                self._tracker.cancel(one, now)
 
-    def drop(self, wanted: Iterable[Wanted]) -> None:
+    def drop(self, wanted: Iterable[PendingBatch]) -> None:
         """Want these no longer, said by the garbage collector.
 
         It may run in the middle of anything, on a thread that holds the lock, so they are only put down here and
@@ -171,9 +171,9 @@ class Fleet:
     def status(self, timeout_s: float) -> pb.StatusReply:
         """What a loader, the first that is connected, is doing now."""
         self.check_open()
-        for member in self._ledger.members:
-            if member.is_connected:
-                return member.replica.status(timeout_s)
+        for endpoint in self._tracker.endpoints:
+            if endpoint.is_connected:
+                return endpoint.replica.status(timeout_s)
         raise self._unreachable("now")
 
     def check_open(self) -> None:
@@ -187,7 +187,7 @@ class Fleet:
             if self._closed is None:
                 self._closed = "the connection to the loader was closed; connect again"
             self._changed.notify_all()
-            ending: list[Watch | Replica] = [*self._watches, *self._member_of, *self._ending]
+            ending: list[Watch | Replica] = [*self._watches, *self._endpoint_of, *self._ending]
         for one in ending:
             one.begin_close()
         deadline = time.monotonic() + CLOSE_WITHIN_S
@@ -203,8 +203,8 @@ class Fleet:
             "this connection to the loader was opened before the process forked, and belongs to the parent; "
             "connect in the worker itself, or start workers with spawn"
         )
-        inherited = (self._ledger.members, self._member_of, self._watches)
-        self._ledger.members, self._member_of, self._watches = (), {}, ()
+        inherited = (self._tracker.endpoints, self._endpoint_of, self._watches)
+        self._tracker.endpoints, self._endpoint_of, self._watches = (), {}, ()
         return inherited
 
     # ---- for replicas ----
@@ -212,65 +212,65 @@ class Fleet:
     def joined(self, replica: Replica, description: Description, outbox: Outbox) -> LoaderUnavailable | None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member_of.get(replica)
-            if member is None:
+            endpoint = self._endpoint_of.get(replica)
+            if endpoint is None:
                 return None
-            useless = self._ledger.joined(member, description, outbox, time.monotonic())
+            useless = self._tracker.joined(endpoint, description, outbox, time.monotonic())
             self._changed.notify_all()
         self._tell()
         log.debug("the loader at %s answers%s", replica.address, f": {useless}" if useless else "")
         return useless
 
     def heard(self, replica: Replica) -> None:
-        """See `replica.Home`. Mostly without the lock: this thread alone changes the member's times."""
-        member = self._member_of.get(replica)
-        if member is None:
+        """See `replica.Home`. Mostly without the lock: this thread alone changes the endpoint's times."""
+        endpoint = self._endpoint_of.get(replica)
+        if endpoint is None:
             return
-        if not member.in_vain:
-            self._ledger.heard(member, time.monotonic())
+        if not endpoint.in_vain:
+            self._tracker.heard(endpoint, time.monotonic())
             return
         with self._lock:
-            self._ledger.heard(member, time.monotonic())
+            self._tracker.heard(endpoint, time.monotonic())
 
     def key_of(self, replica: Replica, ticket: int) -> Key | None:
         """See `replica.Home`. Without the lock: one look-up in a dict, and `answered` looks again."""
-        member = self._member_of.get(replica)
-        if member is None:
+        endpoint = self._endpoint_of.get(replica)
+        if endpoint is None:
             return None
-        asked = member.outstanding.get(ticket)
+        asked = endpoint.outstanding.get(ticket)
         if asked is not None and asked.wanted.outcome is None:
             return asked.wanted.key
-        member.note_duplicate(ticket)
+        endpoint.note_duplicate(ticket)
         return None
 
     def answered(self, replica: Replica, answers: Sequence[Answer]) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member_of.get(replica)
-            if member is None:
+            endpoint = self._endpoint_of.get(replica)
+            if endpoint is None:
                 return
             now = time.monotonic()
             self._cancel_dropped(now)
-            self._ledger.answered(member, answers, now)
+            self._tracker.answered(endpoint, answers, now)
         self._tell()
 
     def draining(self, replica: Replica) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member_of.get(replica)
-            if member is None or member.is_draining:
+            endpoint = self._endpoint_of.get(replica)
+            if endpoint is None or endpoint.is_draining:
                 return
-            self._ledger.draining(member, time.monotonic())
+            self._tracker.draining(endpoint, time.monotonic())
         log.info("the loader at %s is going away; it gets no new keys", replica.address)
 
     def left(self, replica: Replica, reason: FeedlineError) -> None:
         """See `replica.Home`."""
         with self._lock:
-            member = self._member_of.get(replica)
-            if member is None:
+            endpoint = self._endpoint_of.get(replica)
+            if endpoint is None:
                 return
-            was_connected = member.is_connected
-            self._ledger.left(member, reason, time.monotonic())
+            was_connected = endpoint.is_connected
+            self._tracker.left(endpoint, reason, time.monotonic())
             self._changed.notify_all()
         if was_connected:
             for watch in self._watches:
@@ -285,20 +285,20 @@ class Fleet:
             self._unresolved.pop(entry, None)
             self._given[entry] = addresses
             given = {address.at: address for each in self._given.values() for address in each}
-            known = {member.address for member in self._ledger.members}
+            known = {endpoint.address for endpoint in self._tracker.endpoints}
             new = [
-                Member(Replica(address, self, self._buffers, self._credentials, is_sealed=self._is_sealed))
+                Endpoint(Replica(address, self, self._buffers, self._credentials, is_sealed=self._is_sealed))
                 for at, address in given.items()
                 if at not in known
                 for _ in range(self._connections)
             ]
             if self._closed is not None:
                 return
-            self._member_of.update((member.replica, member) for member in new)
-            self._ledger.add(new)
-            self._ledger.give_notice(given, time.monotonic())
-        for member in new:
-            member.replica.start()
+            self._endpoint_of.update((endpoint.replica, endpoint) for endpoint in new)
+            self._tracker.add(new)
+            self._tracker.give_notice(given, time.monotonic())
+        for endpoint in new:
+            endpoint.replica.start()
         self._tell()
 
     def _failed(self, entry: Entry, error: FeedlineError) -> None:
@@ -310,21 +310,21 @@ class Fleet:
     # ---- after the lock ----
 
     def _tell(self) -> None:
-        """Log what happened, and close whom the ledger has let go."""
-        ledger = self._ledger
-        if not ledger.news and not ledger.departed:
+        """Log what happened, and close whom the tracker has let go."""
+        tracker = self._tracker
+        if not tracker.news and not tracker.departed:
             return
         with self._lock:
-            news, departed = list(ledger.news), list(ledger.departed)
-            ledger.news.clear()
-            ledger.departed.clear()
-            for member in departed:
-                self._member_of.pop(member.replica, None)
-                self._ending.append(member.replica)
+            news, departed = list(tracker.news), list(tracker.departed)
+            tracker.news.clear()
+            tracker.departed.clear()
+            for endpoint in departed:
+                self._endpoint_of.pop(endpoint.replica, None)
+                self._ending.append(endpoint.replica)
         for line in news:
             log.warning("%s", line)
-        for member in departed:
-            member.replica.begin_close()  # its thread may be this one; it ends by itself
+        for endpoint in departed:
+            endpoint.replica.begin_close()  # its thread may be this one; it ends by itself
 
     # ---- waiting ----
 
@@ -332,11 +332,11 @@ class Fleet:
         with self._lock:
             while True:
                 self.check_open()
-                members = self._ledger.members
-                for member in members:
-                    if member.description is not None:
-                        return member.description
-                if len(self._given) == len(self.target) and (refusal := refused(members)) is not None:
+                endpoints = self._tracker.endpoints
+                for endpoint in endpoints:
+                    if endpoint.description is not None:
+                        return endpoint.description
+                if len(self._given) == len(self.target) and (refusal := refused(endpoints)) is not None:
                     raise refusal
                 for error in self._unresolved.values():
                     if not isinstance(error, LoaderUnavailable):  # the target is none
@@ -346,7 +346,7 @@ class Fleet:
                     return None
                 self._changed.wait(left_s)
 
-    def _answered_by(self, wanted: Wanted, deadline: float) -> bool:
+    def _answered_by(self, wanted: PendingBatch, deadline: float) -> bool:
         """Wait for an outcome or for `close`, and meanwhile look after what is late; False at the deadline."""
         with self._lock:
             self._cancel_dropped(time.monotonic())
@@ -354,7 +354,7 @@ class Fleet:
             try:
                 while self._is_awaited(wanted):
                     now = time.monotonic()
-                    again = self._ledger.look(now)
+                    again = self._tracker.look(now)
                     left_s = deadline - now
                     if left_s <= 0:
                         return False
@@ -364,21 +364,21 @@ class Fleet:
                 wanted.waiting -= 1
             return True
 
-    def _is_awaited(self, wanted: Wanted) -> bool:
+    def _is_awaited(self, wanted: PendingBatch) -> bool:
         return wanted.outcome is None and self._closed is None
 
     def _cancel_dropped(self, now: float) -> None:
         while self._dropped:
-            self._ledger.cancel(self._dropped.popleft(), now)
+            self._tracker.cancel(self._dropped.popleft(), now)
 
-    def _asked(self, wanted: Wanted) -> str:
-        return ", ".join(member.address for member in wanted.asked_of) or self._last_words()
+    def _asked(self, wanted: PendingBatch) -> str:
+        return ", ".join(endpoint.address for endpoint in wanted.asked_of) or self._last_words()
 
     def _last_words(self) -> str:
-        members = self._ledger.members
-        words = [member.address if member.is_connected else member.last_words for member in members]
+        endpoints = self._tracker.endpoints
+        words = [endpoint.address if endpoint.is_connected else endpoint.last_words for endpoint in endpoints]
         return "; ".join([*words, *map(str, self._unresolved.values())]) or self.names
 
     def _unreachable(self, when: str) -> LoaderUnavailable:
         unresolved = tuple(self._unresolved.values())
-        return unreachable(self._ledger.members, when, is_forked=process.is_forked(), unresolved=unresolved)
+        return unreachable(self._tracker.endpoints, when, is_forked=process.is_forked(), unresolved=unresolved)

@@ -1,15 +1,15 @@
 """How long a key may be unanswered and a loader silent, learnt from all loaders of a fleet.
 
-Arithmetic, as in the ledger: nothing here takes a lock, looks at a clock, waits or talks to anybody.
+Arithmetic, as in the tracker: nothing here takes a lock, looks at a clock, waits or talks to anybody.
 """
 
-from feedline.fleet.members import Member
+from feedline.fleet.endpoint import Endpoint
 from feedline.fleet.rates import (
     LATE_FACTOR,
     LATE_QUANTILE,
     SILENT_FACTOR,
     SILENT_QUANTILE,
-    Recent,
+    RecentQuantile,
     late_after_s,
 )
 
@@ -34,14 +34,14 @@ RENEW_FACTOR = 4.0
 that slow gets done."""
 
 
-class Patience:
+class LatenessEstimator:
     """What is usual, and from when on it is not."""
 
     __slots__ = ("_answer_times", "_gaps")
 
     def __init__(self) -> None:
-        self._answer_times = Recent(LATE_QUANTILE)
-        self._gaps = Recent(SILENT_QUANTILE)
+        self._answer_times = RecentQuantile(LATE_QUANTILE)
+        self._gaps = RecentQuantile(SILENT_QUANTILE)
 
     @property
     def late_after_s(self) -> float:
@@ -61,20 +61,20 @@ class Patience:
         """A loader gave no sign of life for so long, and then one."""
         self._gaps.add(gap_s)
 
-    def is_silent(self, member: Member, now: float) -> bool:
+    def is_silent(self, endpoint: Endpoint, now: float) -> bool:
         """It owes an answer, and nothing came from it for too long."""
-        return member.silent_s(now) > self.silent_after_s
+        return endpoint.silent_s(now) > self.silent_after_s
 
-    def is_surely_silent(self, member: Member, now: float) -> bool:
+    def is_surely_silent(self, endpoint: Endpoint, now: float) -> bool:
         """It is silent, and was found so before; that it was found so now is noted."""
-        if not self.is_silent(member, now):
+        if not self.is_silent(endpoint, now):
             return False
-        if member.suspected_at is None:
-            member.suspected_at = now
-        return now - member.suspected_at >= CONFIRM_S
+        if endpoint.suspected_at is None:
+            endpoint.suspected_at = now
+        return now - endpoint.suspected_at >= CONFIRM_S
 
-    def renew_at(self, member: Member, now: float) -> float:
+    def renew_at(self, endpoint: Endpoint, now: float) -> float:
         """When its stream is to be made anew, if nothing comes on it."""
         least_s = RENEW_UNKNOWN_S if self._gaps.value is None else RENEW_AFTER_S
-        after_s = max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**member.renewed
-        return now - member.silent_s(now) + after_s
+        after_s = max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**endpoint.renewed
+        return now - endpoint.silent_s(now) + after_s

@@ -54,7 +54,7 @@ RATE_OF, RATE_EVERY = 32, 8
 """Batches that a reader's rate is taken of, and after how many it is taken again."""
 
 
-class Recent:
+class RecentQuantile:
     """The latest measurements of something, and their quantile."""
 
     __slots__ = ("_added", "_known", "_quantile", "_values")
@@ -84,7 +84,7 @@ def late_after_s(usual: float | None, factor: float) -> float:
     return FIRST_LATE_S if usual is None else max(LATE_AT_LEAST_S, factor * usual)
 
 
-class Pace:
+class RateEstimator:
     """How fast one loader answers while it owes answers."""
 
     __slots__ = ("_at", "_busy_s", "_first", "_nbytes", "_ways")
@@ -120,7 +120,7 @@ class Pace:
         elif was_alone:
             self._ways.append(seconds)
 
-    def rate(self, now: float) -> float | None:
+    def bytes_per_s(self, now: float) -> float | None:
         """Bytes a second; None while unknown."""
         if not self._nbytes or not self._busy_s or now - self._at > FORGET_S:
             return None
@@ -132,7 +132,7 @@ class Pace:
         return sorted(self._ways)[len(self._ways) // 2] if self._ways else None
 
 
-class Budget:
+class HedgingBudget:
     """How many keys may be asked for a second time: a share of all, saved up to a burst."""
 
     __slots__ = ("_saved",)
@@ -152,7 +152,7 @@ class Budget:
         return True
 
 
-class Reach:
+class PrefetchWindow:
     """How many batches a reader wants ahead: a few, or twice what fits on the line to the loaders. It only grows."""
 
     __slots__ = ("_delivered", "_most", "_times", "batches")

@@ -12,21 +12,21 @@ from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
 
 if TYPE_CHECKING:
-    from feedline.fleet.members import Member
+    from feedline.fleet.endpoint import Endpoint
 
 
 class Asker(Protocol):
     """Who a key was wanted from: the fleet."""
 
-    def wait(self, wanted: "Wanted", timeout_s: float) -> Received:
-        """See `Wanted.result`."""
+    def wait(self, wanted: "PendingBatch", timeout_s: float) -> Received:
+        """See `PendingBatch.result`."""
         ...
 
-    def cancel(self, wanted: "Iterable[Wanted]") -> None:
-        """See `Wanted.cancel`."""
+    def cancel(self, wanted: "Iterable[PendingBatch]") -> None:
+        """See `PendingBatch.cancel`."""
 
 
-class Wanted:
+class PendingBatch:
     """A key that was asked for, and what became of it."""
 
     __slots__ = (
@@ -50,9 +50,9 @@ class Wanted:
         """Expected until it is there, then what it takes."""
         # The rest is the fleet's, and changed under its lock.
         self.outcome: Received | FeedlineError | None = None
-        self.asked_of: tuple[Member, ...] = ()
+        self.asked_of: tuple[Endpoint, ...] = ()
         """Who has it among its outstanding: mostly one, two if the first is late, none if nobody can take it."""
-        self.refused_by: tuple[Member, ...] = ()
+        self.refused_by: tuple[Endpoint, ...] = ()
         """Who said to ask another one, since it was connected."""
         self.refusal: FeedlineError | None = None
         """What the last of them said."""
@@ -61,7 +61,7 @@ class Wanted:
 
     def __repr__(self) -> str:
         outcome = "wanted" if self.outcome is None else "ready" if self.is_ready else repr(self.outcome)
-        return f"<Wanted {self.key} {outcome}>"
+        return f"<PendingBatch {self.key} {outcome}>"
 
     @property
     def is_ready(self) -> bool:
@@ -87,10 +87,10 @@ class Wanted:
 
 
 @dataclass(eq=False, slots=True)
-class Asked:
+class InFlight:
     """A key at one loader, under the want's ticket."""
 
-    wanted: Wanted
+    wanted: PendingBatch
     at: float
     nbytes: int
     """As expected when it was asked for: what it counts for in the loader's books."""

@@ -6,10 +6,10 @@ A snapshot: values that nobody changes any more.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from feedline.fleet.ledger import Ledger
-from feedline.fleet.members import Member
+from feedline.fleet.endpoint import Endpoint
+from feedline.fleet.tracker import RequestTracker
 
-Standing: TypeAlias = Literal["connected", "silent", "draining", "leaving", "same loader", "refused", "away"]
+State: TypeAlias = Literal["connected", "silent", "draining", "leaving", "same loader", "refused", "away"]
 """What a loader is to this trainer; `same loader`: another connection goes to it."""
 
 
@@ -20,7 +20,7 @@ class ReplicaStatistics:
     address: str
     replica: str
     """The loader's own id, new at every start of it; empty while it is not connected."""
-    standing: Standing
+    state: State
     reason: str
     """Why it is not asked, if it is not."""
     lane: str
@@ -58,47 +58,47 @@ class Statistics:
     replicas: tuple[ReplicaStatistics, ...]
 
 
-def observed(ledger: Ledger, *, now: float) -> Statistics:
+def observed(tracker: RequestTracker, *, now: float) -> Statistics:
     """The numbers of now; bad samples are counted where batches are handed out, not here."""
-    counts, silent_after_s = ledger.counts, ledger.patience.silent_after_s
+    counts, silent_after_s = tracker.counts, tracker.lateness.silent_after_s
     return Statistics(
         wanted=counts.wanted,
         answered=counts.answered,
         nbytes=counts.nbytes,
         hedged=counts.hedged,
         retried=counts.retried,
-        duplicates=counts.duplicates + sum(member.duplicates for member in ledger.members),
+        duplicates=counts.duplicates + sum(endpoint.duplicates for endpoint in tracker.endpoints),
         damaged=counts.damaged,
         bad_samples=0,
-        late_after_s=ledger.patience.late_after_s,
-        replicas=tuple(_of_member(ledger, member, now, silent_after_s) for member in ledger.members),
+        late_after_s=tracker.lateness.late_after_s,
+        replicas=tuple(_of_endpoint(tracker, endpoint, now, silent_after_s) for endpoint in tracker.endpoints),
     )
 
 
-def _of_member(ledger: Ledger, member: Member, now: float, silent_after_s: float) -> ReplicaStatistics:
-    refusal = ledger.refusal_of(member)
-    reason = refusal if refusal is not None else member.reason
+def _of_endpoint(tracker: RequestTracker, endpoint: Endpoint, now: float, silent_after_s: float) -> ReplicaStatistics:
+    refusal = tracker.refusal_of(endpoint)
+    reason = refusal if refusal is not None else endpoint.reason
     return ReplicaStatistics(
-        address=member.address,
-        replica=member.description.replica if member.description is not None else "",
-        standing="refused" if refusal is not None else _standing(member, now, silent_after_s),
+        address=endpoint.address,
+        replica=endpoint.description.replica if endpoint.description is not None else "",
+        state="refused" if refusal is not None else _state(endpoint, now, silent_after_s),
         reason=str(reason) if reason is not None else "",
-        lane=member.replica.lane,
-        outstanding=len(member.outstanding),
-        asked=member.asked,
-        answered=member.answered,
-        duplicates=member.duplicates,
-        bytes_per_s=member.pace.rate(now),
+        lane=endpoint.replica.lane,
+        outstanding=len(endpoint.outstanding),
+        asked=endpoint.asked,
+        answered=endpoint.answered,
+        duplicates=endpoint.duplicates,
+        bytes_per_s=endpoint.rate.bytes_per_s(now),
     )
 
 
-def _standing(member: Member, now: float, silent_after_s: float) -> Standing:
-    if member.is_double:
+def _state(endpoint: Endpoint, now: float, silent_after_s: float) -> State:
+    if endpoint.is_double:
         return "same loader"
-    if not member.is_connected:
+    if not endpoint.is_connected:
         return "away"
-    if member.is_draining:
+    if endpoint.is_draining:
         return "draining"
-    if member.is_leaving:
+    if endpoint.is_leaving:
         return "leaving"
-    return "silent" if member.silent_s(now) > silent_after_s else "connected"
+    return "silent" if endpoint.silent_s(now) > silent_after_s else "connected"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from feedline.connection.buffers import Received
 from feedline.connection.description import DatasetInfo
 from feedline.fleet.fleet import Fleet
-from feedline.fleet.rates import Reach
-from feedline.fleet.requests import Wanted
+from feedline.fleet.rates import PrefetchWindow
+from feedline.fleet.requests import PendingBatch
 from feedline.reading import state
 from feedline.reading.batch import Batch, weights
 from feedline.reading.deferred import finished, rows_present
@@ -54,7 +54,7 @@ class Feed:
         """How long this feed's readers waited for batches, all together."""
         self._fleet = fleet
         self._options = options
-        self._reach = Reach(options.prefetch)
+        self._prefetch = PrefetchWindow(options.prefetch)
         self._owns_loader = False
         self._line = Line(options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed)
         self._place = Place(0, 0)
@@ -70,7 +70,7 @@ class Feed:
         place, closed = self._place, " closed" if self._closed else ""
         return (
             f"<Feed {self._line.dataset}/{self._line.view} epoch={place.epoch} next={self.plan.index(place.offset)} "
-            f"buffered={self.buffered}/{self._reach.batches} replicas={self._fleet.connected}{closed}>"
+            f"buffered={self.buffered}/{self._prefetch.batches} replicas={self._fleet.connected}{closed}>"
         )
 
     def __len__(self) -> int:
@@ -174,7 +174,7 @@ class Feed:
             steps,
             want=partial(self._want, self._line),
             deliver=self._deliver,
-            reach=self._reach,
+            prefetch=self._prefetch,
             nbytes=self._options.prefetch_nbytes,
             timeout_s=self._options.timeout_s,
             waits=self.waits,
@@ -269,7 +269,7 @@ class Feed:
             self._onward.close()
             self._onward = None
 
-    def _want(self, line: Line, step: Step) -> Wanted:
+    def _want(self, line: Line, step: Step) -> PendingBatch:
         return self._fleet.want(self._key(line, step), self._expected_nbytes(step.rows))
 
     def _key(self, line: Line, step: Step) -> Key:

@@ -86,7 +86,7 @@ class Loader:
         counts = {"hedged": now.hedged, "retried": now.retried, "duplicates": now.duplicates, "damaged": now.damaged}
         counts["bad_samples"] = now.bad_samples
         happened = "".join(f" {name}={count}" for name, count in counts.items() if count)
-        lanes = sorted({one.lane for one in now.replicas if one.standing == "connected"} - {"grpc"})
+        lanes = sorted({one.lane for one in now.replicas if one.state == "connected"} - {"grpc"})
         lane = f" lane={','.join(lanes)}" if lanes else ""
         names = ",".join(self.datasets)
         return f"<Loader {self._fleet.names} datasets={names} replicas={self.replicas}{lane}{happened}>"

@@ -48,7 +48,7 @@ class Options:
     seed: int
     plan: Plan
     prefetch: int | None
-    """None: learnt, see pace.Reach."""
+    """None: learnt, see rates.PrefetchWindow."""
     prefetch_nbytes: int
     timeout_s: float
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from feedline.connection.buffers import Received
 from feedline.fleet.fleet import Fleet
-from feedline.fleet.rates import Reach
-from feedline.fleet.requests import Wanted
+from feedline.fleet.rates import PrefetchWindow
+from feedline.fleet.requests import PendingBatch
 from feedline.reading.batch import Batch
 from feedline.reading.plan import Step
 from feedline_wire.errors import Closed
@@ -43,9 +43,9 @@ class ReadAhead:
         fleet: Fleet,
         steps: Iterable[Step],
         *,
-        want: Callable[[Step], Wanted],
+        want: Callable[[Step], PendingBatch],
         deliver: Callable[[Step, Received], Batch],
-        reach: Reach,
+        prefetch: PrefetchWindow,
         nbytes: int,
         timeout_s: float,
         waits: Waits,
@@ -55,16 +55,16 @@ class ReadAhead:
         self._steps: Iterator[Step] = iter(steps)
         self._want = want
         self._deliver = deliver
-        self._reach = reach
+        self._prefetch = prefetch
         self._nbytes = nbytes
         self._timeout_s = timeout_s
         self._reading = threading.Lock()
-        self._window: deque[tuple[Step, Wanted]] = deque()
+        self._window: deque[tuple[Step, PendingBatch]] = deque()
         self._refill_at = 0  # batches in the window; no more than a hint, so an interrupt anywhere does no harm
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<ReadAhead buffered={self.buffered}/{self._reach.batches} closed={self._closed}>"
+        return f"<ReadAhead buffered={self.buffered}/{self._prefetch.batches} closed={self._closed}>"
 
     @property
     def buffered(self) -> int:
@@ -91,7 +91,7 @@ class ReadAhead:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch; waits for it. Raises what `Wanted.result` does, and Closed after `close`."""
+        """The next batch; waits for it. Raises what `PendingBatch.result` does, and Closed after `close`."""
         batch = self.take()
         if batch is None:
             raise StopIteration
@@ -114,7 +114,7 @@ class ReadAhead:
             received = self._wait(wanted)
             batch = self._deliver(step, received)
             self._window.popleft()
-            self._reach.delivered(time.perf_counter(), self._fleet.latency)
+            self._prefetch.delivered(time.perf_counter(), self._fleet.latency)
             self._fill()
             return batch
 
@@ -138,7 +138,7 @@ class ReadAhead:
         if len(window) > self._refill_at:
             return
         nbytes = sum([wanted.nbytes for _, wanted in window])
-        while len(window) < self._reach.batches and (not window or nbytes < self._nbytes):
+        while len(window) < self._prefetch.batches and (not window or nbytes < self._nbytes):
             step = next(self._steps, None)
             if step is None:
                 return
@@ -147,7 +147,7 @@ class ReadAhead:
             nbytes += wanted.nbytes
         self._refill_at = len(window) - max(min(len(window) // REFILL_PART, REFILL_MOST), 1)
 
-    def _wait(self, wanted: Wanted) -> Received:
+    def _wait(self, wanted: PendingBatch) -> Received:
         waits = self.waits
         if wanted.is_ready:
             received = wanted.result(0)

@@ -18,7 +18,7 @@ import pytest
 import feedline
 from feedline.connection import connection as replica
 from feedline.connection.description import Description, from_message
-from feedline.fleet import lateness as patience
+from feedline.fleet import lateness
 from feedline.testing import FakeLoader, serve
 from feedline_wire import PROTOCOL, rpc
 from feedline_wire import loader_pb2 as pb
@@ -336,7 +336,7 @@ def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goe
         feed.fetch(feed.plan.step(9, 0))
     epoch = connection.epoch(batch_size=10, timeout_s=WAIT_S, prefetch=4)
     got = [sample for _ in range(10) for sample in next(epoch).ids.tolist()]
-    monkeypatch.setattr(patience, "RENEW_AFTER_S", 1.5)
+    monkeypatch.setattr(lateness, "RENEW_AFTER_S", 1.5)
     stuck, freed = threading.Event(), threading.Event()
 
     def sticks(_: Key) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import feedline
 from feedline.connection import connection as replica
-from feedline.fleet import ledger, resolve
+from feedline.fleet import resolve, tracker
 from feedline.testing import FakeLoader, serve
 from feedline_wire.errors import DatasetChanged, LoaderUnavailable, ProtocolMismatch
 
@@ -42,7 +42,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A name service: what is in this list is found within milliseconds, and what is not is left."""
     monkeypatch.setattr(resolve, "EVERY_S", 0.02)
     monkeypatch.setattr(resolve, "SOONEST_S", 0.01)
-    monkeypatch.setattr(ledger, "LEAVE_AFTER_S", 0.05)
+    monkeypatch.setattr(tracker, "LEAVE_AFTER_S", 0.05)
     return []
 
 
@@ -189,12 +189,12 @@ def test_a_loader_that_says_nothing_more_costs_the_learnt_time_and_no_batch(fake
         silent.stall()
         read(epoch, got)
         after = connection.stats
-        standing = {one.address: one.standing for one in after.replicas}
+        states = {one.address: one.state for one in after.replicas}
 
         assert Counter(got) == WHOLE
         assert after.hedged > 0
         assert (after.retried, after.duplicates) == (0, 0)
-        assert standing == {silent.address: "silent", other.address: "connected"}
+        assert states == {silent.address: "silent", other.address: "connected"}
         assert f" hedged={after.hedged}>" in repr(connection)
 
         silent.resume()
@@ -266,7 +266,7 @@ def test_a_loader_with_other_data_is_named_once_and_the_epoch_goes_on_without_it
         read(connection.epoch(batch_size=10, timeout_s=WAIT_S), got)
         read_epochs(connection, until=lambda: connection.replicas == 2)
         read_epochs(connection, until=lambda: True)
-        refused = next(one for one in connection.stats.replicas if one.standing == "refused")
+        refused = next(one for one in connection.stats.replicas if one.state == "refused")
 
     odd = other if fingerprint != b"\xfe\xed" else good
     assert Counter(got) == WHOLE
@@ -317,7 +317,7 @@ def test_one_loader_behind_two_addresses_is_asked_by_one_connection(
     port = loader.address.rpartition(":")[2]
     got: list[int] = []
     with connected([f"127.0.0.1:{port}", f"127.0.0.2:{port}"], 1) as connection:
-        read_epochs(connection, until=lambda: any(one.standing == "same loader" for one in connection.stats.replicas))
+        read_epochs(connection, until=lambda: any(one.state == "same loader" for one in connection.stats.replicas))
         read(connection.epoch(batch_size=10, timeout_s=WAIT_S), got)
 
         assert Counter(got) == WHOLE
@@ -329,7 +329,7 @@ def test_the_second_way_is_taken_when_the_first_is_lost(fakes: Fleet) -> None:
     (loader,) = fakes(1, address="0.0.0.0:0")
     port = loader.address.rpartition(":")[2]
     with connected([f"127.0.0.1:{port}", f"127.0.0.2:{port}"], 1) as connection:
-        read_epochs(connection, until=lambda: any(one.standing == "same loader" for one in connection.stats.replicas))
+        read_epochs(connection, until=lambda: any(one.state == "same loader" for one in connection.stats.replicas))
         for number in range(20):
             loader.drop_streams()
             read(connection.epoch(number, batch_size=10, timeout_s=WAIT_S), got := [])

@@ -8,16 +8,16 @@ from feedline.fleet.rates import (
     EXTRA_BURST,
     FIRST_LATE_S,
     LATE_AT_LEAST_S,
-    Budget,
-    Pace,
-    Reach,
-    Recent,
+    HedgingBudget,
+    PrefetchWindow,
+    RateEstimator,
+    RecentQuantile,
     late_after_s,
 )
 
 
-def recent(*values: float, quantile: float = 0.95) -> Recent:
-    made = Recent(quantile)
+def recent(*values: float, quantile: float = 0.95) -> RecentQuantile:
+    made = RecentQuantile(quantile)
     for value in values:
         made.add(value)
     return made
@@ -52,73 +52,73 @@ def test_late_is_so_many_times_what_is_usual_and_never_less_than_a_hiccup(usual:
 
 
 def test_a_rate_is_bytes_by_the_time_in_which_something_was_owed() -> None:
-    pace = Pace()
-    assert pace.rate(0.0) is None
+    estimator = RateEstimator()
+    assert estimator.bytes_per_s(0.0) is None
 
-    pace.answered(1_000_000, 0.5, now=10.0)
+    estimator.answered(1_000_000, 0.5, now=10.0)
 
-    assert pace.rate(10.0) == 2_000_000
+    assert estimator.bytes_per_s(10.0) == 2_000_000
 
 
 def test_a_loader_that_got_slow_is_found_out_within_a_few_batches() -> None:
-    pace = Pace()
+    estimator = RateEstimator()
     for second in range(100):
-        pace.answered(1_000_000, 1.0, now=float(second))
+        estimator.answered(1_000_000, 1.0, now=float(second))
 
     for second in range(100, 106):
-        pace.answered(100_000, 1.0, now=float(second))
+        estimator.answered(100_000, 1.0, now=float(second))
 
-    rate = pace.rate(105.0)
+    rate = estimator.bytes_per_s(105.0)
     assert rate is not None
     assert 150_000 < rate < 250_000
 
 
 def test_a_rate_is_forgotten_when_nothing_confirms_it() -> None:
-    pace = Pace()
-    pace.answered(1_000_000, 1.0, now=10.0)
+    estimator = RateEstimator()
+    estimator.answered(1_000_000, 1.0, now=10.0)
 
-    assert pace.rate(20.0) == 1_000_000
-    assert pace.rate(20.5) is None
+    assert estimator.bytes_per_s(20.0) == 1_000_000
+    assert estimator.bytes_per_s(20.5) is None
 
 
 def test_a_loader_that_answers_nothing_but_errors_has_no_rate() -> None:
-    pace = Pace()
-    pace.answered(0, 1.0, now=10.0)
+    estimator = RateEstimator()
+    estimator.answered(0, 1.0, now=10.0)
 
-    assert pace.rate(10.0) is None
+    assert estimator.bytes_per_s(10.0) is None
 
 
 def test_the_way_there_and_back_is_the_shortest_of_the_first_few_answers_of_a_stream() -> None:
     """The very first opens it, and those after wait for one another."""
-    pace = Pace()
+    estimator = RateEstimator()
     for seconds in (0.5, 0.05, 0.04, 0.06, 0.07, 0.08, 0.09):
-        pace.took(seconds, was_alone=False)
-    assert pace.latency_s is None
+        estimator.took(seconds, was_alone=False)
+    assert estimator.latency_s is None
 
-    pace.took(0.1, was_alone=False)
-    pace.took(0.001, was_alone=False)
+    estimator.took(0.1, was_alone=False)
+    estimator.took(0.001, was_alone=False)
 
-    assert pace.latency_s == 0.04
+    assert estimator.latency_s == 0.04
 
 
 def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> None:
-    pace = Pace()
+    estimator = RateEstimator()
     for seconds in (*[1.0] * 8, 0.001, 0.04, 0.03, 0.05, 2.0):
-        pace.took(seconds, was_alone=True)
+        estimator.took(seconds, was_alone=True)
 
-    assert pace.latency_s == 0.05
+    assert estimator.latency_s == 0.05
 
-    pace.connected()
+    estimator.connected()
     for _ in range(8):
-        pace.took(0.2, was_alone=False)
-    assert pace.latency_s == 0.05, "one connection more is one measurement more"
+        estimator.took(0.2, was_alone=False)
+    assert estimator.latency_s == 0.05, "one connection more is one measurement more"
 
 
 # ---- asked twice ----
 
 
 def test_one_of_sixteen_keys_may_be_asked_for_twice_and_a_window_at_once() -> None:
-    budget = Budget()
+    budget = HedgingBudget()
     at_once = sum(budget.spend() for _ in range(1000))
     assert at_once == EXTRA_BURST == 64
 
@@ -132,7 +132,7 @@ def test_one_of_sixteen_keys_may_be_asked_for_twice_and_a_window_at_once() -> No
 
 
 def test_what_is_saved_has_a_bound() -> None:
-    budget = Budget()
+    budget = HedgingBudget()
     for _ in range(100_000):
         budget.earn()
 
@@ -143,10 +143,10 @@ def test_what_is_saved_has_a_bound() -> None:
 
 
 def reached(batches_per_s: float, latency_s: float | None, *, fixed: int | None = None, batches: int = 200) -> int:
-    reach = Reach(fixed)
+    window = PrefetchWindow(fixed)
     for number in range(batches):
-        reach.delivered(number / batches_per_s, lambda: latency_s)
-    return reach.batches
+        window.delivered(number / batches_per_s, lambda: latency_s)
+    return window.batches
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_what_somebody_chose_stays() -> None:
 
 
 def test_it_does_not_shrink_while_the_trainer_evaluates() -> None:
-    reach = Reach(None)
+    window = PrefetchWindow(None)
     for number in range(200):
-        reach.delivered(number / 1000, lambda: 0.0399)
+        window.delivered(number / 1000, lambda: 0.0399)
 
     for number in range(200):
-        reach.delivered(100 + number, lambda: 0.040)
+        window.delivered(100 + number, lambda: 0.040)
 
-    assert reach.batches == 96
+    assert window.batches == 96

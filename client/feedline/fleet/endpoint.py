@@ -1,6 +1,6 @@
 """The books of each loader of a fleet, and what is decided from them: who is asked, what a late reader is told.
 
-Values and decisions. The ledger changes the books, under the fleet's lock; nothing here waits, logs or talks to
+Values and decisions. The tracker changes the books, under the fleet's lock; nothing here waits, logs or talks to
 anybody.
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from feedline.connection.connection import Replica, SameLoader
 from feedline.connection.description import Description
 from feedline.connection.outbox import Outbox
-from feedline.fleet.rates import Pace
-from feedline.fleet.requests import Asked, Wanted
+from feedline.fleet.rates import RateEstimator
+from feedline.fleet.requests import InFlight, PendingBatch
 from feedline_wire.errors import (
     FeedlineError,
     LoaderBusy,
@@ -36,7 +36,7 @@ class NotLetIn(LoaderUnavailable):
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class Endpoint:
     """The books of one connection."""
 
     replica: Replica
@@ -52,7 +52,7 @@ class Member:
     """Since when its address was not given where it had been."""
     reason: FeedlineError | None = None
     """Why it is, or last was, not connected."""
-    outstanding: dict[int, Asked] = field(default_factory=dict)
+    outstanding: dict[int, InFlight] = field(default_factory=dict)
     """By ticket, oldest first."""
     nbytes: int = 0
     """Of the outstanding."""
@@ -60,7 +60,7 @@ class Member:
     """How many of them another loader has answered: not for their batches are they left, but for its first word."""
     superseded: set[int] = field(default_factory=set)
     """Tickets that were cancelled because another loader had answered, and whose batch may be on its way."""
-    pace: Pace = field(default_factory=Pace)
+    rate: RateEstimator = field(default_factory=RateEstimator)
     heard_at: float = 0.0
     """When anything last came from it."""
     answered_at: float = 0.0
@@ -104,7 +104,7 @@ class Member:
         words = str(self.reason) if self.reason is not None else "no answer yet"
         return words if self.address in words else f"{self.address}: {words}"
 
-    def can_take(self, wanted: Wanted) -> bool:
+    def can_take(self, wanted: PendingBatch) -> bool:
         """It may be asked for this now."""
         return (
             self.description is not None
@@ -138,55 +138,57 @@ class Member:
             self.duplicates += 1
 
 
-def choose(members: Iterable[Member], wanted: Wanted, *, now: float, silent_after_s: float) -> Member | None:
+def choose(
+    endpoints: Iterable[Endpoint], wanted: PendingBatch, *, now: float, silent_after_s: float
+) -> Endpoint | None:
     """Who is asked: of those that can be and gave a sign of life lately, the one expected to answer first."""
-    able = [member for member in members if member.can_take(wanted)]
-    awake = [member for member in able if member.silent_s(now) <= silent_after_s]
+    able = [endpoint for endpoint in endpoints if endpoint.can_take(wanted)]
+    awake = [endpoint for endpoint in able if endpoint.silent_s(now) <= silent_after_s]
     return _soonest(awake or able, wanted.nbytes, now)
 
 
 def choose_second(
-    members: Iterable[Member], wanted: Wanted, *, since: float, now: float, silent_after_s: float
-) -> Member | None:
+    endpoints: Iterable[Endpoint], wanted: PendingBatch, *, since: float, now: float, silent_after_s: float
+) -> Endpoint | None:
     """Who is asked as well for what is late elsewhere: who owes nothing, or gave a sign of life since it was asked for.
 
     Where all are slow, the disk that they share may be, and asking more of it helps nobody.
     """
     quick = [
-        member
-        for member in members
-        if (not member.outstanding or (member.heard_at > since and member.silent_s(now) <= silent_after_s))
-        and member.can_take(wanted)
+        endpoint
+        for endpoint in endpoints
+        if (not endpoint.outstanding or (endpoint.heard_at > since and endpoint.silent_s(now) <= silent_after_s))
+        and endpoint.can_take(wanted)
     ]
     return _soonest(quick, wanted.nbytes, now)
 
 
-def _soonest(able: Sequence[Member], nbytes: int, now: float) -> Member | None:
+def _soonest(able: Sequence[Endpoint], nbytes: int, now: float) -> Endpoint | None:
     """The one that is expected to have answered so much more first.
 
     Of several that are nearly as good, the one that owes the least, then the one that was asked the least.
     """
-    if any(member.has_answered for member in able):
-        able = [member for member in able if member.has_answered or len(member.outstanding) < UNPROVEN]
+    if any(endpoint.has_answered for endpoint in able):
+        able = [endpoint for endpoint in able if endpoint.has_answered or len(endpoint.outstanding) < UNPROVEN]
     if len(able) <= 1:
         return able[0] if able else None
-    rates = [member.pace.rate(now) for member in able]
+    rates = [endpoint.rate.bytes_per_s(now) for endpoint in able]
     best = max((rate for rate in rates if rate), default=1.0)  # a loader that is new is taken for a good one
-    expected_s = [(member.nbytes + nbytes) / (rate or best) for member, rate in zip(able, rates, strict=True)]
+    expected_s = [(endpoint.nbytes + nbytes) / (rate or best) for endpoint, rate in zip(able, rates, strict=True)]
     nearly = NEARLY * min(expected_s)
     return min(
-        (member for member, seconds in zip(able, expected_s, strict=True) if seconds <= nearly),
-        key=lambda member: (member.nbytes, member.asked),
+        (endpoint for endpoint, seconds in zip(able, expected_s, strict=True) if seconds <= nearly),
+        key=lambda endpoint: (endpoint.nbytes, endpoint.asked),
     )
 
 
-def same_loader(members: Iterable[Member], new: Member, description: Description) -> Member | None:
+def same_loader(endpoints: Iterable[Endpoint], new: Endpoint, description: Description) -> Endpoint | None:
     """The other connection, if there is one, by which a loader that describes itself on a new one is asked already."""
-    for member in members:
-        served = member.description
-        if member is not new and served is not None and served.replica == description.replica:
+    for endpoint in endpoints:
+        served = endpoint.description
+        if endpoint is not new and served is not None and served.replica == description.replica:
             # One on which nothing comes is no reason to refuse another way to the same loader.
-            return member if member.suspected_at is None else None
+            return endpoint if endpoint.suspected_at is None else None
     return None
 
 
@@ -201,22 +203,22 @@ def passing(reason: FeedlineError) -> FeedlineError:
     return reason
 
 
-def hopeless(members: Iterable[Member], wanted: Wanted) -> FeedlineError | None:
+def hopeless(endpoints: Iterable[Endpoint], wanted: PendingBatch) -> FeedlineError | None:
     """Why nobody will ever answer; None while somebody may: connected with room or without, or being connected to."""
-    refusals = [member.refusal(wanted.key, wanted.nbytes) for member in members if not member.is_double]
+    refusals = [endpoint.refusal(wanted.key, wanted.nbytes) for endpoint in endpoints if not endpoint.is_double]
     return refusals[0] if refusals and None not in refusals else None
 
 
-def refused(members: Sequence[Member]) -> FeedlineError | None:
+def refused(endpoints: Sequence[Endpoint]) -> FeedlineError | None:
     """What the first says, where all refuse to be connected to; None while one does not."""
-    reasons = [member.reason for member in members]
+    reasons = [endpoint.reason for endpoint in endpoints]
     refusals = [reason for reason in reasons if reason is not None and not isinstance(reason, LoaderUnavailable)]
     return refusals[0] if refusals and len(refusals) == len(reasons) else None
 
 
 def overdue(
-    members: Sequence[Member],
-    wanted: Wanted,
+    endpoints: Sequence[Endpoint],
+    wanted: PendingBatch,
     timeout_s: float,
     *,
     now: float,
@@ -235,8 +237,8 @@ def overdue(
         )
     if wanted.refusal is not None:
         return type(wanted.refusal)(f"{late}: {wanted.refusal}")
-    refusals = [(member, member.refusal(wanted.key, wanted.nbytes)) for member in members]
-    if able := [member for member, refusal in refusals if member.is_connected and refusal is None]:
+    refusals = [(endpoint, endpoint.refusal(wanted.key, wanted.nbytes)) for endpoint in endpoints]
+    if able := [endpoint for endpoint, refusal in refusals if endpoint.is_connected and refusal is None]:
         return LoaderStalled(
             f"{late}: {listed(able)} connected, but draining or with a full window. Wait for the loader to be "
             f"replaced, add one, or give this trainer a larger timeout_s"
@@ -244,22 +246,22 @@ def overdue(
     for _, refusal in refusals:
         if refusal is not None:
             return type(refusal)(f"{late}: {refusal}")
-    return unreachable(members, f"{late}:", is_forked=is_forked, unresolved=unresolved)
+    return unreachable(endpoints, f"{late}:", is_forked=is_forked, unresolved=unresolved)
 
 
 def unreachable(
-    members: Sequence[Member], when: str, *, is_forked: bool, unresolved: Iterable[FeedlineError] = ()
+    endpoints: Sequence[Endpoint], when: str, *, is_forked: bool, unresolved: Iterable[FeedlineError] = ()
 ) -> LoaderUnavailable:
     """None of them is connected: why, and what to do. One that is up and full is another matter than silence."""
-    words = "; ".join([*(member.last_words for member in members), *map(str, unresolved)])
+    words = "; ".join([*(endpoint.last_words for endpoint in endpoints), *map(str, unresolved)])
     forked = " This process was forked from one with a connection, where gRPC often hangs: use spawn."
-    kind = LoaderBusy if any(isinstance(member.reason, LoaderBusy) for member in members) else LoaderUnavailable
+    kind = LoaderBusy if any(isinstance(endpoint.reason, LoaderBusy) for endpoint in endpoints) else LoaderUnavailable
     return kind(
         f"{when} no loader answers. Last words: {words or 'there is no address yet'}. "
         f"Is it running (`feedline serve`), is this its address, is the port open?{forked if is_forked else ''}"
     )
 
 
-def listed(members: Iterable[Member]) -> str:
+def listed(endpoints: Iterable[Endpoint]) -> str:
     """Where they are."""
-    return ", ".join(member.address for member in members)
+    return ", ".join(endpoint.address for endpoint in endpoints)

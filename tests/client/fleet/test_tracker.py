@@ -12,9 +12,9 @@ from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.outbox import Outbox
 from feedline.connection.target import Address
-from feedline.fleet.ledger import Ledger
-from feedline.fleet.members import Member
-from feedline.fleet.requests import Wanted
+from feedline.fleet.endpoint import Endpoint
+from feedline.fleet.requests import PendingBatch
+from feedline.fleet.tracker import RequestTracker
 from feedline_wire.errors import (
     BadSample,
     Closed,
@@ -39,53 +39,53 @@ class NoHome:
 
 @dataclass
 class Clock:
-    """A ledger, the time, and loaders that are told what to do."""
+    """A tracker, the time, and loaders that are told what to do."""
 
-    ledger: Ledger = field(default_factory=lambda: Ledger(lambda: None))
+    tracker: RequestTracker = field(default_factory=lambda: RequestTracker(lambda: None))
     now: float = 1000.0
-    members: dict[str, Member] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     offsets: count = field(default_factory=count)
 
-    def add(self, name: str) -> Member:
+    def add(self, name: str) -> Endpoint:
         replica = Replica(Address(f"{name}:1"), NoHome(), Buffers(0), Credentials())  # type: ignore[arg-type]
-        member = self.members[name] = Member(replica)
-        self.ledger.add([member])
-        return member
+        endpoint = self.endpoints[name] = Endpoint(replica)
+        self.tracker.add([endpoint])
+        return endpoint
 
     def join(self, name: str, *, fingerprint: bytes = b"\x01", replica: str = "", max_window: int = 999) -> object:
-        member = self.members.get(name) or self.add(name)
+        endpoint = self.endpoints.get(name) or self.add(name)
         info = DatasetInfo("voxels", fingerprint, 9999, (), (), {"train": 9999}, ("shuffle",))
         described = Description("1", replica or name, {"voxels": info}, max_batch_nbytes=9999, max_window=max_window)
-        return self.ledger.joined(member, described, Outbox(), self.now)
+        return self.tracker.joined(endpoint, described, Outbox(), self.now)
 
-    def want(self, batches: int = 1) -> list[Wanted]:
+    def want(self, batches: int = 1) -> list[PendingBatch]:
         keys = [
             Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=0, offset=next(self.offsets), rows=1)
             for _ in range(batches)
         ]
-        return [self.ledger.want(None, key, NBYTES, self.now) for key in keys]  # type: ignore[arg-type]
+        return [self.tracker.want(None, key, NBYTES, self.now) for key in keys]  # type: ignore[arg-type]
 
-    def answer(self, name: str, *wanted: Wanted, outcome: object = BATCH) -> None:
-        member = self.members[name]
-        self.ledger.answered(member, [(one.ticket, outcome) for one in wanted], self.now)  # type: ignore[misc]
+    def answer(self, name: str, *wanted: PendingBatch, outcome: object = BATCH) -> None:
+        endpoint = self.endpoints[name]
+        self.tracker.answered(endpoint, [(one.ticket, outcome) for one in wanted], self.now)  # type: ignore[misc]
 
     def lose(self, name: str, reason: Exception | None = None) -> None:
-        self.ledger.left(self.members[name], reason or LoaderUnavailable("reset by peer"), self.now)  # type: ignore[arg-type]
+        self.tracker.left(self.endpoints[name], reason or LoaderUnavailable("reset by peer"), self.now)  # type: ignore[arg-type]
 
-    def owes(self, name: str) -> list[Wanted]:
-        return [asked.wanted for asked in self.members[name].outstanding.values() if asked.wanted.outcome is None]
+    def owes(self, name: str) -> list[PendingBatch]:
+        return [asked.wanted for asked in self.endpoints[name].outstanding.values() if asked.wanted.outcome is None]
 
     def read(self) -> dict[str, tuple[list[int], list[int]]]:
         """What each is told since this was last read: (tickets wanted, tickets cancelled)."""
         told = {}
-        for name, member in self.members.items():
-            if (outbox := member.outbox) is not None:
+        for name, endpoint in self.endpoints.items():
+            if (outbox := endpoint.outbox) is not None:
                 told[name] = ([ticket for ticket, _ in outbox._wants], list(outbox._cancelled))
                 outbox._wants, outbox._cancelled = [], []
         return told
 
     def look(self) -> float:
-        return self.ledger.look(self.now)
+        return self.tracker.look(self.now)
 
     def train(self, *names: str, batches: int = 20, answer_s: float = 0.1) -> None:
         """Let them answer so many, each after `answer_s`, so that something is known."""
@@ -93,7 +93,7 @@ class Clock:
             wanted = self.want(len(names))
             self.now += answer_s
             for name in names:
-                self.answer(name, *[one for one in wanted if self.members[name] in one.asked_of])
+                self.answer(name, *[one for one in wanted if self.endpoints[name] in one.asked_of])
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def two(clock: Clock) -> Clock:
     clock.join("a")
     clock.join("b")
     clock.train("a", "b")
-    assert clock.ledger.patience.late_after_s == 0.25
-    assert clock.ledger.patience.silent_after_s == pytest.approx(0.3)
+    assert clock.tracker.lateness.late_after_s == 0.25
+    assert clock.tracker.lateness.silent_after_s == pytest.approx(0.3)
     return clock
 
 
-def one_each(clock: Clock, keys: int) -> tuple[list[Wanted], list[Wanted]]:
+def one_each(clock: Clock, keys: int) -> tuple[list[PendingBatch], list[PendingBatch]]:
     """So many keys at each of a and b."""
     clock.want(2 * keys)
     assert (len(clock.owes("a")), len(clock.owes("b"))) == (keys, keys)
@@ -124,13 +124,13 @@ def one_each(clock: Clock, keys: int) -> tuple[list[Wanted], list[Wanted]]:
 
 def test_a_key_waits_until_a_loader_is_there(clock: Clock) -> None:
     (wanted,) = clock.want()
-    assert clock.ledger.outstanding == 1
+    assert clock.tracker.outstanding == 1
 
     clock.join("a")
     assert clock.owes("a") == [wanted]
 
     clock.answer("a", wanted)
-    assert (wanted.outcome, clock.ledger.outstanding) == (BATCH, 0)
+    assert (wanted.outcome, clock.tracker.outstanding) == (BATCH, 0)
 
 
 def test_no_loader_is_asked_for_more_than_it_lets_one_trainer_want(clock: Clock) -> None:
@@ -154,7 +154,7 @@ def test_a_key_stays_where_it_was_asked_while_the_loaders_open_their_streams(clo
 
     assert clock.owes(name) == [wanted]
     assert clock.read()[name] == ([wanted.ticket], [])
-    assert clock.ledger.counts.retried == 0
+    assert clock.tracker.counts.retried == 0
 
 
 # ---- loss ----
@@ -166,15 +166,15 @@ def test_the_keys_of_a_lost_loader_are_wanted_of_the_others_before_anything_else
     two.lose("a")
 
     assert two.owes("b") == [*of_b, *of_a]
-    assert two.ledger.counts.retried == 3
-    assert list(two.ledger.news) == ["lost a loader that had 3 batches to answer, reconnecting to a:1: reset by peer"]
+    assert two.tracker.counts.retried == 3
+    assert list(two.tracker.news) == ["lost a loader that had 3 batches to answer, reconnecting to a:1: reset by peer"]
 
 
 def test_the_keys_of_all_wait_for_whoever_comes_back_first(two: Clock) -> None:
     of_a, of_b = one_each(two, 2)
     two.lose("a")
     two.lose("b")
-    assert two.ledger.outstanding == 4
+    assert two.tracker.outstanding == 4
 
     two.join("b")
 
@@ -184,7 +184,7 @@ def test_the_keys_of_all_wait_for_whoever_comes_back_first(two: Clock) -> None:
 def test_a_draining_loader_gets_no_new_key_and_what_it_has_is_wanted_elsewhere_at_once(two: Clock) -> None:
     of_a, of_b = one_each(two, 3)
 
-    two.ledger.draining(two.members["a"], two.now)
+    two.tracker.draining(two.endpoints["a"], two.now)
 
     assert two.owes("a") == of_a
     assert two.owes("b") == [*of_b, *of_a]
@@ -194,11 +194,11 @@ def test_a_draining_loader_gets_no_new_key_and_what_it_has_is_wanted_elsewhere_a
     assert of_a[0].outcome is BATCH
     assert two.read()["b"] == ([], [of_a[0].ticket])
     two.lose("a")
-    assert two.ledger.counts.retried == 0, "every key has been asked of the other already"
+    assert two.tracker.counts.retried == 0, "every key has been asked of the other already"
 
 
 def test_a_loader_that_said_it_is_going_away_is_not_asked_again_until_another_has_its_place(two: Clock) -> None:
-    two.ledger.draining(two.members["a"], two.now)
+    two.tracker.draining(two.endpoints["a"], two.now)
     two.lose("a")
 
     assert isinstance(two.join("a"), LoaderDraining)
@@ -208,7 +208,7 @@ def test_a_loader_that_said_it_is_going_away_is_not_asked_again_until_another_ha
 def test_the_keys_of_a_draining_loader_wait_for_one_that_joins(clock: Clock) -> None:
     clock.join("a")
     wanted = clock.want(2)
-    clock.ledger.draining(clock.members["a"], clock.now)
+    clock.tracker.draining(clock.endpoints["a"], clock.now)
     clock.add("b")
 
     clock.join("b")
@@ -229,12 +229,12 @@ def test_a_late_key_is_asked_of_a_second_loader_and_the_first_answer_wins(two: C
     two.now += 0.06
     two.look()
     assert two.read() == {"a": ([], []), "b": ([late.ticket], [])}
-    assert two.ledger.counts.hedged == 1
+    assert two.tracker.counts.hedged == 1
 
     two.answer("b", late)
     assert late.outcome is BATCH
     assert two.read() == {"a": ([], [late.ticket]), "b": ([], [])}
-    assert two.ledger.outstanding == 0
+    assert two.tracker.outstanding == 0
 
 
 def test_a_key_is_asked_of_two_loaders_and_not_of_three(two: Clock) -> None:
@@ -255,18 +255,18 @@ def test_late_keys_are_not_asked_again_where_everybody_is_silent(two: Clock) -> 
         two.now += 0.1
         two.look()
 
-    assert two.ledger.counts.hedged == 0
+    assert two.tracker.counts.hedged == 0
 
 
 def test_an_answer_that_comes_second_is_counted_and_dropped(two: Clock) -> None:
     (wanted,) = two.want()
-    first = two.members["a"] if two.owes("a") else two.members["b"]
-    other = "b" if first is two.members["a"] else "a"
+    first = two.endpoints["a"] if two.owes("a") else two.endpoints["b"]
+    other = "b" if first is two.endpoints["a"] else "a"
     first_name = "a" if other == "b" else "b"
     two.now += 0.3
     two.look()
     assert len(wanted.asked_of) == 2
-    two.ledger.heard(first, two.now)
+    two.tracker.heard(first, two.now)
     two.answer(other, wanted)
 
     first.note_duplicate(wanted.ticket)
@@ -274,13 +274,13 @@ def test_an_answer_that_comes_second_is_counted_and_dropped(two: Clock) -> None:
     two.answer(first_name, wanted)
 
     assert first.duplicates == 1
-    assert two.ledger.counts.answered == 41
+    assert two.tracker.counts.answered == 41
 
 
 # ---- silent ----
 
 
-def let_a_be_silent(clock: Clock, of_b: list[Wanted], seconds: float, every_s: float = 0.05) -> None:
+def let_a_be_silent(clock: Clock, of_b: list[PendingBatch], seconds: float, every_s: float = 0.05) -> None:
     """b answers one key each 0.05 s, and a nothing."""
     until = clock.now + seconds
     while clock.now < until:
@@ -288,7 +288,7 @@ def let_a_be_silent(clock: Clock, of_b: list[Wanted], seconds: float, every_s: f
         if of_b:
             clock.answer("b", of_b.pop(0))
         else:
-            clock.ledger.heard(clock.members["b"], clock.now)
+            clock.tracker.heard(clock.endpoints["b"], clock.now)
             clock.look()
 
 
@@ -297,8 +297,8 @@ def test_all_keys_of_a_silent_loader_are_wanted_elsewhere_after_the_learnt_time(
 
     let_a_be_silent(two, of_b, 0.45)
 
-    assert all(two.members["b"] in one.asked_of for one in of_a)
-    assert two.ledger.counts.hedged == 8
+    assert all(two.endpoints["b"] in one.asked_of for one in of_a)
+    assert two.tracker.counts.hedged == 8
 
 
 def test_a_silent_loader_gets_no_new_keys(two: Clock) -> None:
@@ -316,13 +316,13 @@ def test_a_silent_loader_is_used_again_as_soon_as_it_gives_a_sign_of_life(two: C
     of_a, of_b = one_each(two, 3)
     let_a_be_silent(two, of_b, 0.45)
     two.answer("b", *of_a)
-    a = two.members["a"]
-    assert (len(a.outstanding), two.ledger.outstanding) == (3, 0)
+    a = two.endpoints["a"]
+    assert (len(a.outstanding), two.tracker.outstanding) == (3, 0)
     two.train("b")
     assert a.asked == 23
     two.read()
 
-    two.ledger.heard(a, two.now)
+    two.tracker.heard(a, two.now)
 
     assert len(a.outstanding) == 0
     assert two.read()["a"] == ([], [one.ticket for one in of_a])
@@ -334,10 +334,10 @@ def test_more_than_a_window_is_asked_twice_only_of_a_loader_that_is_silent_for_a
     of_a, of_b = one_each(two, 100)
 
     let_a_be_silent(two, of_b, 0.9)
-    assert two.ledger.counts.hedged == 64
+    assert two.tracker.counts.hedged == 64
 
     let_a_be_silent(two, of_b, 0.3)
-    assert two.ledger.counts.hedged == 100
+    assert two.tracker.counts.hedged == 100
     assert all(len(one.asked_of) == 2 for one in of_a)
 
 
@@ -347,14 +347,14 @@ def test_a_trainer_that_stood_still_itself_takes_no_loader_for_silent(two: Clock
 
     two.now += 5.0
     two.look()
-    assert two.ledger.counts.hedged == 0
+    assert two.tracker.counts.hedged == 0
     two.now += 0.025  # nobody looks again sooner
     two.answer("b", *of_b)
-    assert two.ledger.counts.hedged == 2, "what is late may be asked again, within the budget"
+    assert two.tracker.counts.hedged == 2, "what is late may be asked again, within the budget"
     two.answer("a", *of_a)
 
     assert all(one.outcome is BATCH for one in [*of_a, *of_b])
-    assert two.members["a"].suspected_at is None
+    assert two.endpoints["a"].suspected_at is None
 
 
 # ---- stuck ----
@@ -363,7 +363,7 @@ def test_a_trainer_that_stood_still_itself_takes_no_loader_for_silent(two: Clock
 def renewals(clock: Clock, name: str) -> list[str]:
     """Why the stream of a loader was given up, each time."""
     reasons: list[str] = []
-    clock.members[name].replica.renew = reasons.append  # type: ignore[method-assign]
+    clock.endpoints[name].replica.renew = reasons.append  # type: ignore[method-assign]
     return reasons
 
 
@@ -411,8 +411,8 @@ def test_a_loader_that_is_that_slow_gets_twice_the_time_each_time_until_it_gives
     look_for(clock, 2)
     assert len(reasons) == 2
 
-    clock.ledger.heard(clock.members["a"], clock.now)
-    assert clock.members["a"].renewed == 0
+    clock.tracker.heard(clock.endpoints["a"], clock.now)
+    assert clock.endpoints["a"].renewed == 0
 
 
 def test_a_loader_of_which_nothing_is_known_is_given_half_a_minute(clock: Clock) -> None:
@@ -447,9 +447,9 @@ def test_a_loader_that_refuses_a_trainer_which_another_let_in_is_named_and_tried
 
     two.lose("c", NotAllowed("the loader at c:1 does not know the token"))
 
-    c = two.members["c"]
+    c = two.endpoints["c"]
     assert isinstance(c.reason, LoaderUnavailable)
-    assert list(two.ledger.news) == [
+    assert list(two.tracker.news) == [
         "going on without one of 3 loaders: the loader at c:1 does not know the token (a loader let this trainer in "
         "before, so this is tried again)"
     ]
@@ -466,7 +466,7 @@ def test_a_refusal_before_anybody_let_this_trainer_in_is_final(clock: Clock) -> 
 
     clock.lose("a", refusal := NotAllowed("the loader at a:1 does not know the token"))
 
-    assert clock.members["a"].reason is refusal
+    assert clock.endpoints["a"].reason is refusal
     assert clock.want()[0].outcome is refusal
 
 
@@ -476,7 +476,7 @@ def test_a_key_that_a_loader_cannot_answer_is_asked_of_another_and_the_last_refu
 
     two.answer(first, wanted, outcome=BadSample("the disk is gone", elsewhere=True))
     assert two.owes(other) == [wanted]
-    assert two.ledger.counts.retried == 1
+    assert two.tracker.counts.retried == 1
 
     gone = BadSample("the disk is gone", elsewhere=True)
     two.answer(other, wanted, outcome=gone)
@@ -510,13 +510,13 @@ def test_a_key_that_nobody_has_room_for_is_asked_for_again_after_a_pause(two: Cl
 
 def test_a_loader_with_other_data_is_named_once_and_the_others_go_on(two: Clock) -> None:
     two.lose("a")
-    two.ledger.news.clear()
+    two.tracker.news.clear()
 
     for _ in range(3):
         two.join("a", fingerprint=b"\xfe")
         two.lose("a")
 
-    assert [line.partition(";")[0] for line in two.ledger.news] == [
+    assert [line.partition(";")[0] for line in two.tracker.news] == [
         "going on without one of 2 loaders: the loader at a:1 now has the fingerprint fe for 'voxels'"
     ]
     assert two.want()[0] in two.owes("b")
@@ -545,11 +545,11 @@ def test_a_second_connection_to_one_loader_waits_until_the_first_is_lost(clock: 
     same = clock.join("[::1]", replica="r1")
     assert isinstance(same, SameLoader)
     clock.lose("[::1]", same)
-    assert clock.members["[::1]"].is_double
+    assert clock.endpoints["[::1]"].is_double
 
     clock.lose("127.0.0.1")
 
-    assert clock.members["[::1]"].replica._again.is_set()
+    assert clock.endpoints["[::1]"].replica._again.is_set()
     assert clock.join("[::1]", replica="r1") is None
 
 
@@ -558,41 +558,41 @@ def test_a_second_connection_to_one_loader_waits_until_the_first_is_lost(clock: 
 
 def test_a_loader_that_the_target_no_longer_names_is_left_when_it_owes_nothing(two: Clock) -> None:
     of_a, _ = one_each(two, 2)
-    two.ledger.give_notice(["b:1"], two.now)
+    two.tracker.give_notice(["b:1"], two.now)
     two.now += 9.0
-    two.ledger.give_notice(["b:1"], two.now)
-    assert not two.members["a"].is_leaving, "one answer of a name server is not believed"
+    two.tracker.give_notice(["b:1"], two.now)
+    assert not two.endpoints["a"].is_leaving, "one answer of a name server is not believed"
 
     two.now += 1.0
-    two.ledger.give_notice(["b:1"], two.now)
-    assert two.members["a"].is_leaving
-    assert two.ledger.departed == []
+    two.tracker.give_notice(["b:1"], two.now)
+    assert two.endpoints["a"].is_leaving
+    assert two.tracker.departed == []
     assert two.want()[0] in two.owes("b")
 
     two.answer("a", *of_a)
-    assert two.ledger.departed == [two.members["a"]]
-    assert two.ledger.members == (two.members["b"],)
+    assert two.tracker.departed == [two.endpoints["a"]]
+    assert two.tracker.endpoints == (two.endpoints["b"],)
 
 
 def test_a_loader_that_is_named_again_stays(two: Clock) -> None:
-    two.ledger.give_notice(["b:1"], two.now)
+    two.tracker.give_notice(["b:1"], two.now)
     two.now += 9.0
-    two.ledger.give_notice(["a:1", "b:1"], two.now)
+    two.tracker.give_notice(["a:1", "b:1"], two.now)
     two.now += 9.0
-    two.ledger.give_notice(["b:1"], two.now)
+    two.tracker.give_notice(["b:1"], two.now)
 
-    assert not two.members["a"].is_leaving
+    assert not two.endpoints["a"].is_leaving
 
 
 def test_a_loader_that_is_not_named_and_not_there_is_left_with_its_keys_wanted_elsewhere(two: Clock) -> None:
     of_a, _ = one_each(two, 2)
-    two.ledger.give_notice(["b:1"], two.now)
+    two.tracker.give_notice(["b:1"], two.now)
     two.now += 10.0
-    two.ledger.give_notice(["b:1"], two.now)
+    two.tracker.give_notice(["b:1"], two.now)
 
     two.lose("a")
 
-    assert two.ledger.departed == [two.members["a"]]
+    assert two.tracker.departed == [two.endpoints["a"]]
     assert all(one in two.owes("b") for one in of_a)
 
 
@@ -605,20 +605,20 @@ def test_a_cancelled_key_is_withdrawn_from_everybody_who_was_asked(two: Clock) -
     two.look()
     assert len(wanted.asked_of) == 2
 
-    two.ledger.cancel(wanted, two.now)
+    two.tracker.cancel(wanted, two.now)
 
     assert isinstance(wanted.outcome, Closed)
-    assert two.ledger.outstanding == 0
-    assert all(not member.outstanding and not member.nbytes for member in two.ledger.members)
-    assert all(not member.superseded for member in two.ledger.members)
+    assert two.tracker.outstanding == 0
+    assert all(not endpoint.outstanding and not endpoint.nbytes for endpoint in two.tracker.endpoints)
+    assert all(not endpoint.superseded for endpoint in two.tracker.endpoints)
 
 
 def test_the_longest_way_is_what_decides_how_far_ahead_is_asked(clock: Clock) -> None:
     clock.join("near")
     clock.train("near", answer_s=0.01)
-    assert clock.ledger.latency_s == pytest.approx(0.01)
+    assert clock.tracker.latency_s == pytest.approx(0.01)
 
     clock.join("far")
     clock.train("near", "far", batches=8, answer_s=0.04)
 
-    assert clock.ledger.latency_s == pytest.approx(0.04)
+    assert clock.tracker.latency_s == pytest.approx(0.04)
