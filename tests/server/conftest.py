@@ -15,9 +15,9 @@ from feedline_server.batches.dataset import Dataset, View
 from feedline_server.lanes.from_files import Scattering
 from feedline_server.memory.arena import GRAIN, Arena
 from feedline_server.scheduling.catalog import Catalog, Served
-from feedline_server.scheduling.fairness import DEAF_S
-from feedline_server.scheduling.scheduler import Dispatch
-from feedline_server.scheduling.stream import Batch, Session
+from feedline_server.scheduling.fairness import STALLED_S
+from feedline_server.scheduling.scheduler import Scheduler
+from feedline_server.scheduling.stream import Batch, Stream
 from feedline_server.transforms.chain import untouched
 from feedline_server.workers.messages import Done, Outcome, Task
 from feedline_wire import IDS
@@ -49,7 +49,7 @@ def id_files_folder(tmp_path: Path) -> Path:
     return folder
 
 
-# ---- dispatch ----
+# ---- scheduler ----
 
 FINGERPRINT = b"f" * 16
 
@@ -85,7 +85,7 @@ CHECKED = dataclasses.replace(DATASET, name="checked", nan="error")
 
 
 class Stage:
-    """Dispatch over an arena of 16 grains and two workers; only the test moves them, and the clock."""
+    """Scheduler over an arena of 16 grains and two workers; only the test moves them, and the clock."""
 
     def __init__(self, scatterings: Mapping[str, Scattering]) -> None:
         self.now = 1000.0
@@ -94,7 +94,7 @@ class Stage:
         self.tasks: list[Task] = []
         served = {one.name: Served(one, FINGERPRINT) for one in (DATASET, ENDLESS, CHECKED)}
         catalog = Catalog(served, max_batch_nbytes=8 * GRAIN)
-        self.dispatch = Dispatch(
+        self.scheduler = Scheduler(
             catalog=catalog,
             arena=self.arena,
             workers=2,
@@ -122,30 +122,30 @@ class Stage:
         self.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 1.0))
 
     def answer(self, task: Task, outcome: Outcome) -> None:
-        self.dispatch.answer([(task, outcome)])
+        self.scheduler.answer([(task, outcome)])
 
     def finish_all(self) -> None:
         """Until nothing more can be begun."""
         while self.tasks:
             self.finish(self.tasks.pop(0))
 
-    def take(self, session: Session, count: int = 1) -> list[int]:
+    def take(self, stream: Stream, count: int = 1) -> list[int]:
         """What the sender of a stream whose trainer reads does, once a batch; the tickets."""
         taken = []
         for _ in range(count):
-            [batch] = self.dispatch.next_deliveries(session, 1)
+            [batch] = self.scheduler.next_deliveries(stream, 1)
             assert isinstance(batch, Batch)
             taken.append(batch.ticket)
-            self.dispatch.give_back(session, batch, sent=True)
+            self.scheduler.release(stream, batch, sent=True)
             self.finish_all()
         return taken
 
-    def fall_deaf(self, session: Session) -> Batch:
+    def stall(self, stream: Stream) -> Batch:
         """Its sender takes a batch of several frames, gives the first to the network, and that is the last of it."""
-        [batch] = self.dispatch.next_deliveries(session, 1)
+        [batch] = self.scheduler.next_deliveries(stream, 1)
         assert isinstance(batch, Batch)
-        self.dispatch.hand_over(session)
-        self.now += DEAF_S
+        self.scheduler.unpin(stream)
+        self.now += STALLED_S
         return batch
 
 
@@ -157,7 +157,7 @@ def scatterings() -> Mapping[str, Scattering]:
 
 @pytest.fixture
 def stage(scatterings: Mapping[str, Scattering]) -> Iterator[Stage]:
-    """Dispatch without processes: tasks go into a list, the test plays the pool."""
+    """Scheduler without processes: tasks go into a list, the test plays the pool."""
     stage = Stage(scatterings)
     yield stage
     stage.arena.close()

@@ -65,22 +65,22 @@ class Lane:
         self,
         parcels: Sequence[Parcel],
         *,
-        hand_over: Callable[[], None],
-        take_up: Callable[[], bool],
+        unpin: Callable[[], None],
+        pin: Callable[[], bool],
     ) -> None:
         """Send one after the other; returns when the kernel has all.
 
-        Bodies are read only outside of `hand_over` and `take_up`, between which it waits for the trainer to read; when
-        `take_up` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
+        Bodies are read only outside of `unpin` and `pin`, between which it waits for the trainer to read; when
+        `pin` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
         """
         outgoing = outgoing_of(self._laid_out(parcels))
         while outgoing.is_left:
             try:
                 outgoing.send(self._connection)
             except BlockingIOError:
-                hand_over()
+                unpin()
                 has_read = self._wait(NO_PROGRESS_S)
-                if not take_up():
+                if not pin():
                     raise ConnectionAbortedError("it did not read while others needed the memory") from None
                 if not has_read:
                     raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None

@@ -48,7 +48,7 @@ class ShmLane(Lane):
             if placed is None and parcel.nbytes >= IN_PLACE_NBYTES:
                 assert isinstance(parcel.body, memoryview), "who has memory is sent nothing from where it lies"
                 placed = self._memory.put(parcel.body)
-            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.tell(placed))
+            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.publish(placed))
             head = PLACED_HEAD.pack(len(parcel.piece), number, parcel.nbytes, at)
             buffers.append(memoryview(head + parcel.piece))
             if placed is None:

@@ -37,7 +37,7 @@ class Slot:
         return self.memory == other.memory and self.start < other.end and other.start < self.end
 
 
-class Extents:
+class FirstFit:
     """Lends slots of any size out of a fixed number of bytes, and takes them back. Not locked."""
 
     def __init__(self, nbytes: int, memory: int = ARENA) -> None:
@@ -47,14 +47,14 @@ class Extents:
         self._lent: set[Slot] = set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} lent={self.lent_nbytes}/{self.nbytes} slots={len(self._lent)}>"
+        return f"<{type(self).__name__} lent={self.allocated_nbytes}/{self.nbytes} slots={len(self._lent)}>"
 
     @property
-    def lent_nbytes(self) -> int:
+    def allocated_nbytes(self) -> int:
         """Bytes lent now."""
         return self.nbytes - sum(slot.nbytes for slot in self._free)
 
-    def lend(self, nbytes: int, *, outside: Slot | None = None) -> Slot | None:
+    def allocate(self, nbytes: int, *, outside: Slot | None = None) -> Slot | None:
         """A slot of at least `nbytes` that touches nothing of `outside`, or None while no free piece is long enough.
 
         First fit from the lowest address: pages already written are used again before new ones are touched.
@@ -90,7 +90,7 @@ class Extents:
         best = min(candidates, key=lambda start: (lent_below(start + wanted) - lent_below(start), start))
         return Slot(best, wanted)
 
-    def take_back(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         """Make a lent slot free again; ValueError if it is not lent."""
         if slot not in self._lent:
             raise ValueError(f"{slot} is not lent")
@@ -105,10 +105,10 @@ class Extents:
         self._free.insert(index, Slot(start, end - start))
 
 
-class Arena(Extents):
+class Arena(FirstFit):
     """Slots of shared memory out of a fixed budget; pages count against memory once they are first written.
 
-    Lending and taking back are not locked here: one owner (dispatch) does both under its own lock.
+    Allocator and taking back are not locked here: one owner (scheduler) does both under its own lock.
     """
 
     def __init__(self, nbytes: int) -> None:

@@ -13,7 +13,7 @@ import mmap
 import os
 import threading
 
-from feedline_server.memory.arena import Extents, Slot
+from feedline_server.memory.arena import FirstFit, Slot
 from feedline_wire.lane import RETURNED_NBYTES
 
 IN_PLACE_NBYTES = 64 << 10
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)  # 0 is the arena
 
 
 class TrainerMemory:
-    """One trainer's. `lend`, then `tell` or `take_back`. Any thread."""
+    """One trainer's. `allocate`, then `tell` or `release`. Any thread."""
 
     def __init__(self, fd: int) -> None:
         """Takes over the descriptor, also of what it refuses. OSError if it is not memory, or could become shorter."""
@@ -41,26 +41,26 @@ class TrainerMemory:
         """Its name between the front and its workers."""
         self._lock = threading.Lock()
         try:
-            self._extents = Extents(_checked_nbytes(fd), self.number)
+            self._space = FirstFit(_checked_nbytes(fd), self.number)
             self._first_page = mmap.mmap(fd, RETURNED_NBYTES)
         except BaseException:
             os.close(fd)
             raise
-        self._extents.lend(RETURNED_NBYTES)  # the first page is the trainer's to write
+        self._space.allocate(RETURNED_NBYTES)  # the first page is the trainer's to write
         self._free = list(reversed(range(RETURNED_NBYTES)))
         self._numbers: dict[Slot, int] = {}  # of places that the trainer was not told of
-        self._told: dict[int, Slot] = {}
+        self._published: dict[int, Slot] = {}
 
     def __repr__(self) -> str:
-        return f"<TrainerMemory {self.number} untold={len(self._numbers)} told={len(self._told)} {self._extents!r}>"
+        return f"<TrainerMemory {self.number} untold={len(self._numbers)} told={len(self._published)} {self._space!r}>"
 
-    def lend(self, nbytes: int) -> Slot | None:
+    def allocate(self, nbytes: int) -> Slot | None:
         """A place for a batch; None while there is no room, and when this is closed."""
         with self._lock:
             if self.fd < 0:
                 return None
-            self._take_back_returned()
-            slot = self._extents.lend(nbytes) if self._free else None
+            self._release_returned()
+            slot = self._space.allocate(nbytes) if self._free else None
             if slot is not None:
                 number = self._numbers[slot] = self._free.pop()
                 self._first_page[number] = 0
@@ -68,7 +68,7 @@ class TrainerMemory:
 
     def put(self, body: memoryview) -> Slot | None:
         """Copy a batch here; None while there is no room. OSError if it cannot be written."""
-        slot = self.lend(len(body))
+        slot = self.allocate(len(body))
         if slot is not None:
             at = slot.start
             while body:
@@ -76,24 +76,24 @@ class TrainerMemory:
                 body, at = body[count:], at + count
         return slot
 
-    def tell(self, slot: Slot) -> int:
+    def publish(self, slot: Slot) -> int:
         """The trainer is told of this place, and under which number it returns it."""
         with self._lock:
             number = self._numbers.pop(slot)
-            self._told[number] = slot
+            self._published[number] = slot
             return number
 
-    def take_back(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         """The batch is not needed. Only for a place that the trainer was not told of: those it returns itself."""
         with self._lock:
             number = self._numbers.pop(slot, None)
             if number is not None:
                 self._free.append(number)
-                self._extents.take_back(slot)
+                self._space.release(slot)
 
-    def _take_back_returned(self) -> None:
-        for number in [number for number in self._told if self._first_page[number]]:
-            self._extents.take_back(self._told.pop(number))
+    def _release_returned(self) -> None:
+        for number in [number for number in self._published if self._first_page[number]]:
+            self._space.release(self._published.pop(number))
             self._free.append(number)
 
     def close(self) -> None:

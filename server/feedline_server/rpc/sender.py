@@ -1,6 +1,6 @@
 """What a stream is sent: batches out of their slots, as frames over gRPC or straight into the trainer's lane.
 
-Memory of a slot is read only while the sender is at work; while it waits for the network (`hand_over` to `take_up`) the
+Memory of a slot is read only while the sender is at work; while it waits for the network (`unpin` to `pin`) the
 slot may be taken away for somebody else, and the batch comes again from its beginning.
 """
 
@@ -12,8 +12,8 @@ import structlog
 
 from feedline_server.lanes.lane import Lane, Offer, Parcel
 from feedline_server.memory.arena import ARENA
-from feedline_server.scheduling.scheduler import Dispatch
-from feedline_server.scheduling.stream import Batch, Delivery, Refusal, Scattered, Session
+from feedline_server.scheduling.scheduler import Scheduler
+from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream
 from feedline_wire import frames
 from feedline_wire.errors import FeedlineError, to_failure
 from feedline_wire.tensors import Layout, write_header
@@ -27,23 +27,23 @@ log = structlog.get_logger()
 
 
 class Sender:
-    """Sends what dispatch has for one stream. One thread."""
+    """Sends what scheduler has for one stream. One thread."""
 
-    def __init__(self, dispatch: Dispatch, session: Session, offer: Offer | None) -> None:
-        self._dispatch = dispatch
-        self._session = session
+    def __init__(self, scheduler: Scheduler, stream: Stream, offer: Offer | None) -> None:
+        self._scheduler = scheduler
+        self._stream = stream
         self._offer = offer
 
     def __repr__(self) -> str:
-        return f"<Sender {self._session!r}>"
+        return f"<Sender {self._stream!r}>"
 
     def frames(self) -> Iterator[bytes]:
         """What goes over the stream, until it is to end; what has a lane goes there meanwhile."""
         told = False
-        while deliveries := self._dispatch.next_deliveries(self._session, self._at_once):
-            if self._dispatch.is_draining and not told:
+        while deliveries := self._scheduler.next_deliveries(self._stream, self._at_once):
+            if self._scheduler.is_draining and not told:
                 told = True
-                yield frames.encode((), draining=True, checksum=self._session.is_sealed)
+                yield frames.encode((), draining=True, checksum=self._stream.is_sealed)
             if self._offer is not None and self._offer.lane is not None:
                 if not self._by_lane(self._offer.lane, deliveries):
                     return
@@ -51,10 +51,10 @@ class Sender:
                 yield from self._one(deliveries[0])
             else:
                 wire = self._several(deliveries)
-                self._dispatch.hand_over(self._session)
+                self._scheduler.unpin(self._stream)
                 yield wire
-        if self._dispatch.is_draining and not told:
-            yield frames.encode((), draining=True, checksum=self._session.is_sealed)
+        if self._scheduler.is_draining and not told:
+            yield frames.encode((), draining=True, checksum=self._stream.is_sealed)
 
     @property
     def _at_once(self) -> int:
@@ -67,9 +67,9 @@ class Sender:
         What cannot be sent from where it lies comes again, assembled.
         """
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        scattered = [delivery for delivery in deliveries if isinstance(delivery, Scattered)]
+        scattered = [delivery for delivery in deliveries if isinstance(delivery, FileBatch)]
         scatterings = {batch.scattering for batch in scattered}
-        postponed: list[Scattered] = []
+        postponed: list[FileBatch] = []
         is_whole = False
         try:
             parcels, postponed = self._parcels(deliveries)
@@ -78,8 +78,8 @@ class Sender:
                     watching.enter_context(scattering.watched())
                 lane.send(
                     parcels,
-                    hand_over=lambda: self._dispatch.hand_over(self._session),
-                    take_up=lambda: self._dispatch.take_up(self._session, batches),
+                    unpin=lambda: self._scheduler.unpin(self._stream),
+                    pin=lambda: self._scheduler.pin(self._stream, batches),
                 )
             is_whole = True
         except (OSError, FeedlineError) as error:
@@ -87,25 +87,25 @@ class Sender:
             if isinstance(error, FeedlineError) or error.errno == errno.EFAULT:
                 for scattering in scatterings:
                     scattering.give_up()
-            log.info("a lane ended", peer=self._session.peer, reason=str(error))
+            log.info("a lane ended", peer=self._stream.peer, reason=str(error))
         finally:
             went = [batch for batch in scattered if batch not in postponed]
-            self._dispatch.give_back(self._session, *batches, *went, sent=is_whole)
+            self._scheduler.release(self._stream, *batches, *went, sent=is_whole)
         if is_whole and postponed:
-            self._dispatch.assemble(self._session, postponed)
+            self._scheduler.assemble(self._stream, postponed)
         return is_whole
 
-    def _parcels(self, deliveries: Sequence[Delivery]) -> tuple[list[Parcel], list[Scattered]]:
+    def _parcels(self, deliveries: Sequence[Delivery]) -> tuple[list[Parcel], list[FileBatch]]:
         """What goes over the lane now, and what is to be assembled first."""
         parcels: list[Parcel] = []
-        postponed: list[Scattered] = []
+        postponed: list[FileBatch] = []
         for delivery in deliveries:
             match delivery:
                 case Batch(layout=layout, slot=slot):
                     placed = None if slot.memory == ARENA else slot
-                    body = NOTHING if placed is not None else self._dispatch.memory(delivery)
+                    body = NOTHING if placed is not None else self._scheduler.memory(delivery)
                     parcels.append(Parcel(_head(delivery.ticket, layout), layout.nbytes, body, placed))
-                case Scattered(want=want, scattering=scattering):
+                case FileBatch(want=want, scattering=scattering):
                     try:
                         found = scattering.batch(want.key) if scattering.is_of_use else None
                     except FeedlineError:  # a worker finds it too, and says it as trainers are told
@@ -123,42 +123,42 @@ class Sender:
 
     def _one(self, delivery: Delivery) -> Iterator[bytes]:
         """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
-        assert not isinstance(delivery, Scattered), "only what has a lane is sent such"
+        assert not isinstance(delivery, FileBatch), "only what has a lane is sent such"
         if not isinstance(delivery, Batch):
-            self._dispatch.hand_over(self._session)
+            self._scheduler.unpin(self._stream)
             piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-            yield frames.encode((piece,), checksum=self._session.is_sealed)
+            yield frames.encode((piece,), checksum=self._stream.is_sealed)
             return
         wire = b""
         copied = False
         try:
-            with self._dispatch.memory(delivery) as body:
+            with self._scheduler.memory(delivery) as body:
                 for piece in frames.cut(delivery.ticket, write_header(delivery.layout), body):
                     if wire:
-                        self._dispatch.hand_over(self._session)
+                        self._scheduler.unpin(self._stream)
                         yield wire
-                        if not self._dispatch.take_up(self._session, (delivery,)):
+                        if not self._scheduler.pin(self._stream, (delivery,)):
                             return
-                    wire = frames.encode((piece,), checksum=self._session.is_sealed)
+                    wire = frames.encode((piece,), checksum=self._stream.is_sealed)
             copied = True
         finally:
-            self._dispatch.give_back(self._session, delivery, sent=copied)
-        self._dispatch.hand_over(self._session)
+            self._scheduler.release(self._stream, delivery, sent=copied)
+        self._scheduler.unpin(self._stream)
         yield wire
 
     def _several(self, deliveries: list[Delivery]) -> bytes:
         """Small batches and refusals in one frame."""
         pieces: list[frames.Piece] = []
         for delivery in deliveries:
-            assert not isinstance(delivery, Scattered), "only what has a lane is sent such"
+            assert not isinstance(delivery, FileBatch), "only what has a lane is sent such"
             if isinstance(delivery, Batch):
-                pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._dispatch.memory(delivery))
+                pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._scheduler.memory(delivery))
             else:
                 pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
-        wire = frames.encode(tuple(pieces), checksum=self._session.is_sealed)
+        wire = frames.encode(tuple(pieces), checksum=self._stream.is_sealed)
         del pieces
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        self._dispatch.give_back(self._session, *batches, sent=True)
+        self._scheduler.release(self._stream, *batches, sent=True)
         return wire
 
 

@@ -1,6 +1,6 @@
 """The loader on the network: Describe, Fetch, Status, and the standard health and reflection services.
 
-Who may ask is decided at the gate, what is asked is checked by dispatch, what is answered is bytes out of slots;
+Who may ask is decided at the gate, what is asked is checked by scheduler, what is answered is bytes out of slots;
 nothing that arrives becomes a path, an import or a pickle.
 """
 
@@ -25,8 +25,8 @@ from feedline_server.rpc.interceptor import Gate, refuse, server_credentials
 from feedline_server.rpc.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rpc.sender import Sender
 from feedline_server.scheduling.catalog import Catalog
-from feedline_server.scheduling.scheduler import MAX_WINDOW, Dispatch
-from feedline_server.scheduling.stream import Session
+from feedline_server.scheduling.scheduler import MAX_WINDOW, Scheduler
+from feedline_server.scheduling.stream import Stream
 from feedline_server.workers.pool import Pool
 from feedline_wire import PROTOCOL, elementwise, rpc, structure, tensors
 from feedline_wire import loader_pb2 as pb
@@ -80,7 +80,7 @@ class Service:
         self,
         *,
         catalog: Catalog,
-        dispatch: Dispatch,
+        scheduler: Scheduler,
         pool: Pool,
         replica: str,
         version: str,
@@ -91,7 +91,7 @@ class Service:
         shm_lanes: ShmLanes | None,
     ) -> None:
         self._catalog = catalog
-        self._dispatch = dispatch
+        self._scheduler = scheduler
         self._pool = pool
         self._replica = replica
         self._version = version
@@ -142,7 +142,7 @@ class Service:
     def drain(self) -> None:
         """Say NOT_SERVING, take no new keys, tell every trainer."""
         self._health.enter_graceful_shutdown()
-        self._dispatch.drain()
+        self._scheduler.drain()
 
     def stop(self, grace_s: float) -> None:
         """End what is left; streams that run on are cut after `grace_s`."""
@@ -191,19 +191,19 @@ class Service:
         try:
             admission = self._gate.admission(context)
             # Before its first word: a stream that says nothing is one of those that are counted.
-            session = self._dispatch.open_session(context.peer(), admission.caller)
+            stream = self._scheduler.open_stream(context.peer(), admission.caller)
         except FeedlineError as error:
             refuse(context, error)
         try:
-            if context.add_callback(functools.partial(self._dispatch.close_session, session)):  # else it ended already
-                yield from self._stream(requests, session, admission, context)
+            if context.add_callback(functools.partial(self._scheduler.close_stream, stream)):  # else it ended already
+                yield from self._stream(requests, stream, admission, context)
         finally:
-            self._dispatch.close_session(session)
+            self._scheduler.close_stream(stream)
 
     def _status(self, request: pb.StatusRequest | Unreadable, context: grpc.ServicerContext) -> pb.StatusReply:
         if isinstance(request, Unreadable):
             refuse(context, request.error)
-        state, pool = self._dispatch.state(), self._pool.state()
+        state, pool = self._scheduler.status(), self._pool.state()
         return pb.StatusReply(
             replica=self._replica,
             version=self._version,
@@ -235,14 +235,14 @@ class Service:
                     waited_s=one.waited_s,
                     unread_s=one.unread_s,
                 )
-                for one in state.sessions
+                for one in state.streams
             ],
         )
 
     # ---- one stream ----
 
     def _stream(
-        self, requests: FetchRequests, session: Session, admission: Admission, context: grpc.ServicerContext
+        self, requests: FetchRequests, stream: Stream, admission: Admission, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """The frames of one stream, from its first word to its end."""
         try:
@@ -255,38 +255,38 @@ class Service:
             refuse(context, first.error)
         if first.protocol != PROTOCOL:
             refuse(context, _other_protocol(first.protocol, self._version))
-        session.is_sealed = first.checksum
-        log.info("trainer connected", peer=session.peer, client=session.caller.name)
+        stream.is_sealed = first.checksum
+        log.info("trainer connected", peer=stream.peer, client=stream.caller.name)
         reader = threading.Thread(
-            target=self._read, args=(first, requests, session, admission), name="feedline-wants", daemon=True
+            target=self._read, args=(first, requests, stream, admission), name="feedline-wants", daemon=True
         )
         reader.start()
         lanes = self._lanes.get(first.lane) if not first.checksum else None  # what is sealed is sealed as frames
-        offer = lanes.offer(functools.partial(self._lane_taken, session)) if lanes is not None else None
+        offer = lanes.offer(functools.partial(self._lane_taken, stream)) if lanes is not None else None
         try:
             if lanes is not None and offer is not None:
                 context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
                 yield pb.Frame(lane_ticket=lanes.ticket(offer)).SerializeToString()
-            yield from Sender(self._dispatch, session, offer).frames()
+            yield from Sender(self._scheduler, stream, offer).frames()
         finally:
             if lanes is not None and offer is not None:
                 lanes.withdraw(offer)
-                if session.memory is not None:
-                    self._pool.withdraw(session.memory.number)
-            log.info("trainer left", peer=session.peer, batches=session.batches, nbytes=session.nbytes)
-        if session.error is not None:
-            refuse(context, session.error)
+                if stream.memory is not None:
+                    self._pool.withdraw(stream.memory.number)
+            log.info("trainer left", peer=stream.peer, batches=stream.batches, nbytes=stream.nbytes)
+        if stream.error is not None:
+            refuse(context, stream.error)
 
-    def _lane_taken(self, session: Session, lane: Lane) -> None:
+    def _lane_taken(self, stream: Stream, lane: Lane) -> None:
         """Where the trainer brought memory, its batches are assembled there from now on."""
         if lane.memory is not None:
             self._pool.lend(lane.memory.number, lane.memory.fd)
-        self._dispatch.settle(session, lane.memory)
+        self._scheduler.set_lane(stream, lane.memory)
 
-    def _read(self, first: pb.FetchRequest, requests: FetchRequests, session: Session, admission: Admission) -> None:
+    def _read(self, first: pb.FetchRequest, requests: FetchRequests, stream: Stream, admission: Admission) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""
         try:
-            self._take_in(first, session)
+            self._take_in(first, stream)
             for request in requests:
                 if isinstance(request, Unreadable):
                     raise request.error
@@ -294,28 +294,28 @@ class Service:
                     raise LoaderUnavailable(
                         "the loader's tokens have changed, and what was said of this stream's has; connect again"
                     )
-                self._take_in(request, session)
+                self._take_in(request, stream)
         except grpc.RpcError:
-            self._dispatch.close_session(session)  # the stream broke
+            self._scheduler.close_stream(stream)  # the stream broke
         except FeedlineError as error:
-            log.warning("a stream is ended", peer=session.peer, client=session.caller.name, reason=str(error))
-            self._dispatch.close_session(session, error)
+            log.warning("a stream is ended", peer=stream.peer, client=stream.caller.name, reason=str(error))
+            self._scheduler.close_stream(stream, error)
         except Exception:  # a fault of ours: the trainer must not wait on a stream that nobody reads
-            log.exception("reading a trainer's wants failed", peer=session.peer)
-            self._dispatch.close_session(session)
+            log.exception("reading a trainer's wants failed", peer=stream.peer)
+            self._scheduler.close_stream(stream)
         else:
-            self._dispatch.end_wants(session)
+            self._scheduler.end_wants(stream)
 
-    def _take_in(self, request: pb.FetchRequest, session: Session) -> None:
-        if session.is_sealed and not request.HasField("crc"):
+    def _take_in(self, request: pb.FetchRequest, stream: Stream) -> None:
+        if stream.is_sealed and not request.HasField("crc"):
             raise Damaged("a request came without the checksum that its stream announced; connect again")
         if len(request.wants) > MAX_WINDOW:
             raise InvalidRequest(
                 f"{len(request.wants)} keys wanted in one message; a stream may have {MAX_WINDOW} unanswered"
             )
         if request.cancelled:
-            self._dispatch.cancel(session, request.cancelled)
-        self._dispatch.want_all(session, [(want.ticket, from_message(want.key)) for want in request.wants])
+            self._scheduler.cancel(stream, request.cancelled)
+        self._scheduler.want_all(stream, [(want.ticket, from_message(want.key)) for want in request.wants])
 
 
 def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

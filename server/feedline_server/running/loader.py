@@ -28,7 +28,7 @@ from feedline_server.memory.arena import Arena
 from feedline_server.rpc.interceptor import Gate
 from feedline_server.rpc.service import Service
 from feedline_server.scheduling.catalog import Catalog, Served
-from feedline_server.scheduling.scheduler import Dispatch
+from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.settings.settings import Settings
 from feedline_server.workers.messages import Opening
 from feedline_server.workers.pool import Pool
@@ -54,14 +54,14 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
     _warn(settings, catalog, tokens)
     arena = Arena(settings.memory)
     pool: Pool
-    dispatch = Dispatch(
+    scheduler = Scheduler(
         catalog=catalog,
         arena=arena,
         workers=settings.workers,
         max_trainers=settings.max_trainers,
         max_streams_per_client=settings.max_streams_per_client,
         scatterings=_scatterings(catalog) if settings.send_from_files else {},
-        submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs dispatch
+        submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs scheduler
         now=time.monotonic,
     )
     pool = Pool(
@@ -69,14 +69,14 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         opening=_opening(settings, catalog),
         arena_fd=arena.fd,
         batch_timeout_s=settings.batch_timeout_s,
-        answer=dispatch.answer,
+        answer=scheduler.answer,
     )
     # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
     tcp_lanes = TcpLanes() if settings.tcp_lane and tls is None else None
     shm_lanes = ShmLanes() if settings.shm_lane and tls is None else None
     service = Service(
         catalog=catalog,
-        dispatch=dispatch,
+        scheduler=scheduler,
         pool=pool,
         replica=replica,
         version=version,
@@ -87,7 +87,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         shm_lanes=shm_lanes,
     )
     try:
-        dispatch.start()
+        scheduler.start()
         pool.start()
         if tcp_lanes is not None:
             tcp_lanes.start(host_of(settings.listen), settings.tcp_port)
@@ -110,25 +110,25 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         )
         stop.wait()
         if not stop.is_at_once:
-            _drain(service, dispatch, stop, settings.drain_timeout_s)
+            _drain(service, scheduler, stop, settings.drain_timeout_s)
     finally:
         for lanes in (tcp_lanes, shm_lanes):
             if lanes is not None:
                 lanes.close()
         service.stop(STOP_S)
         pool.close()
-        dispatch.close()
+        scheduler.close()
         arena.close()
         log.info("stopped", replica=replica)
 
 
-def _drain(service: Service, dispatch: Dispatch, stop: Stop, timeout_s: float) -> None:
+def _drain(service: Service, scheduler: Scheduler, stop: Stop, timeout_s: float) -> None:
     log.info("draining", timeout_s=timeout_s)
     service.drain()
     deadline = time.monotonic() + timeout_s
-    while not dispatch.wait_until_empty(0.1):  # short, so that a second signal is answered at once
+    while not scheduler.wait_until_empty(0.1):  # short, so that a second signal is answered at once
         if stop.is_at_once or time.monotonic() > deadline:
-            log.warning("stopping with streams open", streams=len(dispatch.state().sessions))
+            log.warning("stopping with streams open", streams=len(scheduler.status().streams))
             return
 
 

@@ -40,7 +40,7 @@ class _Sharing:
 
 
 @dataclass(frozen=True, slots=True)
-class Lying:
+class CachedBatch:
     """A finished batch."""
 
     key: Key
@@ -48,13 +48,13 @@ class Lying:
     layout: Layout
 
 
-class Shelf:
-    """Finished batches. `put`, `find`; `leave` and `give_up` those that nobody reads. Not locked."""
+class BatchCache:
+    """Finished batches. `put`, `find`; `leave` and `evict` those that nobody reads. Not locked."""
 
     def __init__(self, kept_nbytes: int) -> None:
         self._most_nbytes = kept_nbytes
-        self._by_key: dict[Key, Lying] = {}
-        self._by_slot: dict[Slot, Lying] = {}
+        self._by_key: dict[Key, CachedBatch] = {}
+        self._by_slot: dict[Slot, CachedBatch] = {}
         self._idle: OrderedDict[Slot, None] = OrderedDict()  # the longest unread first
         self._given: OrderedDict[Key, int] = OrderedDict()  # how often, the last first given last
         self._sharing: dict[Family, _Sharing] = {}
@@ -62,17 +62,17 @@ class Shelf:
         """Kept, and read by nobody."""
 
     def __repr__(self) -> str:
-        return f"<Shelf batches={len(self._by_key)} idle={self.idle_nbytes}/{self._most_nbytes}>"
+        return f"<BatchCache batches={len(self._by_key)} idle={self.idle_nbytes}/{self._most_nbytes}>"
 
-    def find(self, key: Key) -> Lying | None:
-        """The batch, if it lies here; `take_up` its slot to read it."""
+    def find(self, key: Key) -> CachedBatch | None:
+        """The batch, if it lies here; `acquire` its slot to read it."""
         return self._by_key.get(key)
 
     def is_shared(self, key: Key) -> bool:
         """Somebody was given this key before, or several are seen to want keys of its kind."""
         return key in self._given or _family(key) in self._sharing
 
-    def take_up(self, slot: Slot) -> None:
+    def acquire(self, slot: Slot) -> None:
         """Somebody reads it, again or beside others."""
         if slot in self._idle:
             del self._idle[slot]
@@ -94,7 +94,7 @@ class Shelf:
         """A batch is finished, and somebody reads it."""
         if key in self._by_key:  # assembled twice, because the first may get no more readers
             return
-        self._by_key[key] = self._by_slot[slot] = Lying(key, slot, layout)
+        self._by_key[key] = self._by_slot[slot] = CachedBatch(key, slot, layout)
         family = _family(key)
         if (sharing := self._sharing.get(family)) is not None:
             sharing.left -= 1
@@ -103,18 +103,18 @@ class Shelf:
 
     def leave(self, slot: Slot) -> bool:
         """Nobody reads it any more: whether it lies on for whoever wants it next. If not it is gone from here."""
-        lying = self._by_slot.get(slot)
-        if lying is None:
+        cached = self._by_slot.get(slot)
+        if cached is None:
             return False
-        sharing = self._sharing.get(_family(lying.key))
+        sharing = self._sharing.get(_family(cached.key))
         is_kept = (
-            sharing is not None and self._given.get(lying.key, 0) < sharing.times and slot.nbytes <= self._most_nbytes
+            sharing is not None and self._given.get(cached.key, 0) < sharing.times and slot.nbytes <= self._most_nbytes
         )
         if is_kept:
             self._idle[slot] = None
             self.idle_nbytes += slot.nbytes
         else:
-            self._forget(lying)
+            self._forget(cached)
         return is_kept
 
     @property
@@ -122,7 +122,7 @@ class Shelf:
         """More is kept than may be: one is to be given up."""
         return self.idle_nbytes > self._most_nbytes
 
-    def give_up(self) -> Slot | None:
+    def evict(self) -> Slot | None:
         """One that nobody reads, the longest unread first; it is gone from here. None if there is none."""
         if not self._idle:
             return None
@@ -131,9 +131,9 @@ class Shelf:
         self._forget(self._by_slot[slot])
         return slot
 
-    def _forget(self, lying: Lying) -> None:
-        del self._by_slot[lying.slot]
-        del self._by_key[lying.key]
+    def _forget(self, cached: CachedBatch) -> None:
+        del self._by_slot[cached.slot]
+        del self._by_key[cached.key]
 
 
 def _family(key: Key) -> Family:

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from feedline_server.batches.assembly import sample_ids
 from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.catalog import Catalog
-from feedline_server.scheduling.stream import Session, Want
+from feedline_server.scheduling.stream import Stream, Want
 from feedline_server.workers.messages import Failed, Killed, Outgrown
 from feedline_wire.errors import BatchKillsWorkers, FeedlineError, InvalidRequest, LoaderBroken
 from feedline_wire.key import Key
 
 
 @dataclass(frozen=True, slots=True)
-class Taker:
+class Waiter:
     """A stream that takes part in a batch, under its own ticket."""
 
-    session: Session
+    stream: Stream
     want: Want
 
     @property
     def is_waiting(self) -> bool:
         """It is to be told; else its stream ended, or it was cancelled."""
-        return self.want.ticket in self.session.assembling
+        return self.want.ticket in self.stream.assembling
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Job:
     """Others may take part: the batch is a pure function of its key, which that of a stream without keys is not."""
     weight: float
     """Of its task."""
-    takers: list[Taker]
+    waiters: list[Waiter]
 
 
 class Jobs:
@@ -75,7 +75,7 @@ class Jobs:
         return job
 
 
-class Paces:
+class TaskWeights:
     """How long batches take to assemble, by dataset: of those that take no time, a worker is given several at once.
 
     A message and the wake-up that comes with it cost both sides as much as assembling a small batch. A dataset whose
@@ -104,7 +104,7 @@ class Paces:
             self._seconds[key.dataset] = max(seconds, known + (seconds - known) / 8)
 
 
-class Sizes:
+class BatchSizes:
     """What batches that outgrew their estimate took: the next of their kind is lent as much from the start."""
 
     REMEMBERED = 1024
@@ -114,7 +114,7 @@ class Sizes:
         self._taken: dict[tuple[str, int], int] = {}
 
     def of(self, key: Key, estimate: int) -> int:
-        """Bytes to lend for a key."""
+        """Bytes to allocate for a key."""
         return max(estimate, self._taken.get((key.dataset, key.rows), 0))
 
     def note(self, key: Key, nbytes: int) -> None:

@@ -7,8 +7,8 @@ count from there: what a trainer wants far ahead waits for nobody, and one that 
 from collections.abc import Iterable
 from typing import Literal
 
-from feedline_server.scheduling.fairness import is_deaf
-from feedline_server.scheduling.stream import Session
+from feedline_server.scheduling.fairness import is_stalled
+from feedline_server.scheduling.stream import Stream
 
 OVERLOADED_S = 5.0
 """A key that waits longer for a worker or for memory is worth a line: trainers give up after 60 s by default."""
@@ -29,7 +29,7 @@ class Overload:
         self.short_of: Shortage | None = None
         """What there is too little of now."""
         self._since = 0.0
-        self._said_at = self._look_at = float("-inf")
+        self._logged_at = self._next_look = float("-inf")
 
     def note(self, short_of: Shortage | None, now: float) -> None:
         """What the last attempt to begin something ended for; None if all was begun that could be."""
@@ -37,22 +37,22 @@ class Overload:
             self._since = now
         self.short_of = short_of
 
-    def waited_s(self, session: Session, now: float) -> float:
+    def waited_s(self, stream: Stream, now: float) -> float:
         """How long a stream's oldest key has waited for this loader."""
-        if self.short_of is None or not session.waiting or is_deaf(session, now):
+        if self.short_of is None or not stream.waiting or is_stalled(stream, now):
             return 0.0
-        return now - max(session.waiting[0].since, self._since)
+        return now - max(stream.waiting[0].since, self._since)
 
-    def longest_wait_s(self, sessions: Iterable[Session], now: float) -> float:
+    def longest_wait_s(self, streams: Iterable[Stream], now: float) -> float:
         """How long the key has waited that waits longest."""
-        return max((self.waited_s(session, now) for session in sessions), default=0.0)
+        return max((self.waited_s(stream, now) for stream in streams), default=0.0)
 
-    def is_to_be_said(self, sessions: Iterable[Session], now: float) -> bool:
+    def should_log(self, streams: Iterable[Stream], now: float) -> bool:
         """A wait is worth a line now; it counts as said."""
-        if self.short_of is None or now < self._look_at:
+        if self.short_of is None or now < self._next_look:
             return False
-        self._look_at = now + LOOK_EVERY_S
-        is_due = now >= self._said_at + SAY_AGAIN_S and self.longest_wait_s(sessions, now) >= OVERLOADED_S
+        self._next_look = now + LOOK_EVERY_S
+        is_due = now >= self._logged_at + SAY_AGAIN_S and self.longest_wait_s(streams, now) >= OVERLOADED_S
         if is_due:
-            self._said_at = now
+            self._logged_at = now
         return is_due

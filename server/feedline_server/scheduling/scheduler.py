@@ -16,14 +16,14 @@ from feedline_server.access.tokens import ANYBODY, Caller
 from feedline_server.lanes.from_files import Scattering
 from feedline_server.memory.arena import ARENA, Arena, Slot
 from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
-from feedline_server.scheduling.admission import Seats
-from feedline_server.scheduling.allocation import Lending
+from feedline_server.scheduling.admission import StreamLimits
+from feedline_server.scheduling.allocation import Allocator
 from feedline_server.scheduling.catalog import Catalog
-from feedline_server.scheduling.fairness import DEAF_S, choose, cost, is_deaf, next_deafness_s, share_of
-from feedline_server.scheduling.jobs import Job, Jobs, Paces, Sizes, Taker, refusal
+from feedline_server.scheduling.fairness import STALLED_S, choose, cost, is_stalled, next_stall_s, share_of
+from feedline_server.scheduling.jobs import BatchSizes, Job, Jobs, TaskWeights, Waiter, refusal
 from feedline_server.scheduling.overload import Overload, Shortage
-from feedline_server.scheduling.status import Counts, DispatchState, observed
-from feedline_server.scheduling.stream import Batch, Delivery, Refusal, Scattered, Session, Want
+from feedline_server.scheduling.status import Counts, SchedulerStatus, status_of
+from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
 from feedline_server.workers.messages import Done, Outcome, Outgrown, Task
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
@@ -38,7 +38,7 @@ that take no time. Yet more would be served first come first served instead of f
 log = structlog.get_logger()
 
 
-class Dispatch:
+class Scheduler:
     """Between the streams and the pool. Every method may be called from any thread; `now` is a clock in seconds."""
 
     def __init__(
@@ -55,18 +55,18 @@ class Dispatch:
     ) -> None:
         self._catalog = catalog
         self._arena = arena
-        self._lending = Lending(arena)
+        self._allocator = Allocator(arena)
         self._workers = workers
-        self._seats = Seats(max_trainers, max_streams_per_client)
+        self._limits = StreamLimits(max_trainers, max_streams_per_client)
         self._submit = submit
         self._now = now
         self._lock = threading.Lock()
-        self._sessions: list[Session] = []
+        self._streams: list[Stream] = []
         self._scatterings = scatterings
         self._jobs = Jobs()
-        self._sizes = Sizes()
-        self._paces = Paces()
-        self._clock = 0.0  # the fair clock: `served` of the stream served last
+        self._sizes = BatchSizes()
+        self._weights = TaskWeights()
+        self._virtual_time = 0.0  # the fair clock: `virtual_time` of the stream served last
         self._overload = Overload()
         self._counts = Counts()
         self._draining = False
@@ -76,150 +76,150 @@ class Dispatch:
         self._watcher = threading.Thread(target=self._watch, name="feedline-memory", daemon=True)
 
     def __repr__(self) -> str:
-        return f"<Dispatch trainers={len(self._sessions)} assembling={len(self._jobs)} {self._arena!r}>"
+        return f"<Scheduler trainers={len(self._streams)} assembling={len(self._jobs)} {self._arena!r}>"
 
     # ---- for the streams ----
 
-    def open_session(self, peer: str, caller: Caller = ANYBODY) -> Session:
+    def open_stream(self, peer: str, caller: Caller = ANYBODY) -> Stream:
         """Books for a new stream; LoaderBusy or LoaderDraining if there can be none."""
         with self._lock:
             if self._draining:
                 raise LoaderDraining("this loader is shutting down; ask another replica", elsewhere=True)
-            self._seats.check(self._sessions, caller)
-            session = Session(peer, threading.Condition(self._lock), caller)
-            self._sessions.append(session)
-            return session
+            self._limits.check(self._streams, caller)
+            stream = Stream(peer, threading.Condition(self._lock), caller)
+            self._streams.append(stream)
+            return stream
 
-    def settle(self, session: Session, memory: TrainerMemory | None) -> None:
+    def set_lane(self, stream: Stream, memory: TrainerMemory | None) -> None:
         """The stream has a lane: to a trainer on this host, whose batches may be assembled in its memory, or by tcp."""
         with self._lock:
-            session.memory = memory
-            session.takes_pieces = memory is None
+            stream.memory = memory
+            stream.sends_from_files = memory is None
 
-    def want(self, session: Session, ticket: int, key: Key) -> None:
+    def want(self, stream: Stream, ticket: int, key: Key) -> None:
         """Put a key into a stream's window. A key that cannot be had is refused, and the stream lives on."""
-        self.want_all(session, ((ticket, key),))
+        self.want_all(stream, ((ticket, key),))
 
-    def want_all(self, session: Session, wants: Iterable[tuple[int, Key]]) -> None:
+    def want_all(self, stream: Stream, wants: Iterable[tuple[int, Key]]) -> None:
         """Put keys into a stream's window, in their order, under their tickets."""
         for ticket, key in wants:
-            if session.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
-                log.warning("ending a stream that wants without end", peer=session.peer, unanswered=session.unanswered)
-                self.close_session(
-                    session,
-                    InvalidRequest(f"{session.unanswered} keys wanted and unanswered; at most {MAX_WINDOW} may be"),
+            if stream.unanswered >= 2 * MAX_WINDOW:  # it reads no refusals either: they must not pile up
+                log.warning("ending a stream that wants without end", peer=stream.peer, unanswered=stream.unanswered)
+                self.close_stream(
+                    stream,
+                    InvalidRequest(f"{stream.unanswered} keys wanted and unanswered; at most {MAX_WINDOW} may be"),
                 )
                 return
             try:
-                nbytes = self._catalog.seen_by(session.caller.datasets).check(key)
-                if session.unanswered >= MAX_WINDOW:
+                nbytes = self._catalog.seen_by(stream.caller.datasets).check(key)
+                if stream.unanswered >= MAX_WINDOW:
                     raise InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
             except FeedlineError as error:
-                self._refuse(session, ticket, error)
+                self._refuse(stream, ticket, error)
                 continue
             with self._lock:
-                if session.closed or self._draining:
+                if stream.closed or self._draining:
                     return  # its stream ends, and what was not answered is wanted elsewhere
-                if not session.waiting:
+                if not stream.waiting:
                     # A stream that was idle has no claim on the past: it joins the clock where the others are.
-                    session.served = max(session.served, self._clock)
-                session.waiting.append(Want(ticket, key, self._sizes.of(key, nbytes), self._now()))
+                    stream.virtual_time = max(stream.virtual_time, self._virtual_time)
+                stream.waiting.append(Want(ticket, key, self._sizes.of(key, nbytes), self._now()))
         self._pump()
 
-    def cancel(self, session: Session, tickets: Iterable[int]) -> None:
+    def cancel(self, stream: Stream, tickets: Iterable[int]) -> None:
         """Forget keys that are no longer wanted; one that is being sent already arrives all the same."""
         gone = set(tickets)
         with self._lock:
-            session.waiting = type(session.waiting)(want for want in session.waiting if want.ticket not in gone)
-            session.assembling -= gone  # the worker finishes; the result is dropped when it comes
-            kept = type(session.ready)()
-            for delivery in session.ready:
+            stream.waiting = type(stream.waiting)(want for want in stream.waiting if want.ticket not in gone)
+            stream.assembling -= gone  # the worker finishes; the result is dropped when it comes
+            kept = type(stream.ready)()
+            for delivery in stream.ready:
                 if delivery.ticket not in gone:
                     kept.append(delivery)
                 elif isinstance(delivery, Batch):
-                    self._lending.take_back(session, delivery.slot)
-            session.ready = kept
+                    self._allocator.release(stream, delivery.slot)
+            stream.ready = kept
         self._pump()
 
-    def next_deliveries(self, session: Session, nbytes: int) -> list[Delivery]:
+    def next_deliveries(self, stream: Stream, nbytes: int) -> list[Delivery]:
         """Wait for what is ready for this stream: one delivery, or as many small ones as `nbytes` hold.
 
         Empty when the stream is to end: closed, or all is answered that was wanted or, while the loader drains, begun.
         """
-        if self._reads_again(session):
+        if self._resume_reading(stream):
             self._pump()
-        with session.changed:
-            while not session.ready:
-                if session.closed or ((session.wants_ended or self._draining) and not session.unanswered):
+        with stream.changed:
+            while not stream.ready:
+                if stream.closed or ((stream.wants_ended or self._draining) and not stream.unanswered):
                     return []
-                session.changed.wait()
-            deliveries = [session.ready.popleft()]
+                stream.changed.wait()
+            deliveries = [stream.ready.popleft()]
             total = deliveries[0].unsent_nbytes
-            while session.ready and total + session.ready[0].unsent_nbytes <= nbytes:
-                deliveries.append(session.ready.popleft())
+            while stream.ready and total + stream.ready[0].unsent_nbytes <= nbytes:
+                deliveries.append(stream.ready.popleft())
                 total += deliveries[-1].unsent_nbytes
-            session.sending += [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+            stream.sending += [delivery for delivery in deliveries if isinstance(delivery, Batch)]
             return deliveries
 
     def memory(self, batch: Batch) -> memoryview:
         """The body of a batch in the arena that is lent to its sender."""
         return self._arena.memory(batch.slot, batch.layout.nbytes)
 
-    def hand_over(self, session: Session) -> None:
-        """The sender gives a frame to the network, and reads no memory of a batch until `take_up`."""
-        session.unread_since = self._now()
+    def unpin(self, stream: Stream) -> None:
+        """The sender gives a frame to the network, and reads no memory of a batch until `pin`."""
+        stream.unread_since = self._now()
 
-    def take_up(self, session: Session, batches: Iterable[Batch]) -> bool:
+    def pin(self, stream: Stream, batches: Iterable[Batch]) -> bool:
         """The network took the frame. False if one of these was taken away meanwhile: it comes again from its start."""
-        if self._reads_again(session):
+        if self._resume_reading(stream):
             self._pump()
-        return all(batch in session.sending for batch in batches)
+        return all(batch in stream.sending for batch in batches)
 
-    def give_back(self, session: Session, *batches: Batch | Scattered, sent: bool) -> None:
+    def release(self, stream: Stream, *batches: Batch | FileBatch, sent: bool) -> None:
         """The sender has copied these batches out, or will not: those that had slots have none any more."""
         with self._lock:
             for batch in batches:
-                if isinstance(batch, Batch) and batch in session.sending:
-                    session.sending.remove(batch)
+                if isinstance(batch, Batch) and batch in stream.sending:
+                    stream.sending.remove(batch)
                     if not (sent and batch.slot.memory != ARENA):  # else the place is the trainer's by now
-                        self._lending.take_back(session, batch.slot)
+                        self._allocator.release(stream, batch.slot)
                 if sent:
-                    session.batches += 1
-                    session.nbytes += batch.nbytes
+                    stream.batches += 1
+                    stream.nbytes += batch.nbytes
                     self._counts.batches += 1
                     self._counts.nbytes += batch.nbytes
-                    self._counts.scattered += isinstance(batch, Scattered)
+                    self._counts.scattered += isinstance(batch, FileBatch)
         self._pump()
 
-    def assemble(self, session: Session, batches: Sequence[Scattered]) -> None:
+    def assemble(self, stream: Stream, batches: Sequence[FileBatch]) -> None:
         """These cannot be sent from where their rows lie after all: workers assemble them, or say what is wrong."""
         with self._lock:
-            session.waiting.extendleft(batch.want for batch in reversed(batches))
+            stream.waiting.extendleft(batch.want for batch in reversed(batches))
         self._pump()
 
-    def end_wants(self, session: Session) -> None:
+    def end_wants(self, stream: Stream) -> None:
         """The trainer will want nothing more: the stream ends when all is answered."""
         with self._lock:
-            session.wants_ended = True
-            session.changed.notify_all()
+            stream.wants_ended = True
+            stream.changed.notify_all()
 
-    def close_session(self, session: Session, error: FeedlineError | None = None) -> None:
+    def close_stream(self, stream: Stream, error: FeedlineError | None = None) -> None:
         """The stream is over: everything it held is free, at once or when its worker is done. Twice is fine.
 
         `error` is what the trainer is told, if it is the loader that ends it.
         """
         with self._lock:
-            if session.closed:
+            if stream.closed:
                 return
-            session.closed = True
-            session.error = error
-            self._sessions.remove(session)
-            session.waiting.clear()
-            session.assembling.clear()
-            for batch in session.unsent:  # what is just being copied is given back by its sender
-                self._lending.drop(session, batch)
-            session.ready.clear()
-            session.changed.notify_all()
+            stream.closed = True
+            stream.error = error
+            self._streams.remove(stream)
+            stream.waiting.clear()
+            stream.assembling.clear()
+            for batch in stream.unsent:  # what is just being copied is given back by its sender
+                self._allocator.drop(stream, batch)
+            stream.ready.clear()
+            stream.changed.notify_all()
             self._idle.notify_all()
         self._pump()
 
@@ -251,11 +251,11 @@ class Dispatch:
         """Take no new work; what is being assembled is finished and sent, then every stream ends."""
         with self._lock:
             self._draining = True
-            for session in self._sessions:
-                session.waiting.clear()
-                begun = [delivery for delivery in session.ready if not isinstance(delivery, Scattered)]
-                session.ready = type(session.ready)(begun)
-                session.changed.notify_all()
+            for stream in self._streams:
+                stream.waiting.clear()
+                begun = [delivery for delivery in stream.ready if not isinstance(delivery, FileBatch)]
+                stream.ready = type(stream.ready)(begun)
+                stream.changed.notify_all()
 
     @property
     def is_draining(self) -> bool:
@@ -265,14 +265,14 @@ class Dispatch:
     def wait_until_empty(self, timeout_s: float) -> bool:
         """Wait until no stream is left; False if some are after `timeout_s`."""
         with self._idle:
-            return self._idle.wait_for(lambda: not self._sessions, timeout_s)
+            return self._idle.wait_for(lambda: not self._streams, timeout_s)
 
-    def state(self) -> DispatchState:
+    def status(self) -> SchedulerStatus:
         """What is going on now."""
         with self._lock:
-            return observed(
-                self._sessions,
-                self._lending,
+            return status_of(
+                self._streams,
+                self._allocator,
                 self._overload,
                 self._counts,
                 draining=self._draining,
@@ -286,86 +286,86 @@ class Dispatch:
         tasks = []
         with self._lock:
             now = self._now()
-            share = share_of(self._arena.nbytes, len(self._sessions))
-            able = list(self._sessions)
+            share = share_of(self._arena.nbytes, len(self._streams))
+            able = list(self._streams)
             short_of: Shortage | None = None
-            while (session := choose(able, share, now)) is not None:
-                want = session.waiting[0]
-                if self._scatter(session, want):
+            while (stream := choose(able, share, now)) is not None:
+                want = stream.waiting[0]
+                if self._send_from_files(stream, want):
                     continue
-                if self._may_be_shared(want.key) and self._join(session, want):
+                if self._may_be_shared(want.key) and self._join(stream, want):
                     continue
                 if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                     short_of = short_of or "workers"
                     # What needs no worker must not wait behind what does.
-                    able = [other for other in able if other.takes_pieces and other is not session]
+                    able = [other for other in able if other.sends_from_files and other is not stream]
                     continue
-                slot = self._lending.lend(session, want, self._sessions, now, is_placed=self._is_placed(want))
+                slot = self._allocator.allocate(stream, want, self._streams, now, is_placed=self._is_placed(want))
                 if slot is None:
                     short_of = "memory"
-                    able.remove(session)
+                    able.remove(stream)
                     continue
-                self._clock = max(self._clock, session.served)
-                session.served += cost(want)
-                tasks.append(self._begin(session, want, slot))
+                self._virtual_time = max(self._virtual_time, stream.virtual_time)
+                stream.virtual_time += cost(want)
+                tasks.append(self._begin(stream, want, slot))
             self._overload.note(short_of, now)
             if short_of == "memory":
                 self._short.notify()
-            overload = self._words_about_overload(now)
+            overload = self._overload_fields(now)
         if tasks:
             self._submit(tasks)
         if overload is not None:
             log.warning("overloaded: trainers wait; add workers, memory or a replica", **overload)
 
-    def _begin(self, session: Session, want: Want, slot: Slot) -> Task:
+    def _begin(self, stream: Stream, want: Want, slot: Slot) -> Task:
         """Have the stream's next key assembled."""
-        session.waiting.popleft()
-        session.assembling.add(want.ticket)
+        stream.waiting.popleft()
+        stream.assembling.add(want.ticket)
         may_be_shared = self._may_be_shared(want.key)
         if may_be_shared:
-            self._lending.note_given(want.key)
-        weight = self._paces.weight(want.key)
+            self._allocator.note_given(want.key)
+        weight = self._weights.weight(want.key)
         # What lies in a trainer's memory is its own: nobody else takes part in it.
-        job = Job(want.key, slot, may_be_shared and slot.memory == ARENA, weight, [Taker(session, want)])
+        job = Job(want.key, slot, may_be_shared and slot.memory == ARENA, weight, [Waiter(stream, want)])
         return Task(self._jobs.begin(job), want.key, slot.start, slot.nbytes, weight, slot.memory)
 
-    def _join(self, session: Session, want: Want) -> bool:
+    def _join(self, stream: Stream, want: Want) -> bool:
         """Give the stream what is assembled for another one, or lies finished; False if its next key is neither."""
         job = self._jobs.find(want.key)
-        lying = self._lending.find(want.key) if job is None else None
+        cached = self._allocator.find(want.key) if job is None else None
         if job is not None:
-            job.takers.append(Taker(session, want))
-            session.assembling.add(want.ticket)
-            self._lending.join(session, job.slot)
-        elif lying is not None:
-            self._lending.join(session, lying.slot)
-            session.ready.append(Batch(want, lying.layout, lying.slot))
-            session.changed.notify()
+            job.waiters.append(Waiter(stream, want))
+            stream.assembling.add(want.ticket)
+            self._allocator.join(stream, job.slot)
+        elif cached is not None:
+            self._allocator.join(stream, cached.slot)
+            stream.ready.append(Batch(want, cached.layout, cached.slot))
+            stream.changed.notify()
         else:
             return False
-        self._pass_workers_by(session, want)
+        self._pass_workers_by(stream, want)
         self._counts.shared += 1
         return True
 
-    def _scatter(self, session: Session, want: Want) -> bool:
+    def _send_from_files(self, stream: Stream, want: Want) -> bool:
         """Have the stream's next key sent from where its rows lie; False if it has to be assembled."""
-        scattering = self._scatterings.get(want.key.dataset) if session.takes_pieces else None
+        scattering = self._scatterings.get(want.key.dataset) if stream.sends_from_files else None
         if scattering is None or not scattering.takes(want.key.rows):
             return False
         # One gather for all costs less than each one's copies out of cold memory: four trainers 2.1 CPU s/GB, not 2.7.
-        if len(self._sessions) > 1 and self._lending.is_shared(want.key):
+        if len(self._streams) > 1 and self._allocator.is_shared(want.key):
             return False
-        self._pass_workers_by(session, want)
-        session.ready.append(Scattered(want, scattering))
-        session.changed.notify()
+        self._pass_workers_by(stream, want)
+        stream.ready.append(FileBatch(want, scattering))
+        stream.changed.notify()
         return True
 
-    def _pass_workers_by(self, session: Session, want: Want) -> None:
+    def _pass_workers_by(self, stream: Stream, want: Want) -> None:
         """The stream gets its next key, and workers do nothing for it."""
-        session.waiting.popleft()
-        self._lending.note_given(want.key)
+        stream.waiting.popleft()
+        self._allocator.note_given(want.key)
         # It cost no worker, so nobody is behind for it; nor has who lives on what others had any claim on the past.
-        session.served = max(session.served, self._clock)
+        stream.virtual_time = max(stream.virtual_time, self._virtual_time)
 
     def _may_be_shared(self, key: Key) -> bool:
         """Equal keys are equal batches; not those of a stream without keys, where each is another one."""
@@ -378,63 +378,63 @@ class Dispatch:
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """Give everybody who takes part in a job what became of it."""
         error = None if isinstance(outcome, Done) else refusal(job, outcome, self._catalog)
-        self._paces.note(job.key, outcome.seconds if isinstance(outcome, Done) else None)
+        self._weights.note(job.key, outcome.seconds if isinstance(outcome, Done) else None)
         if isinstance(outcome, Done) and job.is_shared:
-            self._lending.finished(job.key, job.slot, outcome.layout)
+            self._allocator.finished(job.key, job.slot, outcome.layout)
         elif isinstance(outcome, Outgrown) and error is None:
             self._sizes.note(job.key, outcome.nbytes)
         # What nobody waits for any more has failed nobody.
-        self._counts.failures += error is not None and any(taker.is_waiting for taker in job.takers)
-        for taker in job.takers:
-            session, want = taker.session, taker.want
-            is_wanted = taker.is_waiting
-            session.assembling.discard(want.ticket)
+        self._counts.failures += error is not None and any(waiter.is_waiting for waiter in job.waiters)
+        for waiter in job.waiters:
+            stream, want = waiter.stream, waiter.want
+            is_wanted = waiter.is_waiting
+            stream.assembling.discard(want.ticket)
             if isinstance(outcome, Done) and is_wanted:
-                session.ready.append(Batch(want, outcome.layout, job.slot))
+                stream.ready.append(Batch(want, outcome.layout, job.slot))
             else:
-                self._lending.take_back(session, job.slot)
+                self._allocator.release(stream, job.slot)
                 if error is not None and is_wanted:
-                    session.ready.append(Refusal(want.ticket, error))
+                    stream.ready.append(Refusal(want.ticket, error))
                 elif is_wanted:  # it outgrew its slot: again, before what is wanted next
-                    session.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
-            session.changed.notify()
+                    stream.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
+            stream.changed.notify()
 
     def _watch(self) -> None:
-        """See to what nobody calls for: while memory is short, a trainer that does not read becomes deaf by itself."""
+        """While memory is short, look again when the next reader counts as stalled: no event tells of that."""
         while True:
             with self._lock:
-                due = next_deafness_s(self._sessions, self._now())
-                # One that begins to be unread meanwhile cannot be deaf before DEAF_S have passed.
-                self._short.wait((DEAF_S if due is None else due) if self._lending.is_short else None)
+                due = next_stall_s(self._streams, self._now())
+                # One that begins to be unread meanwhile cannot be stalled before STALLED_S have passed.
+                self._short.wait((STALLED_S if due is None else due) if self._allocator.is_short else None)
                 if self._closing:
                     return
             self._pump()
 
-    def _reads_again(self, session: Session) -> bool:
-        """The network took the last frame; True if the stream was deaf until now, so that its keys may go on."""
+    def _resume_reading(self, stream: Stream) -> bool:
+        """The network took the last frame; True if the stream was stalled until now, so that its keys may go on."""
         with self._lock:
-            was_deaf = is_deaf(session, self._now())
-            session.unread_since = None
-            if was_deaf:  # like one that was idle: it has no claim on what the others got meanwhile
-                session.served = max(session.served, self._clock)
-            return was_deaf
+            was_stalled = is_stalled(stream, self._now())
+            stream.unread_since = None
+            if was_stalled:  # like one that was idle: it has no claim on what the others got meanwhile
+                stream.virtual_time = max(stream.virtual_time, self._virtual_time)
+            return was_stalled
 
-    def _words_about_overload(self, now: float) -> dict[str, object] | None:
-        if not self._overload.is_to_be_said(self._sessions, now):
+    def _overload_fields(self, now: float) -> dict[str, object] | None:
+        if not self._overload.should_log(self._streams, now):
             return None
         return {
             "short_of": self._overload.short_of,
-            "waited_s": round(self._overload.longest_wait_s(self._sessions, now), 1),
-            "keys_waiting": sum(len(session.waiting) for session in self._sessions),
-            "trainers": len(self._sessions),
+            "waited_s": round(self._overload.longest_wait_s(self._streams, now), 1),
+            "keys_waiting": sum(len(stream.waiting) for stream in self._streams),
+            "trainers": len(self._streams),
             "workers": self._workers,
-            "arena_lent": self._arena.lent_nbytes,
+            "arena_lent": self._arena.allocated_nbytes,
             "arena_bytes": self._arena.nbytes,
         }
 
-    def _refuse(self, session: Session, ticket: int, error: FeedlineError) -> None:
+    def _refuse(self, stream: Stream, ticket: int, error: FeedlineError) -> None:
         with self._lock:
             self._counts.failures += 1
-            if not session.closed:
-                session.ready.append(Refusal(ticket, error))
-                session.changed.notify()
+            if not stream.closed:
+                stream.ready.append(Refusal(ticket, error))
+                stream.changed.notify()

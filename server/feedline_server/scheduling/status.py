@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedline_server.scheduling.allocation import Lending
+from feedline_server.scheduling.allocation import Allocator
 from feedline_server.scheduling.fairness import unread_s
 from feedline_server.scheduling.overload import Overload, Shortage
-from feedline_server.scheduling.stream import Session
+from feedline_server.scheduling.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
-class SessionState:
+class StreamStatus:
     """One stream."""
 
     peer: str
@@ -24,10 +24,10 @@ class SessionState:
 
 
 @dataclass(frozen=True, slots=True)
-class DispatchState:
+class SchedulerStatus:
     """All of them, and what they share."""
 
-    sessions: tuple[SessionState, ...]
+    streams: tuple[StreamStatus, ...]
     batches: int
     nbytes: int
     failures: int
@@ -57,14 +57,14 @@ class Counts:
     scattered: int = 0
 
 
-def observed(
-    sessions: Sequence[Session], lending: Lending, overload: Overload, counts: Counts, *, draining: bool, now: float
-) -> DispatchState:
+def status_of(
+    streams: Sequence[Stream], allocator: Allocator, overload: Overload, counts: Counts, *, draining: bool, now: float
+) -> SchedulerStatus:
     """What is going on now."""
-    arena = lending.arena
-    return DispatchState(
-        sessions=tuple(
-            SessionState(
+    arena = allocator.arena
+    return SchedulerStatus(
+        streams=tuple(
+            StreamStatus(
                 peer=one.peer,
                 waiting=len(one.waiting),
                 assembling=len(one.assembling),
@@ -74,7 +74,7 @@ def observed(
                 waited_s=overload.waited_s(one, now),
                 unread_s=unread_s(one, now),
             )
-            for one in sessions
+            for one in streams
         ),
         batches=counts.batches,
         nbytes=counts.nbytes,
@@ -82,10 +82,10 @@ def observed(
         shared=counts.shared,
         scattered=counts.scattered,
         arena_nbytes=arena.nbytes,
-        arena_lent=arena.lent_nbytes - lending.kept_nbytes,
-        arena_kept=lending.kept_nbytes,
-        reclaimed=lending.reclaimed,
-        waited_s=overload.longest_wait_s(sessions, now),
+        arena_lent=arena.allocated_nbytes - allocator.kept_nbytes,
+        arena_kept=allocator.kept_nbytes,
+        reclaimed=allocator.reclaimed,
+        waited_s=overload.longest_wait_s(streams, now),
         short_of=overload.short_of,
         draining=draining,
     )

@@ -1,6 +1,6 @@
 """One trainer's stream: what it wants, what is being assembled for it, what is ready, what is being sent.
 
-All of it is changed by dispatch alone, under dispatch's lock; `changed` is a condition on that lock that the stream's
+All of it is changed by scheduler alone, under scheduler's lock; `changed` is a condition on that lock that the stream's
 sender waits on.
 """
 
@@ -52,7 +52,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Scattered:
+class FileBatch:
     """A batch that nobody assembles: it will be sent from where its rows lie, and takes nothing until then."""
 
     want: Want
@@ -87,11 +87,11 @@ class Refusal:
         return 0
 
 
-Delivery = Batch | Scattered | Refusal
+Delivery = Batch | FileBatch | Refusal
 
 
 @dataclass(eq=False, slots=True)
-class Session:
+class Stream:
     """A stream's books."""
 
     peer: str
@@ -99,7 +99,7 @@ class Session:
     caller: Caller = ANYBODY
     memory: TrainerMemory | None = None
     """The trainer's own, if it is on this host: batches are assembled right there, and take nothing of the arena."""
-    takes_pieces: bool = False
+    sends_from_files: bool = False
     """It has a lane over which a batch can be sent from many places."""
     waiting: deque[Want] = field(default_factory=deque)
     assembling: set[int] = field(default_factory=set)
@@ -109,9 +109,9 @@ class Session:
     """At the sender, which has not copied all of them out."""
     unread_since: float | None = None
     """When the network was given the frame that it has not taken yet; None while the sender is at work or waits."""
-    lent: int = 0
+    held_nbytes: int = 0
     """Bytes of the arena it holds: assembling, ready and being sent."""
-    served: float = 0.0
+    virtual_time: float = 0.0
     """What its batches cost so far on the fair clock: whoever has the least goes first."""
     batches: int = 0
     nbytes: int = 0
@@ -125,7 +125,7 @@ class Session:
 
     def __repr__(self) -> str:
         return (
-            f"<Session {self.peer} waiting={len(self.waiting)} assembling={len(self.assembling)} "
+            f"<Stream {self.peer} waiting={len(self.waiting)} assembling={len(self.assembling)} "
             f"ready={len(self.ready)} sent={self.batches}>"
         )
 

@@ -19,37 +19,37 @@ def arena() -> Iterator[Arena]:
 
 
 def test_a_slot_is_whole_grains_from_the_lowest_free_address(arena: Arena) -> None:
-    first = arena.lend(1)
-    second = arena.lend(GRAIN + 1)
+    first = arena.allocate(1)
+    second = arena.allocate(GRAIN + 1)
 
     assert first == Slot(0, GRAIN)
     assert second == Slot(GRAIN, 2 * GRAIN)
-    assert arena.lent_nbytes == 3 * GRAIN
+    assert arena.allocated_nbytes == 3 * GRAIN
 
 
 def test_nothing_is_lent_beyond_the_budget(arena: Arena) -> None:
-    assert arena.lend(16 * GRAIN) == Slot(0, 16 * GRAIN)
-    assert arena.lend(1) is None
+    assert arena.allocate(16 * GRAIN) == Slot(0, 16 * GRAIN)
+    assert arena.allocate(1) is None
 
 
 def test_neighbours_grow_together_when_they_come_back_in_any_order(arena: Arena) -> None:
-    slots = [arena.lend(4 * GRAIN) for _ in range(4)]
+    slots = [arena.allocate(4 * GRAIN) for _ in range(4)]
 
     for index in (2, 0, 3, 1):
         slot = slots[index]
         assert slot is not None
-        arena.take_back(slot)
+        arena.release(slot)
 
-    assert arena.lend(16 * GRAIN) == Slot(0, 16 * GRAIN)
+    assert arena.allocate(16 * GRAIN) == Slot(0, 16 * GRAIN)
 
 
 def test_a_slot_is_not_taken_back_twice(arena: Arena) -> None:
-    slot = arena.lend(GRAIN)
+    slot = arena.allocate(GRAIN)
     assert slot is not None
-    arena.take_back(slot)
+    arena.release(slot)
 
     with pytest.raises(ValueError, match="is not lent"):
-        arena.take_back(slot)
+        arena.release(slot)
 
 
 def test_after_any_history_the_lent_slots_never_overlap_and_all_comes_back() -> None:
@@ -59,23 +59,23 @@ def test_after_any_history_the_lent_slots_never_overlap_and_all_comes_back() -> 
 
     for _ in range(3000):
         if held and draw.random() < 0.5:
-            arena.take_back(held.pop(draw.randrange(len(held))))
-        elif slot := arena.lend(draw.randrange(1, 9 * GRAIN)):
+            arena.release(held.pop(draw.randrange(len(held))))
+        elif slot := arena.allocate(draw.randrange(1, 9 * GRAIN)):
             held.append(slot)
         owned = sorted((slot.start, slot.start + slot.nbytes) for slot in held)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(owned))
-        assert arena.lent_nbytes == sum(slot.nbytes for slot in held)
+        assert arena.allocated_nbytes == sum(slot.nbytes for slot in held)
 
     for slot in held:
-        arena.take_back(slot)
-    assert arena.lend(64 * GRAIN) == Slot(0, 64 * GRAIN)
+        arena.release(slot)
+    assert arena.allocate(64 * GRAIN) == Slot(0, 64 * GRAIN)
     arena.close()
 
 
 def test_nothing_is_lent_that_touches_a_region_kept_free(arena: Arena) -> None:
     kept = Slot(2 * GRAIN, 8 * GRAIN)
 
-    slots = [arena.lend(2 * GRAIN, outside=kept) for _ in range(5)]
+    slots = [arena.allocate(2 * GRAIN, outside=kept) for _ in range(5)]
 
     assert slots == [
         Slot(0, 2 * GRAIN),  # before it
@@ -84,15 +84,15 @@ def test_nothing_is_lent_that_touches_a_region_kept_free(arena: Arena) -> None:
         Slot(14 * GRAIN, 2 * GRAIN),
         None,
     ]
-    assert arena.lend(8 * GRAIN) == kept
+    assert arena.allocate(8 * GRAIN) == kept
 
 
 def test_the_emptiest_region_is_where_the_least_is_lent(arena: Arena) -> None:
-    slots = [arena.lend(2 * GRAIN) for _ in range(8)]
+    slots = [arena.allocate(2 * GRAIN) for _ in range(8)]
     for index in (0, 4, 6):  # now lent: 2..8, 10..12, 14..16
         slot = slots[index]
         assert slot is not None
-        arena.take_back(slot)
+        arena.release(slot)
 
     assert arena.emptiest(2 * GRAIN) == Slot(0, 2 * GRAIN)
     assert arena.emptiest(6 * GRAIN) == Slot(8 * GRAIN, 6 * GRAIN)  # two grains lent; anywhere else four or more
@@ -107,8 +107,8 @@ def test_after_any_history_no_region_is_emptier_than_the_one_that_is_found() -> 
     held: list[Slot] = []
     for _ in range(300):
         if held and draw.random() < 0.45:
-            arena.take_back(held.pop(draw.randrange(len(held))))
-        elif slot := arena.lend(draw.randrange(1, 6 * GRAIN)):
+            arena.release(held.pop(draw.randrange(len(held))))
+        elif slot := arena.allocate(draw.randrange(1, 6 * GRAIN)):
             held.append(slot)
         lent = {grain for slot in held for grain in range(slot.start // GRAIN, slot.end // GRAIN)}
         size = draw.randrange(1, 33)

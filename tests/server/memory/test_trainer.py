@@ -51,52 +51,52 @@ def memory(trainer: Trainer) -> Iterator[TrainerMemory]:
     one.close()
 
 
-def lend_all(memory: TrainerMemory) -> list[Slot]:
-    slots = [memory.lend(GRAIN) for _ in range(PLACES)]
-    assert memory.lend(1) is None
+def allocate_all(memory: TrainerMemory) -> list[Slot]:
+    slots = [memory.allocate(GRAIN) for _ in range(PLACES)]
+    assert memory.allocate(1) is None
     return [slot for slot in slots if slot is not None]
 
 
 def test_places_lie_behind_the_first_page_and_bear_the_memorys_number(memory: TrainerMemory) -> None:
-    assert lend_all(memory) == [Slot(place * GRAIN, GRAIN, memory.number) for place in (1, 2, 3, 4)]
+    assert allocate_all(memory) == [Slot(place * GRAIN, GRAIN, memory.number) for place in (1, 2, 3, 4)]
     assert memory.number > 0
 
 
 def test_a_place_that_the_trainer_was_told_of_is_free_when_the_trainer_says_so_and_not_before(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
-    first, *_ = lend_all(memory)
-    number = memory.tell(first)
+    first, *_ = allocate_all(memory)
+    number = memory.publish(first)
 
-    assert memory.lend(GRAIN) is None
+    assert memory.allocate(GRAIN) is None
     trainer.returns(number)
 
-    assert memory.lend(GRAIN) == first
-    assert memory.lend(GRAIN) is None
+    assert memory.allocate(GRAIN) == first
+    assert memory.allocate(GRAIN) is None
 
 
 def test_what_the_trainer_says_of_places_that_it_was_not_told_of_frees_nothing(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
     """It may write to the first page whenever it likes; a place freed under a worker would be lent twice."""
-    lend_all(memory)
+    allocate_all(memory)
     os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
 
-    assert memory.lend(GRAIN) is None
+    assert memory.allocate(GRAIN) is None
 
 
 def test_what_the_trainer_said_of_a_number_before_it_was_lent_again_does_not_count(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
-    first, *_ = lend_all(memory)
+    first, *_ = allocate_all(memory)
     os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
-    memory.take_back(first)
+    memory.release(first)
 
-    again = memory.lend(GRAIN)
+    again = memory.allocate(GRAIN)
 
     assert again == first
-    memory.tell(again)
-    assert memory.lend(GRAIN) is None
+    memory.publish(again)
+    assert memory.allocate(GRAIN) is None
 
 
 def test_whatever_the_trainer_writes_no_place_is_lent_that_is_not_free_and_none_is_lost() -> None:
@@ -111,71 +111,71 @@ def test_whatever_the_trainer_writes_no_place_is_lent_that_is_not_free_and_none_
         if untold and (chance := draw.random()) < 0.5:
             slot = untold.pop(draw.randrange(len(untold)))
             if chance < 0.2:
-                memory.take_back(slot)
+                memory.release(slot)
             else:
-                told[memory.tell(slot)] = slot
+                told[memory.publish(slot)] = slot
             continue
         said = os.pread(trainer.fd, GRAIN, 0)
         told = {number: slot for number, slot in told.items() if not said[number]}
-        if slot := memory.lend(draw.randrange(1, 9 * GRAIN)):
+        if slot := memory.allocate(draw.randrange(1, 9 * GRAIN)):
             untold.append(slot)
         held = sorted((slot.start, slot.end) for slot in (*untold, *told.values()))
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise([(0, GRAIN), *held, (33 * GRAIN, 0)]))
 
     for slot in untold:
-        memory.take_back(slot)
+        memory.release(slot)
     for number in told:
         trainer.returns(number)
-    assert memory.lend(32 * GRAIN) == Slot(GRAIN, 32 * GRAIN, memory.number)
+    assert memory.allocate(32 * GRAIN) == Slot(GRAIN, 32 * GRAIN, memory.number)
     memory.close()
     os.close(trainer.fd)
 
 
 def test_a_place_that_is_not_needed_is_taken_back(memory: TrainerMemory) -> None:
-    first, second, *_ = lend_all(memory)
+    first, second, *_ = allocate_all(memory)
 
-    memory.take_back(second)
-    memory.take_back(second)
+    memory.release(second)
+    memory.release(second)
 
-    assert memory.lend(GRAIN) == second
-    assert memory.lend(GRAIN) is None
-    assert memory.tell(first) != memory.tell(second)
+    assert memory.allocate(GRAIN) == second
+    assert memory.allocate(GRAIN) is None
+    assert memory.publish(first) != memory.publish(second)
 
 
 def test_a_place_that_the_trainer_was_told_of_is_not_taken_back(memory: TrainerMemory, trainer: Trainer) -> None:
     """A stream that ends gives back what was being sent too, and by then it is the trainer's."""
-    first, *_ = lend_all(memory)
-    number = memory.tell(first)
+    first, *_ = allocate_all(memory)
+    number = memory.publish(first)
 
-    memory.take_back(first)
+    memory.release(first)
 
-    assert memory.lend(GRAIN) is None
+    assert memory.allocate(GRAIN) is None
     trainer.returns(number)
-    assert memory.lend(GRAIN) == first
+    assert memory.allocate(GRAIN) == first
 
 
 def test_taking_places_back_wears_no_number_out(memory: TrainerMemory) -> None:
     for _ in range(GRAIN + 1):
-        slot = memory.lend(GRAIN)
+        slot = memory.allocate(GRAIN)
         assert slot is not None
-        memory.take_back(slot)
+        memory.release(slot)
 
 
 def test_numbers_are_used_again_and_there_are_never_more_than_a_page_of_them(trainer: Trainer) -> None:
     many = Trainer(grains=1 + 2 * GRAIN)
     memory = TrainerMemory(many.passed())
     try:
-        slots = [memory.lend(1) for _ in range(GRAIN)]
+        slots = [memory.allocate(1) for _ in range(GRAIN)]
         assert None not in slots
-        assert memory.lend(1) is None  # there is room, and no number
-        numbers = {memory.tell(slot) for slot in slots if slot is not None}
+        assert memory.allocate(1) is None  # there is room, and no number
+        numbers = {memory.publish(slot) for slot in slots if slot is not None}
         assert numbers == set(range(GRAIN))
         many.returns(17)
 
-        again = memory.lend(1)
+        again = memory.allocate(1)
 
         assert again is not None
-        assert memory.tell(again) == 17
+        assert memory.publish(again) == 17
     finally:
         memory.close()
         os.close(many.fd)
@@ -194,14 +194,14 @@ def test_what_is_put_lies_there(memory: TrainerMemory, trainer: Trainer) -> None
 def test_closed_it_lends_nothing_and_keeps_no_descriptor(trainer: Trainer) -> None:
     before = descriptors()
     memory = TrainerMemory(trainer.passed())
-    slot = memory.lend(GRAIN)
+    slot = memory.allocate(GRAIN)
     assert slot is not None
 
     memory.close()
     memory.close()
 
-    assert memory.lend(GRAIN) is None
-    memory.take_back(slot)
+    assert memory.allocate(GRAIN) is None
+    memory.release(slot)
     assert descriptors() == before
 
 

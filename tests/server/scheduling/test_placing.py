@@ -9,9 +9,9 @@ import pytest
 
 from feedline_server.memory.arena import ARENA, GRAIN
 from feedline_server.memory.trainer import SEALS, TrainerMemory
-from feedline_server.scheduling import scheduler as dispatching
-from feedline_server.scheduling.fairness import DEAF_S
-from feedline_server.scheduling.stream import Batch, Session
+from feedline_server.scheduling import scheduler as scheduler_module
+from feedline_server.scheduling.fairness import STALLED_S
+from feedline_server.scheduling.stream import Batch, Stream
 from feedline_server.workers.messages import Failed, Outgrown
 from feedline_wire.errors import BadSample
 
@@ -33,19 +33,19 @@ class Host:
         os.ftruncate(self.fd, (1 + 3 * PLACES) * GRAIN)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
         self.memory = TrainerMemory(os.dup(self.fd))
-        self.session: Session = stage.dispatch.open_session(name)
-        stage.dispatch.settle(self.session, self.memory)
+        self.stream: Stream = stage.scheduler.open_stream(name)
+        stage.scheduler.set_lane(self.stream, self.memory)
 
     def want(self, ticket: int, rows: int = ROWS, **changes: object) -> None:
-        self.stage.dispatch.want(self.session, ticket, self.stage.key(rows=rows, **changes))
+        self.stage.scheduler.want(self.stream, ticket, self.stage.key(rows=rows, **changes))
 
     def delivered(self) -> list[Batch]:
-        return [one for one in self.stage.dispatch.next_deliveries(self.session, 1 << 20) if isinstance(one, Batch)]
+        return [one for one in self.stage.scheduler.next_deliveries(self.stream, 1 << 20) if isinstance(one, Batch)]
 
     def send(self, batch: Batch) -> int:
         """What a sender does with a placed batch: the number that the trainer is told."""
-        number = self.memory.tell(batch.slot)
-        self.stage.dispatch.give_back(self.session, batch, sent=True)
+        number = self.memory.publish(batch.slot)
+        self.stage.scheduler.release(self.stream, batch, sent=True)
         return number
 
     def returns(self, number: int) -> None:
@@ -55,16 +55,16 @@ class Host:
     def room(self) -> int:
         """Places that can be lent now."""
         slots = []
-        while (slot := self.memory.lend(3 * GRAIN)) is not None:
+        while (slot := self.memory.allocate(3 * GRAIN)) is not None:
             slots.append(slot)
         for slot in slots:
-            self.memory.take_back(slot)
+            self.memory.release(slot)
         return len(slots)
 
 
 @pytest.fixture
 def host(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setattr(dispatching, "IN_PLACE_NBYTES", 2 * GRAIN)
+    monkeypatch.setattr(scheduler_module, "IN_PLACE_NBYTES", 2 * GRAIN)
     one = Host(stage)
     yield one
     one.memory.close()
@@ -75,7 +75,7 @@ def test_a_batch_is_assembled_in_its_trainers_memory_and_takes_nothing_of_the_ar
     host.want(1)
 
     [task] = stage.tasks
-    assert (task.memory, stage.arena.lent_nbytes) == (host.memory.number, 0)
+    assert (task.memory, stage.arena.allocated_nbytes) == (host.memory.number, 0)
     stage.finish_all()
     [batch] = host.delivered()
     number = host.send(batch)
@@ -84,7 +84,7 @@ def test_a_batch_is_assembled_in_its_trainers_memory_and_takes_nothing_of_the_ar
     assert host.room == PLACES - 1  # it is the trainer's
     host.returns(number)
     assert host.room == PLACES
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_small_batches_and_those_of_data_that_is_read_back_lie_in_the_arena(stage: Stage, host: Host) -> None:
@@ -107,32 +107,32 @@ def test_when_the_trainers_memory_is_full_batches_lie_in_the_arena(stage: Stage,
 def test_what_lies_in_a_trainers_memory_is_given_to_nobody_else(stage: Stage, host: Host) -> None:
     """Another who wants it has it assembled in the arena, and from there on it is shared."""
     key = stage.key(rows=ROWS)
-    others = [stage.dispatch.open_session(name) for name in ("b", "c")]
-    stage.dispatch.want(host.session, 1, key)
-    for session in others:
-        stage.dispatch.want(session, 1, key)
+    others = [stage.scheduler.open_stream(name) for name in ("b", "c")]
+    stage.scheduler.want(host.stream, 1, key)
+    for stream in others:
+        stage.scheduler.want(stream, 1, key)
 
     assert [task.memory for task in stage.tasks] == [host.memory.number, ARENA]
     stage.finish_all()
     [placed] = host.delivered()
-    shared = [stage.dispatch.next_deliveries(session, 1 << 20)[0] for session in others]
+    shared = [stage.scheduler.next_deliveries(stream, 1 << 20)[0] for stream in others]
     assert placed.slot.memory == host.memory.number
     assert shared[0].slot == shared[1].slot
     assert shared[0].slot.memory == ARENA
 
 
 def test_a_trainer_of_a_sweep_has_its_batches_from_the_arena(stage: Stage, host: Host) -> None:
-    first = stage.dispatch.open_session("b")
+    first = stage.scheduler.open_stream("b")
     keys = [stage.key(rows=ROWS, epoch=5, offset=offset) for offset in (0, 10, 20)]
     for key in keys[:2]:
-        stage.dispatch.want(first, key.offset, key)
-        stage.dispatch.want(host.session, key.offset, key)
+        stage.scheduler.want(first, key.offset, key)
+        stage.scheduler.want(host.stream, key.offset, key)
     assert [(task.key.offset, task.memory) for task in stage.tasks] == [(0, ARENA), (10, ARENA)]
     stage.finish_all()
     for batch in host.delivered():
-        stage.dispatch.give_back(host.session, batch, sent=True)
+        stage.scheduler.release(host.stream, batch, sent=True)
 
-    stage.dispatch.want(host.session, 20, keys[2])  # which nobody was given yet, but it is one of the sweep's
+    stage.scheduler.want(host.stream, 20, keys[2])  # which nobody was given yet, but it is one of the sweep's
 
     assert [(task.key.offset, task.memory) for task in stage.tasks] == [(20, ARENA)]
 
@@ -145,9 +145,9 @@ def test_a_place_that_is_not_needed_any_more_is_free_again(stage: Stage, host: H
         stage.finish_all()
 
     if how == "cancel":
-        stage.dispatch.cancel(host.session, [1])
+        stage.scheduler.cancel(host.stream, [1])
     else:
-        stage.dispatch.close_session(host.session)
+        stage.scheduler.close_stream(host.stream)
     stage.finish_all()
 
     assert host.room == PLACES
@@ -165,9 +165,9 @@ def test_a_batch_that_fails_or_outgrows_its_place_gives_it_back(stage: Stage, ho
     [again] = stage.tasks
     assert (again.key, again.nbytes) == (grown.key, 5 * GRAIN)
     stage.finish_all()
-    for delivery in stage.dispatch.next_deliveries(host.session, 1 << 20):
+    for delivery in stage.scheduler.next_deliveries(host.stream, 1 << 20):
         if isinstance(delivery, Batch):
-            stage.dispatch.give_back(host.session, delivery, sent=False)
+            stage.scheduler.release(host.stream, delivery, sent=False)
     assert host.room == PLACES
 
 
@@ -176,17 +176,17 @@ def test_a_place_that_was_returned_and_lent_again_is_not_taken_from_its_new_batc
     host.want(1)
     stage.finish_all()
     [batch] = host.delivered()
-    host.returns(host.memory.tell(batch.slot))
+    host.returns(host.memory.publish(batch.slot))
     host.want(2)
     [task] = stage.tasks
     assert task.start == batch.slot.start
 
-    stage.dispatch.give_back(host.session, batch, sent=True)
+    stage.scheduler.release(host.stream, batch, sent=True)
 
     stage.finish_all()
     [second] = host.delivered()
     assert second.slot == batch.slot
-    host.memory.tell(second.slot)
+    host.memory.publish(second.slot)
     assert host.room == PLACES - 1
 
 
@@ -199,11 +199,11 @@ def test_memory_that_was_closed_is_lent_no_more(stage: Stage, host: Host) -> Non
 
 
 def test_before_a_trainer_has_come_with_its_memory_its_batches_lie_in_the_arena(stage: Stage, host: Host) -> None:
-    later = stage.dispatch.open_session("b")
-    stage.dispatch.want(later, 1, stage.key(rows=ROWS))
+    later = stage.scheduler.open_stream("b")
+    stage.scheduler.want(later, 1, stage.key(rows=ROWS))
 
-    stage.dispatch.settle(later, host.memory)
-    stage.dispatch.want(later, 2, stage.key(rows=ROWS))
+    stage.scheduler.set_lane(later, host.memory)
+    stage.scheduler.want(later, 2, stage.key(rows=ROWS))
 
     assert [task.memory for task in stage.tasks] == [ARENA, host.memory.number]
 
@@ -224,52 +224,54 @@ def test_batches_in_a_trainers_memory_are_told_together_however_large(stage: Sta
     host.want(9, rows=1)
     stage.finish_all()
 
-    assert [one.ticket for one in stage.dispatch.next_deliveries(host.session, 1)] == [0, 1, 2, 3]
+    assert [one.ticket for one in stage.scheduler.next_deliveries(host.stream, 1)] == [0, 1, 2, 3]
 
 
-def test_what_lies_in_a_deaf_trainers_own_memory_stays_when_others_need_room_in_the_arena(
+def test_what_lies_in_a_stalled_trainers_own_memory_stays_when_others_need_room_in_the_arena(
     stage: Stage, host: Host
 ) -> None:
     """It would make none."""
-    large = [stage.dispatch.open_session(name) for name in ("b", "c")]
-    stage.dispatch.want(large[0], 1, stage.key(rows=8))
+    large = [stage.scheduler.open_stream(name) for name in ("b", "c")]
+    stage.scheduler.want(large[0], 1, stage.key(rows=8))
     stage.finish_all()
     for ticket, rows in enumerate((ROWS, ROWS, 1, ROWS)):
         host.want(ticket, rows=rows)
         stage.finish_all()
-    sending = stage.dispatch.next_deliveries(host.session, 1)
-    stage.dispatch.hand_over(host.session)
-    stage.now += DEAF_S
+    sending = stage.scheduler.next_deliveries(host.stream, 1)
+    stage.scheduler.unpin(host.stream)
+    stage.now += STALLED_S
 
-    stage.dispatch.want(large[1], 1, stage.key(rows=8))  # 16 grains, of which the deaf trainer's small batch has one
+    stage.scheduler.want(
+        large[1], 1, stage.key(rows=8)
+    )  # 16 grains, of which the stalled trainer's small batch has one
 
     stage.finish_all()
     assert stage.take(large[1]) == [1]
-    assert stage.dispatch.state().reclaimed == 1
-    assert [want.ticket for want in host.session.waiting] == [2]
+    assert stage.scheduler.status().reclaimed == 1
+    assert [want.ticket for want in host.stream.waiting] == [2]
     assert host.room == PLACES - 3
-    assert stage.dispatch.take_up(host.session, sending)
+    assert stage.scheduler.pin(host.stream, sending)
     stage.finish_all()
     assert sorted(batch.ticket for batch in host.delivered()) == [2, 3]
 
 
-def test_a_deaf_trainer_with_nothing_in_the_arena_is_asked_for_nothing(stage: Stage, host: Host) -> None:
+def test_a_stalled_trainer_with_nothing_in_the_arena_is_asked_for_nothing(stage: Stage, host: Host) -> None:
     """8 grains in a row are nowhere: the small ones lie at 0 and from 6 to 8."""
     host.want(1)
     stage.finish_all()
-    small, large = (stage.dispatch.open_session(name) for name in ("small", "large"))
-    for ticket, (session, rows) in enumerate(((small, 1), (large, 5), (small, 1), (small, 1), (small, 1))):
-        stage.dispatch.want(session, ticket, stage.key(rows=rows))
+    small, large = (stage.scheduler.open_stream(name) for name in ("small", "large"))
+    for ticket, (stream, rows) in enumerate(((small, 1), (large, 5), (small, 1), (small, 1), (small, 1))):
+        stage.scheduler.want(stream, ticket, stage.key(rows=rows))
         stage.finish_all()
     stage.take(large)
-    sending = stage.dispatch.next_deliveries(host.session, 1)
-    stage.dispatch.hand_over(host.session)
-    stage.now += DEAF_S
+    sending = stage.scheduler.next_deliveries(host.stream, 1)
+    stage.scheduler.unpin(host.stream)
+    stage.now += STALLED_S
 
-    stage.dispatch.want(large, 9, stage.key(rows=8))
+    stage.scheduler.want(large, 9, stage.key(rows=8))
 
-    assert (stage.dispatch.state().short_of, stage.dispatch.state().reclaimed) == ("memory", 0)
-    assert stage.dispatch.take_up(host.session, sending)
+    assert (stage.scheduler.status().short_of, stage.scheduler.status().reclaimed) == ("memory", 0)
+    assert stage.scheduler.pin(host.stream, sending)
     stage.take(small, 4)
     assert stage.take(large) == [9]
 
@@ -279,6 +281,6 @@ def test_a_batch_that_could_not_be_sent_gives_its_place_back(stage: Stage, host:
     stage.finish_all()
     [batch] = host.delivered()
 
-    stage.dispatch.give_back(host.session, batch, sent=False)
+    stage.scheduler.release(host.stream, batch, sent=False)
 
     assert host.room == PLACES

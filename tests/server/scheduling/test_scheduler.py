@@ -1,4 +1,4 @@
-"""Dispatch, without processes: tasks go into a list, the test plays the pool."""
+"""Scheduler, without processes: tasks go into a list, the test plays the pool."""
 
 import threading
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from feedline_server.memory.arena import GRAIN
-from feedline_server.scheduling.fairness import DEAF_S
+from feedline_server.scheduling.fairness import STALLED_S
 from feedline_server.scheduling.overload import OVERLOADED_S
 from feedline_server.scheduling.scheduler import MAX_WINDOW
 from feedline_server.scheduling.stream import Batch, Refusal
@@ -26,17 +26,17 @@ Stage = Any  # the fixture in conftest.py
 
 
 def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 7, stage.key())
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 7, stage.key())
 
     [task] = stage.tasks
     stage.finish(task)
-    [delivery] = stage.dispatch.next_deliveries(session, 1 << 20)
+    [delivery] = stage.scheduler.next_deliveries(stream, 1 << 20)
 
     assert isinstance(delivery, Batch)
     assert delivery.ticket == 7
-    stage.dispatch.give_back(session, delivery, sent=True)
-    assert stage.arena.lent_nbytes == 0
+    stage.scheduler.release(stream, delivery, sent=True)
+    assert stage.arena.allocated_nbytes == 0
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
 def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_on(
     stage: Stage, changes: dict[str, object], kind: type[FeedlineError], words: str
 ) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, stage.key(**changes))  # type: ignore[arg-type]  # the table's own values
-    stage.dispatch.want(session, 2, stage.key())
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 1, stage.key(**changes))  # type: ignore[arg-type]  # the table's own values
+    stage.scheduler.want(stream, 2, stage.key())
 
-    [refusal] = stage.dispatch.next_deliveries(session, 1 << 20)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1 << 20)
 
     assert isinstance(refusal, Refusal)
     assert refusal.ticket == 1
@@ -73,82 +73,82 @@ def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_
 
 
 def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
-    greedy, modest = stage.dispatch.open_session("greedy"), stage.dispatch.open_session("modest")
+    greedy, modest = stage.scheduler.open_stream("greedy"), stage.scheduler.open_stream("modest")
     for ticket in range(20):
-        stage.dispatch.want(greedy, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(greedy, ticket, stage.key(offset=ticket))
     for ticket in range(3):
-        stage.dispatch.want(modest, ticket, stage.key(offset=50 + ticket))
+        stage.scheduler.want(modest, ticket, stage.key(offset=50 + ticket))
 
     served = []
     while len(served) < 10:
         task = stage.tasks.pop(0)
         served.append("greedy" if task.key.offset < 50 else "modest")
         stage.finish(task)
-        session = greedy if task.key.offset < 50 else modest
-        for delivery in stage.dispatch.next_deliveries(session, 1):
+        stream = greedy if task.key.offset < 50 else modest
+        for delivery in stage.scheduler.next_deliveries(stream, 1):
             assert isinstance(delivery, Batch)
-            stage.dispatch.give_back(session, delivery, sent=True)
+            stage.scheduler.release(stream, delivery, sent=True)
 
     # The first four went to greedy, who was alone; then they alternate until modest has all it wanted.
     assert served == ["greedy"] * 4 + ["modest", "greedy", "modest", "greedy", "modest", "greedy"]
 
 
 def test_a_stream_that_does_not_read_holds_its_share_and_another_goes_on(stage: Stage) -> None:
-    deaf, other = stage.dispatch.open_session("deaf"), stage.dispatch.open_session("other")
+    stalled, other = stage.scheduler.open_stream("stalled"), stage.scheduler.open_stream("other")
     for ticket in range(30):
-        stage.dispatch.want(deaf, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stalled, ticket, stage.key(offset=ticket))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
 
-    assert deaf.lent == 8 * GRAIN  # half the arena, and there it stays
+    assert stalled.held_nbytes == 8 * GRAIN  # half the arena, and there it stays
 
     for ticket in range(30):
-        stage.dispatch.want(other, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(other, ticket, stage.key(offset=ticket))
         while stage.tasks:
             stage.finish(stage.tasks.pop(0))
-        [delivery] = stage.dispatch.next_deliveries(other, 1)
+        [delivery] = stage.scheduler.next_deliveries(other, 1)
         assert isinstance(delivery, Batch)
-        stage.dispatch.give_back(other, delivery, sent=True)
+        stage.scheduler.release(other, delivery, sent=True)
     assert other.batches == 30
 
 
 def test_a_stream_that_ends_gives_everything_back_also_what_is_still_being_assembled(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(6):
-        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))
 
-    stage.dispatch.close_session(session)
-    stage.dispatch.close_session(session)
+    stage.scheduler.close_stream(stream)
+    stage.scheduler.close_stream(stream)
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
 
-    assert stage.arena.lent_nbytes == 0
-    assert stage.dispatch.next_deliveries(session, 1) == []
+    assert stage.arena.allocated_nbytes == 0
+    assert stage.scheduler.next_deliveries(stream, 1) == []
 
 
 def test_a_cancelled_key_is_not_delivered_wherever_it_was(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(6):  # 0..3 at the workers, 4 and 5 waiting
-        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))  # 0 is ready
 
-    stage.dispatch.cancel(session, [0, 1, 4])
+    stage.scheduler.cancel(stream, [0, 1, 4])
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
-    deliveries = stage.dispatch.next_deliveries(session, 1 << 20)
+    deliveries = stage.scheduler.next_deliveries(stream, 1 << 20)
 
     assert [delivery.ticket for delivery in deliveries] == [2, 3, 5]
-    assert stage.arena.lent_nbytes == 3 * GRAIN
+    assert stage.arena.allocated_nbytes == 3 * GRAIN
 
 
 def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, stage.key(offset=40, rows=2))
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 1, stage.key(offset=40, rows=2))
 
     [task] = stage.tasks
     stage.answer(task, Killed(task.number, 3, "signal SIGSEGV"))
-    [refusal] = stage.dispatch.next_deliveries(session, 1)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)
     assert isinstance(refusal.error, BatchKillsWorkers)
@@ -156,82 +156,82 @@ def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: St
     assert "positions 40..41 ended 3 workers, the last by signal SIGSEGV; its sample ids begin 40, 41" in str(
         refusal.error
     )
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_an_error_of_the_dataset_reaches_the_ticket_and_frees_the_slot(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, stage.key())
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 1, stage.key())
 
     [task] = stage.tasks
     stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
-    [refusal] = stage.dispatch.next_deliveries(session, 1)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert refusal == Refusal(1, refusal.error)  # type: ignore[union-attr]  # told apart by the next line
     assert isinstance(refusal, Refusal)
     assert isinstance(refusal.error, BadSample)
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_a_stream_too_many_is_refused_and_not_queued(stage: Stage) -> None:
     for peer in "abc":
-        stage.dispatch.open_session(peer)
+        stage.scheduler.open_stream(peer)
 
     with pytest.raises(LoaderBusy, match=r"serves 3 streams and takes no more \(max_trainers = 3\)"):
-        stage.dispatch.open_session("d")
+        stage.scheduler.open_stream("d")
 
 
 def test_a_window_without_end_is_refused(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(MAX_WINDOW + 1):
-        stage.dispatch.want(session, ticket, stage.key())
+        stage.scheduler.want(stream, ticket, stage.key())
 
-    [refusal] = stage.dispatch.next_deliveries(session, 1)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert refusal.ticket == MAX_WINDOW
 
 
 def test_draining_finishes_what_was_begun_takes_nothing_new_and_then_ends_the_stream(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(6):
-        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
 
-    stage.dispatch.drain()
-    stage.dispatch.want(session, 6, stage.key(offset=6))
+    stage.scheduler.drain()
+    stage.scheduler.want(stream, 6, stage.key(offset=6))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
-    deliveries = stage.dispatch.next_deliveries(session, 1 << 20)
+    deliveries = stage.scheduler.next_deliveries(stream, 1 << 20)
     for delivery in deliveries:
         assert isinstance(delivery, Batch)
-        stage.dispatch.give_back(session, delivery, sent=True)
+        stage.scheduler.release(stream, delivery, sent=True)
 
     assert [delivery.ticket for delivery in deliveries] == [0, 1, 2, 3]
-    assert stage.dispatch.next_deliveries(session, 1) == []
+    assert stage.scheduler.next_deliveries(stream, 1) == []
     with pytest.raises(LoaderDraining):
-        stage.dispatch.open_session("b")
-    stage.dispatch.close_session(session)
-    assert stage.dispatch.wait_until_empty(0)
+        stage.scheduler.open_stream("b")
+    stage.scheduler.close_stream(stream)
+    assert stage.scheduler.wait_until_empty(0)
 
 
 def test_a_stream_whose_trainer_wants_nothing_more_ends_when_all_is_answered(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, stage.key())
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 1, stage.key())
 
-    stage.dispatch.end_wants(session)
+    stage.scheduler.end_wants(stream)
     stage.finish(stage.tasks.pop(0))
 
-    assert [delivery.ticket for delivery in stage.dispatch.next_deliveries(session, 1)] == [1]
-    assert stage.dispatch.next_deliveries(session, 1) == []
+    assert [delivery.ticket for delivery in stage.scheduler.next_deliveries(stream, 1)] == [1]
+    assert stage.scheduler.next_deliveries(stream, 1) == []
 
 
 def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
-    stage.dispatch.want(session, 1, stage.key())
+    stream = stage.scheduler.open_stream("a")
+    stage.scheduler.want(stream, 1, stage.key())
     answers: list[object] = []
-    sender = threading.Thread(target=lambda: answers.append(stage.dispatch.next_deliveries(session, 1)))
+    sender = threading.Thread(target=lambda: answers.append(stage.scheduler.next_deliveries(stream, 1)))
     sender.start()
 
-    stage.dispatch.close_session(session)
+    stage.scheduler.close_stream(stream)
     sender.join(10)
 
     assert answers == [[]]
@@ -240,180 +240,180 @@ def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) ->
 # ---- memory is short ----
 
 
-def test_what_a_deaf_trainer_holds_is_taken_for_another_and_assembled_again_when_it_reads(stage: Stage) -> None:
-    longest, deaf, other = (stage.dispatch.open_session(peer) for peer in ("longest", "deaf", "other"))
-    for session in (longest, deaf):  # half the arena each, in one batch
-        stage.dispatch.want(session, 1, stage.key(rows=8))
+def test_what_a_stalled_trainer_holds_is_taken_for_another_and_assembled_again_when_it_reads(stage: Stage) -> None:
+    longest, stalled, other = (stage.scheduler.open_stream(peer) for peer in ("longest", "stalled", "other"))
+    for stream in (longest, stalled):  # half the arena each, in one batch
+        stage.scheduler.want(stream, 1, stage.key(rows=8))
         stage.finish_all()
-    first = stage.fall_deaf(longest)
-    second = stage.fall_deaf(deaf)
+    first = stage.stall(longest)
+    second = stage.stall(stalled)
 
-    stage.dispatch.want(other, 1, stage.key(rows=1))
+    stage.scheduler.want(other, 1, stage.key(rows=1))
     stage.finish_all()
 
     assert stage.take(other) == [1]
-    assert stage.dispatch.state().reclaimed == 1
-    assert stage.dispatch.take_up(deaf, [second])  # one had to go, and that was the other
-    stage.dispatch.give_back(deaf, second, sent=True)
-    assert not stage.dispatch.take_up(longest, [first])
-    stage.dispatch.give_back(longest, first, sent=False)
+    assert stage.scheduler.status().reclaimed == 1
+    assert stage.scheduler.pin(stalled, [second])  # one had to go, and that was the other
+    stage.scheduler.release(stalled, second, sent=True)
+    assert not stage.scheduler.pin(longest, [first])
+    stage.scheduler.release(longest, first, sent=False)
     stage.finish_all()
     assert stage.take(longest) == [1]
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
-def test_a_large_batch_has_room_although_deaf_trainers_hold_slots_all_over_the_arena(stage: Stage) -> None:
-    deaf, other, large = (stage.dispatch.open_session(peer) for peer in ("deaf", "other", "large"))
+def test_a_large_batch_has_room_although_stalled_trainers_hold_slots_all_over_the_arena(stage: Stage) -> None:
+    stalled, other, large = (stage.scheduler.open_stream(peer) for peer in ("stalled", "other", "large"))
     for ticket in range(5):  # a slot of each in turn
-        for session in (deaf, other):
-            stage.dispatch.want(session, ticket, stage.key())
+        for stream in (stalled, other):
+            stage.scheduler.want(stream, ticket, stage.key())
             stage.finish_all()
     stage.take(other, 5)
-    stage.fall_deaf(deaf)
+    stage.stall(stalled)
 
-    stage.dispatch.want(large, 1, stage.key(rows=8))
+    stage.scheduler.want(large, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [1]
-    assert [want.ticket for want in deaf.waiting] == [4]  # nothing more was taken than had to be
+    assert [want.ticket for want in stalled.waiting] == [4]  # nothing more was taken than had to be
 
-    stage.dispatch.want(large, 2, stage.key(rows=8))
-    stage.dispatch.want(other, 5, stage.key(rows=8))
+    stage.scheduler.want(large, 2, stage.key(rows=8))
+    stage.scheduler.want(other, 5, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [2]
     assert stage.take(other) == [5]
-    assert [want.ticket for want in deaf.waiting] == [0, 1, 2, 3, 4]  # in their old order
+    assert [want.ticket for want in stalled.waiting] == [0, 1, 2, 3, 4]  # in their old order
 
 
 def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> None:
-    slow, other = stage.dispatch.open_session("slow"), stage.dispatch.open_session("other")
-    stage.dispatch.want(slow, 1, stage.key(rows=8))
-    stage.dispatch.want(slow, 2, stage.key(rows=1))
+    slow, other = stage.scheduler.open_stream("slow"), stage.scheduler.open_stream("other")
+    stage.scheduler.want(slow, 1, stage.key(rows=8))
+    stage.scheduler.want(slow, 2, stage.key(rows=1))
     stage.finish_all()
-    [batch] = stage.dispatch.next_deliveries(slow, 1)
-    stage.dispatch.hand_over(slow)
-    stage.now += DEAF_S / 2
-    stage.dispatch.want(other, 1, stage.key(rows=8))
+    [batch] = stage.scheduler.next_deliveries(slow, 1)
+    stage.scheduler.unpin(slow)
+    stage.now += STALLED_S / 2
+    stage.scheduler.want(other, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert isinstance(batch, Batch)
-    assert stage.dispatch.take_up(slow, [batch])
-    assert stage.dispatch.state().reclaimed == 0
+    assert stage.scheduler.pin(slow, [batch])
+    assert stage.scheduler.status().reclaimed == 0
 
 
 def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> None:
     """Its bytes are read at that moment: another's would be sent under its name."""
-    copying, other = stage.dispatch.open_session("copying"), stage.dispatch.open_session("other")
-    stage.dispatch.want(copying, 1, stage.key(rows=8))
+    copying, other = stage.scheduler.open_stream("copying"), stage.scheduler.open_stream("other")
+    stage.scheduler.want(copying, 1, stage.key(rows=8))
     stage.finish_all()
-    stage.dispatch.next_deliveries(copying, 1)  # and no hand_over
+    stage.scheduler.next_deliveries(copying, 1)  # and no unpin
     stage.now += 1000
     for ticket in range(2):
-        stage.dispatch.want(other, ticket, stage.key(rows=8))
+        stage.scheduler.want(other, ticket, stage.key(rows=8))
 
     assert [task.key.rows for task in stage.tasks] == [8]
-    assert stage.dispatch.state().reclaimed == 0
+    assert stage.scheduler.status().reclaimed == 0
 
 
-def test_a_deaf_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
-    deaf = stage.dispatch.open_session("deaf")
-    stage.dispatch.want(deaf, 1, stage.key())
+def test_a_stalled_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
+    stalled = stage.scheduler.open_stream("stalled")
+    stage.scheduler.want(stalled, 1, stage.key())
     stage.finish_all()
-    batch = stage.fall_deaf(deaf)
+    batch = stage.stall(stalled)
 
-    stage.dispatch.want(deaf, 2, stage.key(offset=7))
+    stage.scheduler.want(stalled, 2, stage.key(offset=7))
     assert stage.tasks == []
 
-    assert stage.dispatch.take_up(deaf, [batch])
+    assert stage.scheduler.pin(stalled, [batch])
     assert [task.key.offset for task in stage.tasks] == [7]
 
 
 def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhile(stage: Stage) -> None:
-    deaf, other = stage.dispatch.open_session("deaf"), stage.dispatch.open_session("other")
-    stage.dispatch.want(deaf, 0, stage.key())
+    stalled, other = stage.scheduler.open_stream("stalled"), stage.scheduler.open_stream("other")
+    stage.scheduler.want(stalled, 0, stage.key())
     stage.finish_all()
-    batch = stage.fall_deaf(deaf)
+    batch = stage.stall(stalled)
     for ticket in range(1, 20):
-        stage.dispatch.want(deaf, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stalled, ticket, stage.key(offset=ticket))
     for ticket in range(20):
-        stage.dispatch.want(other, ticket, stage.key(offset=50))
+        stage.scheduler.want(other, ticket, stage.key(offset=50))
         stage.finish_all()
         stage.take(other)
     for ticket in range(20, 40):
-        stage.dispatch.want(other, ticket, stage.key(offset=50))
+        stage.scheduler.want(other, ticket, stage.key(offset=50))
 
-    stage.dispatch.take_up(deaf, [batch])
+    stage.scheduler.pin(stalled, [batch])
     begun = []
     for _ in range(12):  # four were begun before
         task = stage.tasks.pop(0)
-        begun.append("other" if task.key.offset == 50 else "deaf")
+        begun.append("other" if task.key.offset == 50 else "stalled")
         stage.finish(task)
-        session = other if task.key.offset == 50 else deaf
-        [delivery] = stage.dispatch.next_deliveries(session, 1)
+        stream = other if task.key.offset == 50 else stalled
+        [delivery] = stage.scheduler.next_deliveries(stream, 1)
         assert isinstance(delivery, Batch)
-        stage.dispatch.give_back(session, delivery, sent=True)
+        stage.scheduler.release(stream, delivery, sent=True)
 
-    assert begun == [*["other"] * 4, "deaf", "deaf", "other", "deaf", "other", "deaf", "other", "deaf"]
+    assert begun == [*["other"] * 4, "stalled", "stalled", "other", "stalled", "other", "stalled", "other", "stalled"]
 
 
 def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_it(stage: Stage) -> None:
     """Slots at both ends and in the middle: 8 grains in a row are nowhere, and a stream of small keys never ends."""
-    slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
+    slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.dispatch.want(slow, ticket, stage.key(offset=ticket))
-        stage.dispatch.want(small, ticket, stage.key(offset=10 + ticket, rows=1))
+        stage.scheduler.want(slow, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(small, ticket, stage.key(offset=10 + ticket, rows=1))
     stage.finish_all()
-    stage.dispatch.want(large, 1, stage.key(rows=8))
+    stage.scheduler.want(large, 1, stage.key(rows=8))
     for ticket in range(5, 100):
-        stage.dispatch.want(small, ticket, stage.key(offset=ticket % 100))
+        stage.scheduler.want(small, ticket, stage.key(offset=ticket % 100))
     stage.finish_all()
 
-    assert stage.dispatch.state().short_of == "memory"
+    assert stage.scheduler.status().short_of == "memory"
     assert len(stage.take(small, 40)) == 40  # they go on, and do not fill what is kept for the large one
     assert not large.ready
 
     assert stage.take(slow, 5) == [0, 1, 2, 3, 4]  # as soon as the last that lay there has been sent
     assert stage.take(large) == [1]
-    assert stage.dispatch.state().short_of is None
+    assert stage.scheduler.status().short_of is None
 
 
 def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stage) -> None:
-    slow, small, large = (stage.dispatch.open_session(peer) for peer in ("slow", "small", "large"))
+    slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.dispatch.want(slow, ticket, stage.key(offset=ticket))
-        stage.dispatch.want(small, ticket, stage.key(offset=10 + ticket))
+        stage.scheduler.want(slow, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(small, ticket, stage.key(offset=10 + ticket))
     stage.finish_all()
-    stage.dispatch.want(large, 1, stage.key(rows=8))
-    assert stage.dispatch.state().short_of == "memory"
+    stage.scheduler.want(large, 1, stage.key(rows=8))
+    assert stage.scheduler.status().short_of == "memory"
 
-    stage.dispatch.close_session(large)
+    stage.scheduler.close_stream(large)
     stage.take(small, 5)
-    stage.dispatch.want(small, 5, stage.key(rows=7))  # fits behind what slow holds, and nowhere else
+    stage.scheduler.want(small, 5, stage.key(rows=7))  # fits behind what slow holds, and nowhere else
     stage.finish_all()
 
     assert stage.take(small) == [5]
-    assert stage.dispatch.state().short_of is None
+    assert stage.scheduler.status().short_of is None
 
 
 def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_the_workers_are_busy(
     stage: Stage,
 ) -> None:
     """By bytes alone the small one would have two batches for each of the large one's, though both cost as much."""
-    large, small = stage.dispatch.open_session("large"), stage.dispatch.open_session("small")
+    large, small = stage.scheduler.open_stream("large"), stage.scheduler.open_stream("small")
     for ticket in range(200):
-        stage.dispatch.want(small, ticket, stage.key())
-        stage.dispatch.want(large, ticket, stage.key(rows=2))
+        stage.scheduler.want(small, ticket, stage.key())
+        stage.scheduler.want(large, ticket, stage.key(rows=2))
 
     served = {large: 0, small: 0}
     for _ in range(100):
         task = stage.tasks.pop(0)
         stage.finish(task)
-        session = large if task.key.rows == 2 else small
-        served[session] += 1
-        [batch] = stage.dispatch.next_deliveries(session, 1)
+        stream = large if task.key.rows == 2 else small
+        served[stream] += 1
+        [batch] = stage.scheduler.next_deliveries(stream, 1)
         assert isinstance(batch, Batch)
-        stage.dispatch.give_back(session, batch, sent=True)
+        stage.scheduler.release(stream, batch, sent=True)
 
     assert served[large] >= 45
     assert served[small] >= 45
@@ -423,43 +423,43 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
 
 
 def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(6):  # two workers hold four
-        stage.dispatch.want(session, ticket, stage.key())
+        stage.scheduler.want(stream, ticket, stage.key())
     stage.now += 7
 
-    state = stage.dispatch.state()
+    state = stage.scheduler.status()
 
     assert (state.waited_s, state.short_of) == (7, "workers")
-    assert state.sessions[0].waited_s == 7
+    assert state.streams[0].waited_s == 7
 
 
 def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage: Stage) -> None:
-    deaf = stage.dispatch.open_session("deaf")
+    stalled = stage.scheduler.open_stream("stalled")
     for ticket in range(20):
-        stage.dispatch.want(deaf, ticket, stage.key())
+        stage.scheduler.want(stalled, ticket, stage.key())
     stage.finish_all()
-    stage.fall_deaf(deaf)
+    stage.stall(stalled)
     stage.now += 60
 
-    state = stage.dispatch.state()
+    state = stage.scheduler.status()
 
     assert (state.waited_s, state.short_of) == (0, None)
-    assert state.sessions[0].unread_s == 60 + DEAF_S
+    assert state.streams[0].unread_s == 60 + STALLED_S
 
 
 def test_overload_is_said_once_a_minute(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
     for ticket in range(30):
-        stage.dispatch.want(session, ticket, stage.key())
+        stage.scheduler.want(stream, ticket, stage.key())
 
     with structlog.testing.capture_logs() as said:
         for _ in range(20):
             stage.now += OVERLOADED_S
             stage.finish(stage.tasks.pop(0))
-            [batch] = stage.dispatch.next_deliveries(session, 1)
+            [batch] = stage.scheduler.next_deliveries(stream, 1)
             assert isinstance(batch, Batch)
-            stage.dispatch.give_back(session, batch, sent=True)
+            stage.scheduler.release(stream, batch, sent=True)
 
     assert [(entry["waited_s"], entry["short_of"], entry["trainers"]) for entry in said] == [
         (5.0, "workers", 1),
@@ -468,9 +468,9 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
 
 
 def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage) -> None:
-    session = stage.dispatch.open_session("flood")
+    stream = stage.scheduler.open_stream("flood")
     for ticket in range(2 * MAX_WINDOW + 1):
-        stage.dispatch.want(session, ticket, stage.key(view="none"))
+        stage.scheduler.want(stream, ticket, stage.key(view="none"))
 
-    assert session.closed
-    assert stage.dispatch.state().sessions == ()
+    assert stream.closed
+    assert stage.scheduler.status().streams == ()

@@ -1,4 +1,4 @@
-"""Dispatch, where batches can be sent from where their rows lie: no worker and no memory of the arena is asked for."""
+"""Scheduler, where batches can be sent from where their rows lie: no worker and no memory of the arena is asked for."""
 
 import errno
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ import pytest
 from feedline_server.lanes.from_files import Scattering
 from feedline_server.lanes.iovec import Vectors, whole
 from feedline_server.rpc.sender import Sender
-from feedline_server.scheduling.stream import Batch, Refusal, Scattered, Session
+from feedline_server.scheduling.stream import Batch, FileBatch, Refusal, Stream
 from feedline_wire.errors import LoaderDraining
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout, lay_out
@@ -66,90 +66,90 @@ def scatterings(scattering: Scatters) -> dict[str, Scattering]:
     return {"numbers": scattering}
 
 
-def by_tcp(stage: Stage, peer: str) -> Session:
-    session: Session = stage.dispatch.open_session(peer)
-    stage.dispatch.settle(session, None)
-    return session
+def by_tcp(stage: Stage, peer: str) -> Stream:
+    stream: Stream = stage.scheduler.open_stream(peer)
+    stage.scheduler.set_lane(stream, None)
+    return stream
 
 
-def tickets(stage: Stage, session: Session, nbytes: int = 1 << 30) -> list[int]:
-    return [delivery.ticket for delivery in stage.dispatch.next_deliveries(session, nbytes)]
+def tickets(stage: Stage, stream: Stream, nbytes: int = 1 << 30) -> list[int]:
+    return [delivery.ticket for delivery in stage.scheduler.next_deliveries(stream, nbytes)]
 
 
 def test_what_can_be_sent_so_is_ready_at_once_in_its_order(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
+    stream = by_tcp(stage, "a")
 
-    stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(40)])
+    stage.scheduler.want_all(stream, [(ticket, stage.key()) for ticket in range(40)])
 
     assert stage.tasks == []
-    assert stage.arena.lent_nbytes == 0
-    deliveries = stage.dispatch.next_deliveries(session, 1 << 30)
+    assert stage.arena.allocated_nbytes == 0
+    deliveries = stage.scheduler.next_deliveries(stream, 1 << 30)
     assert [delivery.ticket for delivery in deliveries] == list(range(40))
-    assert all(isinstance(delivery, Scattered) for delivery in deliveries)
+    assert all(isinstance(delivery, FileBatch) for delivery in deliveries)
 
 
 def test_without_a_lane_and_for_a_trainer_with_memory_workers_assemble(stage: Stage) -> None:
-    session = stage.dispatch.open_session("a")
+    stream = stage.scheduler.open_stream("a")
 
-    stage.dispatch.want(session, 1, stage.key())
+    stage.scheduler.want(stream, 1, stage.key())
 
     assert len(stage.tasks) == 1
 
 
 def test_what_was_sent_is_counted(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
-    stage.dispatch.want_all(session, [(1, stage.key()), (2, stage.key())])
-    deliveries = stage.dispatch.next_deliveries(session, 1 << 30)
+    stream = by_tcp(stage, "a")
+    stage.scheduler.want_all(stream, [(1, stage.key()), (2, stage.key())])
+    deliveries = stage.scheduler.next_deliveries(stream, 1 << 30)
 
-    stage.dispatch.give_back(session, *deliveries, sent=True)
+    stage.scheduler.release(stream, *deliveries, sent=True)
 
-    state = stage.dispatch.state()
-    assert (state.batches, state.scattered, state.sessions[0].batches) == (2, 2, 2)
+    state = stage.scheduler.status()
+    assert (state.batches, state.scattered, state.streams[0].batches) == (2, 2, 2)
     assert state.nbytes == sum(delivery.want.nbytes for delivery in deliveries) > 0
 
 
 def test_what_cannot_be_sent_so_after_all_is_assembled_first_of_all(stage: Stage, scattering: Scatters) -> None:
-    session = by_tcp(stage, "a")
+    stream = by_tcp(stage, "a")
     keys = [stage.key() for _ in range(4)]
-    stage.dispatch.want_all(session, list(enumerate(keys[:3])))
-    deliveries = stage.dispatch.next_deliveries(session, 1 << 30)
+    stage.scheduler.want_all(stream, list(enumerate(keys[:3])))
+    deliveries = stage.scheduler.next_deliveries(stream, 1 << 30)
     scattering.is_wanted = False
-    stage.dispatch.want(session, 3, keys[3])
+    stage.scheduler.want(stream, 3, keys[3])
 
-    stage.dispatch.assemble(session, deliveries[:2])
+    stage.scheduler.assemble(stream, deliveries[:2])
 
     assert [task.key for task in stage.tasks] == [keys[3], keys[0], keys[1]]
 
 
 def test_a_cancelled_one_is_not_sent(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
-    stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(3)])
+    stream = by_tcp(stage, "a")
+    stage.scheduler.want_all(stream, [(ticket, stage.key()) for ticket in range(3)])
 
-    stage.dispatch.cancel(session, [1])
+    stage.scheduler.cancel(stream, [1])
 
-    assert tickets(stage, session) == [0, 2]
+    assert tickets(stage, stream) == [0, 2]
 
 
 def test_a_loader_that_drains_forgets_them_for_another_has_them_as_soon(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
-    stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(3)])
+    stream = by_tcp(stage, "a")
+    stage.scheduler.want_all(stream, [(ticket, stage.key()) for ticket in range(3)])
 
-    stage.dispatch.drain()
+    stage.scheduler.drain()
 
-    assert tickets(stage, session) == []
+    assert tickets(stage, stream) == []
     with pytest.raises(LoaderDraining):
-        stage.dispatch.open_session("b")
+        stage.scheduler.open_stream("b")
 
 
 def test_workers_that_have_enough_to_do_do_not_hold_it_up(stage: Stage) -> None:
-    busy = stage.dispatch.open_session("a")
-    stage.dispatch.want_all(busy, [(ticket, stage.key()) for ticket in range(20)])
-    session = by_tcp(stage, "b")
-    session.served = busy.served + (1 << 40)  # by workers it would be the other's turn for long
+    busy = stage.scheduler.open_stream("a")
+    stage.scheduler.want_all(busy, [(ticket, stage.key()) for ticket in range(20)])
+    stream = by_tcp(stage, "b")
+    stream.virtual_time = busy.virtual_time + (1 << 40)  # by workers it would be the other's turn for long
 
-    stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(3)])
+    stage.scheduler.want_all(stream, [(ticket, stage.key()) for ticket in range(3)])
 
-    assert tickets(stage, session) == [0, 1, 2]
+    assert tickets(stage, stream) == [0, 1, 2]
     assert busy.waiting
 
 
@@ -158,36 +158,36 @@ def test_what_several_want_is_assembled_once_for_all_of_them(stage: Stage) -> No
     first, *others = (by_tcp(stage, peer) for peer in "abc")
     keys = [stage.key() for _ in range(3)]
 
-    for session in (first, *others):
-        stage.dispatch.want_all(session, list(enumerate(keys)))
+    for stream in (first, *others):
+        stage.scheduler.want_all(stream, list(enumerate(keys)))
 
     assert tickets(stage, first) == [0, 1, 2]
     assert [task.key for task in stage.tasks] == keys
     stage.finish_all()
-    assert [tickets(stage, session) for session in others] == [[0, 1, 2]] * 2
-    assert stage.dispatch.state().shared == 3
+    assert [tickets(stage, stream) for stream in others] == [[0, 1, 2]] * 2
+    assert stage.scheduler.status().shared == 3
 
 
 def test_of_several_that_want_the_same_the_first_is_assembled_for_too(stage: Stage) -> None:
     first, second = (by_tcp(stage, peer) for peer in "ab")
     seen, later = stage.key(), stage.key()
-    for session in (first, second):
-        stage.dispatch.want(session, 0, seen)
+    for stream in (first, second):
+        stage.scheduler.want(stream, 0, seen)
     stage.finish_all()
 
-    for session in (first, second):
-        stage.dispatch.want(session, 1, later)
+    for stream in (first, second):
+        stage.scheduler.want(stream, 1, later)
 
     assert [task.key for task in stage.tasks] == [later]
 
 
 def test_a_trainer_alone_that_wants_the_same_again_needs_no_worker(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
+    stream = by_tcp(stage, "a")
     key = stage.key()
 
-    stage.dispatch.want_all(session, [(ticket, key) for ticket in range(3)])
+    stage.scheduler.want_all(stream, [(ticket, key) for ticket in range(3)])
 
-    assert tickets(stage, session) == [0, 1, 2]
+    assert tickets(stage, stream) == [0, 1, 2]
     assert stage.tasks == []
 
 
@@ -196,30 +196,30 @@ def test_memory_that_cannot_be_read_is_tried_no_more_and_a_trainer_that_left_cha
     stage: Stage, scattering: Scatters, code: int, is_given_up: bool
 ) -> None:
     """A disk that fails leaves the file's size and times as they were: else the lane would be made anew for ever."""
-    session = by_tcp(stage, "a")
-    stage.dispatch.want(session, 1, stage.key())
+    stream = by_tcp(stage, "a")
+    stage.scheduler.want(stream, 1, stage.key())
     offer: Any = SimpleNamespace(lane=Broken(code))
 
-    assert list(Sender(stage.dispatch, session, offer).frames()) == []
+    assert list(Sender(stage.scheduler, stream, offer).frames()) == []
 
     assert scattering.is_given_up == is_given_up
-    assert stage.dispatch.state().batches == 0
+    assert stage.scheduler.status().batches == 0
 
 
 def test_a_key_that_cannot_be_had_is_refused_as_ever(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
+    stream = by_tcp(stage, "a")
 
-    stage.dispatch.want(session, 1, stage.key(offset=1000))
+    stage.scheduler.want(stream, 1, stage.key(offset=1000))
 
-    [delivery] = stage.dispatch.next_deliveries(session, 1 << 30)
+    [delivery] = stage.scheduler.next_deliveries(stream, 1 << 30)
     assert isinstance(delivery, Refusal)
 
 
 def test_a_stream_that_ends_lets_go_of_all(stage: Stage) -> None:
-    session = by_tcp(stage, "a")
-    stage.dispatch.want_all(session, [(ticket, stage.key()) for ticket in range(3)])
+    stream = by_tcp(stage, "a")
+    stage.scheduler.want_all(stream, [(ticket, stage.key()) for ticket in range(3)])
 
-    stage.dispatch.close_session(session)
+    stage.scheduler.close_stream(stream)
 
-    assert tickets(stage, session) == []
-    assert not any(isinstance(delivery, Batch | Scattered) for delivery in session.ready)
+    assert tickets(stage, stream) == []
+    assert not any(isinstance(delivery, Batch | FileBatch) for delivery in stream.ready)

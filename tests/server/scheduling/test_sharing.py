@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from feedline_server.memory.arena import GRAIN, Slot
-from feedline_server.scheduling.cache import KEEP_ON, Shelf
-from feedline_server.scheduling.stream import Batch, Refusal, Session
+from feedline_server.scheduling.cache import KEEP_ON, BatchCache
+from feedline_server.scheduling.stream import Batch, Refusal, Stream
 from feedline_server.workers.messages import Done, Failed, Killed, Outgrown
 from feedline_wire.errors import BadSample, BatchKillsWorkers, InvalidRequest, LoaderBroken
 from feedline_wire.key import Key
@@ -15,54 +15,54 @@ from feedline_wire.tensors import Layout
 Stage = Any  # the fixture in conftest.py
 
 
-def streams(stage: Stage, *peers: str) -> list[Session]:
-    return [stage.dispatch.open_session(peer) for peer in peers]
+def open_streams(stage: Stage, *peers: str) -> list[Stream]:
+    return [stage.scheduler.open_stream(peer) for peer in peers]
 
 
 # ---- while it is assembled ----
 
 
 def test_a_key_that_two_trainers_want_at_the_same_time_is_assembled_once_and_both_have_it(stage: Stage) -> None:
-    one, two = streams(stage, "one", "two")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.want(two, 9, stage.key(epoch=7))
+    one, two = open_streams(stage, "one", "two")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.want(two, 9, stage.key(epoch=7))
 
     assert len(stage.tasks) == 1
     stage.finish_all()
 
     assert stage.take(one) == [1]
-    assert stage.arena.lent_nbytes == GRAIN  # the other still reads it
+    assert stage.arena.allocated_nbytes == GRAIN  # the other still reads it
     assert stage.take(two) == [9]
-    assert stage.dispatch.state().shared == 1
-    assert stage.dispatch.state().arena_lent == 0
+    assert stage.scheduler.status().shared == 1
+    assert stage.scheduler.status().arena_lent == 0
 
 
 def test_who_joined_has_the_batch_although_the_one_who_asked_first_is_gone(stage: Stage) -> None:
-    first, second = streams(stage, "first", "second")
-    stage.dispatch.want(first, 1, stage.key(epoch=7))
-    stage.dispatch.want(second, 1, stage.key(epoch=7))
+    first, second = open_streams(stage, "first", "second")
+    stage.scheduler.want(first, 1, stage.key(epoch=7))
+    stage.scheduler.want(second, 1, stage.key(epoch=7))
 
-    stage.dispatch.close_session(first)
+    stage.scheduler.close_stream(first)
     stage.finish_all()
 
     assert stage.take(second) == [1]
-    assert stage.dispatch.state().arena_lent == 0
+    assert stage.scheduler.status().arena_lent == 0
 
 
 def test_one_who_cancels_takes_nothing_from_the_other(stage: Stage) -> None:
-    one, two = streams(stage, "one", "two")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.want(two, 1, stage.key(epoch=7))
+    one, two = open_streams(stage, "one", "two")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.want(two, 1, stage.key(epoch=7))
 
-    stage.dispatch.cancel(one, [1])
+    stage.scheduler.cancel(one, [1])
     stage.finish_all()
-    stage.dispatch.want(one, 2, stage.key(epoch=7))  # and now it wants it after all, from the other's slot
-    stage.dispatch.cancel(one, [2])
+    stage.scheduler.want(one, 2, stage.key(epoch=7))  # and now it wants it after all, from the other's slot
+    stage.scheduler.cancel(one, [2])
 
     assert stage.take(two) == [1]
     assert not one.ready
-    assert (one.lent, two.lent) == (0, 0)
-    assert stage.dispatch.state().arena_lent == 0
+    assert (one.held_nbytes, two.held_nbytes) == (0, 0)
+    assert stage.scheduler.status().arena_lent == 0
 
 
 @pytest.mark.parametrize(
@@ -75,57 +75,57 @@ def test_one_who_cancels_takes_nothing_from_the_other(stage: Stage) -> None:
 def test_an_error_reaches_everybody_who_wants_the_key_and_the_slot_is_free(
     stage: Stage, outcome: Any, kind: type[Exception]
 ) -> None:
-    one, two = streams(stage, "one", "two")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.want(two, 5, stage.key(epoch=7))
+    one, two = open_streams(stage, "one", "two")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.want(two, 5, stage.key(epoch=7))
 
     [task] = stage.tasks
     stage.answer(task, outcome(task.number))
-    refusals = [stage.dispatch.next_deliveries(session, 1)[0] for session in (one, two)]
+    refusals = [stage.scheduler.next_deliveries(stream, 1)[0] for stream in (one, two)]
 
     assert all(isinstance(refusal, Refusal) and isinstance(refusal.error, kind) for refusal in refusals)
     assert [refusal.ticket for refusal in refusals] == [1, 5]
-    assert stage.arena.lent_nbytes == 0
-    assert stage.dispatch.state().failures == 1
+    assert stage.arena.allocated_nbytes == 0
+    assert stage.scheduler.status().failures == 1
 
 
 def test_what_fails_when_nobody_waits_for_it_any_more_is_no_failure(stage: Stage) -> None:
     """Batches for the memory of a trainer that is gone cannot be assembled: Status showed its end as failures."""
-    [one] = streams(stage, "one")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.close_session(one)
+    [one] = open_streams(stage, "one")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.close_stream(one)
 
     [task] = stage.tasks
     stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
 
-    assert stage.dispatch.state().failures == 0
-    assert stage.arena.lent_nbytes == 0
+    assert stage.scheduler.status().failures == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_keys_of_a_stream_are_never_shared(stage: Stage) -> None:
     """Each answer is the next batch of a generator: one given to two trainers would be trained on twice."""
-    one, two = streams(stage, "one", "two")
-    for session in (one, two):
-        stage.dispatch.want(session, 1, stage.key(dataset="endless", order="stream", epoch=0))
+    one, two = open_streams(stage, "one", "two")
+    for stream in (one, two):
+        stage.scheduler.want(stream, 1, stage.key(dataset="endless", order="stream", epoch=0))
 
     assert len(stage.tasks) == 2
     stage.finish_all()
     stage.take(one)
-    stage.dispatch.want(two, 2, stage.key(dataset="endless", order="stream", epoch=0))
+    stage.scheduler.want(two, 2, stage.key(dataset="endless", order="stream", epoch=0))
 
     assert len(stage.tasks) == 1  # nor kept for whoever asks the same next
-    assert stage.dispatch.state().shared == 0
+    assert stage.scheduler.status().shared == 0
 
 
 # ---- when it is finished ----
 
 
 def test_a_batch_that_another_one_still_holds_is_given_without_a_worker(stage: Stage) -> None:
-    slow, quick = streams(stage, "slow", "quick")
-    stage.dispatch.want(slow, 1, stage.key(epoch=7))
+    slow, quick = open_streams(stage, "slow", "quick")
+    stage.scheduler.want(slow, 1, stage.key(epoch=7))
     stage.finish_all()
 
-    stage.dispatch.want(quick, 1, stage.key(epoch=7))
+    stage.scheduler.want(quick, 1, stage.key(epoch=7))
 
     assert stage.tasks == []
     assert stage.take(quick) == [1]
@@ -133,139 +133,139 @@ def test_a_batch_that_another_one_still_holds_is_given_without_a_worker(stage: S
 
 
 def test_batches_are_kept_for_a_trainer_that_follows_once_one_was_wanted_twice(stage: Stage) -> None:
-    leader, follower = streams(stage, "leader", "follower")
+    leader, follower = open_streams(stage, "leader", "follower")
     assembled = 0
     for step in range(10):
-        stage.dispatch.want(leader, step, stage.key(offset=step, epoch=0))
+        stage.scheduler.want(leader, step, stage.key(offset=step, epoch=0))
         assembled += len(stage.tasks)
         stage.finish_all()
         stage.take(leader)
         if step >= 2:  # two batches behind
-            stage.dispatch.want(follower, step - 2, stage.key(offset=step - 2, epoch=0))
+            stage.scheduler.want(follower, step - 2, stage.key(offset=step - 2, epoch=0))
             assembled += len(stage.tasks)
             stage.finish_all()
             assert stage.take(follower) == [step - 2]
 
     assert assembled == 10 + 3  # the follower's first three had gone before anybody knew that he comes
-    assert stage.dispatch.state().shared == 5
-    assert stage.dispatch.state().arena_lent == 0
+    assert stage.scheduler.status().shared == 5
+    assert stage.scheduler.status().arena_lent == 0
 
 
 def test_nothing_is_kept_where_every_key_is_wanted_once(stage: Stage) -> None:
-    ranks = streams(stage, "rank 0", "rank 1")
+    ranks = open_streams(stage, "rank 0", "rank 1")
     for step in range(20):
-        for rank, session in enumerate(ranks):
-            stage.dispatch.want(session, step, stage.key(offset=2 * step + rank, epoch=0))
+        for rank, stream in enumerate(ranks):
+            stage.scheduler.want(stream, step, stage.key(offset=2 * step + rank, epoch=0))
         stage.finish_all()
-        for session in ranks:
-            stage.take(session)
+        for stream in ranks:
+            stage.take(stream)
 
-    assert stage.dispatch.state().arena_kept == 0
-    assert stage.arena.lent_nbytes == 0
+    assert stage.scheduler.status().arena_kept == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_a_batch_is_not_kept_once_all_have_it_who_had_the_others(stage: Stage) -> None:
-    sweep = streams(stage, "one", "two")
+    sweep = open_streams(stage, "one", "two")
     for step in range(8):
-        for session in sweep:
-            stage.dispatch.want(session, step, stage.key(offset=step, epoch=0))
+        for stream in sweep:
+            stage.scheduler.want(stream, step, stage.key(offset=step, epoch=0))
         stage.finish_all()
-        for session in sweep:
-            stage.take(session)
+        for stream in sweep:
+            stage.take(stream)
 
-    assert stage.dispatch.state().shared == 8
-    assert stage.dispatch.state().arena_kept == 0
+    assert stage.scheduler.status().shared == 8
+    assert stage.scheduler.status().arena_kept == 0
 
 
 def test_what_is_kept_goes_as_soon_as_anybody_needs_the_memory(stage: Stage) -> None:
-    one, two, large = streams(stage, "one", "two", "large")
+    one, two, large = open_streams(stage, "one", "two", "large")
     for step in range(8):
-        for session in (one, two)[: 2 if step == 0 else 1]:
-            stage.dispatch.want(session, step, stage.key(offset=step, epoch=0))
+        for stream in (one, two)[: 2 if step == 0 else 1]:
+            stage.scheduler.want(stream, step, stage.key(offset=step, epoch=0))
         stage.finish_all()
         stage.take(one)
-    assert stage.dispatch.state().arena_kept == 7 * GRAIN
+    assert stage.scheduler.status().arena_kept == 7 * GRAIN
 
     for ticket in range(2):
-        stage.dispatch.want(large, ticket, stage.key(rows=8))
+        stage.scheduler.want(large, ticket, stage.key(rows=8))
         stage.finish_all()
         assert stage.take(large) == [ticket]
 
-    assert stage.dispatch.state().reclaimed == 0
+    assert stage.scheduler.status().reclaimed == 0
 
 
 def test_at_most_half_the_memory_is_kept(stage: Stage) -> None:
-    one, two = streams(stage, "one", "two")
+    one, two = open_streams(stage, "one", "two")
     for step in range(20):
-        for session in (one, two)[: 2 if step == 0 else 1]:
-            stage.dispatch.want(session, step, stage.key(offset=step, epoch=0))
+        for stream in (one, two)[: 2 if step == 0 else 1]:
+            stage.scheduler.want(stream, step, stage.key(offset=step, epoch=0))
         stage.finish_all()
         stage.take(one)
 
-    assert stage.dispatch.state().arena_kept == 8 * GRAIN  # of 16
-    stage.dispatch.want(two, 99, stage.key(offset=19, epoch=0))
+    assert stage.scheduler.status().arena_kept == 8 * GRAIN  # of 16
+    stage.scheduler.want(two, 99, stage.key(offset=19, epoch=0))
     assert stage.tasks == []  # the latest are
 
 
-def test_what_a_deaf_trainer_shares_stays_with_the_one_who_reads(stage: Stage) -> None:
-    deaf, reading, other = streams(stage, "deaf", "reading", "other")
-    for session in (deaf, reading):
-        stage.dispatch.want(session, 1, stage.key(rows=8, epoch=7))
+def test_what_a_stalled_trainer_shares_stays_with_the_one_who_reads(stage: Stage) -> None:
+    stalled, reading, other = open_streams(stage, "stalled", "reading", "other")
+    for stream in (stalled, reading):
+        stage.scheduler.want(stream, 1, stage.key(rows=8, epoch=7))
     stage.finish_all()
-    lost = stage.fall_deaf(deaf)
-    stage.dispatch.want(other, 1, stage.key(rows=8))
-    stage.dispatch.want(other, 2, stage.key(rows=1))
+    lost = stage.stall(stalled)
+    stage.scheduler.want(other, 1, stage.key(rows=8))
+    stage.scheduler.want(other, 2, stage.key(rows=1))
     stage.finish_all()
 
     assert stage.take(reading) == [1]
     assert stage.take(other, 2) == [1, 2]
 
-    assert stage.dispatch.take_up(deaf, [lost]) or stage.dispatch.state().reclaimed == 1
-    stage.dispatch.give_back(deaf, lost, sent=False)
-    stage.dispatch.close_session(deaf)
+    assert stage.scheduler.pin(stalled, [lost]) or stage.scheduler.status().reclaimed == 1
+    stage.scheduler.release(stalled, lost, sent=False)
+    stage.scheduler.close_stream(stalled)
     stage.finish_all()
-    assert stage.dispatch.state().arena_lent == 0
+    assert stage.scheduler.status().arena_lent == 0
 
 
 def test_a_trainer_that_lives_on_what_others_had_is_not_held_up_by_busy_workers(stage: Stage) -> None:
-    leader, follower = streams(stage, "leader", "follower")
+    leader, follower = open_streams(stage, "leader", "follower")
     keys = [stage.key(offset=step, epoch=0) for step in range(30)]
     for ticket in range(30):
-        stage.dispatch.want(leader, ticket, keys[ticket])
+        stage.scheduler.want(leader, ticket, keys[ticket])
     for _ in range(2):
         stage.finish(stage.tasks.pop(0))
 
-    stage.dispatch.want(follower, 0, keys[0])
-    stage.dispatch.want(follower, 1, keys[1])
-    stage.dispatch.want(follower, 2, keys[2])
+    stage.scheduler.want(follower, 0, keys[0])
+    stage.scheduler.want(follower, 1, keys[1])
+    stage.scheduler.want(follower, 2, keys[2])
 
-    assert [batch.ticket for batch in stage.dispatch.next_deliveries(follower, 1 << 20)] == [0, 1]
+    assert [batch.ticket for batch in stage.scheduler.next_deliveries(follower, 1 << 20)] == [0, 1]
     assert follower.assembling == {2}
     assert len(stage.tasks) == 4  # as many as two workers hold
 
 
 def test_who_was_given_what_others_had_has_no_claim_on_the_workers_before_them(stage: Stage) -> None:
-    leader, follower = streams(stage, "leader", "follower")
+    leader, follower = open_streams(stage, "leader", "follower")
     keys = [stage.key(offset=step, epoch=0) for step in range(40)]
     for ticket in range(20):
-        stage.dispatch.want(leader, ticket, keys[ticket])
-        stage.dispatch.want(follower, ticket, keys[ticket])
+        stage.scheduler.want(leader, ticket, keys[ticket])
+        stage.scheduler.want(follower, ticket, keys[ticket])
         stage.finish_all()
         stage.take(leader)
         stage.take(follower)
     for ticket in range(20, 40):
-        stage.dispatch.want(leader, ticket, keys[ticket])
+        stage.scheduler.want(leader, ticket, keys[ticket])
     for ticket in range(20, 40):
-        stage.dispatch.want(follower, ticket, stage.key(offset=50))
+        stage.scheduler.want(follower, ticket, stage.key(offset=50))
 
     begun = []
     for _ in range(12):
         task = stage.tasks.pop(0)
         begun.append("follower" if task.key.offset == 50 else "leader")
         stage.finish(task)
-        stage.dispatch.give_back(
-            session := follower if begun[-1] == "follower" else leader,
-            stage.dispatch.next_deliveries(session, 1)[0],
+        stage.scheduler.release(
+            stream := follower if begun[-1] == "follower" else leader,
+            stage.scheduler.next_deliveries(stream, 1)[0],
             sent=True,
         )
 
@@ -277,9 +277,9 @@ def test_who_was_given_what_others_had_has_no_claim_on_the_workers_before_them(s
 
 
 def test_a_batch_that_outgrows_its_slot_is_assembled_again_in_a_larger_one(stage: Stage) -> None:
-    one, two = streams(stage, "one", "two")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.want(two, 2, stage.key(epoch=7))
+    one, two = open_streams(stage, "one", "two")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.want(two, 2, stage.key(epoch=7))
 
     [task] = stage.tasks
     stage.tasks.clear()
@@ -287,16 +287,16 @@ def test_a_batch_that_outgrows_its_slot_is_assembled_again_in_a_larger_one(stage
 
     [again] = stage.tasks
     assert (again.key, task.nbytes, again.nbytes) == (task.key, GRAIN, 3 * GRAIN)
-    assert stage.arena.lent_nbytes == 3 * GRAIN
+    assert stage.arena.allocated_nbytes == 3 * GRAIN
     stage.finish_all()
     assert (stage.take(one), stage.take(two)) == ([1], [2])
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_a_batch_that_outgrew_its_slot_comes_before_what_is_wanted_after_it(stage: Stage) -> None:
-    [session] = streams(stage, "one")
+    [stream] = open_streams(stage, "one")
     for ticket in range(8):
-        stage.dispatch.want(session, ticket, stage.key(offset=ticket))
+        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
 
     first = stage.tasks.pop(0)
     stage.answer(first, Outgrown(first.number, 2 * GRAIN))
@@ -305,71 +305,71 @@ def test_a_batch_that_outgrew_its_slot_comes_before_what_is_wanted_after_it(stag
 
 
 def test_the_next_batch_of_the_kind_gets_the_larger_slot_at_once(stage: Stage) -> None:
-    [session] = streams(stage, "one")
-    stage.dispatch.want(session, 1, stage.key())
+    [stream] = open_streams(stage, "one")
+    stage.scheduler.want(stream, 1, stage.key())
     task = stage.tasks.pop()
     stage.answer(task, Outgrown(task.number, 2 * GRAIN))
     stage.finish_all()
 
-    stage.dispatch.want(session, 2, stage.key())
+    stage.scheduler.want(stream, 2, stage.key())
 
     assert [task.nbytes for task in stage.tasks] == [2 * GRAIN]
 
 
 def test_a_batch_that_outgrows_what_a_batch_may_take_is_refused_with_the_number(stage: Stage) -> None:
-    [session] = streams(stage, "one")
-    stage.dispatch.want(session, 1, stage.key())
+    [stream] = open_streams(stage, "one")
+    stage.scheduler.want(stream, 1, stage.key())
 
     [task] = stage.tasks
     stage.answer(task, Outgrown(task.number, 8 * GRAIN + 1))
-    [refusal] = stage.dispatch.next_deliveries(session, 1)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)
     assert isinstance(refusal.error, InvalidRequest)
     assert "takes 32769 bytes; this loader assembles at most 32768 (half its memory budget): ask for fewer rows" in str(
         refusal.error
     )
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
 def test_a_batch_that_says_it_outgrew_a_slot_that_it_fits_is_an_error_and_not_tried_for_ever(stage: Stage) -> None:
-    [session] = streams(stage, "one")
-    stage.dispatch.want(session, 1, stage.key())
+    [stream] = open_streams(stage, "one")
+    stage.scheduler.want(stream, 1, stage.key())
 
     [task] = stage.tasks
     stage.answer(task, Outgrown(task.number, GRAIN))
-    [refusal] = stage.dispatch.next_deliveries(session, 1)
+    [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)
     assert isinstance(refusal.error, LoaderBroken)
 
 
 def test_a_batch_that_outgrew_its_slot_is_finished_although_the_loader_drains(stage: Stage) -> None:
-    [session] = streams(stage, "one")
-    stage.dispatch.want(session, 1, stage.key())
+    [stream] = open_streams(stage, "one")
+    stage.scheduler.want(stream, 1, stage.key())
     task = stage.tasks.pop()
 
-    stage.dispatch.drain()
+    stage.scheduler.drain()
     stage.answer(task, Outgrown(task.number, 2 * GRAIN))
     stage.finish_all()
 
-    assert stage.take(session) == [1]
-    assert stage.dispatch.next_deliveries(session, 1) == []
+    assert stage.take(stream) == [1]
+    assert stage.scheduler.next_deliveries(stream, 1) == []
 
 
 def test_one_who_left_does_not_have_it_assembled_again(stage: Stage) -> None:
-    [session] = streams(stage, "one")
-    stage.dispatch.want(session, 1, stage.key())
+    [stream] = open_streams(stage, "one")
+    stage.scheduler.want(stream, 1, stage.key())
     task = stage.tasks.pop()
-    stage.dispatch.close_session(session)
+    stage.scheduler.close_stream(stream)
 
     stage.answer(task, Outgrown(task.number, 2 * GRAIN))
 
     assert stage.tasks == []
-    assert stage.arena.lent_nbytes == 0
+    assert stage.arena.allocated_nbytes == 0
 
 
-# ---- the shelf by itself ----
+# ---- the cache by itself ----
 
 
 def a_place(offset: int, seed: int = 0) -> Key:
@@ -380,56 +380,59 @@ LAYOUT = Layout((), 10)
 
 
 def test_keeping_ends_when_nothing_was_wanted_twice_for_long() -> None:
-    shelf = Shelf(1 << 30)
+    cache = BatchCache(1 << 30)
     for _ in range(2):
-        shelf.note_given(a_place(0))
+        cache.note_given(a_place(0))
     kept = []
     for offset in range(1, KEEP_ON + 3):
-        shelf.note_given(a_place(offset))
-        shelf.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
-        kept.append(shelf.leave(Slot(offset * 10, 10)))
+        cache.note_given(a_place(offset))
+        cache.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
+        kept.append(cache.leave(Slot(offset * 10, 10)))
 
     assert kept == [True] * (KEEP_ON - 1) + [False] * 3
 
 
 def test_only_keys_of_the_order_that_is_shared_are_kept() -> None:
-    shelf = Shelf(1 << 30)
+    cache = BatchCache(1 << 30)
     for _ in range(2):
-        shelf.note_given(a_place(0, seed=1))
+        cache.note_given(a_place(0, seed=1))
     for number, seed in enumerate((1, 2)):
-        shelf.note_given(a_place(5, seed))
-        shelf.put(a_place(5, seed), Slot(10 * number, 10), LAYOUT)
+        cache.note_given(a_place(5, seed))
+        cache.put(a_place(5, seed), Slot(10 * number, 10), LAYOUT)
 
-    assert shelf.leave(Slot(0, 10))
-    assert not shelf.leave(Slot(10, 10))
-    assert shelf.find(a_place(5, 1)) is not None
-    assert shelf.find(a_place(5, 2)) is None
+    assert cache.leave(Slot(0, 10))
+    assert not cache.leave(Slot(10, 10))
+    assert cache.find(a_place(5, 1)) is not None
+    assert cache.find(a_place(5, 2)) is None
 
 
 def test_what_is_read_is_not_given_up() -> None:
-    shelf = Shelf(1 << 30)
+    cache = BatchCache(1 << 30)
     for _ in range(2):
-        shelf.note_given(a_place(0))
+        cache.note_given(a_place(0))
     for offset in (1, 2):
-        shelf.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
-        assert shelf.leave(Slot(offset * 10, 10))
+        cache.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
+        assert cache.leave(Slot(offset * 10, 10))
 
-    shelf.take_up(Slot(10, 10))
+    cache.acquire(Slot(10, 10))
 
-    assert shelf.idle_nbytes == 10
-    assert [shelf.give_up(), shelf.give_up()] == [Slot(20, 10), None]
+    assert cache.idle_nbytes == 10
+    assert [cache.evict(), cache.evict()] == [Slot(20, 10), None]
 
 
 def test_a_batch_done_is_a_delivery_also_for_whom_the_slot_was_not_lent(stage: Stage) -> None:
-    one, two = streams(stage, "one", "two")
-    stage.dispatch.want(one, 1, stage.key(epoch=7))
-    stage.dispatch.want(two, 2, stage.key(epoch=7))
+    one, two = open_streams(stage, "one", "two")
+    stage.scheduler.want(one, 1, stage.key(epoch=7))
+    stage.scheduler.want(two, 2, stage.key(epoch=7))
     [task] = stage.tasks
 
     stage.answer(task, Done(task.number, LAYOUT, 0.0))
-    [first], [second] = (stage.dispatch.next_deliveries(session, 1) for session in (one, two))
+    [first], [second] = (stage.scheduler.next_deliveries(stream, 1) for stream in (one, two))
 
     assert isinstance(first, Batch)
     assert isinstance(second, Batch)
     assert first.slot == second.slot
-    assert (one.lent, two.lent) == (GRAIN, GRAIN)  # it counts for both: neither may hold more than its share
+    assert (one.held_nbytes, two.held_nbytes) == (
+        GRAIN,
+        GRAIN,
+    )  # it counts for both: neither may hold more than its share

@@ -51,7 +51,7 @@ class Bench:
         )
 
     def submit(self, number: int, *, seed: int = 0, nbytes: int = SLOT) -> None:
-        slot = self.arena.lend(nbytes)
+        slot = self.arena.allocate(nbytes)
         assert slot is not None
         self.pool.submit([self.task(number, slot, seed)])
 
