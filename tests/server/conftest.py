@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from feedline_server.batches.dataset import Dataset, View
-from feedline_server.lanes.from_files import Scattering
+from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import GRAIN, Arena
 from feedline_server.scheduling.catalog import Catalog, Served
 from feedline_server.scheduling.fairness import STALLED_S
@@ -87,7 +87,7 @@ CHECKED = dataclasses.replace(DATASET, name="checked", nan="error")
 class Stage:
     """Scheduler over an arena of 16 grains and two workers; only the test moves them, and the clock."""
 
-    def __init__(self, scatterings: Mapping[str, Scattering]) -> None:
+    def __init__(self, scatterings: Mapping[str, ZeroCopySource]) -> None:
         self.now = 1000.0
         self._epochs = itertools.count()
         self.arena = Arena(16 * GRAIN)
@@ -150,13 +150,13 @@ class Stage:
 
 
 @pytest.fixture
-def scatterings() -> Mapping[str, Scattering]:
+def scatterings() -> Mapping[str, ZeroCopySource]:
     """What can be sent without being assembled: nothing."""
     return {}
 
 
 @pytest.fixture
-def stage(scatterings: Mapping[str, Scattering]) -> Iterator[Stage]:
+def stage(scatterings: Mapping[str, ZeroCopySource]) -> Iterator[Stage]:
     """Scheduler without processes: tasks go into a list, the test plays the pool."""
     stage = Stage(scatterings)
     yield stage

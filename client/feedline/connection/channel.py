@@ -19,8 +19,8 @@ log = logging.getLogger("feedline")
 Options = Sequence[tuple[str, Any]]  # Any: gRPC's options are numbers and texts
 
 
-class Line:
-    """One address. Used by its replica's thread; `metadata` by any."""
+class Dialer:
+    """One address. Used by its connection's thread; `metadata` by any."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         self._address = address
@@ -32,7 +32,7 @@ class Line:
         """For every call: the token."""
 
     def __repr__(self) -> str:
-        return f"<Line {self._address}{' TLS' if self._credentials.is_tls else ''}>"
+        return f"<Dialer {self._address}{' TLS' if self._credentials.is_tls else ''}>"
 
     def open(self, options: Options) -> grpc.Channel:
         """A new channel, with what is in the files now.

@@ -1,6 +1,6 @@
 """One loader and the thread that talks to it: connect, Describe, Fetch, read frames until it is lost, and again.
 
-Nothing is decided here. Which keys this loader is asked for is decided by its `Home` (the fleet), which is also told
+Nothing is decided here. Which keys this loader is asked for is decided by its `Owner` (the fleet), which is also told
 everything that happens; whoever opened a channel or a call on this thread closes it on this thread, and `close` only
 cancels.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import grpc
 
 from feedline.connection.buffers import Buffers, Received, Receiver
-from feedline.connection.channel import Line
+from feedline.connection.channel import Dialer
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description, from_message
 from feedline.connection.lanes import shm as shm_lane
@@ -73,42 +73,48 @@ class SameLoader(LoaderUnavailable):
     """Another connection goes to the same loader; this one is tried again later, or when the other is lost."""
 
 
-class Home(Protocol):
-    """Who a replica works for. Called on the replica's thread."""
+class Owner(Protocol):
+    """Who a connection works for. Called on the connection's thread."""
 
-    def joined(self, replica: "Replica", description: Description, outbox: Outbox) -> LoaderUnavailable | None:
+    def joined(self, connection: "Connection", description: Description, outbox: Outbox) -> LoaderUnavailable | None:
         """It answered: keys may be put in the outbox, also those that were in an outbox before.
 
         Else why this connection is of no use now; it is tried again later.
         """
 
-    def heard(self, replica: "Replica") -> None:
+    def heard(self, connection: "Connection") -> None:
         """It gave a sign of life: something of an answer came."""
 
-    def key_of(self, replica: "Replica", ticket: int) -> Key | None:
+    def key_of(self, connection: "Connection", ticket: int) -> Key | None:
         """The key that a ticket stands for; None if it is no longer wanted."""
 
-    def answered(self, replica: "Replica", answers: Sequence[Answer]) -> None:
+    def answered(self, connection: "Connection", answers: Sequence[Answer]) -> None:
         """These wants have an outcome, which is a sign of life as well."""
 
-    def draining(self, replica: "Replica") -> None:
+    def draining(self, connection: "Connection") -> None:
         """It takes no new keys; some of those it has may still be answered."""
 
-    def left(self, replica: "Replica", reason: FeedlineError) -> None:
+    def left(self, connection: "Connection", reason: FeedlineError) -> None:
         """It cannot be reached, or refuses, and why; it is tried again."""
 
 
-class Replica:
+class Connection:
     """One address, kept connected from `start` to `close`."""
 
     def __init__(
-        self, address: Address, home: Home, buffers: Buffers, credentials: Credentials, *, is_sealed: bool = False
+        self,
+        address: Address,
+        owner: Owner,
+        buffers: Buffers,
+        credentials: Credentials,
+        *,
+        is_checksummed: bool = False,
     ) -> None:
         self.address = address.at
-        self._is_sealed = is_sealed  # every message, either way, ends with a checksum
-        self._line = Line(address.at, credentials if address.host is None else credentials.verifying(address.host))
+        self._is_checksummed = is_checksummed  # every message, either way, ends with a checksum
+        self._dialer = Dialer(address.at, credentials if address.host is None else credentials.verifying(address.host))
         self._options = [*CHANNEL_OPTIONS, *_authority(address)]
-        self._home = home
+        self._owner = owner
         self._buffers = buffers
         self._closing = threading.Event()
         self._again = threading.Event()  # ends a pause between two connections
@@ -125,7 +131,7 @@ class Replica:
         self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
 
     def __repr__(self) -> str:
-        return f"<Replica {self.address}{' closed' if self._closing.is_set() else ''}>"
+        return f"<Connection {self.address}{' closed' if self._closing.is_set() else ''}>"
 
     def start(self) -> None:
         """Begin to connect."""
@@ -167,14 +173,14 @@ class Replica:
             response_deserializer=pb.StatusReply.FromString,
         )
         try:
-            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._line.metadata)
+            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._dialer.metadata)
         except grpc.RpcError as error:
             raise reason_of(error, self.address) from error
         except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
             raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
         return reply
 
-    # ---- on the replica's thread ----
+    # ---- on the connection's thread ----
 
     def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -187,7 +193,7 @@ class Replica:
                 reason = self._serve_once()
             if self._closing.is_set():
                 break
-            self._home.left(self, reason)
+            self._owner.left(self, reason)
             if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
                 backoff_s = FIRST_BACKOFF_S
             self._again.wait(SAME_AGAIN_S if isinstance(reason, SameLoader) else backoff_s)
@@ -197,7 +203,7 @@ class Replica:
     def _serve_once(self) -> FeedlineError:
         """One connection, from beginning to end, and why it ended."""
         try:
-            with self._line.open(self._options) as channel:
+            with self._dialer.open(self._options) as channel:
                 self._channel = channel
                 return self._serve(channel)
         except Exception as error:
@@ -210,7 +216,7 @@ class Replica:
         """What is said of an error that ended a connection."""
         match error:
             case grpc.RpcError():
-                return self._line.meaning(reason_of(error, self.address))
+                return self._dialer.meaning(reason_of(error, self.address))
             case grpc.FutureCancelledError():
                 return Closed(f"the connection to {self.address} was closed")
             case FeedlineError():
@@ -223,7 +229,7 @@ class Replica:
         while True:
             description = self._describe(channel)
             outbox = self._new_outbox(description)
-            if useless := self._home.joined(self, description, outbox):
+            if useless := self._owner.joined(self, description, outbox):
                 return useless
             if not outbox.is_empty:
                 return self._read(channel, description, outbox)
@@ -234,9 +240,11 @@ class Replica:
 
     def _describe(self, channel: grpc.Channel) -> Description:
         description = self._described(channel)
-        if self._is_sealed and self._described(channel) != description:  # no checksum is on this, so it is asked twice
+        if (
+            self._is_checksummed and self._described(channel) != description
+        ):  # no checksum is on this, so it is asked twice
             raise LoaderUnavailable(f"{self.address}: it describes itself in two ways; one was damaged on the way")
-        self._line.answered()
+        self._dialer.answered()
         return description
 
     def _described(self, channel: grpc.Channel) -> Description:
@@ -246,7 +254,7 @@ class Replica:
             response_deserializer=pb.Description.FromString,
         )
         call: Any = describe.future(
-            pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._line.metadata
+            pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._dialer.metadata
         )
         self._hold(call)
         return from_message(call.result(), self.address)
@@ -254,9 +262,9 @@ class Replica:
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
         fetch = channel.stream_stream(
-            rpc.FETCH, request_serializer=_sealed if self._is_sealed else _plain, response_deserializer=None
+            rpc.FETCH, request_serializer=_sealed if self._is_checksummed else _plain, response_deserializer=None
         )
-        call: Any = fetch(outbox, metadata=self._line.metadata)
+        call: Any = fetch(outbox, metadata=self._dialer.metadata)
         receiver = Receiver(description, self._buffers)
         lane: Lane | None = None
         self.lane = "grpc"
@@ -265,14 +273,14 @@ class Replica:
         try:
             self._hold(call)
             for wire in call:
-                self._home.heard(self)
-                if self._is_sealed:
+                self._owner.heard(self)
+                if self._is_checksummed:
                     checksum.check(wire)
                 frame = frames.decode(wire)
                 if frame.lane_ticket and lane is None:
                     lane = self._open_lane(description, frame.lane_ticket, call)
                 if frame.draining:
-                    self._home.draining(self)
+                    self._owner.draining(self)
                 self._answer(frame.pieces, receiver)
             in_order = True
         except grpc.RpcError as error:
@@ -294,8 +302,8 @@ class Replica:
         name = self._asked_lane
 
         def take(piece: frames.Piece, incoming: Incoming, nbytes: int, placed: Array | None) -> None:
-            self._home.heard(self)
-            key = self._home.key_of(self, piece.ticket)
+            self._owner.heard(self)
+            key = self._owner.key_of(self, piece.ticket)
             if key is None:
                 if placed is None:
                     incoming.skip(nbytes)
@@ -309,7 +317,7 @@ class Replica:
                     incoming.read_into(outcome.body.data)
             self._has_answered = True
             self.lane = name
-            self._home.answered(self, [(piece.ticket, outcome)])
+            self._owner.answered(self, [(piece.ticket, outcome)])
 
         def unreachable(reason: str) -> None:
             self._unreachable.add(name)
@@ -339,7 +347,7 @@ class Replica:
         """Tell what these pieces answer, and keep nothing of it: where there is a lane no frame may come for hours."""
         answers: list[Answer] = []
         for piece in pieces:
-            key = self._home.key_of(self, piece.ticket)
+            key = self._owner.key_of(self, piece.ticket)
             if key is None:
                 receiver.forget(piece.ticket)
             elif piece.failure is not None:
@@ -349,11 +357,11 @@ class Replica:
                 answers.append((piece.ticket, received))
         if answers:
             self._has_answered = True
-            self._home.answered(self, answers)
+            self._owner.answered(self, answers)
 
     def _new_outbox(self, description: Description) -> Outbox:
         self._asked_lane = self._best_lane(description)
-        outbox = Outbox(self._asked_lane, is_sealed=self._is_sealed)
+        outbox = Outbox(self._asked_lane, is_checksummed=self._is_checksummed)
         with self._calling:
             self._outbox = outbox
             if self._closing.is_set():
@@ -362,7 +370,7 @@ class Replica:
 
     def _best_lane(self, description: Description) -> str:
         """The lane to ask for; empty if batches should come by gRPC."""
-        if self._is_sealed:  # what is sealed is sealed as frames
+        if self._is_checksummed:  # what is sealed is sealed as frames
             return ""
         if SHM not in self._unreachable and shm_lane.is_here(description.shm_socket):
             return SHM

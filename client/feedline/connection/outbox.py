@@ -17,14 +17,14 @@ class Outbox:
     It ends when the stream does, because gRPC's sending thread waits in it.
     """
 
-    def __init__(self, lane: str = "", *, is_sealed: bool = False) -> None:
+    def __init__(self, lane: str = "", *, is_checksummed: bool = False) -> None:
         self._changed = threading.Condition()
         self._wants: list[tuple[int, Key]] = []
         self._cancelled: list[int] = []
         self._has_ended = False
         self._protocol = PROTOCOL  # this, the lane and the wish for checksums in the first message alone
         self._lane = lane
-        self._wants_checksums = is_sealed
+        self._wants_checksums = is_checksummed
 
     def want(self, ticket: int, key: Key) -> None:
         """Say that a key is wanted."""

@@ -7,7 +7,7 @@ anybody.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from feedline.connection.connection import Replica, SameLoader
+from feedline.connection.connection import Connection, SameLoader
 from feedline.connection.description import Description
 from feedline.connection.outbox import Outbox
 from feedline.fleet.rates import RateEstimator
@@ -39,7 +39,7 @@ class NotLetIn(LoaderUnavailable):
 class Endpoint:
     """The books of one connection."""
 
-    replica: Replica
+    replica: Connection
     description: Description | None = None
     """None while it is not connected."""
     outbox: Outbox | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from feedline.connection import forks as process
 from feedline.connection.buffers import KEPT_NBYTES, Buffers, Received
-from feedline.connection.connection import Answer, Replica
+from feedline.connection.connection import Answer, Connection
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description
 from feedline.connection.outbox import Outbox
@@ -46,10 +46,10 @@ class Fleet:
     """The loaders of a target. Every method may be called from any thread."""
 
     def __init__(
-        self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, *, is_sealed: bool = False
+        self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, *, is_checksummed: bool = False
     ) -> None:
         self.target = tuple(target)
-        self._is_sealed = is_sealed
+        self._is_checksummed = is_checksummed
         self._credentials = credentials
         self._connections = connections
         self._lock = threading.Lock()
@@ -58,8 +58,8 @@ class Fleet:
         self._dropped: deque[PendingBatch] = deque()  # filled without the lock, see drop
         self._closed: str | None = None
         self._buffers = Buffers(KEPT_NBYTES)
-        self._endpoint_of: dict[Replica, Endpoint] = {}
-        self._ending: deque[Replica] = deque(maxlen=ENDING_REMEMBERED)
+        self._endpoint_of: dict[Connection, Endpoint] = {}
+        self._ending: deque[Connection] = deque(maxlen=ENDING_REMEMBERED)
         self._given: dict[Entry, tuple[Address, ...]] = {}
         self._unresolved: dict[Entry, FeedlineError] = {}
         self._watches = tuple(
@@ -187,7 +187,7 @@ class Fleet:
             if self._closed is None:
                 self._closed = "the connection to the loader was closed; connect again"
             self._changed.notify_all()
-            ending: list[Watch | Replica] = [*self._watches, *self._endpoint_of, *self._ending]
+            ending: list[Watch | Connection] = [*self._watches, *self._endpoint_of, *self._ending]
         for one in ending:
             one.begin_close()
         deadline = time.monotonic() + CLOSE_WITHIN_S
@@ -207,23 +207,23 @@ class Fleet:
         self._tracker.endpoints, self._endpoint_of, self._watches = (), {}, ()
         return inherited
 
-    # ---- for replicas ----
+    # ---- for connections ----
 
-    def joined(self, replica: Replica, description: Description, outbox: Outbox) -> LoaderUnavailable | None:
-        """See `replica.Home`."""
+    def joined(self, connection: Connection, description: Description, outbox: Outbox) -> LoaderUnavailable | None:
+        """See `connection.Owner`."""
         with self._lock:
-            endpoint = self._endpoint_of.get(replica)
+            endpoint = self._endpoint_of.get(connection)
             if endpoint is None:
                 return None
             useless = self._tracker.joined(endpoint, description, outbox, time.monotonic())
             self._changed.notify_all()
         self._tell()
-        log.debug("the loader at %s answers%s", replica.address, f": {useless}" if useless else "")
+        log.debug("the loader at %s answers%s", connection.address, f": {useless}" if useless else "")
         return useless
 
-    def heard(self, replica: Replica) -> None:
-        """See `replica.Home`. Mostly without the lock: this thread alone changes the endpoint's times."""
-        endpoint = self._endpoint_of.get(replica)
+    def heard(self, connection: Connection) -> None:
+        """See `connection.Owner`. Mostly without the lock: this thread alone changes the endpoint's times."""
+        endpoint = self._endpoint_of.get(connection)
         if endpoint is None:
             return
         if not endpoint.in_vain:
@@ -232,9 +232,9 @@ class Fleet:
         with self._lock:
             self._tracker.heard(endpoint, time.monotonic())
 
-    def key_of(self, replica: Replica, ticket: int) -> Key | None:
-        """See `replica.Home`. Without the lock: one look-up in a dict, and `answered` looks again."""
-        endpoint = self._endpoint_of.get(replica)
+    def key_of(self, connection: Connection, ticket: int) -> Key | None:
+        """See `connection.Owner`. Without the lock: one look-up in a dict, and `answered` looks again."""
+        endpoint = self._endpoint_of.get(connection)
         if endpoint is None:
             return None
         asked = endpoint.outstanding.get(ticket)
@@ -243,10 +243,10 @@ class Fleet:
         endpoint.note_duplicate(ticket)
         return None
 
-    def answered(self, replica: Replica, answers: Sequence[Answer]) -> None:
-        """See `replica.Home`."""
+    def answered(self, connection: Connection, answers: Sequence[Answer]) -> None:
+        """See `connection.Owner`."""
         with self._lock:
-            endpoint = self._endpoint_of.get(replica)
+            endpoint = self._endpoint_of.get(connection)
             if endpoint is None:
                 return
             now = time.monotonic()
@@ -254,19 +254,19 @@ class Fleet:
             self._tracker.answered(endpoint, answers, now)
         self._tell()
 
-    def draining(self, replica: Replica) -> None:
-        """See `replica.Home`."""
+    def draining(self, connection: Connection) -> None:
+        """See `connection.Owner`."""
         with self._lock:
-            endpoint = self._endpoint_of.get(replica)
+            endpoint = self._endpoint_of.get(connection)
             if endpoint is None or endpoint.is_draining:
                 return
             self._tracker.draining(endpoint, time.monotonic())
-        log.info("the loader at %s is going away; it gets no new keys", replica.address)
+        log.info("the loader at %s is going away; it gets no new keys", connection.address)
 
-    def left(self, replica: Replica, reason: FeedlineError) -> None:
-        """See `replica.Home`."""
+    def left(self, connection: Connection, reason: FeedlineError) -> None:
+        """See `connection.Owner`."""
         with self._lock:
-            endpoint = self._endpoint_of.get(replica)
+            endpoint = self._endpoint_of.get(connection)
             if endpoint is None:
                 return
             was_connected = endpoint.is_connected
@@ -287,7 +287,9 @@ class Fleet:
             given = {address.at: address for each in self._given.values() for address in each}
             known = {endpoint.address for endpoint in self._tracker.endpoints}
             new = [
-                Endpoint(Replica(address, self, self._buffers, self._credentials, is_sealed=self._is_sealed))
+                Endpoint(
+                    Connection(address, self, self._buffers, self._credentials, is_checksummed=self._is_checksummed)
+                )
                 for at, address in given.items()
                 if at not in known
                 for _ in range(self._connections)

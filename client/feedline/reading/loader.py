@@ -74,7 +74,7 @@ class Loader:
         self._credentials = credentials
         self._checksum = checksum
         keep_freed_memory()
-        self._fleet = Fleet(entries(at), credentials.completed(), self._connections, is_sealed=checksum)
+        self._fleet = Fleet(entries(at), credentials.completed(), self._connections, is_checksummed=checksum)
         try:
             self._description: Description = self._fleet.join(timeout_s)
         except BaseException:  # Ctrl-C as well: whoever could close it has no Loader

@@ -107,7 +107,7 @@ class Service:
             if not context.add_callback(lambda: self._books.end_stream(stream)):
                 return  # it ended in between
             self._start_reader(stream, first, requests)
-            for wire in self._frames(stream, is_sealed=first.checksum):
+            for wire in self._frames(stream, is_checksummed=first.checksum):
                 yield self._books.on_the_way(wire)
             if stream.is_dropped:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the loader in memory broke off, as it was told")
@@ -169,7 +169,7 @@ class Service:
 
     # ---- what it is answered ----
 
-    def _frames(self, stream: Stream, *, is_sealed: bool) -> Iterator[bytes]:
+    def _frames(self, stream: Stream, *, is_checksummed: bool) -> Iterator[bytes]:
         while True:
             match self._books.next_step(stream):
                 case Answer(wants):
@@ -177,12 +177,12 @@ class Service:
                     # Before they are sent: a trainer may leave as soon as it has them, and then nothing below runs.
                     self._count(answers)
                     if len(answers) == 1:
-                        yield from (frames.encode((piece,), checksum=is_sealed) for piece in answers[0])
+                        yield from (frames.encode((piece,), checksum=is_checksummed) for piece in answers[0])
                     else:
                         together = tuple(piece for pieces in answers for piece in pieces)
-                        yield frames.encode(together, checksum=is_sealed)
+                        yield frames.encode(together, checksum=is_checksummed)
                 case SayDraining():
-                    yield frames.encode((), draining=True, checksum=is_sealed)
+                    yield frames.encode((), draining=True, checksum=is_checksummed)
                 case End():
                     return
 

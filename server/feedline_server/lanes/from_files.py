@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from feedline_server.batches.assembly import asked, layout_of
 from feedline_server.batches.dataset import Dataset
-from feedline_server.lanes.iovec import Gate, Pieces, Vectors, rows_of, whole
+from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, rows_of, whole
 from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.source import HasExtents, check_ids
@@ -46,7 +46,7 @@ REST_S, LONGEST_REST_S = 1.0, 32.0
 again: data that is read for the first time, or that the page cache does not hold."""
 
 
-class Scattering:
+class ZeroCopySource:
     """What of one dataset can be sent from where it lies."""
 
     def __init__(self, dataset: Dataset, extents: Mapping[str, tuple[Extent, ...]]) -> None:
@@ -64,7 +64,7 @@ class Scattering:
 
     def __repr__(self) -> str:
         state = "given up" if self._given_up else "resting" if not self.is_of_use else "of use"
-        return f"<Scattering {self._dataset.name} {state}>"
+        return f"<ZeroCopySource {self._dataset.name} {state}>"
 
     @property
     def is_of_use(self) -> bool:
@@ -90,7 +90,7 @@ class Scattering:
             self._resting_until = time.monotonic() + self._rest_s
             self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
 
-    def batch(self, key: Key) -> tuple[Layout, Vectors]:
+    def batch(self, key: Key) -> tuple[Layout, Iovec]:
         """How the batch lies in its body, and the pieces of the body. DataError if a file changed."""
         self._check()
         ids = asked(self._dataset, key).ids
@@ -114,7 +114,7 @@ class Scattering:
                 held.append(found)
                 end = array.offset + found.nbytes
         # Over a slow network it takes long until the last row is taken, and by then the file may be another one.
-        return layout, Vectors(pieces, held, [Gate(checked, self._check)])
+        return layout, Iovec(pieces, held, [Checkpoint(checked, self._check)])
 
     def _check(self) -> None:
         """DataError if a file is not what it was."""
@@ -127,7 +127,7 @@ class Scattering:
         return {name: np.concatenate([_read(extent) for extent in one]) for name, one in self._short.items()}
 
 
-def scattering_of(dataset: Dataset) -> Scattering | None:
+def zero_copy_source(dataset: Dataset) -> ZeroCopySource | None:
     """What can be sent of it without being assembled; None if nothing can."""
     source = dataset.source
     if (
@@ -146,7 +146,7 @@ def scattering_of(dataset: Dataset) -> Scattering | None:
     short = [one for one in extents.values() if one[0].row_nbytes < LEAST_ROW_NBYTES]
     if len(short) == len(extents) or sum(_nbytes(one) for one in short) > KEPT_NBYTES:
         return None
-    return Scattering(dataset, extents)
+    return ZeroCopySource(dataset, extents)
 
 
 class _Rows:

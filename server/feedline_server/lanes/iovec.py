@@ -26,7 +26,7 @@ Pieces = NDArray[np.uint64]
 """Address and length of each (n, 2): what the kernel calls `struct iovec`, on every 64-bit Linux."""
 
 
-class _Message(ctypes.Structure):
+class _MsgHdr(ctypes.Structure):
     """`struct msghdr` (sendmsg(2))."""
 
     _fields_ = (
@@ -42,7 +42,7 @@ class _Message(ctypes.Structure):
 
 # Python's own sendmsg would make an object of every piece: 0.1 us each, a tenth of what a row of 4 KiB costs to send.
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.sendmsg.argtypes = (ctypes.c_int, ctypes.POINTER(_Message), ctypes.c_int)
+_libc.sendmsg.argtypes = (ctypes.c_int, ctypes.POINTER(_MsgHdr), ctypes.c_int)
 _libc.sendmsg.restype = ctypes.c_ssize_t
 
 
@@ -59,22 +59,24 @@ class Outgoing(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Checkpoint:
     """When so many pieces were taken, and before any other is sent, `passes` is called; what it raises is raised."""
 
     pieces: int
     passes: Callable[[], None]
 
 
-class Vectors:
+class Iovec:
     """Pieces by their addresses, in order; `held` is what keeps them there."""
 
-    def __init__(self, pieces: Sequence[Pieces], held: Iterable[object], gates: Sequence[Gate] = ()) -> None:
+    def __init__(
+        self, pieces: Sequence[Pieces], held: Iterable[object], checkpoints: Sequence[Checkpoint] = ()
+    ) -> None:
         self.pieces: Pieces = np.concatenate(pieces)
         """All of them."""
-        self.gates = tuple(gates)
+        self.checkpoints = tuple(checkpoints)
         """In the order of the pieces."""
-        self._ahead = deque(self.gates)
+        self._upcoming = deque(self.checkpoints)
         self._ends = np.cumsum(self.pieces[:, 1], dtype=np.int64)
         self._held = tuple(held)
         self._sent = 0
@@ -89,16 +91,16 @@ class Vectors:
     def send(self, connection: socket.socket) -> None:
         """See Outgoing."""
         first = int(np.searchsorted(self._ends, self._sent, side="right"))
-        if self._ahead and self._ahead[0].pieces == first:
-            self._ahead[0].passes()
-            self._ahead.popleft()
-        end = self._ahead[0].pieces if self._ahead else len(self.pieces)
+        if self._upcoming and self._upcoming[0].pieces == first:
+            self._upcoming[0].passes()
+            self._upcoming.popleft()
+        end = self._upcoming[0].pieces if self._upcoming else len(self.pieces)
         rest = self.pieces[first : min(first + MAX_PIECES, end)]
         if begun := self._sent - (int(self._ends[first - 1]) if first else 0):
             rest = rest.copy()
             rest[0, 0] += np.uint64(begun)
             rest[0, 1] -= np.uint64(begun)
-        message = _Message(iov=rest.ctypes.data, iovlen=len(rest))
+        message = _MsgHdr(iov=rest.ctypes.data, iovlen=len(rest))
         more = socket.MSG_MORE if first + len(rest) < len(self.pieces) else 0
         sent = _libc.sendmsg(connection.fileno(), ctypes.byref(message), socket.MSG_NOSIGNAL | more)
         if sent < 0:
@@ -130,20 +132,22 @@ class Views:
             views[0] = views[0][sent:]
 
 
-def outgoing_of(parts: Sequence[memoryview | Vectors]) -> Outgoing:
+def outgoing_of(parts: Sequence[memoryview | Iovec]) -> Outgoing:
     """All of it, in its order, as one: a head in a packet of its own would wake the trainer for nothing."""
     views = [part for part in parts if isinstance(part, memoryview)]
     if len(views) == len(parts):
         return Views(views)
     pieces: list[Pieces] = []
     held: list[object] = []
-    gates: list[Gate] = []
+    checkpoints: list[Checkpoint] = []
     before = 0
     for part in parts:
-        if isinstance(part, Vectors):
+        if isinstance(part, Iovec):
             pieces.append(part.pieces)
             held.append(part)
-            gates += [Gate(before + gate.pieces, gate.passes) for gate in part.gates]
+            checkpoints += [
+                Checkpoint(before + checkpoint.pieces, checkpoint.passes) for checkpoint in part.checkpoints
+            ]
         elif len(part):
             memory = np.frombuffer(part, np.uint8)
             pieces.append(whole(memory))
@@ -151,7 +155,7 @@ def outgoing_of(parts: Sequence[memoryview | Vectors]) -> Outgoing:
         else:
             continue
         before += len(pieces[-1])
-    return Vectors(pieces, held, gates)
+    return Iovec(pieces, held, checkpoints)
 
 
 def whole(memory: Array) -> Pieces:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from feedline_server.lanes.iovec import Vectors, outgoing_of
+from feedline_server.lanes.iovec import Iovec, outgoing_of
 from feedline_server.memory.arena import Slot
 from feedline_wire.lane import HEAD, PROOF_NBYTES, TICKET_NBYTES
 
@@ -40,12 +40,12 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Message:
     """One answer on its way: the piece, and the body unless it is `placed`, in the trainer's own memory."""
 
     piece: bytes
     nbytes: int
-    body: memoryview | Vectors
+    body: memoryview | Iovec
     placed: Slot | None = None
 
 
@@ -63,7 +63,7 @@ class Lane:
 
     def send(
         self,
-        parcels: Sequence[Parcel],
+        messages: Sequence[Message],
         *,
         unpin: Callable[[], None],
         pin: Callable[[], bool],
@@ -73,7 +73,7 @@ class Lane:
         Bodies are read only outside of `unpin` and `pin`, between which it waits for the trainer to read; when
         `pin` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
         """
-        outgoing = outgoing_of(self._laid_out(parcels))
+        outgoing = outgoing_of(self._laid_out(messages))
         while outgoing.is_left:
             try:
                 outgoing.send(self._connection)
@@ -85,11 +85,11 @@ class Lane:
                 if not has_read:
                     raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None
 
-    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview | Vectors]:
+    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview | Iovec]:
         """What goes over the connection."""
-        buffers: list[memoryview | Vectors] = []
-        for parcel in parcels:
-            buffers += (memoryview(HEAD.pack(len(parcel.piece), parcel.nbytes) + parcel.piece), parcel.body)
+        buffers: list[memoryview | Iovec] = []
+        for message in messages:
+            buffers += (memoryview(HEAD.pack(len(message.piece), message.nbytes) + message.piece), message.body)
         return buffers
 
     def _wait(self, timeout_s: float) -> bool:
@@ -130,7 +130,7 @@ class Offer:
         """The lane, if the trainer has come."""
         return self._lane
 
-    def take_up(self, lane: Lane, accept: Callable[[], None]) -> bool:
+    def claim(self, lane: Lane, accept: Callable[[], None]) -> bool:
         """The trainer came, and is told so by `accept`; False if it came too late or twice."""
         with self._lock:
             if self._closed or self._lane is not None:
@@ -154,7 +154,7 @@ class Offer:
             self._lane.close()
 
 
-class Lanes(ABC):
+class LaneListener(ABC):
     """All lanes of one kind. `offer` and `withdraw`; `close`."""
 
     def __init__(self, name: str) -> None:

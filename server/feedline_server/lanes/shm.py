@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from feedline_server.lanes.iovec import Vectors
-from feedline_server.lanes.lane import BACKLOG, Lane, Lanes, Offer, Parcel
+from feedline_server.lanes.iovec import Iovec
+from feedline_server.lanes.lane import BACKLOG, Lane, LaneListener, Message, Offer
 from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
 from feedline_wire.lane import (
     ACCEPTED,
@@ -41,18 +41,18 @@ class ShmLane(Lane):
         """The trainer's."""
         return self._memory
 
-    def _laid_out(self, parcels: Sequence[Parcel]) -> list[memoryview | Vectors]:
-        buffers: list[memoryview | Vectors] = []
-        for parcel in parcels:
-            placed = parcel.placed
-            if placed is None and parcel.nbytes >= IN_PLACE_NBYTES:
-                assert isinstance(parcel.body, memoryview), "who has memory is sent nothing from where it lies"
-                placed = self._memory.put(parcel.body)
+    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview | Iovec]:
+        buffers: list[memoryview | Iovec] = []
+        for message in messages:
+            placed = message.placed
+            if placed is None and message.nbytes >= IN_PLACE_NBYTES:
+                assert isinstance(message.body, memoryview), "who has memory is sent nothing from where it lies"
+                placed = self._memory.put(message.body)
             at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.publish(placed))
-            head = PLACED_HEAD.pack(len(parcel.piece), number, parcel.nbytes, at)
-            buffers.append(memoryview(head + parcel.piece))
+            head = PLACED_HEAD.pack(len(message.piece), number, message.nbytes, at)
+            buffers.append(memoryview(head + message.piece))
             if placed is None:
-                buffers.append(parcel.body)
+                buffers.append(message.body)
         return buffers
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class ShmLane(Lane):
         self._memory.close()
 
 
-class ShmLanes(Lanes):
+class ShmListener(LaneListener):
     """Listens for trainers on this host, at an address that has no file and ends with this process."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class ShmLanes(Lanes):
         is_taken = False
         try:
             offer = self._offer_of(said[len(SHM_GREETING) :]) if said.startswith(SHM_GREETING) else None
-            is_taken = offer is not None and offer.take_up(
+            is_taken = offer is not None and offer.claim(
                 ShmLane(connection, memory), lambda: connection.sendall(ACCEPTED + offer.proof)
             )
         finally:  # also when the trainer hung up before it was answered

@@ -8,12 +8,12 @@ stream. It is offered only where gRPC itself speaks without TLS, so nobody gets 
 import contextlib
 import socket
 
-from feedline_server.lanes.lane import BACKLOG, NO_PROGRESS_S, Lane, Lanes, Offer
+from feedline_server.lanes.lane import BACKLOG, NO_PROGRESS_S, Lane, LaneListener, Offer
 from feedline_wire.errors import LoaderUnavailable
 from feedline_wire.lane import ACCEPTED, GREETING, TCP, TICKET_NBYTES
 
 
-class TcpLanes(Lanes):
+class TcpListener(LaneListener):
     """Listens for trainers with tickets. `start`, and what every kind of lane has."""
 
     def __init__(self) -> None:
@@ -53,4 +53,4 @@ class TcpLanes(Lanes):
         if offer is None:
             return False
         connection.settimeout(NO_PROGRESS_S)
-        return offer.take_up(Lane(connection), lambda: connection.sendall(ACCEPTED))
+        return offer.claim(Lane(connection), lambda: connection.sendall(ACCEPTED))

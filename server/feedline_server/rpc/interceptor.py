@@ -62,14 +62,14 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(tls.pair.key, tls.pair.chain)], tls.client_ca)
 
 
-class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets calls in that have leave, and says who makes them."""
 
     def __init__(self, tokens: Rotating[Tokens] | None) -> None:
         self._tokens = tokens
 
     def __repr__(self) -> str:
-        return f"<Gate {'open' if self._tokens is None else self._tokens}>"
+        return f"<AccessInterceptor {'open' if self._tokens is None else self._tokens}>"
 
     def admission(self, context: grpc.ServicerContext) -> Admission:
         """Who makes this call; NotAllowed if that is nobody."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 
-from feedline_server.lanes.lane import Lane, Offer, Parcel
+from feedline_server.lanes.lane import Lane, Message, Offer
 from feedline_server.memory.arena import ARENA
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream
@@ -43,7 +43,7 @@ class Sender:
         while deliveries := self._scheduler.next_deliveries(self._stream, self._at_once):
             if self._scheduler.is_draining and not told:
                 told = True
-                yield frames.encode((), draining=True, checksum=self._stream.is_sealed)
+                yield frames.encode((), draining=True, checksum=self._stream.is_checksummed)
             if self._offer is not None and self._offer.lane is not None:
                 if not self._by_lane(self._offer.lane, deliveries):
                     return
@@ -54,7 +54,7 @@ class Sender:
                 self._scheduler.unpin(self._stream)
                 yield wire
         if self._scheduler.is_draining and not told:
-            yield frames.encode((), draining=True, checksum=self._stream.is_sealed)
+            yield frames.encode((), draining=True, checksum=self._stream.is_checksummed)
 
     @property
     def _at_once(self) -> int:
@@ -72,12 +72,12 @@ class Sender:
         postponed: list[FileBatch] = []
         is_whole = False
         try:
-            parcels, postponed = self._parcels(deliveries)
+            messages, postponed = self._messages(deliveries)
             with contextlib.ExitStack() as watching:
                 for scattering in scatterings:
                     watching.enter_context(scattering.watched())
                 lane.send(
-                    parcels,
+                    messages,
                     unpin=lambda: self._scheduler.unpin(self._stream),
                     pin=lambda: self._scheduler.pin(self._stream, batches),
                 )
@@ -95,16 +95,16 @@ class Sender:
             self._scheduler.assemble(self._stream, postponed)
         return is_whole
 
-    def _parcels(self, deliveries: Sequence[Delivery]) -> tuple[list[Parcel], list[FileBatch]]:
+    def _messages(self, deliveries: Sequence[Delivery]) -> tuple[list[Message], list[FileBatch]]:
         """What goes over the lane now, and what is to be assembled first."""
-        parcels: list[Parcel] = []
+        messages: list[Message] = []
         postponed: list[FileBatch] = []
         for delivery in deliveries:
             match delivery:
                 case Batch(layout=layout, slot=slot):
                     placed = None if slot.memory == ARENA else slot
                     body = NOTHING if placed is not None else self._scheduler.memory(delivery)
-                    parcels.append(Parcel(_head(delivery.ticket, layout), layout.nbytes, body, placed))
+                    messages.append(Message(_head(delivery.ticket, layout), layout.nbytes, body, placed))
                 case FileBatch(want=want, scattering=scattering):
                     try:
                         found = scattering.batch(want.key) if scattering.is_of_use else None
@@ -114,12 +114,12 @@ class Sender:
                     if found is None:
                         postponed.append(delivery)
                     else:
-                        layout, vectors = found
-                        parcels.append(Parcel(_head(delivery.ticket, layout), layout.nbytes, vectors))
+                        layout, iovec = found
+                        messages.append(Message(_head(delivery.ticket, layout), layout.nbytes, iovec))
                 case Refusal(ticket=ticket, error=error):
                     piece = frames.failure_piece(ticket, to_failure(error))
-                    parcels.append(Parcel(frames.encode_head(piece), 0, NOTHING))
-        return parcels, postponed
+                    messages.append(Message(frames.encode_head(piece), 0, NOTHING))
+        return messages, postponed
 
     def _one(self, delivery: Delivery) -> Iterator[bytes]:
         """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
@@ -127,7 +127,7 @@ class Sender:
         if not isinstance(delivery, Batch):
             self._scheduler.unpin(self._stream)
             piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-            yield frames.encode((piece,), checksum=self._stream.is_sealed)
+            yield frames.encode((piece,), checksum=self._stream.is_checksummed)
             return
         wire = b""
         copied = False
@@ -139,7 +139,7 @@ class Sender:
                         yield wire
                         if not self._scheduler.pin(self._stream, (delivery,)):
                             return
-                    wire = frames.encode((piece,), checksum=self._stream.is_sealed)
+                    wire = frames.encode((piece,), checksum=self._stream.is_checksummed)
             copied = True
         finally:
             self._scheduler.release(self._stream, delivery, sent=copied)
@@ -155,7 +155,7 @@ class Sender:
                 pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._scheduler.memory(delivery))
             else:
                 pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
-        wire = frames.encode(tuple(pieces), checksum=self._stream.is_sealed)
+        wire = frames.encode(tuple(pieces), checksum=self._stream.is_checksummed)
         del pieces
         batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
         self._scheduler.release(self._stream, *batches, sent=True)

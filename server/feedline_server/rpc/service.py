@@ -1,7 +1,7 @@
 """The loader on the network: Describe, Fetch, Status, and the standard health and reflection services.
 
-Who may ask is decided at the gate, what is asked is checked by scheduler, what is answered is bytes out of slots;
-nothing that arrives becomes a path, an import or a pickle.
+The interceptor decides who may ask, the scheduler checks what is asked, bytes out of slots are the answer. Nothing
+that arrives becomes a path, an import or a pickle.
 """
 
 import functools
@@ -18,10 +18,10 @@ from grpc_reflection.v1alpha import reflection
 from feedline_server.access.reload import Rotating
 from feedline_server.access.tls import Tls
 from feedline_server.access.tokens import Admission
-from feedline_server.lanes.lane import Lane, Lanes
-from feedline_server.lanes.shm import ShmLanes
-from feedline_server.lanes.tcp import TcpLanes
-from feedline_server.rpc.interceptor import Gate, refuse, server_credentials
+from feedline_server.lanes.lane import Lane, LaneListener
+from feedline_server.lanes.shm import ShmListener
+from feedline_server.lanes.tcp import TcpListener
+from feedline_server.rpc.interceptor import AccessInterceptor, refuse, server_credentials
 from feedline_server.rpc.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rpc.sender import Sender
 from feedline_server.scheduling.catalog import Catalog
@@ -86,9 +86,9 @@ class Service:
         version: str,
         max_trainers: int,
         tls: Rotating[Tls] | None,
-        gate: Gate,
-        tcp_lanes: TcpLanes | None,
-        shm_lanes: ShmLanes | None,
+        interceptor: AccessInterceptor,
+        tcp_lanes: TcpListener | None,
+        shm_lanes: ShmListener | None,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
@@ -96,15 +96,17 @@ class Service:
         self._replica = replica
         self._version = version
         self._tls = tls
-        self._gate = gate
+        self._interceptor = interceptor
         self._tcp_lanes = tcp_lanes
         self._shm_lanes = shm_lanes
-        self._lanes: dict[str, Lanes] = {lanes.name: lanes for lanes in (tcp_lanes, shm_lanes) if lanes is not None}
+        self._lanes: dict[str, LaneListener] = {
+            lanes.name: lanes for lanes in (tcp_lanes, shm_lanes) if lanes is not None
+        }
         self._started = time.monotonic()
         self._health = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(max_trainers + SPARE_THREADS, thread_name_prefix="feedline-rpc"),
-            interceptors=[gate],
+            interceptors=[interceptor],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=max_trainers + SPARE_THREADS,
         )
@@ -155,7 +157,7 @@ class Service:
 
     def _describe(self, request: pb.DescribeRequest | Unreadable, context: grpc.ServicerContext) -> pb.Description:
         try:
-            caller = self._gate.admission(context).caller
+            caller = self._interceptor.admission(context).caller
         except FeedlineError as error:
             refuse(context, error)
         if isinstance(request, Unreadable):
@@ -189,7 +191,7 @@ class Service:
 
     def _fetch(self, requests: FetchRequests, context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
-            admission = self._gate.admission(context)
+            admission = self._interceptor.admission(context)
             # Before its first word: a stream that says nothing is one of those that are counted.
             stream = self._scheduler.open_stream(context.peer(), admission.caller)
         except FeedlineError as error:
@@ -255,7 +257,7 @@ class Service:
             refuse(context, first.error)
         if first.protocol != PROTOCOL:
             refuse(context, _other_protocol(first.protocol, self._version))
-        stream.is_sealed = first.checksum
+        stream.is_checksummed = first.checksum
         log.info("trainer connected", peer=stream.peer, client=stream.caller.name)
         reader = threading.Thread(
             target=self._read, args=(first, requests, stream, admission), name="feedline-wants", daemon=True
@@ -307,7 +309,7 @@ class Service:
             self._scheduler.end_wants(stream)
 
     def _take_in(self, request: pb.FetchRequest, stream: Stream) -> None:
-        if stream.is_sealed and not request.HasField("crc"):
+        if stream.is_checksummed and not request.HasField("crc"):
             raise Damaged("a request came without the checksum that its stream announced; connect again")
         if len(request.wants) > MAX_WINDOW:
             raise InvalidRequest(

@@ -21,11 +21,11 @@ from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import to_json
 from feedline_server.host.addresses import with_port
 from feedline_server.host.signals import Stop
-from feedline_server.lanes.from_files import Scattering, scattering_of
-from feedline_server.lanes.shm import ShmLanes
-from feedline_server.lanes.tcp import TcpLanes
+from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
+from feedline_server.lanes.shm import ShmListener
+from feedline_server.lanes.tcp import TcpListener
 from feedline_server.memory.arena import Arena
-from feedline_server.rpc.interceptor import Gate
+from feedline_server.rpc.interceptor import AccessInterceptor
 from feedline_server.rpc.service import Service
 from feedline_server.scheduling.catalog import Catalog, Served
 from feedline_server.scheduling.scheduler import Scheduler
@@ -72,8 +72,8 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         answer=scheduler.answer,
     )
     # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
-    tcp_lanes = TcpLanes() if settings.tcp_lane and tls is None else None
-    shm_lanes = ShmLanes() if settings.shm_lane and tls is None else None
+    tcp_lanes = TcpListener() if settings.tcp_lane and tls is None else None
+    shm_lanes = ShmListener() if settings.shm_lane and tls is None else None
     service = Service(
         catalog=catalog,
         scheduler=scheduler,
@@ -82,7 +82,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         version=version,
         max_trainers=settings.max_trainers,
         tls=tls,
-        gate=Gate(tokens),
+        interceptor=AccessInterceptor(tokens),
         tcp_lanes=tcp_lanes,
         shm_lanes=shm_lanes,
     )
@@ -163,9 +163,9 @@ def _open_catalog(settings: Settings) -> Catalog:
     return Catalog(served, max_batch_nbytes=settings.memory // 2)
 
 
-def _scatterings(catalog: Catalog) -> dict[str, Scattering]:
+def _scatterings(catalog: Catalog) -> dict[str, ZeroCopySource]:
     """What can be sent from where it lies, by dataset."""
-    found = {name: scattering_of(one.dataset) for name, one in catalog.served.items()}
+    found = {name: zero_copy_source(one.dataset) for name, one in catalog.served.items()}
     return {name: one for name, one in found.items() if one is not None}
 
 

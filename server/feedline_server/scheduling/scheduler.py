@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from feedline_server.access.tokens import ANYBODY, Caller
-from feedline_server.lanes.from_files import Scattering
+from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import ARENA, Arena, Slot
 from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
 from feedline_server.scheduling.admission import StreamLimits
@@ -49,7 +49,7 @@ class Scheduler:
         workers: int,
         max_trainers: int,
         max_streams_per_client: int | None = None,
-        scatterings: Mapping[str, Scattering],
+        scatterings: Mapping[str, ZeroCopySource],
         submit: Callable[[Sequence[Task]], None],
         now: Callable[[], float],
     ) -> None:

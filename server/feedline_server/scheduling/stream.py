@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from feedline_server.access.tokens import ANYBODY, Caller
-from feedline_server.lanes.from_files import Scattering
+from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import ARENA, Slot
 from feedline_server.memory.trainer import TrainerMemory
 from feedline_wire.errors import FeedlineError
@@ -56,7 +56,7 @@ class FileBatch:
     """A batch that nobody assembles: it will be sent from where its rows lie, and takes nothing until then."""
 
     want: Want
-    scattering: Scattering
+    scattering: ZeroCopySource
 
     @property
     def ticket(self) -> int:
@@ -115,7 +115,7 @@ class Stream:
     """What its batches cost so far on the fair clock: whoever has the least goes first."""
     batches: int = 0
     nbytes: int = 0
-    is_sealed: bool = False
+    is_checksummed: bool = False
     """Every message of the stream ends with a checksum; said by its first, before anything is sent."""
     closed: bool = False
     wants_ended: bool = False

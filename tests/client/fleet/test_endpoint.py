@@ -3,7 +3,7 @@
 import pytest
 
 from feedline.connection.buffers import Buffers
-from feedline.connection.connection import Replica, SameLoader
+from feedline.connection.connection import Connection, SameLoader
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Address
@@ -25,7 +25,7 @@ NOW = 100.0
 SILENT_AFTER_S = 2.0
 
 
-class NoHome:
+class NoOwner:
     """Nobody calls a replica that was never started."""
 
 
@@ -45,7 +45,7 @@ def endpoint(
     name: str, description: Description | None = None, *, outstanding: int = 0, rate: float = 0.0, **state: object
 ) -> Endpoint:
     """An endpoint that owes batches of 1000 bytes for a second, and answers so many bytes a second."""
-    replica = Replica(Address(f"{name}:1"), NoHome(), Buffers(0), Credentials())  # type: ignore[arg-type]
+    replica = Connection(Address(f"{name}:1"), NoOwner(), Buffers(0), Credentials())  # type: ignore[arg-type]
     state = {"heard_at": NOW - 1, "owing_since": NOW - 1, "nbytes": NBYTES * outstanding} | state
     made = Endpoint(replica, description, **state)  # type: ignore[arg-type]
     made.outstanding = {ticket: InFlight(wanted(), NOW - 1, NBYTES, was_alone=False) for ticket in range(outstanding)}

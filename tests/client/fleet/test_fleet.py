@@ -295,7 +295,7 @@ def test_with_checksums_a_description_that_was_damaged_on_its_way_is_not_believe
     with feedline.connect(loader.address, timeout_s=WAIT_S, checksum=True) as connection:
         assert len(list(connection.epoch(batch_size=10))) == 40
 
-    assert len(described) == 6, "twice in vain, twice alike, and twice before the first key, see Replica._serve"
+    assert len(described) == 6, "twice in vain, twice alike, and twice before the first key, see Connection._serve"
 
 
 def test_a_loader_that_comes_back_as_another_generation_is_an_error_at_once(

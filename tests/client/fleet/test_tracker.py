@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from feedline.connection.buffers import Buffers, Received
-from feedline.connection.connection import Replica, SameLoader
+from feedline.connection.connection import Connection, SameLoader
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.outbox import Outbox
@@ -33,7 +33,7 @@ NBYTES = 1000
 BATCH = Received(np.empty(0, np.uint8), Layout((), NBYTES))
 
 
-class NoHome:
+class NoOwner:
     """Nobody calls a replica that was never started."""
 
 
@@ -47,7 +47,7 @@ class Clock:
     offsets: count = field(default_factory=count)
 
     def add(self, name: str) -> Endpoint:
-        replica = Replica(Address(f"{name}:1"), NoHome(), Buffers(0), Credentials())  # type: ignore[arg-type]
+        replica = Connection(Address(f"{name}:1"), NoOwner(), Buffers(0), Credentials())  # type: ignore[arg-type]
         endpoint = self.endpoints[name] = Endpoint(replica)
         self.tracker.add([endpoint])
         return endpoint

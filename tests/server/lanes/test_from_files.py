@@ -12,9 +12,9 @@ import pytest
 from feedline_server.batches.assembly import assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.declared.datasets import ColumnsConfig
-from feedline_server.lanes import from_files as scattered
-from feedline_server.lanes.from_files import Scattering, scattering_of
-from feedline_server.lanes.iovec import Vectors
+from feedline_server.lanes import from_files
+from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
+from feedline_server.lanes.iovec import Iovec
 from feedline_wire.errors import DataError
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array
@@ -43,8 +43,8 @@ def config(folder: Path, **changes: object) -> ColumnsConfig:
     return ColumnsConfig.model_validate({"path": folder, "inputs": ["x", "x2"], "targets": ["y"], **changes})
 
 
-def scattering(dataset: Dataset) -> Scattering:
-    found = scattering_of(dataset)
+def zero_copy(dataset: Dataset) -> ZeroCopySource:
+    found = zero_copy_source(dataset)
     assert found is not None
     return found
 
@@ -53,14 +53,14 @@ def key(view: str = "train", order: str = "shuffle", offset: int = 0, rows: int 
     return Key("numbers", b"", view, order, 7, epoch, offset, rows)
 
 
-def body(vectors: Vectors) -> bytes:
+def body(iovec: Iovec) -> bytes:
     """What would be sent, read from where it lies."""
-    return b"".join(ctypes.string_at(int(address), int(nbytes)) for address, nbytes in vectors.pieces)
+    return b"".join(ctypes.string_at(int(address), int(nbytes)) for address, nbytes in iovec.pieces)
 
 
-def send_all(vectors: Vectors, sender: socket.socket) -> None:
-    while vectors.is_left:
-        vectors.send(sender)
+def send_all(iovec: Iovec, sender: socket.socket) -> None:
+    while iovec.is_left:
+        iovec.send(sender)
 
 
 def assembled(dataset: Dataset, wanted: Key) -> tuple[object, bytes]:
@@ -79,26 +79,26 @@ def test_it_is_byte_for_byte_what_a_worker_assembles(
 ) -> None:
     wanted = key(view, order, offset, rows)
 
-    layout, vectors = scattering(dataset).batch(wanted)
+    layout, iovec = zero_copy(dataset).batch(wanted)
 
-    assert (layout, body(vectors)) == assembled(dataset, wanted)
-    assert vectors.nbytes == layout.nbytes
+    assert (layout, body(iovec)) == assembled(dataset, wanted)
+    assert iovec.nbytes == layout.nbytes
 
 
 def test_views_of_several_parts_are_sent_from_all_of_them(folder: Path) -> None:
     dataset = open_dataset("numbers", config(folder, views={"train": "90:118", "validation": "0:90"}))
     wanted = key(rows=28)
 
-    layout, vectors = scattering(dataset).batch(wanted)
+    layout, iovec = zero_copy(dataset).batch(wanted)
 
-    assert (layout, body(vectors)) == assembled(dataset, wanted)
+    assert (layout, body(iovec)) == assembled(dataset, wanted)
 
 
 def test_columns_that_a_batch_does_not_have_are_not_looked_at(folder: Path) -> None:
     np.save(folder / "train" / "name.npy", np.zeros((TRAIN, 3), ">f4"))  # would have to be turned
     np.save(folder / "validation" / "name.npy", np.zeros((VALIDATION, 3), ">f4"))
 
-    assert scattering_of(open_dataset("numbers", config(folder))) is not None
+    assert zero_copy_source(open_dataset("numbers", config(folder))) is not None
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_columns_that_a_batch_does_not_have_are_not_looked_at(folder: Path) -> N
     ids=["looked at for nan", "bad samples left out", "transformed", "short rows"],
 )
 def test_what_needs_a_worker_is_left_to_the_workers(folder: Path, changes: dict[str, object]) -> None:
-    assert scattering_of(open_dataset("numbers", config(folder, **changes))) is None
+    assert zero_copy_source(open_dataset("numbers", config(folder, **changes))) is None
 
 
 def test_what_the_trainer_does_itself_needs_no_worker(folder: Path) -> None:
     late = [{"name": "scale", "columns": ["x"], "factor": 0.5, "late": True}]
 
-    assert scattering_of(open_dataset("numbers", config(folder, transforms=late))) is not None
+    assert zero_copy_source(open_dataset("numbers", config(folder, transforms=late))) is not None
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f4"])
@@ -126,7 +126,7 @@ def test_rows_that_lie_otherwise_than_they_travel_are_left_to_the_workers(tmp_pa
     x = np.zeros((9, 1000), dtype)
     np.save(tmp_path / "x.npy", x if dtype == ">f4" else np.asfortranarray(x))
 
-    assert scattering_of(open_dataset("numbers", ColumnsConfig(path=tmp_path))) is None
+    assert zero_copy_source(open_dataset("numbers", ColumnsConfig(path=tmp_path))) is None
 
 
 def test_data_that_the_page_cache_does_not_hold_is_left_to_the_workers(
@@ -135,19 +135,19 @@ def test_data_that_the_page_cache_does_not_hold_is_left_to_the_workers(
     monkeypatch.setattr("feedline_server.sources.tables.table.is_large", lambda _: True)
     monkeypatch.setattr("feedline_server.sources.arrays.mapped.SMALL", 0)
 
-    assert scattering_of(open_dataset("numbers", config(folder))) is None
+    assert zero_copy_source(open_dataset("numbers", config(folder))) is None
 
 
 def test_more_labels_than_may_be_kept_are_left_to_the_workers(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scattered, "KEPT_NBYTES", 2 * (TRAIN + VALIDATION) - 1)
+    monkeypatch.setattr(from_files, "KEPT_NBYTES", 2 * (TRAIN + VALIDATION) - 1)
 
-    assert scattering_of(dataset) is None
+    assert zero_copy_source(dataset) is None
 
 
 def test_a_file_that_changed_is_an_error(dataset: Dataset, folder: Path) -> None:
-    mine = scattering(dataset)
+    mine = zero_copy(dataset)
     os.utime(folder / "validation" / "x.npy", ns=(1, 1))
 
     with pytest.raises(DataError, match=r"validation/x\.npy: changed while served"):
@@ -156,14 +156,14 @@ def test_a_file_that_changed_is_an_error(dataset: Dataset, folder: Path) -> None
 
 def test_a_batch_is_not_whole_until_its_files_were_seen_unchanged_once_more(dataset: Dataset, folder: Path) -> None:
     """A trainer that reads slowly leaves time to write to a file that its batch is being sent from."""
-    layout, vectors = scattering(dataset).batch(key())
+    layout, iovec = zero_copy(dataset).batch(key())
     sender, trainer = socket.socketpair()
     with sender, trainer:
-        vectors.send(sender)
+        iovec.send(sender)
         os.utime(folder / "train" / "x2.npy", ns=(1, 1))
 
         with pytest.raises(DataError, match=r"train/x2\.npy: changed while served"):
-            send_all(vectors, sender)
+            send_all(iovec, sender)
 
         came = trainer.recv(1 << 20)
     assert len(came) <= layout.nbytes - 10 * 8  # of the ids nothing
@@ -172,7 +172,7 @@ def test_a_batch_is_not_whole_until_its_files_were_seen_unchanged_once_more(data
 @pytest.mark.parametrize(("rows", "is_taken"), [(1, True), (1000, True), (1050, False)])
 def test_large_batches_of_short_rows_are_left_to_the_workers(dataset: Dataset, rows: int, is_taken: bool) -> None:
     """One row has 2049 + 2132 bytes, and 4 MiB are 1003 of them."""
-    assert scattering(dataset).takes(rows) == is_taken
+    assert zero_copy(dataset).takes(rows) == is_taken
 
 
 # ---- the disk ----
@@ -182,7 +182,7 @@ def test_large_batches_of_short_rows_are_left_to_the_workers(dataset: Dataset, r
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Time that passes when the test says so."""
     now = [100.0]
-    monkeypatch.setattr(scattered.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(from_files.time, "monotonic", lambda: now[0])
 
     def passes(seconds: float) -> None:
         now[0] += seconds
@@ -194,8 +194,8 @@ def test_after_a_wait_for_the_disk_it_rests_and_each_time_twice_as_long(
     dataset: Dataset, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = iter([5, 6, 6, 8, 8, 8, 8, 9])
-    monkeypatch.setattr(scattered, "_waits_for_disk", lambda: next(waits))
-    mine = scattering(dataset)
+    monkeypatch.setattr(from_files, "_waits_for_disk", lambda: next(waits))
+    mine = zero_copy(dataset)
     seen = []
 
     for passed in (0.99, 0.02, 1.99, 0.02, 0.0, 0.99, 0.02):
@@ -210,9 +210,9 @@ def test_after_a_wait_for_the_disk_it_rests_and_each_time_twice_as_long(
 
 
 def test_what_was_given_up_stays_with_the_workers(dataset: Dataset) -> None:
-    mine = scattering(dataset)
+    mine = zero_copy(dataset)
 
     mine.give_up()
 
     assert not mine.is_of_use
-    assert repr(mine) == "<Scattering numbers given up>"
+    assert repr(mine) == "<ZeroCopySource numbers given up>"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feedline_server.lanes.iovec import MAX_PIECES, Vectors, Views, outgoing_of, rows_of, whole
+from feedline_server.lanes.iovec import MAX_PIECES, Iovec, Views, outgoing_of, rows_of, whole
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -26,7 +26,7 @@ def pair() -> Iterator[Pair]:
         yield sender, reader
 
 
-def sent(pair: Pair, outgoing: Vectors | Views, nbytes: int) -> bytes:
+def sent(pair: Pair, outgoing: Iovec | Views, nbytes: int) -> bytes:
     """What arrives of it."""
     sender, reader = pair
     found = bytearray()
@@ -49,26 +49,26 @@ def sent(pair: Pair, outgoing: Vectors | Views, nbytes: int) -> bytes:
 def test_more_pieces_than_the_kernel_takes_at_once_arrive_in_their_order(pair: Pair) -> None:
     rows = np.arange(3 * MAX_PIECES * 8, dtype=np.uint8).reshape(-1, 8)
     ids = np.random.default_rng(1).permutation(len(rows))
-    vectors = Vectors([rows_of(rows.ctypes.data + ids * 8, 8)], [rows])
+    iovec = Iovec([rows_of(rows.ctypes.data + ids * 8, 8)], [rows])
 
-    assert sent(pair, vectors, rows.nbytes) == rows[ids].tobytes()
+    assert sent(pair, iovec, rows.nbytes) == rows[ids].tobytes()
 
 
 def test_a_piece_that_the_kernel_takes_in_parts_arrives_whole(pair: Pair) -> None:
     first, second = np.arange(300_001, dtype=np.uint32), np.arange(7, dtype=np.uint8)
-    vectors = Vectors([whole(first), whole(second)], [first, second])
+    iovec = Iovec([whole(first), whole(second)], [first, second])
 
-    assert vectors.nbytes == 1_200_011
-    assert sent(pair, vectors, vectors.nbytes) == first.tobytes() + second.tobytes()
+    assert iovec.nbytes == 1_200_011
+    assert sent(pair, iovec, iovec.nbytes) == first.tobytes() + second.tobytes()
 
 
 def test_heads_and_pieces_go_out_as_one_in_their_order(pair: Pair) -> None:
     rows = np.arange(64, dtype=np.uint8)
-    parts = [memoryview(b"one"), Vectors([whole(rows)], [rows]), memoryview(b"two"), memoryview(b"")]
+    parts = [memoryview(b"one"), Iovec([whole(rows)], [rows]), memoryview(b"two"), memoryview(b"")]
 
     outgoing = outgoing_of(parts)
 
-    assert isinstance(outgoing, Vectors)
+    assert isinstance(outgoing, Iovec)
     assert sent(pair, outgoing, 70) == b"one" + rows.tobytes() + b"two"
 
 
@@ -94,10 +94,10 @@ def test_memory_that_is_gone_is_an_error_and_the_process_lives_on(pair: Pair, tm
         mapping = mmap.mmap(file.fileno(), 0)
         address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         file.truncate(mmap.PAGESIZE)
-        vectors = Vectors([rows_of(np.array([address + 2 * mmap.PAGESIZE]), mmap.PAGESIZE)], [mapping])
+        iovec = Iovec([rows_of(np.array([address + 2 * mmap.PAGESIZE]), mmap.PAGESIZE)], [mapping])
 
         with pytest.raises(OSError, match="Bad address") as caught:
-            vectors.send(pair[0])
+            iovec.send(pair[0])
 
     assert caught.value.errno == errno.EFAULT
 
@@ -108,4 +108,4 @@ def test_a_reader_that_is_gone_is_an_error(pair: Pair) -> None:
     rows = np.zeros(10, np.uint8)
 
     with pytest.raises(BrokenPipeError):
-        Vectors([whole(rows)], [rows]).send(sender)
+        Iovec([whole(rows)], [rows]).send(sender)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from feedline_server.lanes.lane import Offer
-from feedline_server.lanes.shm import ShmLanes
+from feedline_server.lanes.shm import ShmListener
 from feedline_server.memory.trainer import SEALS
 from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM_GREETING
 
@@ -18,8 +18,8 @@ NAME = "feedline-at-the-door"
 
 
 @pytest.fixture
-def lanes() -> Iterator[ShmLanes]:
-    lanes = ShmLanes()
+def lanes() -> Iterator[ShmListener]:
+    lanes = ShmListener()
     lanes.start()
     yield lanes
     lanes.close()
@@ -27,7 +27,7 @@ def lanes() -> Iterator[ShmLanes]:
 
 
 @pytest.fixture
-def offer(lanes: ShmLanes) -> Offer:
+def offer(lanes: ShmListener) -> Offer:
     return lanes.offer(lambda lane: None)
 
 
@@ -40,7 +40,7 @@ def memory() -> Iterator[int]:
     os.close(fd)
 
 
-def knock(lanes: ShmLanes, said: bytes, fd: int) -> socket.socket:
+def knock(lanes: ShmListener, said: bytes, fd: int) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(20)
     connection.connect("\0" + lanes.address)
@@ -62,7 +62,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 
 def test_memory_of_a_trainer_with_a_lane_is_kept_until_its_stream_ends(
-    lanes: ShmLanes, offer: Offer, memory: int
+    lanes: ShmListener, offer: Offer, memory: int
 ) -> None:
     with knock(lanes, SHM_GREETING + offer.ticket, memory) as connection:
         assert connection.recv(100) == ACCEPTED + offer.proof
@@ -76,7 +76,7 @@ def test_memory_of_a_trainer_with_a_lane_is_kept_until_its_stream_ends(
 
 
 @pytest.mark.parametrize("what", ["no ticket", "no greeting", "too late"])
-def test_memory_of_who_gets_no_lane_is_let_go_of(lanes: ShmLanes, offer: Offer, memory: int, what: str) -> None:
+def test_memory_of_who_gets_no_lane_is_let_go_of(lanes: ShmListener, offer: Offer, memory: int, what: str) -> None:
     said = {"no ticket": SHM_GREETING + bytes(16), "no greeting": b"x" * 36}.get(what, SHM_GREETING + offer.ticket)
     if what == "too late":
         offer.end()
@@ -86,7 +86,9 @@ def test_memory_of_who_gets_no_lane_is_let_go_of(lanes: ShmLanes, offer: Offer, 
     assert held() == (1, 0)
 
 
-def test_memory_of_who_hangs_up_before_it_is_answered_is_let_go_of(lanes: ShmLanes, offer: Offer, memory: int) -> None:
+def test_memory_of_who_hangs_up_before_it_is_answered_is_let_go_of(
+    lanes: ShmListener, offer: Offer, memory: int
+) -> None:
     """Its ticket stays good, so it could do it again: each time left a descriptor, and memory, until the loader ended.
 
     Through `_greet`, because at the door it depends on who is quicker.

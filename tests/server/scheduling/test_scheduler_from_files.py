@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedline_server.lanes.from_files import Scattering
-from feedline_server.lanes.iovec import Vectors, whole
+from feedline_server.lanes.from_files import ZeroCopySource
+from feedline_server.lanes.iovec import Iovec, whole
 from feedline_server.rpc.sender import Sender
 from feedline_server.scheduling.stream import Batch, FileBatch, Refusal, Stream
 from feedline_wire.errors import LoaderDraining
@@ -19,7 +19,7 @@ from feedline_wire.tensors import Layout, lay_out
 Stage = Any  # the fixture in conftest.py
 
 
-class Scatters(Scattering):
+class Scatters(ZeroCopySource):
     """Of a dataset that has no files: only whether it is of use counts."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Scatters(Scattering):
     def watched(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def batch(self, key: Key) -> tuple[Layout, Vectors]:
+    def batch(self, key: Key) -> tuple[Layout, Iovec]:
         memory = np.zeros(64, np.uint8)
-        return lay_out([("x", memory.dtype, memory.shape)]), Vectors([whole(memory)], [memory])
+        return lay_out([("x", memory.dtype, memory.shape)]), Iovec([whole(memory)], [memory])
 
 
 class Broken:
@@ -62,7 +62,7 @@ def scattering() -> Scatters:
 
 
 @pytest.fixture
-def scatterings(scattering: Scatters) -> dict[str, Scattering]:
+def scatterings(scattering: Scatters) -> dict[str, ZeroCopySource]:
     return {"numbers": scattering}
 
 
