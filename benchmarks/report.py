@@ -122,7 +122,7 @@ def plot(results: Results, path: Path) -> None:
     for place, line in enumerate(reversed(lines)):
         assert line.ratio is not None
         assert line.bound is not None
-        # Drawn as so many times what was asked for; where less is better, the other way round.
+        # SampleRequest as so many times what was asked for; where less is better, the other way round.
         must = line.bound.must
         ends = [value / must for value in (line.ratio.least, line.ratio.median, line.ratio.most) if value > 0]
         if line.bound.sign == "<=":

@@ -154,7 +154,7 @@ def test_what_is_late_is_described_and_not_done(serving: Callable[[str], Any]) -
     with serving("late") as served:
         (batch,) = served.fetch(served.key(offset=30))
 
-    assert elementwise.from_messages(served.dataset.late) == (("x", Scale(divide_by=255.0)),)
+    assert elementwise.from_messages(served.dataset.deferred) == (("x", Scale(divide_by=255.0)),)
     assert [(column.name, column.dtype) for column in served.dataset.columns] == [("x", "uint8"), ("y", "int64")]
     assert batch.arrays["x"].tolist() == [[number] * 3 for number in range(30, 38)]
 

@@ -16,7 +16,7 @@ from feedline_server.batches.bad_samples import Fault, faults_named, replaced, w
 from feedline_server.batches.dataset import Dataset
 from feedline_server.order.positions import run_ahead, run_indices, view_indices
 from feedline_server.sources.ragged import Ragged, pad_into
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_wire import BAD, IDS
 from feedline_wire.errors import BadSample, DataError, FeedlineError
 from feedline_wire.key import Key
@@ -42,10 +42,10 @@ class Outgrown(Exception):
 
 def sample_ids(dataset: Dataset, key: Key) -> NDArray[np.int64]:
     """The id of each row's sample."""
-    return asked(dataset, key).ids
+    return sample_request(dataset, key).ids
 
 
-def asked(dataset: Dataset, key: Key) -> Drawn:
+def sample_request(dataset: Dataset, key: Key) -> SampleRequest:
     """The samples that a key means, each in its epoch."""
     view = dataset.views[key.view]
     positions = np.arange(key.offset, key.offset + key.rows, dtype=np.int64)
@@ -53,12 +53,12 @@ def asked(dataset: Dataset, key: Key) -> Drawn:
     if key.offset + key.rows > view.samples:
         epochs += positions // max(view.samples, 1)
     if dataset.is_stream:  # all that is read of an id is which view it belongs to
-        return Drawn(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
+        return SampleRequest(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
     if (lengths := dataset.lengths(view)) is not None:
         indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, lengths)
     else:
         indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
-    return Drawn(view.ids(indices), epochs, key.seed)
+    return SampleRequest(view.ids(indices), epochs, key.seed)
 
 
 def layout_of(dataset: Dataset, rows: int) -> Layout:
@@ -82,7 +82,7 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
 
     FeedlineError if it cannot be had, Outgrown if that was not enough.
     """
-    rows = asked(dataset, key)
+    rows = sample_request(dataset, key)
     _read_ahead(dataset, key)
     try:
         if dataset.on_bad_sample == "error":
@@ -111,10 +111,10 @@ def _read_ahead(dataset: Dataset, key: Key) -> None:
         source.announce(view.ids(ahead), dataset.chain.reads)
 
 
-def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:
+def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -> Layout:
     """The batch without its bad samples, or with others for them: read until all that is read is good."""
     chain, view = dataset.chain, dataset.views[key.view]
-    is_random = chain.is_drawn or chain.ways[key.view].is_random
+    is_random = chain.is_generated or chain.ways[key.view].is_random
     found: set[Fault] = set()
 
     def bad(faults: Collection[Fault]) -> set[Fault]:
@@ -122,13 +122,13 @@ def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:
 
     while True:
         if dataset.on_bad_sample == "skip":
-            mended = without(drawn, bad, is_random=is_random)
+            mended = without(request, bad, is_random=is_random)
         else:
-            mended = replaced(drawn, bad, view.samples, view.ids, is_random=is_random)
+            mended = replaced(request, bad, view.samples, view.ids, is_random=is_random)
         try:
-            return _filled(dataset, key.view, mended.drawn, mended.bad, memory)
+            return _filled(dataset, key.view, mended.request, mended.bad, memory)
         except BadSample as error:
-            faults = faults_named(error, mended.drawn, is_random=is_random)
+            faults = faults_named(error, mended.request, is_random=is_random)
             if not faults:
                 raise
             found |= set(faults)
@@ -138,44 +138,48 @@ def _mended(dataset: Dataset, key: Key, drawn: Drawn, memory: Array) -> Layout:
 # ---- samples, as if all were good ----
 
 
-def _filled(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Layout:
+def _filled(
+    dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array
+) -> Layout:
     """Lay these samples into the memory, with their ids, and with the bad ones that they are without."""
     fill = _fixed if dataset.chain.is_fixed else _varying
-    layout, out, of_rows = fill(dataset, view, drawn, bad, memory)
+    layout, out, of_rows = fill(dataset, view, request, bad, memory)
     if dataset.nan == "error":
         _check_numbers(dataset, out, of_rows)
-    out[IDS][:] = drawn.ids
+    out[IDS][:] = request.ids
     if bad is not None:
         out[BAD][:] = bad
     return layout
 
 
-def _fixed(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
+def _fixed(dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
     """Where the layout follows from the number of samples: what can be written straight into the memory, is."""
     columns, chain = dataset.columns, dataset.chain
-    layout = _layout(columns, [(len(drawn.ids), *column.shape) for column in columns], len(drawn.ids), bad)
+    layout = _layout(columns, [(len(request.ids), *column.shape) for column in columns], len(request.ids), bad)
     placed = _cleared(memory, layout)
     out = {column.name: placed[column.name] for column in columns}
     if chain.is_straight:
-        chain.gather(drawn.ids, out)
-        return layout, placed, drawn.ids
-    rows = chain.prepared(view, drawn, out)
+        chain.gather(request.ids, out)
+        return layout, placed, request.ids
+    rows = chain.prepared(view, request, out)
     for column in columns:
         _lay(rows.columns[column.name], column, out[column.name])
     chain.scratch.tidy()
-    return layout, placed, rows.drawn.ids
+    return layout, placed, rows.request.ids
 
 
-def _varying(dataset: Dataset, view: str, drawn: Drawn, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
+def _varying(
+    dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array
+) -> Filled:
     """Where the layout shows when the samples are there: they are laid as long as the longest of them."""
     columns, chain = dataset.columns, dataset.chain
-    rows = chain.prepared(view, drawn, {})
-    layout = _layout(columns, [_shape(rows.columns[column.name]) for column in columns], len(drawn.ids), bad)
+    rows = chain.prepared(view, request, {})
+    layout = _layout(columns, [_shape(rows.columns[column.name]) for column in columns], len(request.ids), bad)
     placed = _cleared(memory, layout)
     for column in columns:
         _lay(rows.columns[column.name], column, placed[column.name])
     chain.scratch.tidy()
-    return layout, placed, rows.drawn.ids
+    return layout, placed, rows.request.ids
 
 
 def _layout(

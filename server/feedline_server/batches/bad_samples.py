@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms.randomness import words
 from feedline_wire.errors import BadSample, DataError
 
@@ -80,73 +80,76 @@ class KnownBad:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mended:
-    """What is read for a key instead of what it asked for."""
+    """What is read for a key instead of what it request for."""
 
-    drawn: Drawn
+    request: SampleRequest
     bad: Ids
-    """(bad samples, 2): the row in what was asked, the sample id."""
+    """(bad samples, 2): the row in what was request, the sample id."""
 
 
-def faults_of(drawn: Drawn, *, is_random: bool) -> list[Fault]:
+def faults_of(request: SampleRequest, *, is_random: bool) -> list[Fault]:
     """How each of these samples is remembered, should it be bad."""
     if not is_random:
-        return [(sample,) for sample in drawn.ids.tolist()]
+        return [(sample,) for sample in request.ids.tolist()]
     return [
-        (sample, epoch, drawn.seed) for sample, epoch in zip(drawn.ids.tolist(), drawn.epochs.tolist(), strict=True)
+        (sample, epoch, request.seed)
+        for sample, epoch in zip(request.ids.tolist(), request.epochs.tolist(), strict=True)
     ]
 
 
-def faults_named(error: BadSample, read: Drawn, *, is_random: bool) -> list[Fault]:
+def faults_named(error: BadSample, read: SampleRequest, *, is_random: bool) -> list[Fault]:
     """The samples among those that were read that the error names; none: it is about something else."""
     named = np.isin(read.ids, error.samples)
-    return faults_of(Drawn(read.ids[named], read.epochs[named], read.seed), is_random=is_random)
+    return faults_of(SampleRequest(read.ids[named], read.epochs[named], read.seed), is_random=is_random)
 
 
-def without(asked: Drawn, bad: Bad, *, is_random: bool) -> Mended:
-    """What was asked without the bad ones."""
-    is_bad = _is_bad(asked, bad, is_random=is_random)
-    good = Drawn(asked.ids[~is_bad], asked.epochs[~is_bad], asked.seed)
+def without(request: SampleRequest, bad: Bad, *, is_random: bool) -> Mended:
+    """What was request without the bad ones."""
+    is_bad = _is_bad(request, bad, is_random=is_random)
+    good = SampleRequest(request.ids[~is_bad], request.epochs[~is_bad], request.seed)
     if not len(good.ids):
-        raise all_bad(asked)
-    return Mended(good, _lines(asked, is_bad))
+        raise all_bad(request)
+    return Mended(good, _lines(request, is_bad))
 
 
-def replaced(asked: Drawn, bad: Bad, samples: int, view_ids: Callable[[Ids], Ids], *, is_random: bool) -> Mended:
-    """What was asked with other samples of its view in the place of the bad ones.
+def replaced(
+    request: SampleRequest, bad: Bad, samples: int, view_ids: Callable[[Ids], Ids], *, is_random: bool
+) -> Mended:
+    """What was request with other samples of its view in the place of the bad ones.
 
     `view_ids` gives the ids at some of the view's places 0..samples-1. Who takes a bad one's place is drawn for (seed,
     epoch, the bad one): the first good one of REPLACEMENTS.
     """
-    is_bad = _is_bad(asked, bad, is_random=is_random)
+    is_bad = _is_bad(request, bad, is_random=is_random)
     rows = np.flatnonzero(is_bad)
-    places = Drawn(asked.ids[rows], asked.epochs[rows], asked.seed)
-    drawn = (words(places, "substitute", REPLACEMENTS) % np.uint64(samples)).astype(np.int64)
-    ids = asked.ids.copy()
-    for row, found in zip(rows, drawn, strict=True):
+    places = SampleRequest(request.ids[rows], request.epochs[rows], request.seed)
+    draws = (words(places, "substitute", REPLACEMENTS) % np.uint64(samples)).astype(np.int64)
+    ids = request.ids.copy()
+    for row, found in zip(rows, draws, strict=True):
         tries = view_ids(found)
-        epochs = np.full(len(tries), asked.epochs[row])
-        good = tries[~_is_bad(Drawn(tries, epochs, asked.seed), bad, is_random=is_random)]
+        epochs = np.full(len(tries), request.epochs[row])
+        good = tries[~_is_bad(SampleRequest(tries, epochs, request.seed), bad, is_random=is_random)]
         if not len(good):
-            raise all_bad(asked)
+            raise all_bad(request)
         ids[row] = good[0]
-    return Mended(Drawn(ids, asked.epochs, asked.seed), _lines(asked, is_bad))
+    return Mended(SampleRequest(ids, request.epochs, request.seed), _lines(request, is_bad))
 
 
-def all_bad(asked: Drawn) -> DataError:
+def all_bad(request: SampleRequest) -> DataError:
     """Nothing good is left to send."""
     return DataError(
-        f"every sample of the batch is bad ({len(asked.ids)}), or so many of the view that none was found to take "
+        f"every sample of the batch is bad ({len(request.ids)}), or so many of the view that none was found to take "
         'their place; the first ones are named, set on_bad_sample = "error" to see what is wrong with them',
-        samples=asked.ids,
+        samples=request.ids,
     )
 
 
-def _is_bad(drawn: Drawn, bad: Bad, *, is_random: bool) -> NDArray[np.bool_]:
-    faults = faults_of(drawn, is_random=is_random)
+def _is_bad(request: SampleRequest, bad: Bad, *, is_random: bool) -> NDArray[np.bool_]:
+    faults = faults_of(request, is_random=is_random)
     known = bad(faults)
     return np.array([fault in known for fault in faults], bool)
 
 
-def _lines(asked: Drawn, is_bad: NDArray[np.bool_]) -> Ids:
+def _lines(request: SampleRequest, is_bad: NDArray[np.bool_]) -> Ids:
     rows = np.flatnonzero(is_bad)
-    return np.stack([rows, asked.ids[rows]], axis=1).astype(np.int64)
+    return np.stack([rows, request.ids[rows]], axis=1).astype(np.int64)

@@ -110,10 +110,10 @@ class Dataset:
         return tuple(column for column in self.chain.columns if column.name in used)
 
     @property
-    def late(self) -> tuple[Late, ...]:
+    def deferred(self) -> tuple[Late, ...]:
         """What the trainer does to columns that a batch carries."""
         used = set(column_names(self.structure))
-        return tuple((name, operation) for name, operation in self.chain.late if name in used)
+        return tuple((name, operation) for name, operation in self.chain.deferred if name in used)
 
 
 def open_dataset(

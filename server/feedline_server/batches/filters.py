@@ -18,7 +18,7 @@ from feedline_server.declared.transforms import FilterConfig
 from feedline_server.host.user_code import imported
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, compact, ids_at
-from feedline_server.sources.source import AnySource, DrawnSource, RaggedSource, Source
+from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, Source
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import VARIES, Array, Column
 
@@ -45,7 +45,7 @@ def filtered(
     found = dict(views)
     for number, one in enumerate(config.filters):
         named = f"dataset {dataset!r}, filters.{number} ({', '.join(one.columns)})"
-        if isinstance(source, DrawnSource):
+        if isinstance(source, GeneratedSource):
             raise DataError(
                 f"{named}: this dataset's samples are made by code, anew in every epoch, so they cannot be looked at "
                 "beforehand; leave samples out there"

@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.batches.assembly import asked, layout_of
+from feedline_server.batches.assembly import layout_of, sample_request
 from feedline_server.batches.dataset import Dataset
 from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, rows_of, whole
 from feedline_server.sources.arrays import npy
@@ -93,7 +93,7 @@ class ZeroCopySource:
     def batch(self, key: Key) -> tuple[Layout, Iovec]:
         """How the batch lies in its body, and the pieces of the body. DataError if a file changed."""
         self._check()
-        ids = asked(self._dataset, key).ids
+        ids = sample_request(self._dataset, key).ids
         check_ids(ids, self._dataset.source.samples)  # an address is made of each
         layout = self._layout(key.rows)
         pieces: list[Pieces] = []

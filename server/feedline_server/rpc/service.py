@@ -177,7 +177,7 @@ class Service:
                     structure=structure.to_message(served.dataset.structure),
                     views=[pb.View(name=view.name, samples=view.samples) for view in served.dataset.views.values()],
                     orders=served.dataset.orders,
-                    late=elementwise.to_messages(served.dataset.late),
+                    late=elementwise.to_messages(served.dataset.deferred),
                     batched=served.dataset.is_batched,
                     stream=served.dataset.is_stream,
                 )

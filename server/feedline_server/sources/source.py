@@ -97,7 +97,7 @@ class RaggedSource(Source, Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class SampleRequest:
     """Samples as a key means them: where the same sample may differ from epoch to epoch, ids alone are not enough."""
 
     ids: NDArray[np.int64]
@@ -109,7 +109,7 @@ class Drawn:
 
 
 @runtime_checkable
-class DrawnSource(Protocol):
+class GeneratedSource(Protocol):
     """Data whose samples are made by code that may draw random numbers, or that comes in ready batches or streams.
 
     Of a batched or streaming dataset an id is a unit, one ready batch; every column is then Ragged with one sample a
@@ -131,7 +131,7 @@ class DrawnSource(Protocol):
         """The largest first dimension of each column that is Ragged, as far as is known."""
         ...
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
         """Every column of these samples, as `RaggedSource.read` gives them: equal for equal (id, epoch, seed)."""
         ...
 
@@ -140,7 +140,7 @@ class DrawnSource(Protocol):
         ...
 
 
-AnySource: TypeAlias = Source | DrawnSource
+AnySource: TypeAlias = Source | GeneratedSource
 """A RaggedSource is a Source too, of which only the columns that do not vary can be gathered."""
 
 
@@ -155,9 +155,9 @@ class Opened:
     classes: Mapping[str, int] = field(default_factory=dict)
     """How many samples each class has, in the order of their numbers; empty where there are no classes."""
     is_batched: bool = False
-    """An id is a unit, one ready batch, and a key's rows are units: the source is a DrawnSource."""
+    """An id is a unit, one ready batch, and a key's rows are units: the source is a GeneratedSource."""
     is_stream: bool = False
-    """There are no ids: whatever is asked for, the next unit comes. The source is a DrawnSource."""
+    """There are no ids: whatever is asked for, the next unit comes. The source is a GeneratedSource."""
     orders: tuple[str, ...] | None = None
     """What the dataset may be asked in, the first by default; None: every order, or of a stream only `stream`."""
     structure: Structure | None = None

@@ -27,7 +27,7 @@ from feedline_server.declared.transforms import (
 )
 from feedline_server.host.user_code import imported
 from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import AnySource, Drawn, DrawnSource, Source
+from feedline_server.sources.source import AnySource, GeneratedSource, SampleRequest, Source
 from feedline_server.transforms.code import Function
 from feedline_server.transforms.elementwise import ValueByValue
 from feedline_server.transforms.embedding import Embed
@@ -88,13 +88,13 @@ class Chain:
     """The columns of the source that are needed."""
     ways: Mapping[str, Way]
     """By view."""
-    late: tuple[Late, ...]
+    deferred: tuple[Late, ...]
     """What the trainer does, after everything else."""
     content: tuple[bytes, ...]
     """What stands for code and tables in the dataset's identity."""
     is_straight: bool
     """Samples go from their source to the slot as they are."""
-    is_drawn: bool
+    is_generated: bool
     """The source itself may draw random numbers."""
     read: Reader
     gather: Callable[[NDArray[np.int64], Mapping[str, Array]], None]
@@ -113,10 +113,10 @@ class Chain:
         touched = {name for way in self.ways.values() for step in way.steps for name in step.columns}
         return replace(self, reads=tuple(name for name in self.reads if name in used or name in touched))
 
-    def prepared(self, view: str, drawn: Drawn, out: Mapping[str, Array]) -> Rows:
+    def prepared(self, view: str, request: SampleRequest, out: Mapping[str, Array]) -> Rows:
         """These samples, read and transformed; columns of `out` are written there where that saves a copy."""
         way = self.ways[view]
-        rows = self.read(drawn, self.reads, _part(out, way.ends[0]), self.scratch)
+        rows = self.read(request, self.reads, _part(out, way.ends[0]), self.scratch)
         return through(way, rows, out)
 
 
@@ -143,10 +143,10 @@ def untouched(source: Source, views: Iterable[str]) -> Chain:
         unit_rows=1,
         reads=tuple(column.name for column in source.columns),
         ways=dict.fromkeys(views, Way((), (frozenset(),))),
-        late=(),
+        deferred=(),
         content=(),
         is_straight=True,
-        is_drawn=False,
+        is_generated=False,
         read=reader(source, is_batched=False),
         gather=source.gather,
     )
@@ -169,7 +169,7 @@ class _Opening:
         self._config = config
         self._views = views
         self._source = source
-        self._is_drawn = isinstance(source, DrawnSource)
+        self._is_drawn = isinstance(source, GeneratedSource)
         self._is_batched = is_batched
         self._read = reader(source, is_batched=is_batched)
         self._scratch = Scratch()
@@ -180,14 +180,14 @@ class _Opening:
 
     def chain(self) -> Chain:
         """All of it."""
-        early, late = self._parted()
+        early, deferred = self._parted()
         walked = {view: self._walk(view, early) for view in self._views}
         (first, (_, out)), *others = walked.items()
         for view, (_, other) in others:
             self._check_alike(first, out, view, other)
         columns = tuple(spec.column for spec in out.values())
         try:
-            columns_after(columns, late)
+            columns_after(columns, deferred)
         except DataError as error:
             raise DataError(f"dataset {self._dataset!r}, late transforms: {error}") from error
         ways = {view: way for view, (way, _) in walked.items()}
@@ -198,19 +198,19 @@ class _Opening:
             unit_rows=self._unit_rows,
             reads=tuple(self._specs),
             ways=ways,
-            late=late,
+            deferred=deferred,
             content=tuple(chunk for made in self._made for chunk in getattr(made.transform, "content", ())),
             is_straight=not (self._is_drawn or varies or any(way.steps for way in ways.values())),
-            is_drawn=self._is_drawn,
+            is_generated=self._is_drawn,
             read=self._read,
             is_batched=self._is_batched,
-            gather=_never if isinstance(self._source, DrawnSource) else self._source.gather,
+            gather=_never if isinstance(self._source, GeneratedSource) else self._source.gather,
         )
 
     def _parted(self) -> tuple[list[tuple[int, TransformConfig]], tuple[Late, ...]]:
         """What the loader does, numbered, and what the trainer does; DataError if their order cannot be kept."""
         early: list[tuple[int, TransformConfig]] = []
-        late: list[Late] = []
+        deferred: list[Late] = []
         finished: dict[str, str] = {}
         for number, config in enumerate(self._config.transforms):
             named = self._named(number, config)
@@ -219,7 +219,7 @@ class _Opening:
             if isinstance(config, ElementwiseTransform) and config.late:
                 if config.views is not None:
                     raise DataError(f"{named}: is late, so it is done for all views; leave out views, or late")
-                late += [(name, config.operation) for name in config.columns]
+                deferred += [(name, config.operation) for name in config.columns]
                 finished |= dict.fromkeys(config.columns, named)
                 continue
             touched = [name for name in finished if config.columns is None or name in config.columns]
@@ -229,7 +229,7 @@ class _Opening:
                     f"{touched[0]!r}; move late transforms to the end"
                 )
             early.append((number, config))
-        return early, tuple(late)
+        return early, tuple(deferred)
 
     def _walk(self, view: str, early: list[tuple[int, TransformConfig]]) -> tuple[Way, dict[str, Spec]]:
         """What the samples of a view go through, and what comes out."""
@@ -281,9 +281,9 @@ class _Opening:
         if not len(places):
             places = np.zeros(1, np.int64)
         ids = ids_at(selection, places)
-        drawn = Drawn(ids, np.zeros(len(ids), np.int64), seed=0)
+        request = SampleRequest(ids, np.zeros(len(ids), np.int64), seed=0)
         way = Way(tuple(before), _ends(before, tuple(self._specs)))
-        rows = through(way, self._read(drawn, tuple(self._specs), {}, self._scratch), {})
+        rows = through(way, self._read(request, tuple(self._specs), {}, self._scratch), {})
         rows.begin(purpose, named, {})
         return rows
 

@@ -175,7 +175,7 @@ class Function:
         return DataError(
             f"{rows.named}: {self._code} on a batch of {len(rows)} samples: {message}",
             traceback=text,
-            samples=rows.drawn.ids,
+            samples=rows.request.ids,
         )
 
     # ---- the call ----

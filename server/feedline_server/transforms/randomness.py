@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 
 VERSION = 1
 """Raised when anything drawn changes: who resumes must find the samples that were left."""
@@ -27,15 +27,15 @@ _SPREAD = np.uint64(0xBF58476D1CE4E5B9)
 _SPREAD_AGAIN = np.uint64(0x94D049BB133111EB)
 
 
-def words(drawn: Drawn, purpose: str, count: int) -> Words:
+def words(request: SampleRequest, purpose: str, count: int) -> Words:
     """`count` random words for each sample, of shape (samples, count)."""
-    keys = np.empty((len(drawn.ids), 2), np.uint64)
-    for epoch in np.unique(drawn.epochs).tolist():
-        keys[drawn.epochs == epoch] = _keys(purpose, drawn.seed, epoch)
+    keys = np.empty((len(request.ids), 2), np.uint64)
+    for epoch in np.unique(request.epochs).tolist():
+        keys[request.epochs == epoch] = _keys(purpose, request.seed, epoch)
     with np.errstate(over="ignore"):
-        place = _mixed(drawn.ids.astype(np.uint64) * _STEP ^ keys[:, 0])
-        if drawn.rows is not None:
-            place = _mixed(drawn.rows.astype(np.uint64) * _STEP ^ place)
+        place = _mixed(request.ids.astype(np.uint64) * _STEP ^ keys[:, 0])
+        if request.rows is not None:
+            place = _mixed(request.rows.astype(np.uint64) * _STEP ^ place)
         steps = np.arange(1, count + 1, dtype=np.uint64) * _STEP
         return _mixed(_mixed(place[:, np.newaxis] + steps) ^ keys[:, 1:])
 

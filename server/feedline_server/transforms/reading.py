@@ -9,18 +9,18 @@ from typing import TypeAlias
 import numpy as np
 
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import AnySource, Drawn, DrawnSource, RaggedSource, Source
+from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, SampleRequest, Source
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array
 
-Reader: TypeAlias = Callable[[Drawn, Collection[str], Mapping[str, Array], Scratch], Rows]
+Reader: TypeAlias = Callable[[SampleRequest, Collection[str], Mapping[str, Array], Scratch], Rows]
 """Reads the named columns of some samples; those of the mapping are written where it says."""
 
 
 def reader(source: AnySource, *, is_batched: bool) -> Reader:
     """How this source is read."""
-    if isinstance(source, DrawnSource):
+    if isinstance(source, GeneratedSource):
         return _units(source) if is_batched else _drawn(source)
     return _ragged(source) if isinstance(source, RaggedSource) else _gathered(source)
 
@@ -28,46 +28,48 @@ def reader(source: AnySource, *, is_batched: bool) -> Reader:
 def _gathered(source: Source) -> Reader:
     columns = {column.name: column for column in source.columns}
 
-    def read(drawn: Drawn, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
+    def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
         out = {name: ends[name] for name in names if name in ends}
         for name in names:
             if name not in ends:
                 column = columns[name]
-                out[name] = scratch.take(name, 0, column.dtype, (len(drawn.ids), *column.shape))
-        source.gather(drawn.ids, out)
-        return Rows({name: out[name] for name in names}, drawn, scratch)
+                out[name] = scratch.take(name, 0, column.dtype, (len(request.ids), *column.shape))
+        source.gather(request.ids, out)
+        return Rows({name: out[name] for name in names}, request, scratch)
 
     return read
 
 
 def _ragged(source: RaggedSource) -> Reader:
-    def read(drawn: Drawn, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
-        found = source.read(drawn.ids)
-        return Rows({name: found[name] for name in names}, drawn, scratch)
+    def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
+        found = source.read(request.ids)
+        return Rows({name: found[name] for name in names}, request, scratch)
 
     return read
 
 
-def _drawn(source: DrawnSource) -> Reader:
-    def read(drawn: Drawn, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
-        found = source.draw(drawn)
-        return Rows({name: found[name] for name in names}, drawn, scratch)
+def _drawn(source: GeneratedSource) -> Reader:
+    def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
+        found = source.draw(request)
+        return Rows({name: found[name] for name in names}, request, scratch)
 
     return read
 
 
-def _units(source: DrawnSource) -> Reader:
-    def read(drawn: Drawn, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
-        found = {name: column for name, column in source.draw(drawn).items() if name in names}
-        lengths = _unit_rows(found, drawn)
+def _units(source: GeneratedSource) -> Reader:
+    def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
+        found = {name: column for name, column in source.draw(request).items() if name in names}
+        lengths = _unit_rows(found, request)
         rows = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        within = Drawn(np.repeat(drawn.ids, lengths), np.repeat(drawn.epochs, lengths), drawn.seed, rows)
+        within = SampleRequest(np.repeat(request.ids, lengths), np.repeat(request.epochs, lengths), request.seed, rows)
         return Rows({name: _values(found[name]) for name in names}, within, scratch)
 
     return read
 
 
-def _unit_rows(found: Mapping[str, Array | Ragged], drawn: Drawn) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _unit_rows(
+    found: Mapping[str, Array | Ragged], request: SampleRequest
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """How many rows each unit has; DataError if its columns do not agree."""
     lengths = {name: column.lengths for name, column in found.items() if isinstance(column, Ragged)}
     (first, one), *others = lengths.items()
@@ -75,9 +77,9 @@ def _unit_rows(found: Mapping[str, Array | Ragged], drawn: Drawn) -> np.ndarray[
         if (one != other).any():
             at = int(np.flatnonzero(one != other)[0])
             raise DataError(
-                f"unit {drawn.ids[at]} has {one[at]} rows of {first!r} and {other[at]} of {name!r}; "
+                f"unit {request.ids[at]} has {one[at]} rows of {first!r} and {other[at]} of {name!r}; "
                 "a batch has as many of each",
-                samples=drawn.ids[at : at + 1],
+                samples=request.ids[at : at + 1],
             )
     return one
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms import randomness
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
@@ -45,16 +45,16 @@ class Scratch(threading.local):
 class Rows:
     """So many samples (of a batched dataset: rows of its units), and their columns."""
 
-    def __init__(self, columns: dict[str, Array | Ragged], drawn: Drawn, scratch: Scratch) -> None:
+    def __init__(self, columns: dict[str, Array | Ragged], request: SampleRequest, scratch: Scratch) -> None:
         self.columns = columns
-        self.drawn = drawn
+        self.request = request
         self._scratch = scratch
         self._sides: dict[str, int] = {}
         self._ends: Mapping[str, Array] = {}
         self._purpose = self._named = ""
 
     def __len__(self) -> int:
-        return len(self.drawn.ids)
+        return len(self.request.ids)
 
     def begin(self, purpose: str, named: str, ends: Mapping[str, Array]) -> None:
         """The next transform: what it draws for, what messages call it, and where the columns it is the last for go."""
@@ -75,11 +75,11 @@ class Rows:
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """So many random words for each row, this transform's own: (rows, count)."""
-        return randomness.words(self.drawn, self._purpose, count)
+        return randomness.words(self.request, self._purpose, count)
 
     def bad(self, rows: Iterable[int], message: str, traceback: str = "") -> BadSample:
         """The error that says which samples these rows are."""
-        samples = np.unique(self.drawn.ids[list(rows)])
+        samples = np.unique(self.request.ids[list(rows)])
         named = ", ".join(map(str, samples[:5])) + (", …" if len(samples) > 5 else "")
         return BadSample(
             f"{self._named}: sample{'s' if len(samples) > 1 else ''} {named}: {message}",

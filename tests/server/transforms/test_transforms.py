@@ -12,7 +12,7 @@ from feedline_server.batches.dataset import Dataset, dataset_of, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ColumnsConfig, from_json, to_json
 from feedline_server.sources.ragged import Ragged, joined
-from feedline_server.sources.source import Drawn, Opened
+from feedline_server.sources.source import Opened, SampleRequest
 from feedline_server.transforms import rows
 from feedline_server.transforms.randomness import words
 from feedline_wire import IDS
@@ -170,7 +170,7 @@ def test_what_the_trainer_does_is_left_to_it(images: Path) -> None:
         {"name": "scale", "column": "x", "divide_by": 255, "late": True},
     )
 
-    assert dataset.late == (("x", Scale(divide_by=255)),)
+    assert dataset.deferred == (("x", Scale(divide_by=255)),)
     assert shapes(dataset) == ["x uint8(2, 2, 3)", "y int64()"]
     assert batch(dataset)["x"].dtype == np.uint8
 
@@ -238,7 +238,7 @@ def test_a_sample_is_drawn_anew_in_another_epoch_with_another_seed_and_for_anoth
 
 def test_what_was_drawn_once_is_drawn_for_ever() -> None:
     """Written out: who resumes with another version of feedline must find the samples that were left."""
-    drawn = Drawn(np.array([0, 1, 2**40]), np.array([0, 0, 5]), 3)
+    drawn = SampleRequest(np.array([0, 1, 2**40]), np.array([0, 0, 5]), 3)
 
     assert words(drawn, "1 random_crop", 2).tolist() == [
         [6599130410633296563, 8146001267874669251],
@@ -345,7 +345,7 @@ class Units:
     columns = (Column("x", np.dtype("<f4"), (2,)), Column("y", np.dtype("<i8"), ()))
     longest: Mapping[str, int] = {"x": 3, "y": 3}
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
+    def draw(self, drawn: SampleRequest) -> dict[str, Array | Ragged]:
         rows = [10 * i + np.arange(1 if i == 3 else 3) for i in drawn.ids.tolist()]
         return {
             "x": joined([np.stack([row, row], 1).astype(np.float32) for row in rows]),

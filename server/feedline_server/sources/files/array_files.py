@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content, npy
 from feedline_server.sources.arrays.formats import opened
-from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 
-def array_files(folder: Path, names: Sequence[str], places: Sequence[Place]) -> list["ArrayFiles"]:
+def array_files(folder: Path, names: Sequence[str], places: Sequence[FilePattern]) -> list["ArrayFiles"]:
     """The files at each place of every sample."""
     return [ArrayFiles(Files(folder, names, place)) for place in places]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content
-from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.source import check_ids
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column
@@ -24,7 +24,7 @@ LABEL = "y"
 class Files:
     """One file of each sample: where it is, and whether it is still what it was."""
 
-    def __init__(self, folder: Path, names: Sequence[str], place: Place) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], place: FilePattern) -> None:
         self.place = place
         self._folder = str(folder)
         self._names = names

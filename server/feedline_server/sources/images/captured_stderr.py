@@ -17,7 +17,7 @@ _one_at_a_time = threading.Lock()
 _notes: list[int] = []  # the descriptor of what is written down, once it is made
 
 
-def overheard(call: Callable[[], Result]) -> tuple[Result, str]:
+def captured(call: Callable[[], Result]) -> tuple[Result, str]:
     """What the call returns, and what was printed meanwhile. Costs some ten microseconds."""
     with _one_at_a_time:  # stderr is the whole process'
         if not _notes:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.images import ColorMode, ImageFormat
-from feedline_server.sources.images.captured_stderr import overheard
+from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.header import ImageHeader, read_image_header
 from feedline_server.sources.images.opencv import opencv
 from feedline_wire.errors import DataError
@@ -73,7 +73,7 @@ class Decoder:
         flags = self._colours
         if self.wanted.color_mode == "rgba" and header.has_alpha:
             flags = self._cv2.IMREAD_UNCHANGED
-        image, said = overheard(lambda: self._imdecode(data, flags))
+        image, said = captured(lambda: self._imdecode(data, flags))
         damage = [line for line in said.splitlines() if line.strip() and any(sign in line.lower() for sign in DAMAGE)]
         if image is None or damage:
             reason = (damage or said.splitlines() or [f"OpenCV cannot decode this {header.format}"])[0]

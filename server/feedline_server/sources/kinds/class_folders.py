@@ -16,7 +16,7 @@ from feedline_server.declared.files import ARRAYS
 from feedline_server.sources.arrays.stored import listed
 from feedline_server.sources.files.array_files import array_files
 from feedline_server.sources.files.links import check_inside
-from feedline_server.sources.files.places import Place, places
+from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_server.sources.files.sample_files import Files, Labels, Part, SampleFiles
 from feedline_server.sources.images import header as image_header
 from feedline_server.sources.images.samples import ImageFiles
@@ -97,11 +97,11 @@ def _parts(config: ClassFoldersConfig, names: Sequence[str], *, checked: bool) -
             raise DataError(
                 f"{config.path}: the files are images ({firsts['images']}); arrays = … is for files of arrays"
             )
-        return [ImageFiles(Files(config.path, names, Place(SLOT, SLOT)), config.wanted)]
+        return [ImageFiles(Files(config.path, names, FilePattern(SLOT, SLOT)), config.wanted)]
     said = () if checked else config.model_fields_set & ImageForm.model_fields.keys() - Declaration.model_fields.keys()
     if said:
         raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {min(said)} = … is for images")
-    return array_files(config.path, names, places(SLOT, {"": SLOT}, config.arrays))
+    return array_files(config.path, names, file_patterns(SLOT, {"": SLOT}, config.arrays))
 
 
 def _ending_in(suffixes: tuple[str, ...], names: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from feedline_server.declared.datasets import IdFilesConfig
 from feedline_server.sources.files.array_files import array_files
 from feedline_server.sources.files.links import missing_files
 from feedline_server.sources.files.partition import addresses, classes_of, listed, read_labels, read_partition
-from feedline_server.sources.files.places import Place, places
+from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_server.sources.files.sample_files import Labels, SampleFiles
 from feedline_server.sources.selection import leaks
 from feedline_server.sources.source import Opened
@@ -35,7 +35,7 @@ def open_id_files(config: IdFilesConfig, *, checked: bool = False) -> Opened:
     folder = data_folder(config)
     ids, views = addresses(read_partition(config.path / config.partition))
     labels, counts = _labels(config, ids)
-    where = places(SLOT, config.files or {"": _usual(folder, ids[0])}, config.arrays)
+    where = file_patterns(SLOT, config.files or {"": _usual(folder, ids[0])}, config.arrays)
     if not checked:
         _check_files(folder, ids, where, follow_links=config.follow_links)
     source = SampleFiles(folder, ids, array_files(folder, ids, where), labels)
@@ -67,7 +67,7 @@ def _usual(folder: Path, name: str) -> str:
     return next((pattern for pattern in USUAL if (folder / pattern.replace(SLOT, name)).exists()), USUAL[0])
 
 
-def _check_files(folder: Path, ids: Sequence[str], where: Sequence[Place], *, follow_links: bool) -> None:
+def _check_files(folder: Path, ids: Sequence[str], where: Sequence[FilePattern], *, follow_links: bool) -> None:
     """DataError naming the ids without a file."""
     for place in where:
         missing = missing_files(folder, [place.of(name) for name in ids], follow_links=follow_links)

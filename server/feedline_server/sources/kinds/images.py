@@ -15,7 +15,7 @@ from feedline_server.declared.datasets import ImagesConfig
 from feedline_server.declared.files import MANIFESTS
 from feedline_server.sources.files.links import missing_files
 from feedline_server.sources.files.partition import listed
-from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files, Labels, SampleFiles
 from feedline_server.sources.images.classes import Classes, classes_of
 from feedline_server.sources.images.manifest import USUAL, Entries, Fields, read_manifest
@@ -44,7 +44,7 @@ def open_images(config: ImagesConfig, *, checked: bool = False) -> Opened:
     samples = np.fromiter(map(sample.__getitem__, images), np.int64, len(images))  # of each entry
     classes = _classes(config, manifests)
     views = {view: compact(samples[entries]) for view, entries in _views(config, manifests, classes).items()}
-    folder, place = data_folder(config), Place(SLOT, config.files)
+    folder, place = data_folder(config), FilePattern(SLOT, config.files)
     missing = "" if checked else _missing(folder, names, place, follow_links=config.follow_links)
     if missing and config.on_bad_sample == "error":
         raise DataError(
@@ -155,7 +155,7 @@ def _shares(config: ImagesConfig, numbers: NDArray[np.int64], share: float) -> d
     return views
 
 
-def _missing(folder: Path, names: Sequence[str], place: Place, *, follow_links: bool) -> str:
+def _missing(folder: Path, names: Sequence[str], place: FilePattern, *, follow_links: bool) -> str:
     """Which images have no file, in words; empty if all have. DataError if one is by a link outside of the folder."""
     missing = missing_files(folder, [place.of(name) for name in names], follow_links=follow_links)
     if not missing:

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from feedline_server.declared.datasets import PythonConfig
+from feedline_server.sources.python.object_source import opened
 from feedline_server.sources.python.process import LOOK, READ, Answer, Process
-from feedline_server.sources.python.source import opened
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn, Opened
+from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.tensors import Array, Column
 
 
 class Described:
-    """A DrawnSource that knows all about objects which are in another process.
+    """A GeneratedSource that knows all about objects which are in another process.
 
     What is read, when transforms are tried or a dataset is inspected, is read by a process that is started for the
     first of it and ends with `content`, which is the last that is asked when a dataset is opened to be served.
@@ -30,27 +30,27 @@ class Described:
 
     @property
     def samples(self) -> int:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._answer.samples
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._answer.columns
 
     @property
     def longest(self) -> Mapping[str, int]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._answer.longest
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
-        """See DrawnSource."""
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
+        """See GeneratedSource."""
         if self._process is None:
             self._process = Process(self._config, READ)
-        return self._process.read(drawn)
+        return self._process.read(request)
 
     def content(self) -> Iterator[bytes]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         self.close()
         yield from self._answer.content
 

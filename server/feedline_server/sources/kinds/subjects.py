@@ -16,11 +16,11 @@ from feedline_server.sources.arrays.content import Sampling, one_of
 from feedline_server.sources.arrays.formats import opened
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
-from feedline_server.sources.files.places import Place
+from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.selection import join
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.concatenated import Concatenated
-from feedline_server.sources.tables.subject_names import counted, find_subjects, places_of, shared, view_subjects
+from feedline_server.sources.tables.subject_names import counted, find_subjects, patterns_of, shared, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths
 from feedline_server.sources.tables.windows import Windows
 from feedline_wire.errors import BadSample, DataError
@@ -105,7 +105,7 @@ def open_subjects(config: SubjectsConfig, *, checked: bool = False) -> Opened:
     """All subjects as one dataset, with views by subject; DataError if the files do not fit together."""
     if config.stride is not None and config.window is None:
         raise DataError(f"{config.path}: stride = {config.stride} without a window; say how many rows make up one")
-    places = places_of(config)
+    places = patterns_of(config)
     arrays = {
         subject: {name: array for place in places for name, array in _find(config, place, subject).items()}
         for subject in find_subjects(config.path, places)
@@ -137,7 +137,7 @@ def ends_of_windows(columns: Sequence[str], config: SubjectsConfig) -> frozenset
     return frozenset(name for name in columns if name.lower().startswith("y") or name == config.sample_weight)
 
 
-def _find(config: SubjectsConfig, place: Place, subject: str) -> dict[str, Stored]:
+def _find(config: SubjectsConfig, place: FilePattern, subject: str) -> dict[str, Stored]:
     path = config.path / place.of(subject)
     with opened(path) as file:
         arrays = {column: file.stored(name) for column, name in place.columns(file, path).items()}

@@ -39,7 +39,7 @@ _KERAS = frozenset({"keras", "tf_keras", "tensorflow"})
 _KERAS_BATCHES = frozenset({"Sequence", "PyDataset"})
 
 _NOT_THEIRS = (
-    str(Path(__file__).resolve().parents[1]),
+    str(Path(__file__).resolve().parents[2]),
     str(Path(importlib.__file__).resolve().parent),
     "<frozen importlib",
 )

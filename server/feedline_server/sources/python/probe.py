@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from feedline_server.declared.datasets import PythonConfig, from_json
 from feedline_server.host.die_with_parent import end_with
+from feedline_server.sources.python.object_source import PythonSource, opened
 from feedline_server.sources.python.process import READ, Answer
-from feedline_server.sources.python.source import PythonSource, opened
 from feedline_server.sources.source import Opened
 from feedline_wire.errors import FeedlineError, LoaderBroken
 
@@ -57,11 +57,11 @@ def _read(connection: "Connection[Any, Any]", config: PythonConfig, report: Bina
     while True:
         faulthandler.cancel_dump_traceback_later()
         try:
-            drawn = connection.recv()
+            request = connection.recv()
         except EOFError:
             return
         _watch(config, report)
-        connection.send(_tried(lambda: found.draw(drawn)) if isinstance(found, PythonSource) else found)  # noqa: B023
+        connection.send(_tried(lambda: found.draw(request)) if isinstance(found, PythonSource) else found)  # noqa: B023
 
 
 def _tried(call: Callable[[], Result]) -> Result | FeedlineError:

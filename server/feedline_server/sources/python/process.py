@@ -21,7 +21,7 @@ from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.environment import ENVIRONMENT
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
@@ -83,10 +83,10 @@ class Process:
         answer: Answer = self._heard()
         return answer
 
-    def read(self, drawn: Drawn) -> Read:
+    def read(self, request: SampleRequest) -> Read:
         """Have these samples read; blocks. Raises what reading them raised."""
         try:
-            self._connection.send(drawn)
+            self._connection.send(request)
         except OSError:
             raise self._why_it_ended() from None
         answer: Read = self._heard()

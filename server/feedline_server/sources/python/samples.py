@@ -14,7 +14,7 @@ from feedline_server.sources.python.ids import Ids
 from feedline_server.sources.python.objects import RAISED, Built, failed, generators
 from feedline_server.sources.python.returned import Form, Unfit, form_of
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn, check_ids
+from feedline_server.sources.source import SampleRequest, check_ids
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column
 
@@ -43,15 +43,15 @@ class Samples:
 
     @property
     def samples(self) -> int:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return len(self._ids)
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
-        """See DrawnSource."""
-        check_ids(drawn.ids, self.samples)
-        out = {column.name: np.empty((len(drawn.ids), *column.shape), column.dtype) for column in self.columns}
-        for row, (sample, epoch) in enumerate(zip(drawn.ids.tolist(), drawn.epochs.tolist(), strict=True)):
-            for name, array in self._arrays(sample, epoch, drawn.seed).items():
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
+        """See GeneratedSource."""
+        check_ids(request.ids, self.samples)
+        out = {column.name: np.empty((len(request.ids), *column.shape), column.dtype) for column in self.columns}
+        for row, (sample, epoch) in enumerate(zip(request.ids.tolist(), request.epochs.tolist(), strict=True)):
+            for name, array in self._arrays(sample, epoch, request.seed).items():
                 out[name][row] = array
         return dict(out)
 

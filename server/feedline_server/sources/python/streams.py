@@ -16,7 +16,7 @@ from feedline_server.sources.python.objects import Built, calling
 from feedline_server.sources.python.returned import Form, Unfit
 from feedline_server.sources.python.units import Units, kept, together
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn, check_ids
+from feedline_server.sources.source import SampleRequest, check_ids
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array, Column
 
@@ -97,23 +97,23 @@ class Streams:
 
     @property
     def samples(self) -> int:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return len(self._ids)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._units.columns
 
     @property
     def longest(self) -> dict[str, int]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._units.longest
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
-        """See DrawnSource; what ids and epochs say plays no part."""
-        check_ids(drawn.ids, self.samples)
-        return together([self._unit(self._ids.place(unit).view) for unit in drawn.ids.tolist()])
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
+        """See GeneratedSource; what ids and epochs say plays no part."""
+        check_ids(request.ids, self.samples)
+        return together([self._unit(self._ids.place(unit).view) for unit in request.ids.tolist()])
 
     def forget(self) -> None:
         """Nothing can be begun anew."""

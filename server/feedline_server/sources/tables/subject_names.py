@@ -11,7 +11,7 @@ from pathlib import Path
 from feedline_server.declared.datasets import SubjectsConfig
 from feedline_server.declared.files import HDF5
 from feedline_server.sources.arrays.stored import listed
-from feedline_server.sources.files.places import Place, places
+from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_wire.errors import DataError
 
 SLOT = "{subject}"
@@ -20,12 +20,12 @@ NOT = "!"
 """What a pattern begins with that takes subjects out."""
 
 
-def places_of(config: SubjectsConfig) -> tuple[Place, ...]:
+def patterns_of(config: SubjectsConfig) -> tuple[FilePattern, ...]:
     """Where a subject's arrays are: as declared, or as the names of the files in the folder show."""
-    return places(SLOT, config.files or _usual(config.path), config.arrays)
+    return file_patterns(SLOT, config.files or _usual(config.path), config.arrays)
 
 
-def find_subjects(folder: Path, where: Sequence[Place]) -> list[str]:
+def find_subjects(folder: Path, where: Sequence[FilePattern]) -> list[str]:
     """The subjects, sorted; DataError if there are none, or if one has not all of its files."""
     found: dict[str, dict[str, str]] = {}  # by pattern
     taken: set[str] = set()
@@ -88,7 +88,7 @@ def counted(subjects: Sequence[str]) -> str:
     return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({listed(subjects)})"
 
 
-def _matching(folder: Path, place: Place) -> Iterator[tuple[str, str]]:
+def _matching(folder: Path, place: FilePattern) -> Iterator[tuple[str, str]]:
     """Every subject that has a file of this pattern, and the file, relative to the folder."""
     before, *after = map(re.escape, place.pattern.split(SLOT))
     form = re.compile(before + "(?P<subject>[^/]+)" + "(?P=subject)".join(after))

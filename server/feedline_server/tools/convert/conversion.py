@@ -23,7 +23,7 @@ from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import DatasetConfig, from_json, to_json
 from feedline_server.host.die_with_parent import end_with
-from feedline_server.sources.source import Drawn, DrawnSource
+from feedline_server.sources.source import GeneratedSource, SampleRequest
 from feedline_server.tools.convert import columns
 from feedline_server.tools.convert.description import write_description
 from feedline_server.tools.convert.journal import Journal
@@ -230,8 +230,8 @@ def _write(start: int, end: int, skip_bad: bool) -> dict[int, str]:
 
 def _samples(dataset: Dataset, ids: Ids) -> Mapping[str, Array]:
     source = dataset.source
-    if isinstance(source, DrawnSource):
-        drawn = source.draw(Drawn(ids, np.zeros_like(ids), 0))
+    if isinstance(source, GeneratedSource):
+        drawn = source.draw(SampleRequest(ids, np.zeros_like(ids), 0))
         return {name: column for name, column in drawn.items() if isinstance(column, np.ndarray)}
     out = {c.name: np.empty((len(ids), *c.shape), c.dtype) for c in source.columns}
     source.gather(ids, out)

@@ -14,7 +14,7 @@ from feedline_server.batches.assembly import Outgrown, assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import DatasetConfig
-from feedline_server.sources.source import DrawnSource
+from feedline_server.sources.source import GeneratedSource
 from feedline_wire.errors import BadSample, DataError, FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.structure import column_names
@@ -142,7 +142,7 @@ class _Reading:
 def _classes(dataset: Dataset) -> Mapping[str, int]:
     """The samples of each class: as the data says, else as its only target does, if that is one whole number."""
     source = dataset.source
-    if dataset.classes or isinstance(source, DrawnSource) or source.samples > COUNTED:
+    if dataset.classes or isinstance(source, GeneratedSource) or source.samples > COUNTED:
         return dataset.classes
     parts = dataset.structure if isinstance(dataset.structure, tuple) else ()
     targets = list(column_names(parts[1])) if len(parts) > 1 else []

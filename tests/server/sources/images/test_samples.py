@@ -18,7 +18,7 @@ from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ClassFoldersConfig
 from feedline_server.declared.images import ImageFormat
-from feedline_server.sources.images.captured_stderr import overheard
+from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.decoding import Decoder
 from feedline_server.sources.images.header import ImageHeader, read_image_header
 from feedline_wire.errors import BadSample, DataError
@@ -425,8 +425,8 @@ def test_what_a_library_prints_is_taken_down_and_stderr_is_as_before(capfd: pyte
         os.write(2, b"something is wrong\n")
         return 7
 
-    assert overheard(speaks) == (7, "something is wrong")
-    assert overheard(lambda: 8) == (8, "")
+    assert captured(speaks) == (7, "something is wrong")
+    assert captured(lambda: 8) == (8, "")
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
 
@@ -439,9 +439,9 @@ def test_what_was_printed_before_an_exception_is_not_said_of_the_next_call() -> 
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
-        overheard(fails)
+        captured(fails)
 
-    assert overheard(lambda: 1) == (1, "")
+    assert captured(lambda: 1) == (1, "")
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_wire.errors import BadSample, DataError
 
 NAME = "looked_at_in_a_process"
@@ -194,4 +194,4 @@ def test_what_is_tried_is_read_by_a_process_that_ends_with_the_opening(tmp_path:
 
 
 def drawn(dataset: Dataset, *ids: int) -> dict[str, Any]:
-    return dataset.source.draw(Drawn(np.array(ids, np.int64), np.zeros(len(ids), np.int64), 0))  # type: ignore[union-attr]
+    return dataset.source.draw(SampleRequest(np.array(ids, np.int64), np.zeros(len(ids), np.int64), 0))  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn
+from feedline_server.sources.source import SampleRequest
 from feedline_wire.errors import BadSample, DataError
 
 Open = Callable[..., Dataset]
@@ -62,8 +62,8 @@ def opened(code: Callable[..., Path]) -> Open:
 
 
 def drawn(dataset: Dataset, *ids: int, epoch: int = 0, seed: int = 0) -> dict[str, Any]:
-    asked = Drawn(np.array(ids, np.int64), np.full(len(ids), epoch), seed)
-    return dataset.source.draw(asked)  # type: ignore[union-attr]  # it is a DrawnSource
+    asked = SampleRequest(np.array(ids, np.int64), np.full(len(ids), epoch), seed)
+    return dataset.source.draw(asked)  # type: ignore[union-attr]  # it is a GeneratedSource
 
 
 def units(dataset: Dataset, *ids: int, column: str = "x", epoch: int = 0, seed: int = 0) -> list[list[float]]:

@@ -11,14 +11,14 @@ import numpy as np
 
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.sources.arrays.content import spread
-from feedline_server.sources.python.batches import Batches
-from feedline_server.sources.python.fingerprint import texts
+from feedline_server.sources.python.code_identity import texts
 from feedline_server.sources.python.objects import Built, build
+from feedline_server.sources.python.ready_batches import Batches
 from feedline_server.sources.python.samples import Samples
 from feedline_server.sources.python.streams import Streams
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, declared
-from feedline_server.sources.source import Drawn, Opened
+from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.errors import DataError
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
@@ -30,7 +30,7 @@ READINGS: Mapping[str, type[Reading]] = {"samples": Samples, "batches": Batches,
 
 
 class PythonSource:
-    """The operator's objects; a DrawnSource."""
+    """The operator's objects; a GeneratedSource."""
 
     def __init__(self, config: PythonConfig) -> None:
         self._config = config
@@ -40,17 +40,17 @@ class PythonSource:
 
     @property
     def samples(self) -> int:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._reading.samples
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._reading.columns
 
     @property
     def longest(self) -> Mapping[str, int]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._reading.longest
 
     @property
@@ -58,9 +58,9 @@ class PythonSource:
         """How the columns make up a batch, if the objects say so."""
         return self._reading.form.structure
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
-        """See DrawnSource."""
-        return self._reading.draw(drawn)
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
+        """See GeneratedSource."""
+        return self._reading.draw(request)
 
     def content(self) -> Iterator[bytes]:
         """The text of the modules, and a few samples or batches, which show what the text does not: the data."""
@@ -95,8 +95,8 @@ class PythonSource:
 
     def _probe(self, sample: int) -> bytes:
         digest = blake2b(digest_size=16)
-        drawn = Drawn(np.array([sample], np.int64), np.zeros(1, np.int64), 0)
-        for name, column in self._reading.draw(drawn).items():
+        request = SampleRequest(np.array([sample], np.int64), np.zeros(1, np.int64), 0)
+        for name, column in self._reading.draw(request).items():
             array = column.values if isinstance(column, Ragged) else column
             digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).data)

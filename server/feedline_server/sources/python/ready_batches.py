@@ -17,7 +17,7 @@ from feedline_server.sources.python.objects import Built, calling, generators, s
 from feedline_server.sources.python.returned import Form, Unfit
 from feedline_server.sources.python.units import Units, kept, together
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Drawn, check_ids
+from feedline_server.sources.source import SampleRequest, check_ids
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column
 
@@ -56,25 +56,25 @@ class Batches:
 
     @property
     def samples(self) -> int:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return len(self._ids)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._units.columns
 
     @property
     def longest(self) -> dict[str, int]:
-        """See DrawnSource."""
+        """See GeneratedSource."""
         return self._units.longest
 
-    def draw(self, drawn: Drawn) -> dict[str, Array | Ragged]:
-        """See DrawnSource."""
-        check_ids(drawn.ids, self.samples)
-        asked = zip(drawn.ids.tolist(), drawn.epochs.tolist(), strict=True)
-        units = (self._unit(unit, epoch, drawn.seed) for unit, epoch in asked)
-        return together(list(units) if len(drawn.ids) == 1 else [kept(unit) for unit in units])
+    def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
+        """See GeneratedSource."""
+        check_ids(request.ids, self.samples)
+        asked = zip(request.ids.tolist(), request.epochs.tolist(), strict=True)
+        units = (self._unit(unit, epoch, request.seed) for unit, epoch in asked)
+        return together(list(units) if len(request.ids) == 1 else [kept(unit) for unit in units])
 
     def forget(self) -> None:
         """Begin all epochs anew."""

@@ -12,7 +12,7 @@ from feedline_wire.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePattern:
     """One file of each sample: `pattern` is its name, with `slot` where the sample's own name goes."""
 
     slot: str
@@ -34,17 +34,17 @@ class Place:
         return chosen(file, self.arrays, path)
 
 
-def places(slot: str, files: Mapping[str, str], arrays: Mapping[str, str] | None) -> tuple[Place, ...]:
-    """The places that a declaration means: `files` are patterns by column, or one for all under the empty name.
+def file_patterns(slot: str, files: Mapping[str, str], arrays: Mapping[str, str] | None) -> tuple[FilePattern, ...]:
+    """The patterns that a declaration means: `files` are patterns by column, or one for all under the empty name.
 
     DataError if `arrays` has a column that no file is for.
     """
     if set(files) == {""}:
-        return (Place(slot, files[""], arrays=arrays),)
+        return (FilePattern(slot, files[""], arrays=arrays),)
     unknown = [column for column in arrays or () if column not in files]
     if unknown:
         raise DataError(f"arrays names the column {unknown[0]!r}, but files has {', '.join(files)}; name one of these")
     return tuple(
-        Place(slot, pattern, column, {column: arrays[column]} if arrays and column in arrays else None)
+        FilePattern(slot, pattern, column, {column: arrays[column]} if arrays and column in arrays else None)
         for column, pattern in files.items()
     )
