@@ -18,6 +18,8 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+pytest_plugins = ["tiers", "alone", "ending"]
+
 START_S = 60.0
 """A loader that does not listen by then is stuck: on two busy cores it takes a few seconds."""
 

@@ -72,7 +72,7 @@ def address(start_shared_loader: Any, tmp_path_factory: pytest.TempPathFactory) 
     return loader_address
 
 
-@pytest.mark.framework
+@pytest.mark.keras
 @pytest.mark.parametrize("document", having("python"))
 def test_the_python_of_a_document_runs(document: Path, address: str, tmp_path: Path) -> None:
     """In a process of its own: a trainer's, with nothing of pytest about it."""

@@ -31,14 +31,6 @@ SEED = "FAULTS_SEED"
 """The seed of the random moments; without it every run has another."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes many minutes is run on demand: `-m soak`."""
-    if "soak" not in config.option.markexpr:
-        long = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
-
-
 @pytest.fixture
 def line() -> Iterator[Callable[..., Proxy]]:
     """Put a line before loaders: `line(address, delay_s=0.02)` is a `Proxy` (proxy.py), closed after the test."""

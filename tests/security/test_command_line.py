@@ -103,7 +103,7 @@ def test_no_command_takes_a_token_as_an_argument(command: str, capsys: pytest.Ca
     del capsys
 
 
-@pytest.mark.framework
+@pytest.mark.keras
 def test_a_keras_sequence_takes_them_too(
     token_loader: Any, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -376,7 +376,7 @@ def test_the_demo_without_its_extra_names_it(
 
 
 @pytest.mark.slow
-@pytest.mark.framework
+@pytest.mark.keras
 def test_the_demo_trains_to_95_percent_and_leaves_nothing(tmp_path: Path) -> None:
     with _started("demo", TMPDIR=tmp_path) as running:
         out, err = running.communicate(timeout=100)
@@ -390,7 +390,7 @@ def test_the_demo_trains_to_95_percent_and_leaves_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.framework
+@pytest.mark.keras
 def test_an_accuracy_below_95_percent_is_a_failure() -> None:
     with _started("demo", "--epochs", "1") as running:
         _, err = running.communicate(timeout=100)

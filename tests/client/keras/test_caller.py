@@ -13,7 +13,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from feedline.keras.caller import Run, asking_frame, is_adapter, run_of  # noqa: E402
 
-pytestmark = pytest.mark.framework
+pytestmark = pytest.mark.keras
 
 STEPS = 5
 

@@ -18,7 +18,7 @@ ops = keras.ops
 from feedline import BadSample, RemoteSequence  # noqa: E402  # keras may be missing
 from feedline.testing import FakeLoader, serve  # noqa: E402
 
-pytestmark = [pytest.mark.framework, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
 N = 22
 ROWS = 4

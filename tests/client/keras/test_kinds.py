@@ -13,7 +13,7 @@ from feedline.testing import FakeLoader, serve
 from feedline_wire.elementwise import OneHot, Scale
 from feedline_wire.errors import InvalidRequest
 
-pytestmark = [pytest.mark.framework, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
 ROWS = (4, 4, 2, 5, 4)
 BATCHES = {

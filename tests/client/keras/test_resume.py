@@ -21,7 +21,7 @@ from feedline import RemoteSequence, SaveState  # noqa: E402
 from feedline.testing import FakeLoader, serve  # noqa: E402
 from feedline_wire.errors import DatasetChanged, InvalidRequest  # noqa: E402
 
-pytestmark = [pytest.mark.framework, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
 N = 22
 ROWS = 4

@@ -17,7 +17,7 @@ import feedline  # noqa: E402  # keras may be missing
 from feedline import Closed, DatasetChanged, InvalidRequest, LoaderStalled, LoaderUnavailable, RemoteSequence  # noqa: E402
 from feedline.testing import FakeLoader, serve  # noqa: E402
 
-pytestmark = pytest.mark.framework
+pytestmark = pytest.mark.keras
 
 N = 22
 ROWS = 4

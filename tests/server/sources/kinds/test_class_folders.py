@@ -182,7 +182,7 @@ NAMES = (
 )
 
 
-@pytest.mark.framework
+@pytest.mark.keras
 @pytest.mark.parametrize("split", [None, 0.2, 0.34, 0.5, 0.9])
 def test_samples_classes_and_splits_are_those_of_keras(tmp_path: Path, split: float | None) -> None:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator

@@ -63,7 +63,7 @@ def test_the_dataset_of_samples(folder: Path) -> None:
     assert dataset.views["train"].samples == 9
 
 
-@pytest.mark.framework
+@pytest.mark.keras
 def test_the_keras_sequence(folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -1,0 +1,68 @@
+"""Every test has one tier, and the commands together run them all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiers import ON_DEMAND, PROMISE, TIERS, UNIT, selected_tiers, tier_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("folder", "markers", "tier"),
+    [
+        ("server", [], UNIT),
+        ("server", ["parametrize", "timeout"], UNIT),
+        ("server", ["slow"], PROMISE),
+        ("client", ["keras"], PROMISE),
+        ("client", ["alone"], PROMISE),
+        ("end_to_end", [], PROMISE),
+        ("faults", ["soak", "timeout"], "soak"),
+        ("end_to_end", ["docker", "slow"], "docker"),
+        ("client", ["gpu", "keras"], "gpu"),
+    ],
+)
+def test_a_marker_decides_the_tier_else_the_folder(folder: str, markers: list[str], tier: str) -> None:
+    assert tier_of(folder, markers) == tier
+
+
+def test_a_test_of_two_tiers_on_demand_is_refused() -> None:
+    with pytest.raises(ValueError, match="a test has one tier, not docker and soak"):
+        tier_of("faults", ["soak", "docker"])
+
+
+@pytest.mark.parametrize(
+    ("option", "expression", "tiers"),
+    [
+        (None, "", {UNIT, PROMISE}),
+        (None, "slow and not keras", {UNIT, PROMISE}),
+        (None, "docker", {UNIT, PROMISE, "docker"}),  # the expression leaves the base tiers out
+        ("unit", "", {UNIT}),
+        ("all", "", set(TIERS)),
+    ],
+)
+def test_what_a_run_takes(option: str | None, expression: str, tiers: set[str]) -> None:
+    assert selected_tiers(option, expression) == tiers
+
+
+@pytest.mark.slow
+def test_the_tiers_add_up_to_all_tests() -> None:
+    """What scripts/test runs and what is run on demand; what scripts/check runs is a part of the first."""
+    everything = collected("--tier", "all")
+    by_default = collected()
+    on_demand = {name: collected("-m", name) for name in ON_DEMAND}
+    unit = collected("--tier", UNIT)
+
+    assert len(everything) == len(by_default) + sum(len(tests) for tests in on_demand.values())
+    assert everything == by_default.union(*on_demand.values())
+    assert unit < by_default
+
+
+def collected(*options: str) -> set[str]:
+    """The node ids that pytest would run."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}, run.stdout + run.stderr
+    return {line for line in run.stdout.splitlines() if line.startswith("tests/") and "::" in line}

@@ -1,0 +1,70 @@
+"""The tier of each test: which command runs it, and who waits for the answer. CONTRIBUTING.md explains the tiers.
+
+A test belongs to exactly one tier. Its marker decides, else its folder. `pytest --tier NAME` selects one tier; without
+it pytest selects `unit` and `promise`, which is what `scripts/test` runs, and the tiers on demand that `-m` names.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+import pytest
+
+UNIT: Final = "unit"
+"""`scripts/check`: answers in seconds, starts no loader and imports no framework."""
+
+PROMISE: Final = "promise"
+"""`scripts/test`, together with `unit`: all that proves a promise with what the base groups install."""
+
+ON_DEMAND: Final = ("frameworks", "engines", "browser", "docker", "soak", "mutate", "gpu")
+"""`scripts/test -m NAME`: needs packages, programs or hours that not everybody has."""
+
+TIERS: Final = (UNIT, PROMISE, *ON_DEMAND)
+
+UNIT_FOLDERS: Final = frozenset({"wire", "client", "server", "suite"})
+"""Where a test that carries no marker is a unit test. In all other folders it starts real processes."""
+
+NOT_UNIT: Final = frozenset({"slow", "keras", "alone"})
+"""Markers of tests in those folders that take seconds, import TensorFlow or need the machine for themselves."""
+
+
+def tier_of(folder: str, markers: Collection[str]) -> str:
+    """The tier of a test in `tests/<folder>` with these markers. Raises ValueError where two tiers claim it."""
+    claimed = [name for name in ON_DEMAND if name in markers]
+    if len(claimed) > 1:
+        raise ValueError(f"a test has one tier, not {' and '.join(claimed)}")
+    if claimed:
+        return claimed[0]
+    return UNIT if folder in UNIT_FOLDERS and NOT_UNIT.isdisjoint(markers) else PROMISE
+
+
+def selected_tiers(option: str | None, marker_expression: str) -> frozenset[str]:
+    """The tiers that a run takes: those of `--tier`, else the base ones and what `-m` names."""
+    if option is not None:
+        return frozenset(TIERS if option == "all" else {option})
+    named = set(re.findall(r"\w+", marker_expression))
+    return frozenset({UNIT, PROMISE} | (named & set(ON_DEMAND)))
+
+
+# ---- pytest ----
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--tier`."""
+    parser.addoption("--tier", choices=["all", *TIERS], help="run the tests of this tier alone (CONTRIBUTING.md)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests of other tiers."""
+    tiers = selected_tiers(config.option.tier, config.option.markexpr)
+    here = config.rootpath / "tests"
+    left_out = [item for item in items if _tier(item, here) not in tiers]
+    config.hook.pytest_deselected(items=left_out)
+    kept = set(items) - set(left_out)
+    items[:] = [item for item in items if item in kept]
+
+
+def _tier(item: pytest.Item, here: object) -> str:
+    folder = item.path.relative_to(str(here)).parts[0]
+    return tier_of(folder, {mark.name for mark in item.iter_markers()})
