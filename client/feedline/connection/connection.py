@@ -8,7 +8,7 @@ cancels.
 import logging
 import threading
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import grpc
@@ -17,6 +17,7 @@ from feedline.connection.buffers import Buffers, Received, Receiver
 from feedline.connection.channel import Dialer
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description, from_message
+from feedline.connection.events import HEARD, Answer, Answered, ConnectionEvent, Draining, Joined, Lost, SameLoader
 from feedline.connection.lanes import shm as shm_lane
 from feedline.connection.lanes.incoming import Incoming
 from feedline.connection.lanes.shm import ShmLane
@@ -65,37 +66,15 @@ CHANNEL_OPTIONS = [
 
 log = logging.getLogger("feedline")
 
-Answer = tuple[int, Received | FeedlineError]
-"""(ticket, what became of it)."""
-
-
-class SameLoader(LoaderUnavailable):
-    """Another connection goes to the same loader; this one is tried again later, or when the other is lost."""
-
 
 class Owner(Protocol):
-    """Who a connection works for. Called on the connection's thread."""
+    """Whom a connection works for. Called on the connection's thread."""
 
-    def joined(self, connection: "Connection", description: Description, outbox: Outbox) -> LoaderUnavailable | None:
-        """It answered: keys may be put in the outbox, also those that were in an outbox before.
-
-        Else why this connection is of no use now; it is tried again later.
-        """
-
-    def heard(self, connection: "Connection") -> None:
-        """It gave a sign of life: something of an answer came."""
+    def happened(self, connection: "Connection", event: ConnectionEvent) -> LoaderUnavailable | None:
+        """Why this connection is of no use now, so that it ends and is tried again later; None to go on."""
 
     def key_of(self, connection: "Connection", ticket: int) -> Key | None:
         """The key that a ticket stands for; None if it is no longer wanted."""
-
-    def answered(self, connection: "Connection", answers: Sequence[Answer]) -> None:
-        """These wants have an outcome, which is a sign of life as well."""
-
-    def draining(self, connection: "Connection") -> None:
-        """It takes no new keys; some of those it has may still be answered."""
-
-    def left(self, connection: "Connection", reason: FeedlineError) -> None:
-        """It cannot be reached, or refuses, and why; it is tried again."""
 
 
 class Connection:
@@ -193,7 +172,7 @@ class Connection:
                 reason = self._serve_once()
             if self._closing.is_set():
                 break
-            self._owner.left(self, reason)
+            self._owner.happened(self, Lost(reason))
             if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
                 backoff_s = FIRST_BACKOFF_S
             self._again.wait(SAME_AGAIN_S if isinstance(reason, SameLoader) else backoff_s)
@@ -229,7 +208,7 @@ class Connection:
         while True:
             description = self._describe(channel)
             outbox = self._new_outbox(description)
-            if useless := self._owner.joined(self, description, outbox):
+            if useless := self._owner.happened(self, Joined(description, outbox)):
                 return useless
             if not outbox.is_empty:
                 return self._read(channel, description, outbox)
@@ -273,14 +252,14 @@ class Connection:
         try:
             self._hold(call)
             for wire in call:
-                self._owner.heard(self)
+                self._owner.happened(self, HEARD)
                 if self._is_checksummed:
                     checksum.check(wire)
                 frame = frames.decode(wire)
                 if frame.lane_ticket and lane is None:
                     lane = self._open_lane(description, frame.lane_ticket, call)
                 if frame.draining:
-                    self._owner.draining(self)
+                    self._owner.happened(self, Draining())
                 self._answer(frame.pieces, receiver)
             in_order = True
         except grpc.RpcError as error:
@@ -302,7 +281,7 @@ class Connection:
         name = self._asked_lane
 
         def take(piece: frames.Piece, incoming: Incoming, nbytes: int, placed: Array | None) -> None:
-            self._owner.heard(self)
+            self._owner.happened(self, HEARD)
             key = self._owner.key_of(self, piece.ticket)
             if key is None:
                 if placed is None:
@@ -317,7 +296,7 @@ class Connection:
                     incoming.read_into(outcome.body.data)
             self._has_answered = True
             self.lane = name
-            self._owner.answered(self, [(piece.ticket, outcome)])
+            self._owner.happened(self, Answered([(piece.ticket, outcome)]))
 
         def unreachable(reason: str) -> None:
             self._unreachable.add(name)
@@ -357,7 +336,7 @@ class Connection:
                 answers.append((piece.ticket, received))
         if answers:
             self._has_answered = True
-            self._owner.answered(self, answers)
+            self._owner.happened(self, Answered(answers))
 
     def _new_outbox(self, description: Description) -> Outbox:
         self._asked_lane = self._best_lane(description)

@@ -1,10 +1,11 @@
 """What one stream still has to say to its loader: keys that are wanted, tickets that are not wanted any more.
 
-The law: what is put in while gRPC is busy goes out together, and a want that was cancelled before it went out is never
-said.
+The fleet puts in under its lock, in the order in which it decides, and flushes when it has released the lock. What is
+put in while gRPC is busy goes out together; a key that was cancelled before it went out is never said.
 """
 
 import threading
+from collections import deque
 
 from feedline_wire import PROTOCOL
 from feedline_wire import loader_pb2 as pb
@@ -19,28 +20,24 @@ class Outbox:
 
     def __init__(self, lane: str = "", *, is_checksummed: bool = False) -> None:
         self._changed = threading.Condition()
-        self._wants: list[tuple[int, Key]] = []
-        self._cancelled: list[int] = []
+        self._unsaid: deque[tuple[int, Key | None]] = deque()  # ticket and key; None where it is no longer wanted
         self._has_ended = False
         self._protocol = PROTOCOL  # this, the lane and the wish for checksums in the first message alone
         self._lane = lane
         self._wants_checksums = is_checksummed
 
     def want(self, ticket: int, key: Key) -> None:
-        """Say that a key is wanted."""
-        with self._changed:
-            self._wants.append((ticket, key))
-            self._changed.notify()
+        """Put down that a key is wanted. Takes no lock; said after the next `flush`."""
+        self._unsaid.append((ticket, key))
 
     def cancel(self, ticket: int) -> None:
-        """Say that a ticket is no longer wanted; if it was not even said to be wanted, nothing is said."""
+        """Put down that a ticket is no longer wanted. Takes no lock; said after the next `flush`."""
+        self._unsaid.append((ticket, None))
+
+    def flush(self) -> None:
+        """Have said what was put down. Idempotent; does not wait for it."""
         with self._changed:
-            wants = [want for want in self._wants if want[0] != ticket]
-            if len(wants) < len(self._wants):
-                self._wants = wants
-            else:
-                self._cancelled.append(ticket)
-                self._changed.notify()
+            self._changed.notify()
 
     def end(self) -> None:
         """Say no more."""
@@ -51,30 +48,43 @@ class Outbox:
     def wait(self) -> bool:
         """Wait for something to say; False if the outbox ended. True at once where there is something already."""
         with self._changed:
-            self._changed.wait_for(lambda: self._wants or self._cancelled or self._has_ended)
+            self._changed.wait_for(lambda: self._unsaid or self._has_ended)
             return not self._has_ended
 
     @property
     def is_empty(self) -> bool:
-        """There is nothing to say now."""
-        return not self._wants
+        """Nothing was put down."""
+        return not self._unsaid
 
     def __iter__(self) -> "Outbox":
         return self
 
     def __next__(self) -> pb.FetchRequest:
-        if not self.wait():
-            raise StopIteration
-        with self._changed:
-            wants, self._wants = self._wants, []
-            cancelled, self._cancelled = self._cancelled, []
-            protocol, self._protocol = self._protocol, 0
-            lane, self._lane = self._lane, ""
-            wants_checksums, self._wants_checksums = self._wants_checksums, False
+        wants: dict[int, Key] = {}
+        cancelled: list[int] = []
+        while not wants and not cancelled:
+            if not self.wait():
+                raise StopIteration
+            wants, cancelled = self._taken()
+        protocol, self._protocol = self._protocol, 0
+        lane, self._lane = self._lane, ""
+        wants_checksums, self._wants_checksums = self._wants_checksums, False
         return pb.FetchRequest(
             protocol=protocol,
             lane=lane,
             checksum=wants_checksums,
-            wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants],
+            wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants.items()],
             cancelled=cancelled,
         )
+
+    def _taken(self) -> tuple[dict[int, Key], list[int]]:
+        """All that was put down until now; a ticket that was wanted and cancelled in it is in neither."""
+        wants: dict[int, Key] = {}
+        cancelled: list[int] = []
+        while self._unsaid:
+            ticket, key = self._unsaid.popleft()
+            if key is not None:
+                wants[ticket] = key
+            elif wants.pop(ticket, None) is None:
+                cancelled.append(ticket)
+        return wants, cancelled

@@ -1,8 +1,8 @@
-"""All loaders of a target: who they are now, which one is asked for a key, and how long anybody waits.
+"""All loaders of a target: who they are now, which one is asked for a key, and how long a reader waits.
 
-The law: a key that is wanted gets exactly one outcome, a batch or an error, or its reader an error at its deadline. A
-batch is a pure function of its key, so asking twice is harmless and nothing is remembered of a loader that is gone.
-All books are the tracker's and are kept under one lock; no I/O, no name service and no log is waited for under it.
+A key that is wanted gets exactly one outcome, a batch or an error, or its reader an error at its deadline. A batch is a
+pure function of its key, so asking twice is harmless and nothing is remembered of a loader that is gone. What to do is
+decided by the tracker under one lock; I/O, name services and the log come after it.
 """
 
 import logging
@@ -11,14 +11,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from feedline.connection import forks as process
+from feedline.connection import forks
 from feedline.connection.buffers import KEPT_NBYTES, Buffers, Received
-from feedline.connection.connection import Answer, Connection
+from feedline.connection.connection import Connection
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description
-from feedline.connection.outbox import Outbox
+from feedline.connection.events import HEARD, ConnectionEvent
 from feedline.connection.target import Address, Entry
-from feedline.fleet.endpoint import Endpoint, overdue, refused, unreachable
+from feedline.fleet.endpoint import Endpoint, State
+from feedline.fleet.failures import asked_of, last_words, listed, overdue, refused, unreachable
 from feedline.fleet.requests import PendingBatch
 from feedline.fleet.resolve import Watch
 from feedline.fleet.statistics import Statistics, observed
@@ -27,23 +28,20 @@ from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
 
-SPEAK_AFTER_S = 5.0
-"""Who waits longer finds a line in the log: what is awaited, and from whom. Shorter waits happen at every start."""
+LOG_WAIT_AFTER_S = 5.0
+"""A reader that waits longer finds a line in the log: what is awaited, and from whom. Every start has shorter waits."""
 
-SPEAK_WHILE_JOINING_S = 2.0
+LOG_JOIN_AFTER_S = 2.0
 """A loader that is up answers within milliseconds; a person at the terminal should soon know what is waited for."""
 
 CLOSE_WITHIN_S = 2.0
 """Cancelled calls end within milliseconds. What has not by then is a daemon thread that ends with the process."""
 
-ENDING_REMEMBERED = 64
-"""Connections that were left and whose threads `close` waits for. They take milliseconds to end."""
-
 log = logging.getLogger("feedline")
 
 
 class Fleet:
-    """The loaders of a target. Every method may be called from any thread."""
+    """The loaders of a target. Thread-safe."""
 
     def __init__(
         self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, *, is_checksummed: bool = False
@@ -54,20 +52,19 @@ class Fleet:
         self._connections = connections
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._tracker = RequestTracker(self._changed.notify_all)
+        self._tracker = RequestTracker(self._changed.notify_all, self._ask_names)
         self._dropped: deque[PendingBatch] = deque()  # filled without the lock, see drop
         self._closed: str | None = None
         self._buffers = Buffers(KEPT_NBYTES)
         self._endpoint_of: dict[Connection, Endpoint] = {}
-        self._ending: deque[Connection] = deque(maxlen=ENDING_REMEMBERED)
-        self._given: dict[Entry, tuple[Address, ...]] = {}
+        self._named: dict[Entry, tuple[Address, ...]] = {}
         self._unresolved: dict[Entry, FeedlineError] = {}
         self._watches = tuple(
             Watch(entry, found=self._found, failed=self._failed)
             for entry in self.target
             if not isinstance(entry, Address)
         )
-        process.opened(self)
+        forks.opened(self)
         for entry in self.target:
             if isinstance(entry, Address):
                 self._found(entry, (entry,))
@@ -101,17 +98,17 @@ class Fleet:
     # ---- for readers ----
 
     def join(self, timeout_s: float) -> Description:
-        """Wait until a loader answered; what it serves.
+        """What the first loader that answers serves. Blocks until one did.
 
-        LoaderUnavailable at the deadline; at once, if all of them refuse, what they refuse with.
+        Raises LoaderUnavailable at the deadline; at once, if all of them refuse, what they refuse with.
         """
         began = time.monotonic()
-        description = self._joined_by(began + min(SPEAK_WHILE_JOINING_S, timeout_s))
-        if description is None and timeout_s > SPEAK_WHILE_JOINING_S:
+        description = self._joined_by(began + min(LOG_JOIN_AFTER_S, timeout_s))
+        if description is None and timeout_s > LOG_JOIN_AFTER_S:
             log.warning("waiting for a loader, for up to %g s, at %s", timeout_s, self._last_words())
             description = self._joined_by(began + timeout_s)
         if description is None:
-            raise self._unreachable(f"after {timeout_s:g} s")
+            raise unreachable(self._tracker.endpoints, f"after {timeout_s:g} s", self._unresolved.values())
         return description
 
     def expect(self, nbytes: int) -> None:
@@ -124,79 +121,75 @@ class Fleet:
             self.check_open()
             now = time.monotonic()
             self._cancel_dropped(now)
-            wanted = self._tracker.want(self, key, nbytes, now)
-        self._tell()
-        return wanted
+            pending = self._tracker.want(key, nbytes, now)
+        self._act()
+        return pending
 
-    def wait(self, wanted: PendingBatch, timeout_s: float) -> Received:
-        """See `PendingBatch.result`."""
-        if wanted.outcome is None:
+    def wait(self, pending: PendingBatch, timeout_s: float) -> Received:
+        """The batch. Blocks until it is there.
+
+        Raises what the loader says is wrong with it; LoaderStalled or LoaderUnavailable when `timeout_s` have passed,
+        after which it may be waited for again; Closed as soon as the fleet is closed or the batch is cancelled.
+        """
+        if pending.outcome is None:
             began = time.monotonic()
-            if not self._answered_by(wanted, began + min(SPEAK_AFTER_S, timeout_s)) and timeout_s > SPEAK_AFTER_S:
-                log.warning(
-                    "waiting for the batch %s from %s, for up to %g s", wanted.key, self._asked(wanted), timeout_s
-                )
-                self._answered_by(wanted, began + timeout_s)
+            is_settled = self._settled_by(pending, began + min(LOG_WAIT_AFTER_S, timeout_s))
+            if not is_settled and timeout_s > LOG_WAIT_AFTER_S:
+                asked = listed(asked_of(self._tracker.endpoints, pending)) or self._last_words()
+                log.warning("waiting for the batch %s from %s, for up to %g s", pending.key, asked, timeout_s)
+                self._settled_by(pending, began + timeout_s)
         self.check_open()  # in a forked child even what is there already must not be used: the parent uses it as well
-        outcome = wanted.outcome
+        outcome = pending.outcome
         if outcome is None:
-            raise overdue(
-                self._tracker.endpoints,
-                wanted,
-                timeout_s,
-                now=time.monotonic(),
-                is_forked=process.is_forked(),
-                unresolved=tuple(self._unresolved.values()),
-            )
+            raise overdue(self._tracker.endpoints, pending, timeout_s, self._unresolved.values(), now=time.monotonic())
         if isinstance(outcome, FeedlineError):
             raise outcome
         return outcome
 
-    def cancel(self, wanted: Iterable[PendingBatch]) -> None:
-        """Want these no longer; who waits for one gets Closed."""
+    def cancel(self, pending: Iterable[PendingBatch]) -> None:
+        """Want these no longer; who waits for one gets Closed. Idempotent."""
+        self.drop(pending)
         with self._lock:
-            now = time.monotonic()
-            self._cancel_dropped(now)
-            for one in wanted:
-                self._tracker.cancel(one, now)
+            self._cancel_dropped(time.monotonic())
+        self._act()
 
-    def drop(self, wanted: Iterable[PendingBatch]) -> None:
+    def drop(self, pending: Iterable[PendingBatch]) -> None:
         """Want these no longer, said by the garbage collector.
 
         It may run in the middle of anything, on a thread that holds the lock, so they are only put down here and
         cancelled by the next one who takes the lock: at the latest when one of them arrives.
         """
-        self._dropped.extend(wanted)
+        self._dropped.extend(pending)
 
     def status(self, timeout_s: float) -> pb.StatusReply:
         """What a loader, the first that is connected, is doing now."""
         self.check_open()
         for endpoint in self._tracker.endpoints:
             if endpoint.is_connected:
-                return endpoint.replica.status(timeout_s)
-        raise self._unreachable("now")
+                return endpoint.connection.status(timeout_s)
+        raise unreachable(self._tracker.endpoints, "now", self._unresolved.values())
 
     def check_open(self) -> None:
-        """Closed, with the reason, if this can no longer be used."""
+        """Raises Closed, with the reason, if this can no longer be used."""
         if self._closed is not None:
             raise Closed(self._closed)
 
     def close(self) -> None:
-        """Wake everybody who waits, end every connection. Twice is fine."""
+        """Wake all who wait, end every connection. Idempotent."""
         with self._lock:
             if self._closed is None:
                 self._closed = "the connection to the loader was closed; connect again"
             self._changed.notify_all()
-            ending: list[Watch | Connection] = [*self._watches, *self._endpoint_of, *self._ending]
+            ending: list[Watch | Connection] = [*self._watches, *self._endpoint_of]
         for one in ending:
             one.begin_close()
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in ending:
             one.finish_close(max(deadline - time.monotonic(), 0))
-        process.closed(self)
+        forks.closed(self)
 
     def leave_to_parent(self) -> object:
-        """See `process.Opened`."""
+        """See `forks.Opened`."""
         self._lock = threading.Lock()  # the parent's may have been held at the fork
         self._changed = threading.Condition(self._lock)
         self._closed = (
@@ -209,99 +202,56 @@ class Fleet:
 
     # ---- for connections ----
 
-    def joined(self, connection: Connection, description: Description, outbox: Outbox) -> LoaderUnavailable | None:
-        """See `connection.Owner`."""
+    def happened(self, connection: Connection, event: ConnectionEvent) -> LoaderUnavailable | None:
+        """See `Owner`."""
+        endpoint = self._endpoint_of.get(connection)
+        if endpoint is None or endpoint.state is State.LEFT:
+            return None
+        if event is HEARD and not endpoint.in_vain:  # for every message, so without the lock
+            endpoint.heard(time.monotonic())
+            return None
         with self._lock:
-            endpoint = self._endpoint_of.get(connection)
-            if endpoint is None:
-                return None
-            useless = self._tracker.joined(endpoint, description, outbox, time.monotonic())
-            self._changed.notify_all()
-        self._tell()
-        log.debug("the loader at %s answers%s", connection.address, f": {useless}" if useless else "")
+            now = time.monotonic()
+            self._cancel_dropped(now)
+            useless = self._tracker.happened(endpoint, event, now)
+        self._act()
         return useless
 
-    def heard(self, connection: Connection) -> None:
-        """See `connection.Owner`. Mostly without the lock: this thread alone changes the endpoint's times."""
-        endpoint = self._endpoint_of.get(connection)
-        if endpoint is None:
-            return
-        if not endpoint.in_vain:
-            self._tracker.heard(endpoint, time.monotonic())
-            return
-        with self._lock:
-            self._tracker.heard(endpoint, time.monotonic())
-
     def key_of(self, connection: Connection, ticket: int) -> Key | None:
-        """See `connection.Owner`. Without the lock: one look-up in a dict, and `answered` looks again."""
+        """See `Owner`. Without the lock: one look-up in a dict, and the tracker looks again."""
         endpoint = self._endpoint_of.get(connection)
         if endpoint is None:
             return None
-        asked = endpoint.outstanding.get(ticket)
-        if asked is not None and asked.wanted.outcome is None:
-            return asked.wanted.key
+        asked = endpoint.in_flight.get(ticket)
+        if asked is not None and asked.pending.outcome is None:
+            return asked.pending.key
         endpoint.note_duplicate(ticket)
         return None
-
-    def answered(self, connection: Connection, answers: Sequence[Answer]) -> None:
-        """See `connection.Owner`."""
-        with self._lock:
-            endpoint = self._endpoint_of.get(connection)
-            if endpoint is None:
-                return
-            now = time.monotonic()
-            self._cancel_dropped(now)
-            self._tracker.answered(endpoint, answers, now)
-        self._tell()
-
-    def draining(self, connection: Connection) -> None:
-        """See `connection.Owner`."""
-        with self._lock:
-            endpoint = self._endpoint_of.get(connection)
-            if endpoint is None or endpoint.is_draining:
-                return
-            self._tracker.draining(endpoint, time.monotonic())
-        log.info("the loader at %s is going away; it gets no new keys", connection.address)
-
-    def left(self, connection: Connection, reason: FeedlineError) -> None:
-        """See `connection.Owner`."""
-        with self._lock:
-            endpoint = self._endpoint_of.get(connection)
-            if endpoint is None:
-                return
-            was_connected = endpoint.is_connected
-            self._tracker.left(endpoint, reason, time.monotonic())
-            self._changed.notify_all()
-        if was_connected:
-            for watch in self._watches:
-                watch.ask_now()
-        self._tell()
 
     # ---- for watches ----
 
     def _found(self, entry: Entry, addresses: tuple[Address, ...]) -> None:
         """A part of the target stands for these addresses now."""
         with self._lock:
+            if self._closed is not None:
+                return
             self._unresolved.pop(entry, None)
-            self._given[entry] = addresses
-            given = {address.at: address for each in self._given.values() for address in each}
+            self._named[entry] = addresses
+            named = {address.at: address for each in self._named.values() for address in each}
             known = {endpoint.address for endpoint in self._tracker.endpoints}
             new = [
-                Endpoint(
-                    Connection(address, self, self._buffers, self._credentials, is_checksummed=self._is_checksummed)
-                )
-                for at, address in given.items()
+                Connection(address, self, self._buffers, self._credentials, is_checksummed=self._is_checksummed)
+                for at, address in named.items()
                 if at not in known
                 for _ in range(self._connections)
             ]
-            if self._closed is not None:
-                return
-            self._endpoint_of.update((endpoint.replica, endpoint) for endpoint in new)
-            self._tracker.add(new)
-            self._tracker.give_notice(given, time.monotonic())
-        for endpoint in new:
-            endpoint.replica.start()
-        self._tell()
+            # What was left before the last time has ended; what was left since may not have, and `close` waits for it.
+            self._endpoint_of = {c: e for c, e in self._endpoint_of.items() if e.state is not State.LEFT}
+            self._endpoint_of |= {connection: Endpoint(connection) for connection in new}
+            self._tracker.endpoints += tuple(self._endpoint_of[connection] for connection in new)
+            self._tracker.name(named, time.monotonic())
+            self._tracker.after.extend(connection.start for connection in new)
+        self._act()
 
     def _failed(self, entry: Entry, error: FeedlineError) -> None:
         """It cannot be said what a part of the target stands for now; what it stood for still is."""
@@ -309,26 +259,25 @@ class Fleet:
             self._unresolved[entry] = error
             self._changed.notify_all()
 
-    # ---- after the lock ----
+    def _ask_names(self) -> None:
+        for watch in self._watches:
+            watch.ask_now()
 
-    def _tell(self) -> None:
-        """Log what happened, and close whom the tracker has let go."""
-        tracker = self._tracker
-        if not tracker.news and not tracker.departed:
-            return
-        with self._lock:
-            news, departed = list(tracker.news), list(tracker.departed)
-            tracker.news.clear()
-            tracker.departed.clear()
-            for endpoint in departed:
-                self._endpoint_of.pop(endpoint.replica, None)
-                self._ending.append(endpoint.replica)
-        for line in news:
-            log.warning("%s", line)
-        for endpoint in departed:
-            endpoint.replica.begin_close()  # its thread may be this one; it ends by itself
+    # ---- inside ----
 
-    # ---- waiting ----
+    def _act(self) -> None:
+        """Do what follows from the books. The lock is not held."""
+        after = self._tracker.after
+        while after:
+            try:
+                act = after.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            act()
+
+    def _cancel_dropped(self, now: float) -> None:
+        while self._dropped:
+            self._tracker.cancel(self._dropped.popleft(), now)
 
     def _joined_by(self, deadline: float) -> Description | None:
         with self._lock:
@@ -338,7 +287,7 @@ class Fleet:
                 for endpoint in endpoints:
                     if endpoint.description is not None:
                         return endpoint.description
-                if len(self._given) == len(self.target) and (refusal := refused(endpoints)) is not None:
+                if len(self._named) == len(self.target) and (refusal := refused(endpoints)) is not None:
                     raise refusal
                 for error in self._unresolved.values():
                     if not isinstance(error, LoaderUnavailable):  # the target is none
@@ -348,39 +297,27 @@ class Fleet:
                     return None
                 self._changed.wait(left_s)
 
-    def _answered_by(self, wanted: PendingBatch, deadline: float) -> bool:
+    def _settled_by(self, pending: PendingBatch, deadline: float) -> bool:
         """Wait for an outcome or for `close`, and meanwhile look after what is late; False at the deadline."""
         with self._lock:
-            self._cancel_dropped(time.monotonic())
-            wanted.waiting += 1
-            try:
-                while self._is_awaited(wanted):
+            pending.waiting += 1
+        try:
+            while True:
+                with self._lock:
                     now = time.monotonic()
+                    self._cancel_dropped(now)
                     again = self._tracker.look(now)
-                    left_s = deadline - now
+                self._act()
+                left_s = deadline - now
+                with self._lock:
+                    if pending.outcome is not None or self._closed is not None:
+                        return True
                     if left_s <= 0:
                         return False
-                    if self._is_awaited(wanted):
-                        self._changed.wait(min(left_s, max(again - now, LOOK_AT_MOST_EVERY_S)))
-            finally:
-                wanted.waiting -= 1
-            return True
-
-    def _is_awaited(self, wanted: PendingBatch) -> bool:
-        return wanted.outcome is None and self._closed is None
-
-    def _cancel_dropped(self, now: float) -> None:
-        while self._dropped:
-            self._tracker.cancel(self._dropped.popleft(), now)
-
-    def _asked(self, wanted: PendingBatch) -> str:
-        return ", ".join(endpoint.address for endpoint in wanted.asked_of) or self._last_words()
+                    self._changed.wait(min(left_s, max(again - now, LOOK_AT_MOST_EVERY_S)))
+        finally:
+            with self._lock:
+                pending.waiting -= 1
 
     def _last_words(self) -> str:
-        endpoints = self._tracker.endpoints
-        words = [endpoint.address if endpoint.is_connected else endpoint.last_words for endpoint in endpoints]
-        return "; ".join([*words, *map(str, self._unresolved.values())]) or self.names
-
-    def _unreachable(self, when: str) -> LoaderUnavailable:
-        unresolved = tuple(self._unresolved.values())
-        return unreachable(self._tracker.endpoints, when, is_forked=process.is_forked(), unresolved=unresolved)
+        return last_words(self._tracker.endpoints, self._unresolved.values()) or self.names

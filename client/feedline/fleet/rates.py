@@ -1,6 +1,6 @@
 """How fast loaders answer, learnt from their answers, and what follows: what is late, how far ahead is asked.
 
-Arithmetic on times and bytes that others measured; nothing here looks at a clock or waits.
+Arithmetic on times and bytes that others measured; nothing here takes a lock, looks at a clock or waits.
 """
 
 import math
@@ -34,6 +34,21 @@ LATE_QUANTILE, LATE_FACTOR = 0.95, 2.0
 SILENT_QUANTILE, SILENT_FACTOR = 0.99, 3.0
 """The same for a whole loader, of the gaps between its signs of life; it has them far more often than one key has."""
 
+RENEW_AFTER_S = 10.0
+"""A stream that owes an answer and brings nothing for so long is made anew. A bit that was changed in an HTTP/2 frame's
+head leaves it waiting although the connection lives; one that does not live is noticed by keepalive in as long."""
+
+RENEW_UNKNOWN_S = 30.0
+"""The same where nothing has been learnt yet: half of what a reader waits for its batch by default. A loader that is
+slow from the start would have to begin again with what it is about to answer."""
+
+RENEW_FACTOR = 4.0
+"""Times the learnt time after which a loader is silent. Each time in vain doubles the wait, so that a loader that is
+that slow gets done."""
+
+WAY_QUANTILE = 0.51
+"""The median; of an even number, the upper one."""
+
 EXTRA_SHARE = 1 / 16
 """Keys asked for twice, of all: what a tail of slow answers may cost the loaders at most."""
 
@@ -55,32 +70,65 @@ RATE_OF, RATE_EVERY = 32, 8
 
 
 class RecentQuantile:
-    """The latest measurements of something, and their quantile."""
+    """A quantile of the latest measurements; None until `known_from` of them are there."""
 
-    __slots__ = ("_added", "_known", "_quantile", "_values")
+    __slots__ = ("_added", "_known_from", "_quantile", "_sort_every", "_values", "value")
 
-    def __init__(self, quantile: float) -> None:
+    def __init__(self, quantile: float, *, of: int, known_from: int, sort_every: int) -> None:
         self._quantile = quantile
-        self._values: deque[float] = deque(maxlen=RECENT)
+        self._known_from = known_from
+        self._sort_every = sort_every
+        self._values: deque[float] = deque(maxlen=of)
         self._added = 0
-        self._known: float | None = None
+        self.value: float | None = None
 
     def add(self, value: float) -> None:
         """One more; the oldest is forgotten."""
         self._values.append(value)
         self._added += 1
-        if len(self._values) >= KNOWN_FROM and (self._added % SORT_EVERY == 0 or self._known is None):
+        if self._added >= self._known_from and (self._added % self._sort_every == 0 or self.value is None):
             ordered = sorted(self._values)
-            self._known = ordered[math.ceil(self._quantile * len(ordered)) - 1]
+            self.value = ordered[math.ceil(self._quantile * len(ordered)) - 1]
+
+
+class LatenessEstimator:
+    """How long a key may be unanswered and a loader silent, learnt from all loaders of a fleet."""
+
+    __slots__ = ("_answer_times", "_gaps")
+
+    def __init__(self) -> None:
+        self._answer_times = _of_many(LATE_QUANTILE)
+        self._gaps = _of_many(SILENT_QUANTILE)
+
+    def answered(self, seconds: float) -> None:
+        """A key was answered so long after it was asked for."""
+        self._answer_times.add(seconds)
+
+    def heard(self, gap_s: float) -> None:
+        """A loader gave no sign of life for so long, and then one."""
+        self._gaps.add(gap_s)
 
     @property
-    def value(self) -> float | None:
-        """The quantile; None while too few are known."""
-        return self._known
+    def late_after_s(self) -> float:
+        """When a key is late."""
+        return _late_after_s(self._answer_times.value, LATE_FACTOR)
+
+    @property
+    def silent_after_s(self) -> float:
+        """When a loader is silent."""
+        return _late_after_s(self._gaps.value, SILENT_FACTOR)
+
+    def renew_after_s(self, renewed: int) -> float:
+        """When the stream of a silent loader is made anew, after it was made anew so often in vain."""
+        least_s = RENEW_UNKNOWN_S if self._gaps.value is None else RENEW_AFTER_S
+        return max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**renewed
 
 
-def late_after_s(usual: float | None, factor: float) -> float:
-    """Seconds after which something is late, if so long is usual."""
+def _of_many(quantile: float) -> RecentQuantile:
+    return RecentQuantile(quantile, of=RECENT, known_from=KNOWN_FROM, sort_every=SORT_EVERY)
+
+
+def _late_after_s(usual: float | None, factor: float) -> float:
     return FIRST_LATE_S if usual is None else max(LATE_AT_LEAST_S, factor * usual)
 
 
@@ -94,7 +142,7 @@ class RateEstimator:
         self._busy_s = 0.0
         self._at = -math.inf
         self._first: list[float] = []
-        self._ways: deque[float] = deque(maxlen=KNOWN_FROM)
+        self._ways = RecentQuantile(WAY_QUANTILE, of=KNOWN_FROM, known_from=1, sort_every=1)
 
     def connected(self) -> None:
         """It is connected anew."""
@@ -116,9 +164,9 @@ class RateEstimator:
         if len(self._first) < KNOWN_FROM:
             self._first.append(seconds)
             if len(self._first) == KNOWN_FROM:
-                self._ways.append(min(self._first))
+                self._ways.add(min(self._first))
         elif was_alone:
-            self._ways.append(seconds)
+            self._ways.add(seconds)
 
     def bytes_per_s(self, now: float) -> float | None:
         """Bytes a second; None while unknown."""
@@ -129,7 +177,7 @@ class RateEstimator:
     @property
     def latency_s(self) -> float | None:
         """What it usually takes without a queue: there and back, with one batch assembled; None while unknown."""
-        return sorted(self._ways)[len(self._ways) // 2] if self._ways else None
+        return self._ways.value
 
 
 class HedgingBudget:

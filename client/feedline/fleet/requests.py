@@ -1,66 +1,36 @@
-"""What is wanted: a key that was asked for, of whom, and what became of it.
+"""A batch that was asked for, what became of it, and the record of its being asked of one loader.
 
-The law: a want has one outcome, the first that anybody gives; whoever was asked beside is told that it is not needed.
+A pending batch has one outcome: the first that any loader gives. Whoever else was asked is told that it is not needed.
 """
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from feedline.connection.buffers import Received
 from feedline_wire.errors import FeedlineError
 from feedline_wire.key import Key
 
-if TYPE_CHECKING:
-    from feedline.fleet.endpoint import Endpoint
 
-
-class Asker(Protocol):
-    """Who a key was wanted from: the fleet."""
-
-    def wait(self, wanted: "PendingBatch", timeout_s: float) -> Received:
-        """See `PendingBatch.result`."""
-        ...
-
-    def cancel(self, wanted: "Iterable[PendingBatch]") -> None:
-        """See `PendingBatch.cancel`."""
-
-
+@dataclass(eq=False, slots=True)
 class PendingBatch:
-    """A key that was asked for, and what became of it."""
+    """A key that was asked for, and what became of it. Changed by the fleet alone, under its lock."""
 
-    __slots__ = (
-        "_asker",
-        "asked_of",
-        "key",
-        "nbytes",
-        "outcome",
-        "refusal",
-        "refused_at",
-        "refused_by",
-        "ticket",
-        "waiting",
-    )
-
-    def __init__(self, asker: "Asker", ticket: int, key: Key, nbytes: int) -> None:
-        self._asker = asker
-        self.ticket = ticket
-        self.key = key
-        self.nbytes = nbytes
-        """Expected until it is there, then what it takes."""
-        # The rest is the fleet's, and changed under its lock.
-        self.outcome: Received | FeedlineError | None = None
-        self.asked_of: tuple[Endpoint, ...] = ()
-        """Who has it among its outstanding: mostly one, two if the first is late, none if nobody can take it."""
-        self.refused_by: tuple[Endpoint, ...] = ()
-        """Who said to ask another one, since it was connected."""
-        self.refusal: FeedlineError | None = None
-        """What the last of them said."""
-        self.refused_at = 0.0
-        self.waiting = 0
+    ticket: int
+    key: Key
+    nbytes: int
+    """Expected until the batch is there, then what it takes."""
+    outcome: Received | FeedlineError | None = None
+    asked: int = 0
+    """Loaders at which it is in flight: mostly one; two if the first is late; none if nobody can take it."""
+    refusal: FeedlineError | None = None
+    """What the last loader that refused it said."""
+    again_at: float = math.inf
+    """When loaders that refused it are asked again."""
+    waiting: int = 0
+    """Threads that wait for the outcome."""
 
     def __repr__(self) -> str:
-        outcome = "wanted" if self.outcome is None else "ready" if self.is_ready else repr(self.outcome)
+        outcome = "pending" if self.outcome is None else "ready" if self.is_ready else repr(self.outcome)
         return f"<PendingBatch {self.key} {outcome}>"
 
     @property
@@ -70,30 +40,19 @@ class PendingBatch:
 
     @property
     def has_failed(self) -> bool:
-        """There will be no batch; ask again with a new want."""
+        """There will be no batch; ask for the key again."""
         return isinstance(self.outcome, FeedlineError)
-
-    def result(self, timeout_s: float) -> Received:
-        """The batch; waits for it.
-
-        Raises what the loader says is wrong with it; LoaderStalled or LoaderUnavailable when `timeout_s` have passed,
-        after which it may be waited for again; Closed as soon as the fleet is closed or the want is cancelled.
-        """
-        return self._asker.wait(self, timeout_s)
-
-    def cancel(self) -> None:
-        """Want it no longer."""
-        self._asker.cancel((self,))
 
 
 @dataclass(eq=False, slots=True)
 class InFlight:
-    """A key at one loader, under the want's ticket."""
+    """A pending batch at one loader, under its ticket."""
 
-    wanted: PendingBatch
+    pending: PendingBatch
     at: float
+    """When it was asked for."""
     nbytes: int
-    """As expected when it was asked for: what it counts for in the loader's books."""
+    """As expected then: what it counts for in the loader's books."""
     was_alone: bool
     """The loader owed nothing else, so the time it takes is the line's and not the queue's."""
     is_duplicate: bool = False

@@ -3,14 +3,10 @@
 A snapshot: values that nobody changes any more.
 """
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import asdict, dataclass
 
-from feedline.fleet.endpoint import Endpoint
+from feedline.fleet.endpoint import Endpoint, State
 from feedline.fleet.tracker import RequestTracker
-
-State: TypeAlias = Literal["connected", "silent", "draining", "leaving", "same loader", "refused", "away"]
-"""What a loader is to this trainer; `same loader`: another connection goes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +16,8 @@ class ReplicaStatistics:
     address: str
     replica: str
     """The loader's own id, new at every start of it; empty while it is not connected."""
-    state: State
+    state: str
+    """What it is to this trainer: a `State`, or "silent" if it is connected, owes batches and gives no sign of life."""
     reason: str
     """Why it is not asked, if it is not."""
     lane: str
@@ -60,45 +57,26 @@ class Statistics:
 
 def observed(tracker: RequestTracker, *, now: float) -> Statistics:
     """The numbers of now; bad samples are counted where batches are handed out, not here."""
-    counts, silent_after_s = tracker.counts, tracker.lateness.silent_after_s
-    return Statistics(
-        wanted=counts.wanted,
-        answered=counts.answered,
-        nbytes=counts.nbytes,
-        hedged=counts.hedged,
-        retried=counts.retried,
-        duplicates=counts.duplicates + sum(endpoint.duplicates for endpoint in tracker.endpoints),
-        damaged=counts.damaged,
-        bad_samples=0,
-        late_after_s=tracker.lateness.late_after_s,
-        replicas=tuple(_of_endpoint(tracker, endpoint, now, silent_after_s) for endpoint in tracker.endpoints),
-    )
+    counts = asdict(tracker.counts)
+    counts["duplicates"] += sum(endpoint.duplicates for endpoint in tracker.endpoints)
+    replicas = tuple(_of_endpoint(tracker, endpoint, now) for endpoint in tracker.endpoints)
+    return Statistics(**counts, bad_samples=0, late_after_s=tracker.lateness.late_after_s, replicas=replicas)
 
 
-def _of_endpoint(tracker: RequestTracker, endpoint: Endpoint, now: float, silent_after_s: float) -> ReplicaStatistics:
+def _of_endpoint(tracker: RequestTracker, endpoint: Endpoint, now: float) -> ReplicaStatistics:
     refusal = tracker.refusal_of(endpoint)
     reason = refusal if refusal is not None else endpoint.reason
+    is_silent = endpoint.silent_s(now) > tracker.lateness.silent_after_s
+    state = "silent" if is_silent and endpoint.state is State.CONNECTED else endpoint.state.value
     return ReplicaStatistics(
         address=endpoint.address,
         replica=endpoint.description.replica if endpoint.description is not None else "",
-        state="refused" if refusal is not None else _state(endpoint, now, silent_after_s),
+        state="refused" if refusal is not None else state,
         reason=str(reason) if reason is not None else "",
-        lane=endpoint.replica.lane,
-        outstanding=len(endpoint.outstanding),
+        lane=endpoint.connection.lane,
+        outstanding=len(endpoint.in_flight),
         asked=endpoint.asked,
         answered=endpoint.answered,
         duplicates=endpoint.duplicates,
         bytes_per_s=endpoint.rate.bytes_per_s(now),
     )
-
-
-def _state(endpoint: Endpoint, now: float, silent_after_s: float) -> State:
-    if endpoint.is_double:
-        return "same loader"
-    if not endpoint.is_connected:
-        return "away"
-    if endpoint.is_draining:
-        return "draining"
-    if endpoint.is_leaving:
-        return "leaving"
-    return "silent" if endpoint.silent_s(now) > silent_after_s else "connected"

@@ -1,69 +1,79 @@
-"""Everything a fleet knows: its endpoints, what is wanted of whom, what was learnt; and how each event changes it.
+"""What a fleet knows: its endpoints, which batch is in flight where, what was learnt; and how each event changes it.
 
-A batch without an outcome is in flight at one or two endpoints or waits to be placed; it is at no endpoint twice.
-Nothing here takes a lock, looks at a clock or waits: the fleet calls under its lock, with the time.
+A batch without an outcome is in flight at one or two endpoints, at each once, or waits to be placed. Nothing here takes
+a lock, looks at a clock, logs or does I/O: the fleet calls under its lock, with the time, and does what is put down in
+`after` when it has released it.
 """
 
 import itertools
+import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from feedline.connection.buffers import Received
-from feedline.connection.connection import Answer, SameLoader
-from feedline.connection.description import Description
-from feedline.connection.outbox import Outbox
-from feedline.fleet.endpoint import Endpoint, NotLetIn, choose, choose_second, hopeless, passing, same_loader
-from feedline.fleet.lateness import CONFIRM_S, STALLED_S, LatenessEstimator
-from feedline.fleet.rates import HedgingBudget
-from feedline.fleet.requests import Asker, InFlight, PendingBatch
+from feedline.connection.events import Answer, Answered, ConnectionEvent, Draining, Heard, Joined, Lost, SameLoader
+from feedline.fleet.endpoint import (
+    AFTER,
+    CONFIRM_S,
+    SUPERSEDED_REMEMBERED,
+    Endpoint,
+    Event,
+    State,
+    choose,
+    choose_second,
+    lost_by,
+    same_loader,
+)
+from feedline.fleet.failures import NotLetIn, hopeless, passing
+from feedline.fleet.rates import HedgingBudget, LatenessEstimator
+from feedline.fleet.requests import InFlight, PendingBatch
 from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
 
 REFUSED_AGAIN_S = 0.5
 """Until a key that no loader had room for is asked for again."""
 
-SUPERSEDED_REMEMBERED = 1024
-"""Tickets that may still be answered, of one stream: as many as a loader lets it want at once."""
+STALLED_S = 1.0
+"""A loader that is silent for so long loses all its keys to the others, however many that are; before that the budget
+for asking twice decides how many."""
 
 LOOK_AT_MOST_EVERY_S = 0.02
-"""What is late is late by hundreds of milliseconds: nobody looks after it more often, whatever happens and whoever
-waits. To look at each want and answer was a tenth of what a batch costs the trainer beside its bytes."""
+"""What is late is late by hundreds of milliseconds: it is not looked after more often, whatever happens and however
+many wait. To look at each want and answer was a tenth of what a batch costs the trainer beside its bytes."""
 
 LEAVE_AFTER_S = 10.0
 """Until an endpoint is left whose address a name no longer gives. A name server may leave some out of one answer."""
 
+log = logging.getLogger("feedline")
+
 
 @dataclass(slots=True)
 class Counts:
-    """What happened to keys, since the start."""
+    """What happened to keys since the start, as in Statistics; the duplicates are those of endpoints that were left."""
 
     wanted: int = 0
     answered: int = 0
     nbytes: int = 0
     hedged: int = 0
-    """Asked of a second loader while the first might still answer: it was late, silent or draining."""
     retried: int = 0
-    """Asked of another loader, or again, because the one that was asked was lost or refused."""
     duplicates: int = 0
-    """Of endpoints that were left."""
     damaged: int = 0
-    """Messages that were not what was sent."""
 
 
 class RequestTracker:
-    """The books of a fleet. `wake` is called when somebody who waits for an outcome has it."""
+    """The books of a fleet. `wake` is called under the lock when something may end a wait; `ask_names` after a loss."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], ask_names: Callable[[], None]) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.counts = Counts()
         self.lateness = LatenessEstimator()
-        self.news: deque[str] = deque()
-        """To be logged when the lock is released."""
-        self.departed: list[Endpoint] = []
-        """To be closed when the lock is released."""
+        self.after: deque[Callable[[], None]] = deque()
+        """What is to be done when the lock is released."""
         self._wake = wake
+        self._ask_names = ask_names
         self._tickets = itertools.count(1)
         self._unplaced: deque[PendingBatch] = deque()
         self._budget = HedgingBudget()
@@ -74,8 +84,8 @@ class RequestTracker:
     @property
     def outstanding(self) -> int:
         """Keys without an outcome. Approximate while others change the books."""
-        asked = [asked.wanted for endpoint in self.endpoints for asked in list(endpoint.outstanding.values())]
-        return sum(wanted.outcome is None for wanted in {*asked, *self._unplaced})
+        asked = [asked.pending for endpoint in self.endpoints for asked in list(endpoint.in_flight.values())]
+        return sum(pending.outcome is None for pending in {*asked, *self._unplaced})
 
     @property
     def latency_s(self) -> float | None:
@@ -83,90 +93,73 @@ class RequestTracker:
         known = [endpoint.rate.latency_s for endpoint in self.endpoints if endpoint.is_connected]
         return max((latency for latency in known if latency is not None), default=None)
 
-    # ---- what readers want ----
+    # ---- what readers do ----
 
-    def want(self, asker: Asker, key: Key, nbytes: int, now: float) -> PendingBatch:
+    def want(self, key: Key, nbytes: int, now: float) -> PendingBatch:
         """Ask for a key, now or when somebody can be asked."""
-        wanted = PendingBatch(asker, next(self._tickets), key, nbytes)
+        pending = PendingBatch(next(self._tickets), key, nbytes)
         self.counts.wanted += 1
         self._budget.earn()
         used = self._used.get(key.dataset)
         if used is None or used[0].fingerprint != key.fingerprint:
             self._used[key.dataset] = key, nbytes
             for endpoint in self.endpoints:
-                self._say_refusal(endpoint)
-        if not self._place(wanted, now):
-            self._unplaced.append(wanted)
+                self._report_refusal(endpoint)
+        if not self._place(pending, now):
+            self._unplaced.append(pending)
         self._look_if_due(now)
-        return wanted
+        return pending
 
-    def cancel(self, wanted: PendingBatch, now: float) -> None:
-        """It is no longer wanted."""
-        if wanted.outcome is None:
-            closed = Closed(f"the batch {wanted.key} is no longer wanted: what asked for it was closed")
-            self._settle(wanted, closed, now)
+    def cancel(self, pending: PendingBatch, now: float) -> None:
+        """It is no longer wanted. Idempotent."""
+        if pending.outcome is None:
+            closed = Closed(f"the batch {pending.key} is no longer wanted: what asked for it was closed")
+            self._settle(pending, closed, now)
 
     # ---- what loaders do ----
 
-    def joined(
-        self, endpoint: Endpoint, description: Description, outbox: Outbox, now: float
-    ) -> LoaderUnavailable | None:
-        """It is connected: what it was asked before is asked again, of whom it may be. Else why it is of no use now."""
-        if other := same_loader(self.endpoints, endpoint, description):
-            return SameLoader(f"{endpoint.address}: the same loader as at {other.address}")
-        if description.replica == endpoint.drained:
-            return LoaderDraining(f"{endpoint.address}: the loader is going away")
-        self._was_let_in = True
-        begun = self._take_back(endpoint)  # it was asked before, but its stream was not open yet
-        endpoint.description, endpoint.outbox, endpoint.reason = description, outbox, None
-        endpoint.is_draining = False
-        endpoint.heard_at = now
-        endpoint.rate.connected()
-        for wanted in self._unplaced:  # what it refused before, it may answer now
-            wanted.refused_by = tuple(other for other in wanted.refused_by if other is not endpoint)
-        self._say_refusal(endpoint)
-        for wanted in begun:  # not of another: two that open their streams would hand it to each other for ever
-            if endpoint.can_take(wanted):
-                self._ask(endpoint, wanted, now)
-        self._place_waiting(now)
-        self.look(now)
+    def happened(self, endpoint: Endpoint, event: ConnectionEvent, now: float) -> LoaderUnavailable | None:
+        """Something happened on an endpoint's connection. Why that is of no use now, if it is not."""
+        match event:
+            case Answered(answers):
+                self._answered(endpoint, answers, now)
+            case Heard():
+                self._heard(endpoint, now)
+            case Joined():
+                return self._joined(endpoint, event, now)
+            case Draining() if endpoint.state is not State.DRAINING:
+                self._draining(endpoint, now)
+            case Lost(reason):
+                self._lost(endpoint, reason, now)
         return None
 
-    def heard(self, endpoint: Endpoint, now: float) -> None:
-        """It gave a sign of life."""
-        endpoint.longest_gap_s = max(endpoint.longest_gap_s, endpoint.silent_s(now))
-        endpoint.heard_at = now
-        endpoint.suspected_at = None
-        endpoint.renewed = 0
+    def _heard(self, endpoint: Endpoint, now: float) -> None:
+        endpoint.heard(now)
         if endpoint.in_vain:
-            for asked in list(endpoint.outstanding.values()):
-                if asked.wanted.outcome is not None:
-                    self._withdraw(endpoint, asked.wanted)
+            for asked in list(endpoint.in_flight.values()):
+                if asked.pending.outcome is not None:
+                    self._withdraw(endpoint, asked.pending)
             endpoint.in_vain = 0
 
-    def answered(self, endpoint: Endpoint, answers: Sequence[Answer], now: float) -> None:
-        """It gave outcomes."""
-        self.heard(endpoint, now)
+    def _answered(self, endpoint: Endpoint, answers: Sequence[Answer], now: float) -> None:
+        self._heard(endpoint, now)
         busy_s = now - max(endpoint.answered_at, endpoint.owing_since)
         nbytes = 0
         for ticket, outcome in answers:
-            asked = endpoint.outstanding.pop(ticket, None)
+            asked = endpoint.in_flight.pop(ticket, None)
             if asked is None:  # withdrawn while the last of it came
                 endpoint.note_duplicate(ticket)
                 continue
             endpoint.nbytes -= asked.nbytes
-            wanted = asked.wanted
-            wanted.asked_of = tuple(other for other in wanted.asked_of if other is not endpoint)
-            if wanted.outcome is not None:
-                endpoint.in_vain -= 1
-            elif isinstance(outcome, Received):
+            asked.pending.asked -= 1
+            if isinstance(outcome, Received):
                 nbytes += outcome.layout.nbytes
                 endpoint.answered += 1
                 self.lateness.answered(now - asked.at)
                 endpoint.rate.took(now - asked.at, was_alone=asked.was_alone)
-                self._settle(wanted, outcome, now)
+                self._settle(asked.pending, outcome, now)
             else:
-                self._refused(endpoint, wanted, outcome, now)
+                self._refused(endpoint, asked.pending, outcome, now)
         endpoint.has_answered = True
         if nbytes:
             endpoint.rate.answered(nbytes, busy_s, now)
@@ -175,62 +168,82 @@ class RequestTracker:
         endpoint.answered_at = now
         self._place_waiting(now)
         self._look_if_due(now)
-        self._let_go(endpoint)
+        self._leave_if_idle(endpoint)
 
-    def draining(self, endpoint: Endpoint, now: float) -> None:
+    def _joined(self, endpoint: Endpoint, joined: Joined, now: float) -> LoaderUnavailable | None:
+        """It is connected: what it was asked before is asked again, of whom it may be. Else why it is of no use now."""
+        if other := same_loader(self.endpoints, endpoint, joined.description):
+            return SameLoader(f"{endpoint.address}: the same loader as at {other.address}")
+        if joined.description.replica == endpoint.drained:
+            return LoaderDraining(f"{endpoint.address}: the loader is going away")
+        self._was_let_in = True
+        begun = self._take_back(endpoint)  # it was asked before, but its stream was not open yet
+        self._move(endpoint, Event.JOINED)
+        endpoint.description, endpoint.outbox, endpoint.reason = joined.description, joined.outbox, None
+        endpoint.heard_at = now
+        endpoint.rate.connected()
+        self._report_refusal(endpoint)
+        for pending in begun:  # not of another: two that open their streams would hand it to each other for ever
+            if endpoint.can_take(pending):
+                self._ask(endpoint, pending, now)
+        self._place_waiting(now)
+        self.look(now)
+        self._wake()
+        return None
+
+    def _draining(self, endpoint: Endpoint, now: float) -> None:
         """It takes no new keys, and may not answer all it has: they are asked of others as well."""
-        endpoint.is_draining = True
+        self._move(endpoint, Event.DRAINING)
         endpoint.drained = endpoint.description.replica if endpoint.description is not None else ""
+        self._log(logging.INFO, f"the loader at {endpoint.address} is going away; it gets no new keys")
         self.look(now)
 
-    def left(self, endpoint: Endpoint, reason: FeedlineError, now: float) -> None:
-        """It is not connected, or not any more."""
+    def _lost(self, endpoint: Endpoint, reason: FeedlineError, now: float) -> None:
         if self._was_let_in:
             reason = passing(reason)
         lost = len(self._take_back(endpoint))
         self.counts.retried += lost
         self.counts.damaged += isinstance(reason, Damaged)
-        is_expected = endpoint.is_draining and not lost
+        is_expected = endpoint.state is State.DRAINING and not lost
         if (endpoint.has_answered and not is_expected) or isinstance(reason, Damaged):
-            self.news.append(
-                f"lost a loader that had {lost} batches to answer, reconnecting to "
-                f"{reason if endpoint.address in str(reason) else f'{endpoint.address}: {reason}'}"
-            )
+            where = reason if endpoint.address in str(reason) else f"{endpoint.address}: {reason}"
+            self._log(logging.WARNING, f"lost a loader that had {lost} batches to answer, reconnecting to {where}")
+        if endpoint.is_connected:
+            self.after.append(self._ask_names)
+            self.after.extend(e.connection.try_now for e in self.endpoints if e.state is State.SAME_LOADER)
         endpoint.has_answered = False
-        was_connected = endpoint.is_connected
         endpoint.description, endpoint.outbox, endpoint.reason = None, None, reason
-        self._say_refusal(endpoint)
-        if was_connected and not endpoint.is_double:
-            for other in self.endpoints:
-                if other.is_double:
-                    other.replica.try_now()
+        self._report_refusal(endpoint)
+        self._move(endpoint, lost_by(reason))
         self._place_waiting(now)
-        self._let_go(endpoint)
+        self._wake()
 
     # ---- who belongs to it ----
 
-    def add(self, endpoints: Iterable[Endpoint]) -> None:
-        """New endpoints."""
-        self.endpoints = (*self.endpoints, *endpoints)
-
-    def give_notice(self, given: Iterable[str], now: float) -> None:
-        """The addresses that the target has now; who is at another one is left, unless it is given again soon."""
-        addresses = set(given)
+    def name(self, addresses: Container[str], now: float) -> None:
+        """The addresses that the target has now. An endpoint at another one is left, unless it is named again soon."""
         for endpoint in self.endpoints:
             if endpoint.address in addresses:
-                endpoint.missing_since, endpoint.is_leaving = None, False
-            elif endpoint.missing_since is None:
-                endpoint.missing_since = now
-            elif now - endpoint.missing_since >= LEAVE_AFTER_S:
-                endpoint.is_leaving = True
-            self._let_go(endpoint)
+                endpoint.unnamed_since = None
+                self._move(endpoint, Event.NAMED)
+            elif endpoint.unnamed_since is None:
+                endpoint.unnamed_since = now
+            elif now - endpoint.unnamed_since >= LEAVE_AFTER_S:
+                self._move(endpoint, Event.UNNAMED)
+                self._leave_if_idle(endpoint)
 
-    def _let_go(self, endpoint: Endpoint) -> None:
-        if endpoint.is_leaving and len(endpoint.outstanding) == endpoint.in_vain and endpoint in self.endpoints:
+    def _leave_if_idle(self, endpoint: Endpoint) -> None:
+        if endpoint.state is State.LEAVING and len(endpoint.in_flight) == endpoint.in_vain:
+            self._move(endpoint, Event.IDLE)
+
+    def _move(self, endpoint: Endpoint, event: Event) -> None:
+        """An event changes its state; at the last one it is let go."""
+        endpoint.state = AFTER[endpoint.state][event]
+        if endpoint.state is State.LEFT:
             self.endpoints = tuple(other for other in self.endpoints if other is not endpoint)
-            self.departed.append(endpoint)
             self.counts.duplicates += endpoint.duplicates
-            self.news.append(f"left the loader at {endpoint.address}: the target no longer names it")
+            self._log(logging.WARNING, f"left the loader at {endpoint.address}: the target no longer names it")
+            self.after.append(endpoint.connection.begin_close)  # its thread may be this one; it ends by itself
 
     # ---- what is late ----
 
@@ -240,10 +253,10 @@ class RequestTracker:
         again = self._place_refused(now)
         has_second = sum(endpoint.is_connected for endpoint in self.endpoints) > 1
         for endpoint in self.endpoints:
-            if endpoint.outstanding:
+            if endpoint.in_flight:
                 again = min(again, self._renew(endpoint, now))
                 if has_second:
-                    again = min(again, self._look_at(endpoint, now))
+                    again = min(again, self._hedge(endpoint, now))
         return again
 
     def _look_if_due(self, now: float) -> None:
@@ -252,146 +265,159 @@ class RequestTracker:
 
     def _renew(self, endpoint: Endpoint, now: float) -> float:
         """Have its stream made anew if nothing has come on it for far too long. When to look again."""
-        at = self.lateness.renew_at(endpoint, now)
-        if now < at:
-            return at
-        if not self.lateness.is_surely_silent(endpoint, now):
+        silent_s = endpoint.silent_s(now)
+        left_s = self.lateness.renew_after_s(endpoint.renewed) - silent_s
+        if left_s > 0:
+            return now + left_s
+        if not endpoint.is_surely_silent(now, self.lateness.silent_after_s):
             return now + CONFIRM_S
         endpoint.renewed += 1
-        endpoint.replica.renew(f"nothing came for {endpoint.silent_s(now):.0f} s although the connection stands")
+        reason = f"nothing came for {silent_s:.0f} s although the connection stands"
+        self.after.append(partial(endpoint.connection.renew, reason))
         return math.inf
 
-    def _look_at(self, endpoint: Endpoint, now: float) -> float:
-        lateness = self.lateness
-        is_surely_silent = lateness.is_surely_silent(endpoint, now)
+    def _hedge(self, endpoint: Endpoint, now: float) -> float:
+        """Ask another for what is late here. When to look again."""
+        silent_after_s = self.lateness.silent_after_s
+        is_draining = endpoint.state is State.DRAINING
+        is_surely_silent = endpoint.is_surely_silent(now, silent_after_s)
         silent_s = endpoint.silent_s(now)
         # Those have little hope, and are few: one window at a time. For anything else there is a budget.
-        is_lost = endpoint.is_draining or (is_surely_silent and silent_s > STALLED_S)
-        late_after_s = 0.0 if endpoint.is_draining or is_surely_silent else lateness.late_after_s
-        for asked in endpoint.outstanding.values():
-            wanted = asked.wanted
-            if wanted.outcome is not None or len(wanted.asked_of) > 1:
+        is_hopeless = is_draining or (is_surely_silent and silent_s > STALLED_S)
+        late_after_s = 0.0 if is_draining or is_surely_silent else self.lateness.late_after_s
+        for asked in endpoint.in_flight.values():
+            pending = asked.pending
+            if pending.outcome is not None or pending.asked > 1:
                 continue
             if now - asked.at < late_after_s:  # and those after it were asked for later
-                silent_at = now - silent_s + lateness.silent_after_s
-                if lateness.is_silent(endpoint, now):
-                    silent_at = now + CONFIRM_S
+                silent_at = now + (silent_after_s - silent_s if silent_s <= silent_after_s else CONFIRM_S)
                 return min(asked.at + late_after_s, silent_at)
-            since = -math.inf if endpoint.is_draining else asked.at
-            other = choose_second(
-                self.endpoints, wanted, since=since, now=now, silent_after_s=self.lateness.silent_after_s
-            )
+            since = -math.inf if is_draining else asked.at
+            other = choose_second(self.endpoints, pending, since=since, now=now, silent_after_s=silent_after_s)
             if other is None:
                 return math.inf
-            if not is_lost and not self._budget.spend():
-                return now - silent_s + STALLED_S if silent_s <= STALLED_S else now + CONFIRM_S
+            if not is_hopeless and not self._budget.spend():
+                return now + (STALLED_S - silent_s if silent_s <= STALLED_S else CONFIRM_S)
             self.counts.hedged += 1
-            self._ask(other, wanted, now)
+            self._ask(other, pending, now)
         return math.inf
 
     # ---- inside ----
 
-    def _place(self, wanted: PendingBatch, now: float) -> bool:
+    def _place(self, pending: PendingBatch, now: float) -> bool:
         """Ask somebody, or settle that nobody will answer; False if it has to wait for one."""
-        endpoint = choose(self.endpoints, wanted, now=now, silent_after_s=self.lateness.silent_after_s)
+        endpoint = choose(self.endpoints, pending, now=now, silent_after_s=self.lateness.silent_after_s)
         if endpoint is not None:
-            self._ask(endpoint, wanted, now)
-            return True
-        refusal = hopeless(self.endpoints, wanted)
-        if refusal is None or wanted.refused_by:
+            self._ask(endpoint, pending, now)
+        elif refusal := hopeless(self.endpoints, pending):
+            self._settle(pending, refusal, now)
+        else:
             return False
-        self._settle(wanted, refusal, now)
         return True
 
-    def _ask(self, endpoint: Endpoint, wanted: PendingBatch, now: float) -> None:
-        assert endpoint.outbox is not None, "who can take a key has an outbox"
-        was_alone = not endpoint.outstanding
+    def _ask(self, endpoint: Endpoint, pending: PendingBatch, now: float) -> None:
+        assert endpoint.outbox is not None, "an endpoint that can take a key has an outbox"
+        was_alone = not endpoint.in_flight
         if was_alone:
             endpoint.owing_since = now
-        endpoint.outstanding[wanted.ticket] = InFlight(wanted, now, wanted.nbytes, was_alone)
-        endpoint.nbytes += wanted.nbytes
+        endpoint.in_flight[pending.ticket] = InFlight(pending, now, pending.nbytes, was_alone)
+        endpoint.nbytes += pending.nbytes
         endpoint.asked += 1
-        endpoint.superseded.discard(wanted.ticket)
-        wanted.asked_of += (endpoint,)
-        endpoint.outbox.want(wanted.ticket, wanted.key)
+        endpoint.superseded.discard(pending.ticket)
+        pending.asked += 1
+        endpoint.outbox.want(pending.ticket, pending.key)
+        self.after.append(endpoint.outbox.flush)
 
     def _place_waiting(self, now: float) -> None:
         if self._unplaced:
-            waiting = [wanted for wanted in self._unplaced if wanted.outcome is None and not wanted.asked_of]
-            self._unplaced = deque(wanted for wanted in waiting if not self._place(wanted, now))
+            waiting = [pending for pending in self._unplaced if pending.outcome is None and not pending.asked]
+            self._unplaced = deque(pending for pending in waiting if not self._place(pending, now))
 
     def _place_refused(self, now: float) -> float:
         """Ask again for what nobody had room for; when to do so next."""
-        again = math.inf
-        for wanted in self._unplaced:
-            if wanted.refused_by:
-                if now - wanted.refused_at >= REFUSED_AGAIN_S:
-                    wanted.refused_by = ()
-                    again = now
-                else:
-                    again = min(again, wanted.refused_at + REFUSED_AGAIN_S)
-        if again == now:
+        due = [pending for pending in self._unplaced if pending.again_at <= now]
+        if due:
+            self._forgive(due)
             self._place_waiting(now)
-            again = now + REFUSED_AGAIN_S
-        return again
+            return now + REFUSED_AGAIN_S
+        return min((pending.again_at for pending in self._unplaced), default=math.inf)
 
-    def _refused(self, endpoint: Endpoint, wanted: PendingBatch, refusal: FeedlineError, now: float) -> None:
+    def _refused(self, endpoint: Endpoint, pending: PendingBatch, refusal: FeedlineError, now: float) -> None:
         """It answered a key with an error."""
         if refusal.elsewhere or isinstance(refusal, DatasetChanged):
-            wanted.refused_by += (endpoint,)
-            wanted.refusal, wanted.refused_at = refusal, now
-            if wanted.asked_of:
+            endpoint.refused.add(pending.ticket)
+            pending.refusal, pending.again_at = refusal, now + REFUSED_AGAIN_S
+            if pending.asked:
                 return
-            if self._place(wanted, now):
+            if self._place(pending, now):
                 self.counts.retried += 1
                 return
             if isinstance(refusal, LoaderUnavailable):  # busy or draining: it passes, or another one comes
-                self._unplaced.append(wanted)
+                self._unplaced.append(pending)
                 return
-        self._settle(wanted, refusal, now)
+        self._settle(pending, refusal, now)
+
+    def _forgive(self, refused: Iterable[PendingBatch]) -> None:
+        """Any endpoint may be asked for these again."""
+        for pending in refused:
+            pending.again_at = math.inf
+            for endpoint in self.endpoints:
+                endpoint.refused.discard(pending.ticket)
 
     def _take_back(self, endpoint: Endpoint) -> list[PendingBatch]:
         """What it owes and nobody else was asked for: it is to be asked for again, before anything else."""
         lost = []
-        for asked in endpoint.outstanding.values():
-            wanted = asked.wanted
-            wanted.asked_of = tuple(other for other in wanted.asked_of if other is not endpoint)
-            if wanted.outcome is None and not wanted.asked_of:
-                wanted.refused_by = ()
-                lost.append(wanted)
+        for asked in endpoint.in_flight.values():
+            asked.pending.asked -= 1
+            if asked.pending.outcome is None and not asked.pending.asked:
+                lost.append(asked.pending)
+        self._forgive(lost)
         self._unplaced.extendleft(reversed(lost))
-        endpoint.outstanding = {}
+        endpoint.in_flight = {}
+        endpoint.refused = set()
         endpoint.superseded = set()
         endpoint.nbytes = endpoint.in_vain = 0
         endpoint.suspected_at = None
         return lost
 
-    def _settle(self, wanted: PendingBatch, outcome: Received | FeedlineError, now: float) -> None:
+    def _settle(self, pending: PendingBatch, outcome: Received | FeedlineError, now: float) -> None:
+        """It has its outcome; who else was asked need not answer."""
+        assert pending.outcome is None, "a batch has one outcome"
+        pending.outcome = outcome
         if isinstance(outcome, Received):
-            wanted.nbytes = outcome.layout.nbytes
+            pending.nbytes = outcome.layout.nbytes
             self.counts.answered += 1
-            self.counts.nbytes += wanted.nbytes
-        wanted.outcome = outcome
-        for endpoint in wanted.asked_of:
-            if self.lateness.is_silent(endpoint, now) and not isinstance(outcome, Closed):
-                # Were it told not to answer, nothing might ever come from it again, and nobody would know it is back.
-                endpoint.in_vain += 1
-            else:
-                self._withdraw(endpoint, wanted)
-        if wanted.waiting:
+            self.counts.nbytes += pending.nbytes
+        if pending.asked or pending.refusal is not None:
+            self._release(pending, now)
+        if pending.waiting:
             self._wake()
 
-    def _withdraw(self, endpoint: Endpoint, wanted: PendingBatch) -> None:
-        """An endpoint need not answer, because another one has, or because nobody wants it any more."""
-        asked = endpoint.outstanding.pop(wanted.ticket)
+    def _release(self, pending: PendingBatch, now: float) -> None:
+        """No endpoint need answer it any more, nor be remembered to have refused it."""
+        for endpoint in self.endpoints:
+            endpoint.refused.discard(pending.ticket)
+            if pending.ticket not in endpoint.in_flight:
+                continue
+            is_silent = endpoint.silent_s(now) > self.lateness.silent_after_s
+            if is_silent and not isinstance(pending.outcome, Closed):
+                # Were it told not to answer, nothing might ever come from it again, and its return would go unnoticed.
+                endpoint.in_vain += 1
+            else:
+                self._withdraw(endpoint, pending)
+
+    def _withdraw(self, endpoint: Endpoint, pending: PendingBatch) -> None:
+        """An endpoint need not answer, because another one has, or because it is no longer wanted."""
+        asked = endpoint.in_flight.pop(pending.ticket)
         endpoint.nbytes -= asked.nbytes
-        wanted.asked_of = tuple(other for other in wanted.asked_of if other is not endpoint)
-        assert endpoint.outbox is not None, "who has outstanding keys has an outbox"
-        endpoint.outbox.cancel(wanted.ticket)
-        if not isinstance(wanted.outcome, Closed) and not asked.is_duplicate:
+        pending.asked -= 1
+        assert endpoint.outbox is not None, "an endpoint that owes a batch has an outbox"
+        endpoint.outbox.cancel(pending.ticket)
+        self.after.append(endpoint.outbox.flush)
+        if not isinstance(pending.outcome, Closed) and not asked.is_duplicate:
             if len(endpoint.superseded) >= SUPERSEDED_REMEMBERED:
                 endpoint.superseded.clear()
-            endpoint.superseded.add(wanted.ticket)
+            endpoint.superseded.add(pending.ticket)
 
     def refusal_of(self, endpoint: Endpoint) -> FeedlineError | None:
         """Why an endpoint is of no use to this trainer, whatever room it has."""
@@ -400,12 +426,12 @@ class RequestTracker:
             return None if passes else endpoint.reason
         return next((refusal for used in self._used.values() if (refusal := endpoint.refusal(*used))), None)
 
-    def _say_refusal(self, endpoint: Endpoint) -> None:
-        if refusal := self.refusal_of(endpoint):
-            self._say(endpoint, refusal)
+    def _report_refusal(self, endpoint: Endpoint) -> None:
+        """Log once that a loader is not asked, and why. Where there is no other, the reader is told by an error."""
+        refusal = str(self.refusal_of(endpoint) or "")
+        if refusal and refusal != endpoint.refusal_logged and len(self.endpoints) > 1:
+            endpoint.refusal_logged = refusal
+            self._log(logging.WARNING, f"going on without one of {len(self.endpoints)} loaders: {refusal}")
 
-    def _say(self, endpoint: Endpoint, refusal: FeedlineError) -> None:
-        """Once: that a loader is not asked, and why. Where there is no other, the reader is told by an error."""
-        if str(refusal) != endpoint.refusal_said and len(self.endpoints) > 1:
-            endpoint.refusal_said = str(refusal)
-            self.news.append(f"going on without one of {len(self.endpoints)} loaders: {refusal}")
+    def _log(self, level: int, line: str) -> None:
+        self.after.append(partial(log.log, level, "%s", line))

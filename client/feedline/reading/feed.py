@@ -162,9 +162,9 @@ class Feed:
             step, key = Step(self.plan.index(wanted.offset), wanted.epoch, wanted.offset, wanted.rows, 0, 0), wanted
         asked = self._fleet.want(key, self._expected_nbytes(key.rows))
         try:
-            return self._deliver(step, asked.result(self._options.timeout_s))
+            return self._deliver(step, self._fleet.wait(asked, self._options.timeout_s))
         finally:
-            asked.cancel()
+            self._fleet.cancel([asked])
 
     def readahead(self, steps: Iterable[Step]) -> ReadAhead:
         """The batches of any steps, in that order, a bounded window of them fetched ahead. Does not move the place."""

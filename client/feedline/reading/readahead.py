@@ -91,7 +91,7 @@ class ReadAhead:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch; waits for it. Raises what `PendingBatch.result` does, and Closed after `close`."""
+        """The next batch; waits for it. Raises what `Fleet.wait` does, and Closed after `close`."""
         batch = self.take()
         if batch is None:
             raise StopIteration
@@ -150,12 +150,12 @@ class ReadAhead:
     def _wait(self, wanted: PendingBatch) -> Received:
         waits = self.waits
         if wanted.is_ready:
-            received = wanted.result(0)
+            received = self._fleet.wait(wanted, 0)
             waits.ready += 1
         else:
             began = time.perf_counter()
             try:
-                received = wanted.result(self._timeout_s)
+                received = self._fleet.wait(wanted, self._timeout_s)
             finally:
                 waits.seconds += time.perf_counter() - began
         waits.batches += 1

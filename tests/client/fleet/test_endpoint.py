@@ -1,22 +1,16 @@
-"""What is decided from a fleet's books: who is asked, whether anybody will answer, what a late reader is told."""
+"""One loader as a fleet sees it: what each event makes of its state, and which loader is asked for a key."""
 
 import pytest
 
 from feedline.connection.buffers import Buffers
-from feedline.connection.connection import Connection, SameLoader
+from feedline.connection.connection import Connection
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
+from feedline.connection.events import SameLoader
 from feedline.connection.target import Address
-from feedline.fleet.endpoint import Endpoint, choose, choose_second, hopeless, overdue, refused, same_loader
+from feedline.fleet.endpoint import AFTER, Endpoint, Event, State, choose, choose_second, lost_by, same_loader
 from feedline.fleet.requests import InFlight, PendingBatch
-from feedline_wire.errors import (
-    DatasetChanged,
-    FeedlineError,
-    LoaderBusy,
-    LoaderStalled,
-    LoaderUnavailable,
-    ProtocolMismatch,
-)
+from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderUnavailable, ProtocolMismatch
 from feedline_wire.key import Key
 
 KEY = Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=3, offset=118, rows=32)
@@ -42,30 +36,70 @@ def served(
 
 
 def endpoint(
-    name: str, description: Description | None = None, *, outstanding: int = 0, rate: float = 0.0, **state: object
+    name: str, description: Description | None = None, *, outstanding: int = 0, rate: float = 0.0, **books: object
 ) -> Endpoint:
     """An endpoint that owes batches of 1000 bytes for a second, and answers so many bytes a second."""
-    replica = Connection(Address(f"{name}:1"), NoOwner(), Buffers(0), Credentials())  # type: ignore[arg-type]
-    state = {"heard_at": NOW - 1, "owing_since": NOW - 1, "nbytes": NBYTES * outstanding} | state
-    made = Endpoint(replica, description, **state)  # type: ignore[arg-type]
-    made.outstanding = {ticket: InFlight(wanted(), NOW - 1, NBYTES, was_alone=False) for ticket in range(outstanding)}
+    connection = Connection(Address(f"{name}:1"), NoOwner(), Buffers(0), Credentials())  # type: ignore[arg-type]
+    books = {"heard_at": NOW - 1, "owing_since": NOW - 1, "nbytes": NBYTES * outstanding} | books
+    state = State.AWAY if description is None else State.CONNECTED
+    made = Endpoint(connection, **({"state": state, "description": description} | books))  # type: ignore[arg-type]
+    made.in_flight = {
+        ticket: InFlight(pending(), NOW - 1, NBYTES, was_alone=False) for ticket in range(100, 100 + outstanding)
+    }
     if rate:
         made.rate.answered(int(rate), 1.0, NOW - 1)
     return made
 
 
-def wanted(*refused_by: Endpoint) -> PendingBatch:
-    made = PendingBatch(None, 7, KEY, NBYTES)  # type: ignore[arg-type]
-    made.refused_by = refused_by
+def pending(*refused_by: Endpoint) -> PendingBatch:
+    made = PendingBatch(7, KEY, NBYTES)
+    for one in refused_by:
+        one.refused.add(made.ticket)
     return made
 
 
-def chosen(*endpoints: Endpoint, want: PendingBatch | None = None) -> Endpoint | None:
-    return choose(endpoints, want or wanted(), now=NOW, silent_after_s=SILENT_AFTER_S)
+def chosen(*endpoints: Endpoint, batch: PendingBatch | None = None) -> Endpoint | None:
+    return choose(endpoints, batch or pending(), now=NOW, silent_after_s=SILENT_AFTER_S)
 
 
 def second(*endpoints: Endpoint, asked_s_ago: float = 5.0) -> Endpoint | None:
-    return choose_second(endpoints, wanted(), since=NOW - asked_s_ago, now=NOW, silent_after_s=SILENT_AFTER_S)
+    return choose_second(endpoints, pending(), since=NOW - asked_s_ago, now=NOW, silent_after_s=SILENT_AFTER_S)
+
+
+# ---- states ----
+
+TABLE = """
+before       joined     draining     lost   refused  doubled      unnamed   named      idle
+away         connected  away         away   refused  same-loader  left      away       away
+refused      connected  refused      away   refused  same-loader  left      refused    refused
+same-loader  connected  same-loader  away   refused  same-loader  left      same-loader same-loader
+connected    connected  draining     away   refused  same-loader  leaving   connected  connected
+draining     connected  draining     away   refused  same-loader  draining  draining   draining
+leaving      leaving    draining     left   left     left         leaving   connected  left
+"""
+
+
+def test_each_event_makes_of_each_state_what_the_table_says() -> None:
+    heading, *rows = (line.split() for line in TABLE.strip().splitlines())
+    found = {
+        state.replace(" ", "-"): {event.name.lower(): after.replace(" ", "-") for event, after in row.items()}
+        for state, row in AFTER.items()
+    }
+
+    assert found == {state: dict(zip(heading[1:], row, strict=True)) for state, *row in rows}
+
+
+@pytest.mark.parametrize(
+    ("reason", "event"),
+    [
+        (LoaderUnavailable("reset by peer"), Event.LOST),
+        (LoaderBusy("64 streams"), Event.LOST),
+        (SameLoader("as at a:1"), Event.DOUBLED),
+        (ProtocolMismatch("version 2"), Event.REFUSED),
+    ],
+)
+def test_what_a_loss_is_depends_on_its_reason(reason: FeedlineError, event: Event) -> None:
+    assert lost_by(reason) is event
 
 
 # ---- who is asked ----
@@ -160,8 +194,8 @@ def test_a_loader_that_has_answered_nothing_yet_gets_two_keys_where_another_has(
     "unable",
     [
         endpoint("connecting"),
-        endpoint("draining", served(), is_draining=True),
-        endpoint("leaving", served(), is_leaving=True),
+        endpoint("draining", served(), state=State.DRAINING),
+        endpoint("leaving", served(), state=State.LEAVING),
         endpoint("full", served(), outstanding=2),
         endpoint("other data", served(b"\x02")),
         endpoint("other dataset", served(name="pixels")),
@@ -180,16 +214,16 @@ def test_a_loader_that_cannot_answer_is_not_asked(unable: Endpoint) -> None:
 def test_a_loader_that_said_to_ask_another_one_is_not_asked_again() -> None:
     first, second = endpoint("first", served()), endpoint("second", served(), outstanding=1)
 
-    assert chosen(first, second, want=wanted(first)) is second
-    assert chosen(first, second, want=wanted(first, second)) is None
+    assert chosen(first, second, batch=pending(first)) is second
+    assert chosen(first, second, batch=pending(first, second)) is None
 
 
 def test_a_loader_is_not_asked_twice_at_once() -> None:
     first, second = endpoint("first", served()), endpoint("second", served(), outstanding=1)
-    want = wanted()
-    want.asked_of = (first,)
+    batch = pending()
+    first.in_flight[batch.ticket] = InFlight(batch, NOW, NBYTES, was_alone=True)
 
-    assert chosen(first, second, want=want) is second
+    assert chosen(first, second, batch=batch) is second
 
 
 # ---- two ways to one loader ----
@@ -209,113 +243,3 @@ def test_another_way_to_a_loader_is_taken_when_nothing_comes_on_the_first() -> N
     new = endpoint("[::1]")
 
     assert same_loader([first, new], new, served(replica="r1")) is None
-
-
-# ---- whether there is hope ----
-
-
-def test_there_is_hope_while_any_loader_may_still_come() -> None:
-    changed = endpoint("changed", served(b"\x02"))
-
-    assert hopeless([], wanted()) is None
-    assert hopeless([endpoint("connecting"), changed], wanted()) is None
-    assert hopeless([endpoint("gone", reason=LoaderUnavailable("refused")), changed], wanted()) is None
-    assert hopeless([endpoint("full", served(), outstanding=2), changed], wanted()) is None
-
-
-def test_there_is_none_when_all_serve_something_else_or_refuse() -> None:
-    changed, broken = endpoint("changed", served(b"\x02\xff")), endpoint("broken", reason=ProtocolMismatch("version 2"))
-
-    error = hopeless([changed, broken], wanted())
-
-    assert isinstance(error, DatasetChanged)
-    assert str(error).startswith(
-        "the loader at changed:1 now has the fingerprint 02ff for 'voxels'; this trainer began with 01."
-    )
-    assert isinstance(hopeless([broken], wanted()), ProtocolMismatch)
-    gone = hopeless([endpoint("emptied", served(name="pixels"))], wanted())
-    assert "now has no such dataset for 'voxels'" in str(gone)
-    small = hopeless([endpoint("small", served(max_batch_nbytes=999))], wanted())
-    assert "the loader at small:1 assembles batches of 999 bytes at most" in str(small)
-    assert "takes 1000;" in str(small)
-
-
-def test_a_second_way_to_a_loader_that_serves_something_else_is_no_hope() -> None:
-    changed, double = (
-        endpoint("changed", served(b"\x02")),
-        endpoint("double", reason=SameLoader("same as at changed:1")),
-    )
-
-    assert isinstance(hopeless([changed, double], wanted()), DatasetChanged)
-
-
-def test_all_refuse_to_be_connected_to_only_if_every_one_does() -> None:
-    old, away = endpoint("old", reason=ProtocolMismatch("2")), endpoint("away", reason=LoaderUnavailable("refused"))
-
-    assert refused([old]) is old.reason
-    assert refused([old, away]) is None
-    assert refused([old, endpoint("connecting")]) is None
-    assert refused([]) is None
-
-
-# ---- what a late reader is told ----
-
-
-def late(*endpoints: Endpoint, asked: tuple[Endpoint, ...] = ()) -> FeedlineError:
-    want = wanted()
-    want.asked_of = asked
-    return overdue(endpoints, want, 60, now=NOW, is_forked=False)
-
-
-def test_a_late_reader_is_told_which_loader_is_silent() -> None:
-    silent = endpoint("silent", served(), outstanding=2, heard_at=38.5)
-
-    error = late(silent, asked=(silent,))
-
-    assert type(error) is LoaderStalled
-    assert str(error) == (
-        "no batch voxels/train shuffle seed=0 epoch=3 positions 118..149 within 60 s from silent:1: it is connected, "
-        "was last heard 61.5 s ago, and has 2 batches to answer. See what it is doing with `feedline inspect silent:1`"
-        "; give it more workers, or this trainer a larger timeout_s"
-    )
-    other = endpoint("other", served(), outstanding=1)
-    assert "within 60 s from silent:1 and other:1: it is connected" in str(late(silent, other, asked=(silent, other)))
-
-
-def test_a_late_reader_is_told_that_no_loader_has_room() -> None:
-    error = late(endpoint("full", served(), outstanding=2), endpoint("gone"))
-
-    assert type(error) is LoaderStalled
-    assert "full:1 connected, but draining or with a full window" in str(error)
-
-
-def test_a_late_reader_is_told_why_no_loader_is_connected() -> None:
-    error = late(endpoint("a", reason=LoaderUnavailable("a:1: UNAVAILABLE: Connection refused")), endpoint("b"))
-
-    assert type(error) is LoaderUnavailable
-    assert "epoch=3 positions 118..149 within 60 s: no loader answers." in str(error)
-    assert "Last words: a:1: UNAVAILABLE: Connection refused; b:1: no answer yet." in str(error)
-    assert "fork" not in str(error)
-    assert "spawn" in str(overdue([endpoint("a")], wanted(), 60, now=0, is_forked=True))
-
-
-def test_a_late_reader_is_told_that_a_name_has_no_address() -> None:
-    unresolved = [LoaderUnavailable("loader:1: the name has no address: Name or service not known")]
-
-    error = overdue([], wanted(), 60, now=0, is_forked=False, unresolved=unresolved)
-
-    assert "Last words: loader:1: the name has no address: Name or service not known." in str(error)
-
-
-def test_a_late_reader_is_told_that_the_only_loader_there_is_serves_something_else() -> None:
-    error = late(endpoint("changed", served(b"\x02")), endpoint("gone", reason=LoaderUnavailable("refused")))
-
-    assert type(error) is DatasetChanged
-    assert "within 60 s: the loader at changed:1 now has the fingerprint 02" in str(error)
-
-
-def test_a_late_reader_is_told_that_the_loader_is_full() -> None:
-    error = late(endpoint("a", reason=LoaderBusy("this loader serves 64 streams and takes no more")))
-
-    assert type(error) is LoaderBusy
-    assert "a:1: this loader serves 64 streams" in str(error)

@@ -18,7 +18,7 @@ import pytest
 import feedline
 from feedline.connection import connection as replica
 from feedline.connection.description import Description, from_message
-from feedline.fleet import lateness
+from feedline.fleet import rates
 from feedline.testing import FakeLoader, serve
 from feedline_wire import PROTOCOL, rpc
 from feedline_wire import loader_pb2 as pb
@@ -336,7 +336,7 @@ def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goe
         feed.fetch(feed.plan.step(9, 0))
     epoch = connection.epoch(batch_size=10, timeout_s=WAIT_S, prefetch=4)
     got = [sample for _ in range(10) for sample in next(epoch).ids.tolist()]
-    monkeypatch.setattr(lateness, "RENEW_AFTER_S", 1.5)
+    monkeypatch.setattr(rates, "RENEW_AFTER_S", 1.5)
     stuck, freed = threading.Event(), threading.Event()
 
     def sticks(_: Key) -> None:
@@ -371,7 +371,7 @@ def test_a_loader_that_is_connected_and_silent_is_a_stall(connection: feedline.L
 def test_a_long_wait_is_told_with_what_is_awaited_and_from_whom(
     connection: feedline.Loader, loader: FakeLoader, said: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feedline.fleet.fleet.SPEAK_AFTER_S", 0.05)
+    monkeypatch.setattr("feedline.fleet.fleet.LOG_WAIT_AFTER_S", 0.05)
     next(connection.epoch(batch_size=10))
     loader.stall()
 
@@ -554,16 +554,16 @@ def test_a_cancelled_want_is_not_answered(connection: feedline.Loader, loader: F
     want = connection._fleet.want(feed.key(first), 100)
     loader.wait_until(lambda seen: len(seen.requests) == 2)
 
-    want.cancel()
-    want.cancel()
+    connection._fleet.cancel([want])
+    connection._fleet.cancel([want])
     another = connection._fleet.want(feed.key(first), 100)
     loader.wait_until(lambda seen: len(seen.requests) == 3)
     loader.resume()
-    another.result(WAIT_S)
+    connection._fleet.wait(another, WAIT_S)
 
     loader.wait_until(lambda seen: seen.answered == 2)
     with pytest.raises(Closed, match="no longer wanted"):
-        want.result(0)
+        connection._fleet.wait(want, 0)
 
 
 def test_a_closed_connection_has_no_threads_and_says_what_to_do(

@@ -9,15 +9,15 @@ from feedline.fleet.rates import (
     FIRST_LATE_S,
     LATE_AT_LEAST_S,
     HedgingBudget,
+    LatenessEstimator,
     PrefetchWindow,
     RateEstimator,
     RecentQuantile,
-    late_after_s,
 )
 
 
 def recent(*values: float, quantile: float = 0.95) -> RecentQuantile:
-    made = RecentQuantile(quantile)
+    made = RecentQuantile(quantile, of=256, known_from=8, sort_every=16)
     for value in values:
         made.add(value)
     return made
@@ -45,7 +45,27 @@ def test_what_was_long_ago_is_forgotten() -> None:
     [(None, FIRST_LATE_S), (0.001, LATE_AT_LEAST_S), (0.5, 1.0), (10.0, 20.0)],
 )
 def test_late_is_so_many_times_what_is_usual_and_never_less_than_a_hiccup(usual: float | None, late: float) -> None:
-    assert late_after_s(usual, 2.0) == late
+    lateness = LatenessEstimator()
+    for _ in range(8 if usual is not None else 0):
+        lateness.answered(usual or 0.0)
+
+    assert lateness.late_after_s == late
+
+
+@pytest.mark.parametrize(
+    ("usual", "silent", "renew"),
+    [(None, 2.0, 30.0), (0.001, 0.25, 10.0), (0.5, 1.5, 10.0), (1.0, 3.0, 12.0)],
+)
+def test_a_loader_is_silent_after_three_times_the_usual_gap_and_its_stream_made_anew_after_four_times_that(
+    usual: float | None, silent: float, renew: float
+) -> None:
+    lateness = LatenessEstimator()
+    for _ in range(8 if usual is not None else 0):
+        lateness.heard(usual or 0.0)
+
+    assert lateness.silent_after_s == silent
+    assert lateness.renew_after_s(0) == renew
+    assert lateness.renew_after_s(3) == 8 * renew, "each time in vain doubles it"
 
 
 # ---- fast ----

@@ -12,12 +12,12 @@ KEY = Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=3, offset=118, ro
 
 
 def wanted() -> PendingBatch:
-    return PendingBatch(None, 7, KEY, 1000)  # type: ignore[arg-type]
+    return PendingBatch(7, KEY, 1000)
 
 
 def test_a_want_shows_what_became_of_it() -> None:
     want = wanted()
-    assert repr(want) == f"<PendingBatch {KEY} wanted>"
+    assert repr(want) == f"<PendingBatch {KEY} pending>"
 
     want.outcome = Received(np.empty(0, np.uint8), Layout((), 0))
     assert repr(want) == f"<PendingBatch {KEY} ready>"
