@@ -8,9 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from feedline_server.tools import demo_data
 from feedline_server.tools.convert import command as convert
 from feedline_server.tools.inspect import command as inspect
+from feedline_wire.command_line import Command, Program
 
 SERVE_EPILOG = """\
 PATH is a loader.toml or a folder. In a folder, what it holds is recognised:
@@ -34,125 +37,78 @@ A trainer then writes:
   model.fit(RemoteSequence("127.0.0.1:50051"), validation_data=RemoteSequence("127.0.0.1:50051", view="validation"))
 
 SIGTERM finishes what is being assembled and lets trainers move on; Ctrl-C, or a second SIGTERM, stops at once.
-exit codes: 0 stopped as told, 1 cannot serve (the reason is printed), 2 wrong usage
+exit codes: 0 stopped by a signal, 1 cannot serve (the reason is printed), 2 wrong usage
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    parser = argparse.ArgumentParser(prog="feedline", description="Serve datasets to trainers.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_serve(commands)
-    convert.add_to(commands)
-    inspect.add_to(commands)
-    _add_digits(commands)
-    asked = parser.parse_args(arguments)
-    from feedline_wire.errors import FeedlineError
-
-    code: int
-    try:
-        code = asked.run(asked)
-    except FeedlineError as error:
-        print(f"feedline {asked.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return code
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Raises SystemExit(2) after wrong usage."""
+    return PROGRAM.main(sys.argv[1:] if words is None else words)
 
 
-def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    serve = commands.add_parser(
-        "serve",
-        help="serve datasets to trainers",
-        description="Serve datasets to trainers over gRPC until told to stop.",
-        epilog=SERVE_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `--token SECRET` would be read as --tokens, and the complaint would repeat the secret
-    )
-    serve.add_argument(
+def _declare_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "path", nargs="?", type=Path, help="loader.toml, folder or module:name (default: $FEEDLINE_DATA)"
     )
-    serve.add_argument(
+    python = parser.add_argument_group("a Python object").add_argument
+    python(
         "--view", dest="views", action="append", metavar="VIEW=OBJECT", help="another view of a Python object's dataset"
     )
-    serve.add_argument("--steps-per-epoch", type=int, metavar="N", help="batches that make up a generator's epoch")
-    serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
-    serve.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
-    serve.add_argument(
+    python("--steps-per-epoch", type=int, metavar="N", help="batches that make up a generator's epoch")
+    machine = parser.add_argument_group("this machine's share").add_argument
+    machine("--workers", type=int, metavar="N", help="worker processes (default: the cores of this process)")
+    machine("--memory", metavar="SIZE", help="budget for batches, like 512MiB (default 1GiB)")
+    machine(
         "--replicas", type=int, metavar="N", help="loaders that share these workers, on N ports in a row (default 1)"
     )
-    serve.add_argument("--memory", metavar="SIZE", help="budget for batches, like 512MiB (default 1GiB)")
-    serve.add_argument("--max-trainers", type=int, metavar="N", help="streams served at once (default 64)")
-    serve.add_argument(
-        "--max-streams-per-client", type=int, metavar="N", help="of those, for one token, certificate or host"
-    )
-    serve.add_argument("--batch-timeout-s", type=float, metavar="S", help="a batch may take this long (default 30)")
-    serve.add_argument(
-        "--drain-timeout-s", type=float, metavar="S", help="SIGTERM waits this long for trainers (default 20)"
-    )
-    serve.add_argument("--log-format", choices=["auto", "text", "json"], help="default auto: text on a terminal")
-    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="default info")
-    serve.add_argument("--tls-certificate", metavar="FILE", help="PEM; trainers then connect with TLS only")
-    serve.add_argument("--tls-key", metavar="FILE", help="PEM; the certificate's private key")
-    serve.add_argument("--tls-client-ca", metavar="FILE", help="PEM; let in only trainers with certificates of these")
-    serve.add_argument("--tokens", metavar="FILE", help="TOML; let in only who has one of these tokens")
-    serve.add_argument(
-        "--insecure",
-        action="store_true",
-        default=None,
-        help="let other hosts connect without TLS, on a trusted network",
-    )
-    serve.add_argument(
-        "--health-listen", metavar="HOST:PORT", help="also answer health checks here, without TLS (default: do not)"
-    )
-    serve.add_argument("--tcp-port", type=int, metavar="PORT", help="of the tcp lane (default: any free one)")
-    serve.add_argument("--no-tcp-lane", dest="tcp_lane", action="store_false", default=None, help="have no tcp lane")
-    serve.add_argument(
+    machine("--batch-timeout-s", type=float, metavar="S", help="a batch may take this long (default 30)")
+    trainers = parser.add_argument_group("who connects, and where").add_argument
+    trainers("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:50051; port 0: any free one)")
+    trainers("--max-trainers", type=int, metavar="N", help="streams served at once (default 64)")
+    trainers("--max-streams-per-client", type=int, metavar="N", help="of those, for one token, certificate or host")
+    trainers("--tls-certificate", metavar="FILE", help="PEM; trainers then connect with TLS only")
+    trainers("--tls-key", metavar="FILE", help="PEM; the certificate's private key")
+    trainers("--tls-client-ca", metavar="FILE", help="PEM; let in only trainers with certificates of these")
+    trainers("--tokens", metavar="FILE", help="TOML; let in only trainers with one of these tokens (feedline token)")
+    trainers("--insecure", **_switch(True), help="let other hosts connect without TLS, on a trusted network")
+    lanes = parser.add_argument_group("how bytes travel").add_argument
+    lanes("--tcp-port", type=int, metavar="PORT", help="of the tcp lane (default: any free one)")
+    lanes("--no-tcp-lane", dest="tcp_lane", **_switch(False), help="have no tcp lane")
+    lanes("--no-shm-lane", dest="shm_lane", **_switch(False), help="share no memory with trainers here")
+    lanes(
         "--no-send-from-files",
         dest="send_from_files",
-        action="store_false",
-        default=None,
+        **_switch(False),
         help="have workers assemble every batch, also of plain columns in the page cache",
     )
-    serve.add_argument(
-        "--no-shm-lane", dest="shm_lane", action="store_false", default=None, help="share no memory with trainers here"
-    )
-    serve.add_argument("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
-    serve.set_defaults(run=_serve)
+    running = parser.add_argument_group("operation").add_argument
+    running("--drain-timeout-s", type=float, metavar="S", help="SIGTERM waits this long for trainers (default 20)")
+    running("--health-listen", metavar="HOST:PORT", help="also answer health checks here, without TLS (default: no)")
+    running("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
+    running("--log-format", choices=["auto", "text", "json"], help="default auto: text on a terminal")
+    running("--log-level", choices=["debug", "info", "warning", "error"], help="default info")
 
 
-def _add_digits(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    digits = commands.add_parser(
-        "demo-data",
-        help="write the demo's dataset",
-        description=(
-            "Write scikit-learn's 1,797 handwritten digits as a dataset: train/ and validation/, x.npy and y.npy."
-        ),
-    )
-    digits.add_argument("folder", type=Path, help="where to write it; replaced if it is a dataset of the demo already")
-    digits.set_defaults(run=_digits)
+def _switch(value: bool) -> dict[str, Any]:
+    """An option without a value. None where it is not given, so that the environment and loader.toml decide."""
+    return {"action": "store_const", "const": value, "default": None}
 
 
-def _serve(asked: argparse.Namespace) -> int:
+def _serve(args: argparse.Namespace) -> int:
     from feedline_server.host.signals import Stop
 
     stop = Stop()  # before the slow imports: as process 1 of a container, a SIGTERM without a handler would be lost
+    from feedline_server.host.addresses import write_ports
     from feedline_server.host.logs import configure_logs
     from feedline_server.settings.settings import load_settings
 
-    flags = vars(asked)
-    overrides = {
-        name: value
-        for name, value in flags.items()
-        if value is not None and name not in {"command", "run", "path", "port_file"}
-    }
-    settings = load_settings(asked.path, overrides)
+    own = {"words", "path", "port_file"}
+    settings = load_settings(args.path, {name: value for name, value in vars(args).items() if name not in own})
     configure_logs(settings.log_format, settings.log_level)
-    from feedline_server.host.addresses import write_ports
 
     def listening(*ports: int) -> None:
-        if asked.port_file is not None:
-            write_ports(asked.port_file, ports)
+        if args.port_file is not None:
+            write_ports(args.port_file, ports)
 
     if settings.replicas > 1:
         from feedline_server.running.supervisor import serve_replicas
@@ -164,13 +120,20 @@ def _serve(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _digits(asked: argparse.Namespace) -> int:
-    from feedline_server.tools.demo_data import write_digits
-
-    write_digits(asked.folder)
-    print(f"wrote {asked.folder}")
-    return 0
-
+PROGRAM = Program(
+    "feedline",
+    "Serve datasets to trainers.",
+    {
+        "commands": (
+            Command(
+                "serve", "serve datasets to trainers over gRPC until stopped", _serve, _declare_serve, SERVE_EPILOG
+            ),
+            convert.COMMAND,
+            inspect.COMMAND,
+            demo_data.COMMAND,
+        )
+    },
+)
 
 if __name__ == "__main__":
     sys.exit(main())

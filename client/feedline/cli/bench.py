@@ -1,7 +1,7 @@
 """`feedline bench`: how fast batches arrive in this process, and what that costs it.
 
-A trainer without a model: it takes a batch, drops it, and takes the next. The time to the first batch is told apart,
-because it holds opening the stream and the loader's first read of its files.
+A trainer without a model: it takes a batch, drops it, and takes the next. The first batch is not counted, because it
+holds opening the stream and the loader's first read of its files; its time is shown beside.
 """
 
 import argparse
@@ -11,26 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-import feedline
-from feedline.cli.arguments import (
-    Commands,
-    add_batches,
-    add_command,
-    add_target,
-    chosen,
-    natural,
-    positive,
-    seconds,
-    shown,
-)
-from feedline.cli.progress import reporter
-from feedline.cli.quantities import many, share, size
+from feedline.cli.arguments import add_batches, add_target, connected, feed_of, natural, positive, seconds
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
+from feedline_wire.command_line import Command
+from feedline_wire.text import Progress, many, share, size
 
 EPILOG = """\
 Prints what was delivered (GB/s, samples/s, batches/s; 1 GB = 10^9 bytes), the share of time spent waiting for batches,
-and the CPU seconds that each GB cost this process. Without --step-ms nobody computes, so nearly all of the time is
+and the CPU seconds that each GB cost this process. Without --step-ms nothing is computed, so nearly all of the time is
 waiting and the rates are the most that arrives here. With it the share is what a trainer with such steps would wait.
 
 examples:
@@ -41,13 +30,10 @@ examples:
 exit codes: 0 measured, 1 failure (the reason is on standard error), 2 wrong usage
 """
 
-SHOW_EVERY_S = 0.5
-"""A progress line that changes faster cannot be read."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What happened from the first batch on, which itself is not counted."""
+    """What happened after the first batch."""
 
     first_batch_s: float
     seconds: float
@@ -70,29 +56,24 @@ class Measured:
         return rates | ({"cpu_s_per_gigabyte": self.cpu_s / (self.nbytes / 1e9)} if self.nbytes else {})
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    bench = add_command(commands, "bench", "measure how fast batches arrive here", epilog=EPILOG)
-    add_target(bench)
-    add_batches(bench, batch_size=64)
-    bench.add_argument("--seconds", type=seconds, default=10.0, metavar="S", help="how long (default 10)")
-    bench.add_argument("--prefetch", type=positive, metavar="N", help="batches read ahead (default: the library's)")
-    bench.add_argument(
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    add_target(parser)
+    add_batches(parser, batch_size=64)
+    parser.add_argument("--seconds", type=seconds, default=10.0, metavar="S", help="how long (default 10)")
+    parser.add_argument("--prefetch", type=positive, metavar="N", help="batches read ahead (default: the library's)")
+    parser.add_argument(
         "--step-ms", type=natural, default=0, metavar="MS", help="idle after each batch, as a model's step"
     )
-    bench.add_argument("--json", action="store_true", help="print one JSON object")
-    bench.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Measure and report."""
-    with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
-        options = chosen(asked, loader.dataset(asked.dataset))
-        if asked.prefetch is not None:
-            options["prefetch"] = asked.prefetch
-        feed = loader.feed(**options)
-        measured = measure(endless(feed, asked.epoch), asked.seconds, step_s=asked.step_ms / 1000, show=reporter())
-    print(json.dumps(asdict(measured) | measured.rates, indent=2) if asked.json else _described(measured, asked))
+def run(args: argparse.Namespace) -> int:
+    """Measure and report; the exit code."""
+    with connected(args) as loader:
+        batches = endless(feed_of(loader, args, prefetch=args.prefetch), args.epoch)
+        measured = measure(batches, args.seconds, step_s=args.step_ms / 1000, show=Progress("s"))
+    print(json.dumps(asdict(measured) | measured.rates, indent=2) if args.json else _described(measured, args.target))
     return 0
 
 
@@ -101,14 +82,24 @@ def endless(feed: Feed, epoch: int) -> Iterator[Batch]:
     return itertools.chain.from_iterable(feed.epoch(number) for number in itertools.count(epoch))
 
 
-def measure(batches: Iterator[Batch], duration_s: float, *, step_s: float, show: Callable[[str], None]) -> Measured:
-    """Take batches for so many seconds, at least two of them."""
+def measure(
+    batches: Iterator[Batch],
+    duration_s: float,
+    *,
+    step_s: float,
+    show: Callable[[float, float, Callable[[], str]], None],
+) -> Measured:
+    """Take batches for so many seconds, at least two of them. `show` gets seconds, of how many, and the rate."""
     began = time.perf_counter()
     next(batches)
-    started = shown = now = time.perf_counter()
+    started = now = time.perf_counter()
     cpu_started = time.process_time()
     count = samples = nbytes = 0
     waited_s = 0.0
+
+    def rate() -> str:
+        return f"{size(nbytes / (now - started))}/s"
+
     while count == 0 or now - started < duration_s:
         asked_at = time.perf_counter()
         batch = next(batches)
@@ -120,10 +111,7 @@ def measure(batches: Iterator[Batch], duration_s: float, *, step_s: float, show:
         if step_s:
             time.sleep(step_s)
             now = time.perf_counter()
-        if now - shown > SHOW_EVERY_S:
-            shown = now
-            show(f"{now - started:.0f} of {duration_s:g} s: {size(nbytes / (now - started))}/s")
-    show("")
+        show(now - started, duration_s, rate)
     return Measured(
         first_batch_s=started - began,
         seconds=now - started,
@@ -135,14 +123,17 @@ def measure(batches: Iterator[Batch], duration_s: float, *, step_s: float, show:
     )
 
 
-def _described(measured: Measured, asked: argparse.Namespace) -> str:
+def _described(measured: Measured, target: str) -> str:
     rates = measured.rates
     cpu = f"{rates['cpu_s_per_gigabyte']:.2f} s a GB" if "cpu_s_per_gigabyte" in rates else f"{measured.cpu_s:.2f} s"
     return "\n".join([
-        f"batches of {measured.samples / measured.batches:.4g} from {asked.target} for {measured.seconds:.1f} s, "
+        f"batches of {measured.samples / measured.batches:.4g} from {target} for {measured.seconds:.1f} s, "
         f"the first after {measured.first_batch_s:.2f} s",
         f"delivered  {rates['gigabytes_per_s']:.3f} GB/s, {many(rates['samples_per_s'])} samples/s, "
         f"{many(rates['batches_per_s'])} batches/s",
         f"waited     {share(rates['waited_share'])} of the time",
         f"CPU        {cpu} in this process",
     ])  # fmt: skip
+
+
+COMMAND = Command("bench", "measure how fast batches arrive here", run, declare, EPILOG)

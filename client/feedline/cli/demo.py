@@ -1,7 +1,7 @@
 """`feedline demo`: real digits, a loader, and a trainer in another process, all on this machine.
 
-The law: whatever way the demo ends, its processes end with it: by `with`, and by the kernel where this process is
-killed. Only a kill -9 leaves the temporary folder behind.
+However the demo ends, its processes end with it: by `with`, and by the kernel where this process is killed. Only a
+kill -9 leaves the temporary folder behind.
 """
 
 import argparse
@@ -18,9 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from feedline.cli.arguments import Commands, add_command, positive
+from feedline.cli.arguments import positive
 from feedline.cli.demo_train import EPOCHS
-from feedline.cli.extras import need_server
+from feedline.cli.serve import need_server
+from feedline_wire.command_line import Command
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 
 EPILOG = """\
@@ -32,7 +33,7 @@ and prints the validation accuracy, the samples per second and the share of time
 
 examples:
   feedline demo
-  feedline demo --folder ./digits      keep the data, to look at and to serve again
+  feedline demo --folder ./digits      keep the data, to look at and to serve: feedline serve ./digits
 
 exit codes: 0 validation accuracy is 95 % or more, 1 it is less or something failed, 130 Ctrl-C
 """
@@ -52,33 +53,30 @@ if os.getppid() == int(sys.argv[1]):
 """Starts a module that the kernel ends with SIGTERM when this process dies: PR_SET_PDEATHSIG is 1 and outlives exec."""
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    demo = add_command(commands, "demo", "show all of it on this machine: data, loader, trainer", epilog=EPILOG)
-    demo.add_argument("--folder", type=Path, metavar="FOLDER", help="where the data goes (default: a temporary folder)")
-    demo.add_argument("--epochs", type=positive, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
-    demo.set_defaults(run=run)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="keep the data here (default: it is removed)")
+    parser.add_argument("--epochs", type=positive, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
 
 
-def run(asked: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the demo; the trainer's exit code."""
     need_server("keras", "sklearn", extra="demo")
     with _signals_unwind(), contextlib.ExitStack() as ending:
-        folder = asked.folder or Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="feedline-")), "digits")
-        _say("writing the digits")
-        _write_digits(folder)
-        _say(f"starting a loader: feedline serve {folder}")
+        folder = args.folder or Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="feedline-")), "digits")
+        _show("writing the digits")
+        with _started("feedline_server", "demo-data", str(folder), stdout=subprocess.DEVNULL) as writer:
+            if code := writer.wait():
+                raise FeedlineError(f"writing the digits to {folder} failed with exit code {code}; the reason is above")
+        _show(f"starting a loader: feedline serve {folder}")
         address = ending.enter_context(loader_of(folder))
-        _say(f"training from it in another process: feedline demo-train {address}")
-        words = ("feedline", "demo-train", address, "--epochs", str(asked.epochs))
-        with _started(*words) as trainer:
-            return trainer.wait()
-
-
-def _write_digits(folder: Path) -> None:
-    with _started("feedline_server", "demo-data", str(folder), stdout=subprocess.DEVNULL) as writer:
-        if code := writer.wait():
-            raise FeedlineError(f"writing the digits into {folder} failed with exit code {code}; the reason is above")
+        _show(f"training from it in another process: feedline demo-train {address}")
+        with _started("feedline", "demo-train", address, "--epochs", str(args.epochs)) as trainer:
+            code = trainer.wait()
+    if args.folder is not None:
+        activate = "" if os.environ.get("VIRTUAL_ENV") == sys.prefix else f"source {sys.prefix}/bin/activate; "
+        _show(f"the digits are kept in {folder}; serve them yourself with: {activate}feedline serve {folder}")
+    return code
 
 
 @contextlib.contextmanager
@@ -94,18 +92,18 @@ def _address(loader: "subprocess.Popen[str]", log: IO[str]) -> str:
     """Where the loader listens, read from the event that it logs when it serves."""
     too_late = threading.Timer(START_S, loader.kill)
     too_late.start()
-    said = []
+    lines = []
     try:
         for line in log:
             event = _event(line)
             if event.get("event") == "serving":
-                # A log that nobody reads would fill its pipe and stop the loader.
+                # A log that is not read would fill its pipe and stop the loader.
                 threading.Thread(target=_pass_on_errors, args=(log,), name="demo-log", daemon=True).start()
                 return str(event["address"])
-            said.append(line)
+            lines.append(line)
     finally:
         too_late.cancel()
-    reason = "".join(said[-20:]).strip() or "it said nothing"
+    reason = "".join(lines[-20:]).strip() or "it logged nothing"
     raise LoaderUnavailable(f"the loader ended with exit code {loader.wait()} before it served: {reason}")
 
 
@@ -117,7 +115,7 @@ def _pass_on_errors(log: IO[str]) -> None:
 
 
 def complaint(line: str) -> str:
-    """What a line of the loader's log says went wrong, in short; empty where it reports what is normal."""
+    """What went wrong by a line of the loader's log, in short; empty where the line reports what is normal."""
     event = _event(line)
     if event.get("level", "error") not in {"error", "critical"}:
         return ""
@@ -172,5 +170,8 @@ def _signals_unwind() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _say(text: str) -> None:
+def _show(text: str) -> None:
     print(f"== {text}", flush=True)
+
+
+COMMAND = Command("demo", "show all of it on this machine: data, a loader, a trainer", run, declare, EPILOG)

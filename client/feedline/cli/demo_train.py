@@ -8,10 +8,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import feedline
-from feedline.cli.arguments import Commands, add_command, add_target, positive, shown
-from feedline.cli.extras import ExtraMissing
-from feedline.cli.quantities import many, share
+from feedline.cli.arguments import add_target, connected, credentials, positive
+from feedline_wire.command_line import Command
+from feedline_wire.extras import ExtraMissing, pip_install
+from feedline_wire.text import many, share
 
 if TYPE_CHECKING:
     import keras
@@ -35,43 +35,42 @@ WANTED_ACCURACY = 0.95
 """What the demo promises; a linear model does not get there."""
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    train = add_command(commands, "demo-train", "train a small Keras model on the demo's digits", epilog=EPILOG)
-    add_target(train)
-    train.add_argument("--epochs", type=positive, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
-    train.set_defaults(run=run)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    add_target(parser)
+    parser.add_argument("--epochs", type=positive, default=EPOCHS, metavar="N", help=f"default {EPOCHS}")
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Train, report, and judge the accuracy."""
+def run(args: argparse.Namespace) -> int:
+    """Train, report, and judge the accuracy; the exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow reports its build on standard error otherwise
     try:
         import keras
     except ImportError as error:
         raise ExtraMissing(
-            f"needs Keras and one of its backends ({error}); install with: pip install 'feedline[demo]'"
+            f"needs Keras and one of its backends ({error}); install with: {pip_install('demo')}"
         ) from error
     from feedline.keras.sequence import RemoteSequence
 
     keras.utils.set_random_seed(0)
+    secure = credentials(args)
     with (
-        feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader,
-        RemoteSequence(asked.target, view="train", batch_size=BATCH_SIZE, **shown(asked)) as digits,
-        RemoteSequence(asked.target, view="validation", batch_size=BATCH_SIZE, **shown(asked)) as held_out,
+        connected(args) as loader,
+        RemoteSequence(args.target, view="train", batch_size=BATCH_SIZE, **secure) as digits,
+        RemoteSequence(args.target, view="validation", batch_size=BATCH_SIZE, **secure) as held_out,
     ):
         views = loader.dataset().views
         trained = _model().fit(
             digits,
             validation_data=held_out,
-            epochs=asked.epochs,
+            epochs=args.epochs,
             verbose=2,  # pyright: ignore[reportArgumentType] - keras has no types; a str is guessed from its default
         )
         stats = digits.stats
     accuracy = float(trained.history["val_accuracy"][-1])
-    samples = asked.epochs * views["train"]
+    samples = args.epochs * views["train"]
     print(
-        f"validation accuracy {share(accuracy)} on {many(views['validation'])} digits after {asked.epochs} epochs\n"
+        f"validation accuracy {share(accuracy)} on {many(views['validation'])} digits after {args.epochs} epochs\n"
         f"{many(samples)} samples in {stats.passes_s:.1f} s of training: {many(samples / stats.passes_s)} samples/s\n"
         f"the trainer waited for data {share(stats.waiting_share)} of that time"
     )
@@ -92,3 +91,6 @@ def _model() -> "keras.Model":
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+COMMAND = Command("demo-train", "train a small Keras model on the demo's digits", run, declare, EPILOG)

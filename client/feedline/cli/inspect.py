@@ -1,6 +1,7 @@
-"""`feedline inspect`: what loaders serve and what they are doing.
+"""`feedline inspect`: what would be served of data here, or what loaders serve and what they are doing.
 
-Each address of the target is asked by itself, so that one that does not answer hides nothing of the others.
+Data is looked at by the server's program. Each address of a target is asked by itself, so that one that does not answer
+hides nothing of the others.
 """
 
 import argparse
@@ -8,34 +9,40 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
-from feedline.cli.arguments import Commands, add_command, add_target, shown
-from feedline.cli.quantities import duration, many, size
-from feedline.cli.structures import in_words
+from google.protobuf.message import Message
+
+from feedline.cli.arguments import add_connection, credentials
+from feedline.cli.serve import become_server
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Address, entries
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.resolve import look_up
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.command_line import Command
 from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
 from feedline_wire.errors import FeedlineError, InvalidRequest
-from feedline_wire.tensors import Column
+from feedline_wire.text import duration, many, size, unpacked
 
 EPILOG = """\
-Of a path or module:name: what would be served, without serving it (--read, --view and --steps-per-epoch are of that;
-`feedline inspect . --help` explains it).
+Of a path or module:name: what `feedline serve` would serve of it, without serving it: samples, views, columns, classes
+with their counts, size, fingerprint, and what is wrong. With --read every sample is read and transformed once, and
+those that cannot be are listed with the reason.
 Of every address: version, replica and limits; what it is doing now: workers, memory lent to batches, trainers; and its
 datasets: views, columns (dtype and shape of a sample, ? where it varies), batch structure, orders and fingerprint.
-With --json it is one JSON object a line for each loader, with the names of loader.proto and sizes in bytes.
+TARGET is data here if it has a / or begins with . or ~ or is there. With --json it is one JSON object a line for each
+dataset or loader; of loaders with the names of loader.proto and sizes in bytes.
 
 examples:
   feedline inspect ./scans --read                      what would be served of a folder, and is all of it well?
+  feedline inspect my_classes:training_generator       Python as it is
   feedline inspect 127.0.0.1:50051
   feedline inspect loader-1:50051,loader-2:50051       also says whether both serve the same data
   feedline inspect loader:50051 --json | jq .datasets.digits.views
 
-exit codes: 0 all answered, 1 one did not, or two serve different data (standard error says so), 2 wrong usage
+exit codes: 0 all is well, 1 something is not, one did not answer, or two serve different data, 2 wrong usage
 """
 
 
@@ -48,36 +55,56 @@ class Seen:
     status: pb.StatusReply
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    inspect = add_command(commands, "inspect", "show what would be served, or what loaders serve and do", epilog=EPILOG)
-    add_target(inspect)
-    inspect.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    inspect.set_defaults(run=run)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    parser.add_argument("target", metavar="TARGET", help="a path or module:name; or loaders: host:port,… or dns:///…")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    data = parser.add_argument_group("of data here")
+    data.add_argument("--read", action="store_true", help="read every sample, and list those that are bad")
+    data.add_argument(
+        "--view", action="append", metavar="VIEW=OBJECT", help="another view of a Python object's dataset"
+    )
+    data.add_argument("--steps-per-epoch", metavar="N", help="batches that make up a generator's epoch")
+    add_connection(parser)
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Ask every address and print what it answers."""
-    if ":" not in asked.target:  # what is there is the server's: it never comes here
+def run(args: argparse.Namespace) -> int:
+    """Look at the data, or ask every address, and print what is found; the exit code."""
+    if is_data(args.target, Path(args.target).exists()):
+        become_server(args)
+    if args.read or args.view or args.steps_per_epoch:
+        raise InvalidRequest(f"--read, --view and --steps-per-epoch are for data here, and {args.target} is a loader")
+    if ":" not in args.target:
         raise InvalidRequest(
-            f"{asked.target}: there is no such file or folder, and it is no loader's address, such as loader:50051"
+            f"{args.target}: there is no such file or folder, and it is no loader's address, such as loader:50051"
         )
     seen: list[Seen] = []
-    problems: list[str] = []
-    credentials = Credentials(**shown(asked)).completed()
-    addresses, unresolved = resolved(asked.target)
-    problems += unresolved
+    secure = Credentials(**credentials(args)).completed()
+    addresses, problems = resolved(args.target)
     for address in addresses:
         try:
-            seen.append(ask(address, asked.timeout_s, credentials))
+            seen.append(ask(address, args.timeout_s, secure))
         except FeedlineError as error:
             problems.append(str(error))
             continue
-        print(json.dumps(as_json(seen[-1])) if asked.json else described(seen[-1]), flush=True)
+        print(json.dumps(as_json(seen[-1])) if args.json else described(seen[-1]), flush=True)
     problems += differences(seen)
     for problem in problems:
         print(f"feedline inspect: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def is_data(target: str, exists: bool) -> bool:
+    """Whether a target is data on this host, a path or `module:name`, and not loaders."""
+    if exists or target.startswith((".", "/", "~")):
+        return True
+    try:
+        entries(target)
+    except InvalidRequest:
+        module, colon, name = target.partition(":")
+        is_object = bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+        return is_object or "/" in target or target.endswith(".toml")
+    return False
 
 
 def resolved(target: str) -> tuple[list[Address], list[str]]:
@@ -93,7 +120,7 @@ def resolved(target: str) -> tuple[list[Address], list[str]]:
 
 
 def ask(address: Address, timeout_s: float, credentials: Credentials) -> Seen:
-    """What the loader at one address says. LoaderUnavailable after `timeout_s`."""
+    """What the loader at one address answers. Raises LoaderUnavailable after `timeout_s`."""
     fleet = Fleet((address,), credentials)
     try:
         return Seen(address.at, fleet.join(timeout_s), fleet.status(timeout_s))
@@ -116,7 +143,7 @@ def differences(loaders: Iterable[Seen]) -> Iterator[str]:
 
 
 def described(loader: Seen) -> str:
-    """The loader in words."""
+    """The loader for people."""
     found, status = loader.description, loader.status
     state = "draining" if status.draining else "serving"
     lines = [
@@ -161,16 +188,16 @@ def _of_dataset(dataset: DatasetInfo) -> list[str]:
     unit = "batches made by its own code" if dataset.is_batched else "samples"
     if dataset.is_stream:
         unit = "batches an epoch, a stream: nothing can be asked for twice"
-    # Of a stream that never ends nobody knows how many there are.
+    # Of a stream that never ends it is not known how many there are.
     sizes = {name: many(samples) if samples else "without end" for name, samples in dataset.views.items()}
     views = ", ".join(f"{name} {text}" for name, text in sizes.items())
-    late = "; ".join(f"{column}: {_in_words(operation)}" for column, operation in dataset.late)
+    late = "; ".join(f"{column}: {_declared(operation)}" for column, operation in dataset.late)
     return [
         f"dataset {dataset.name}: {many(dataset.samples) if dataset.samples else 'endless'} {unit}",
         f"  views        {views}",
         f"  columns      {', '.join(map(str, dataset.columns))}",
         *([f"  travel as    {', '.join(map(str, dataset.arriving))}", f"  done late    {late}"] if late else []),
-        f"  batch        {in_words(dataset.structure)}",
+        f"  batch        {unpacked(dataset.structure)}",
         f"  orders       {', '.join(dataset.orders)}",
         f"  fingerprint  {dataset.fingerprint.hex()}",
     ]
@@ -186,38 +213,16 @@ def as_json(loader: Seen) -> dict[str, object]:
         "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
         "lanes": list(found.lanes),
         "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
-        "status": {
-            "draining": status.draining,
-            "uptime_s": status.uptime_s,
-            "workers": status.workers,
-            "workers_busy": status.workers_busy,
-            "workers_restarted": status.workers_restarted,
-            "batches": status.batches,
-            "bytes": status.bytes,
-            "failures": status.failures,
-            "arena_bytes": status.arena_bytes,
-            "arena_lent": status.arena_lent,
-            "arena_kept": status.arena_kept,
-            "shared": status.shared,
-            "scattered": status.scattered,
-            "reclaimed": status.reclaimed,
-            "waited_s": status.waited_s,
-            "short_of": status.short_of,
-            "assembling_s": status.assembling_s,
-            "trainers": [
-                {
-                    "peer": trainer.peer,
-                    "waiting": trainer.waiting,
-                    "assembling": trainer.assembling,
-                    "ready": trainer.ready,
-                    "batches": trainer.batches,
-                    "bytes": trainer.bytes,
-                    "waited_s": trainer.waited_s,
-                    "unread_s": trainer.unread_s,
-                }
-                for trainer in status.trainers
-            ],
-        },
+        "status": {name: value for name, value in _as_values(status).items() if name not in {"replica", "version"}},
+    }
+
+
+def _as_values(message: Message) -> dict[str, object]:
+    """A message of numbers, strings and lists of messages as plain values, by the names of its fields."""
+    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    return {
+        name: value if isinstance(value, (str, int, float)) else [_as_values(part) for part in value]
+        for name, value in values.items()
     }
 
 
@@ -226,29 +231,30 @@ def _dataset_as_json(dataset: DatasetInfo) -> dict[str, object]:
         "samples": dataset.samples,
         "fingerprint": dataset.fingerprint.hex(),
         "views": dict(dataset.views),
-        "columns": [_column_as_json(column) for column in dataset.columns],
+        "columns": [
+            {"name": column.name, "dtype": column.dtype.name, "shape": list(column.shape)} for column in dataset.columns
+        ],
         "structure": dataset.structure,
         "orders": list(dataset.orders),
-        "late": [{"column": column, **_late_as_json(operation)} for column, operation in dataset.late],
+        "late": [
+            {"column": column, "operation": _name(operation), **asdict(operation)} for column, operation in dataset.late
+        ],
         "batched": dataset.is_batched,
         "stream": dataset.is_stream,
     }
 
 
-def _late_as_json(operation: Elementwise) -> dict[str, object]:
-    return {"operation": _name(operation), **asdict(operation)}
-
-
-def _in_words(operation: Elementwise) -> str:
-    """As it is declared: `scale divide_by=255`, without what is as usual."""
-    usual = {field.name: field.default for field in fields(operation)}
-    said = {name: value for name, value in asdict(operation).items() if value != usual[name]}
-    return " ".join([_name(operation), *(f"{name}={value}" for name, value in said.items())])
+def _declared(operation: Elementwise) -> str:
+    """As it is declared: `scale divide_by=255`, without defaults."""
+    defaults = {field.name: field.default for field in fields(operation)}
+    given = {name: value for name, value in asdict(operation).items() if value != defaults[name]}
+    return " ".join([_name(operation), *(f"{name}={value}" for name, value in given.items())])
 
 
 def _name(operation: Elementwise) -> str:
     return {Cast: "cast", Scale: "scale", Normalise: "normalise", OneHot: "one_hot"}[type(operation)]
 
 
-def _column_as_json(column: Column) -> dict[str, object]:
-    return {"name": column.name, "dtype": column.dtype.name, "shape": list(column.shape)}
+COMMAND = Command(
+    "inspect", "show what would be served of data here, or what loaders serve and do", run, declare, EPILOG
+)

@@ -4,14 +4,13 @@ import argparse
 
 import numpy as np
 
-import feedline
-from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, natural, shown
-from feedline.cli.quantities import size
-from feedline.cli.structures import in_words
+from feedline.cli.arguments import add_batches, add_target, connected, feed_of, natural
 from feedline.reading.batch import Batch
+from feedline_wire.command_line import Command
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array
+from feedline_wire.text import size, unpacked
 
 EPILOG = """\
 Shows the structure that `for x, y in …` unpacks, the ids of the batch's samples, small arrays in full and of large ones
@@ -29,37 +28,34 @@ FEW = 16
 """Values that fit on a line."""
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    peek = add_command(commands, "peek", "show one batch", epilog=EPILOG)
-    add_target(peek)
-    add_batches(peek, batch_size=8)
-    peek.add_argument(
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    add_target(parser)
+    add_batches(parser, batch_size=8)
+    parser.add_argument(
         "--start", type=natural, default=0, metavar="STEP", help="number of the batch in its epoch (default 0)"
     )
-    peek.set_defaults(run=run)
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Fetch the batch and print it."""
-    with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
-        structure = loader.dataset(asked.dataset).structure
-        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
+def run(args: argparse.Namespace) -> int:
+    """Fetch the batch and print it; the exit code."""
+    with connected(args) as loader:
+        feed = feed_of(loader, args)
         try:
-            step = feed.plan.step(asked.epoch, asked.start)
+            step = feed.plan.step(args.epoch, args.start)
         except IndexError as error:
-            raise InvalidRequest(f"--start {asked.start}: {error}") from error
+            raise InvalidRequest(f"--start {args.start}: {error}") from error
         batch = feed.fetch(step)
-    print(described(batch, structure))
+        print(described(batch, feed.dataset.structure))
     return 0
 
 
 def described(batch: Batch, structure: Structure) -> str:
-    """The batch in words, a line an array."""
+    """The batch for people, a line an array."""
     bad = f", {len(batch.bad)} bad ones left out or replaced" if len(batch.bad) else ""
     lines = [
         f"batch      {batch.index} of epoch {batch.epoch}: {batch.rows} samples from position {batch.offset} on{bad}",
-        f"structure  {in_words(structure)}",
+        f"structure  {unpacked(structure)}",
         f"ids        {_values(batch.ids)}",
         *([f"bad        {_values(batch.bad)}"] if len(batch.bad) else []),
     ]
@@ -82,3 +78,6 @@ def _values(array: Array) -> str:
     if not finite.size:
         return strange.removeprefix(", ")
     return f"min {finite.min():g}, max {finite.max():g}, mean {finite.mean():.4g}{strange}"
+
+
+COMMAND = Command("peek", "show one batch as a trainer gets it", run, declare, EPILOG)

@@ -1,49 +1,43 @@
-"""What the server's own program does: `feedline serve`, `feedline convert`, `feedline inspect PATH`.
+"""`feedline serve`, `feedline convert`, `feedline inspect PATH`: what the server's own program does.
 
-The server is a program of its own that happens to be in the same distribution. This process is replaced by it, so
-process id, signals, descriptors and environment stay what the caller gave, and the client imports nothing of it.
+The server is a program of its own in the same distribution. This process is replaced by it, so process id, signals,
+descriptors and environment stay what the caller gave, and the client imports nothing of it.
 """
 
+import argparse
 import os
-import re
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from feedline.cli.arguments import Commands
-from feedline.cli.extras import need_server
+from feedline_wire.command_line import Command
+from feedline_wire.errors import FeedlineError
+from feedline_wire.extras import need
 
-_ADDRESS = re.compile(r".*:\d+|dns:.*")
-"""`host:port`, several of them, or a name to be looked up."""
-
-
-def add_to(commands: Commands) -> None:
-    """Name the commands in `feedline --help`; their own help is the server's."""
-    commands.add_parser("serve", help="serve datasets to trainers", add_help=False)
-    commands.add_parser("convert", help="make columns of other kinds of data", add_help=False)
+PACKAGES = ("grpc_health", "grpc_reflection", "pydantic", "pydantic_settings", "structlog")
+"""What the extra `server` brings."""
 
 
-def is_servers(words: Sequence[str]) -> bool:
-    """Whether a command line is the server's: all that is about data on this host and not about a loader."""
-    if words[:1] == ["inspect"]:
-        plain = [word for word in words[1:] if not word.startswith("-")]
-        # Where there is an address, paths are those of tokens and certificates.
-        return not any(map(_ADDRESS.fullmatch, plain)) and any(map(_is_data, plain))
-    return words[:1] in (["serve"], ["convert"])
+class NotHere(FeedlineError):
+    """A command needs another platform."""
 
 
-def hand_over(words: Sequence[str]) -> NoReturn:
-    """Become the server. NotHere or ExtraMissing where that cannot be."""
-    need_server(extra="server")
+def need_server(*modules: str, extra: str = "server") -> None:
+    """Raises NotHere or ExtraMissing unless the server's program, and these modules, can run here."""
+    if sys.platform != "linux":
+        raise NotHere(
+            f"a loader runs on Linux, and this is {sys.platform}: start it in a container (`docker compose up loader`, "
+            f"docs/docker.md), in WSL, or on another host; a trainer runs here as it is"
+        )
+    need((*PACKAGES, *modules), extra=extra)
+
+
+def become_server(args: argparse.Namespace) -> NoReturn:
+    """Run the command line as it was written by the server's program. Raises NotHere or ExtraMissing."""
+    need_server()
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = [sys.executable, "-m", "feedline_server", *words]
-    os.execv(sys.executable, arguments)  # noqa: S606 - our own module; the arguments are the caller's own
+    os.execv(sys.executable, [sys.executable, "-m", "feedline_server", *args.words])  # noqa: S606 - our own module
 
 
-def _is_data(word: str) -> bool:
-    """A path or `module:name`, and no `host:port`."""
-    module, colon, name = word.partition(":")
-    is_object = bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-    return is_object or word.startswith((".", "/", "~")) or word.endswith(".toml") or Path(word).exists()
+SERVE = Command("serve", "serve a folder, a loader.toml or your own Python to trainers", become_server)
+CONVERT = Command("convert", "make .npy columns, which are read where they lie, of other kinds of data", become_server)

@@ -1,34 +1,32 @@
-"""`feedline verify`: whether loaders keep the one law, seen from outside.
+"""`feedline verify`: whether a batch is a pure function of its key, as seen by a trainer.
 
-A batch is a pure function of its key. So batches are asked for again, of every loader, in another order and several at
-once, which brings other workers with another past; and the ids of whole epochs are counted.
+Batches are fetched again, from every loader, in another order and several at once, which brings other workers with
+another past; and the ids of whole epochs are counted.
 """
 
 import argparse
 import json
 import random
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-import feedline
 from feedline.cli import evidence
-from feedline.cli.arguments import Commands, add_batches, add_command, add_target, chosen, positive, shown
+from feedline.cli.arguments import add_batches, add_target, connected, feed_of, positive
 from feedline.cli.evidence import Counted, Numbers
 from feedline.cli.inspect import resolved
-from feedline.cli.progress import reporter
-from feedline.cli.quantities import many
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
-from feedline.reading.plan import Step
+from feedline_wire.command_line import Command
 from feedline_wire.errors import InvalidRequest, LoaderUnavailable
+from feedline_wire.text import Progress, many
 
 EPILOG = """\
 Three questions, each answered in a line:
-  same     is a batch the same bytes from every loader, every worker, whatever was asked before? If not, the code that
+  same     is a batch the same bytes from every loader, every worker, whatever was fetched before? If not, the code that
            makes it depends on something that no key holds: the time, a counter, an unseeded generator, a global.
   once     does an epoch have every sample of the view exactly once?
   mixed    how random is the order? Each number stands beside that of a random order: the correlation of a sample's
@@ -46,25 +44,34 @@ exit codes: 0 the law is kept, 1 it is not, or a failure (the reason is on stand
 """
 
 AT_ONCE = 8
-"""Batches asked for at the same time: enough that every worker of a usual loader has some."""
+"""Batches fetched at the same time: enough that every worker of a usual loader has some."""
 
 NAMED = 5
 """Batches that a message lists."""
+
+MEASURES = {
+    "drift": (0, "correlation of position and place in the dataset"),
+    "next_epoch": (0, "correlation of position in this epoch and in the next"),
+    "neighbours": (1, "neighbours that follow each other, against chance"),
+    "parts": (1, "batches against ten parts of the dataset, chi-square"),
+    "classes": (1, "batches against classes, chi-square"),
+}
+"""How mixed an order is: of each measure, what a random order has, and what is measured."""
 
 Digest = Mapping[str, int]
 """CRC-32 of each column of a batch, its ids among them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Differs:
+class Difference:
     """A batch that was not what it was before."""
 
-    step: int
+    batch: int
     columns: tuple[str, ...]
     address: str
 
     def __str__(self) -> str:
-        return f"batch {self.step} differs in {', '.join(self.columns)} at {self.address}"
+        return f"batch {self.batch} differs in {', '.join(self.columns)} at {self.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,62 +81,59 @@ class Epoch:
     ids: Numbers
     labels: Numbers | None
     digests: Mapping[int, Digest]
-    """Of the batches that are asked for again, by their numbers."""
+    """Of the batches that are fetched again, by their numbers."""
 
 
-def add_to(commands: Commands) -> None:
-    """Declare the command."""
-    verify = add_command(commands, "verify", "check that batches are what their keys say", epilog=EPILOG)
-    add_target(verify)
-    add_batches(verify, batch_size=64)
-    verify.add_argument(
-        "--again", type=positive, default=64, metavar="N", help="batches that are asked for again (default 64)"
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    add_target(parser)
+    add_batches(parser, batch_size=64)
+    parser.add_argument(
+        "--again", type=positive, default=64, metavar="N", help="batches that are fetched again (default 64)"
     )
-    verify.add_argument("--batches", type=positive, metavar="N", help="look at so many only, not at whole epochs")
-    verify.add_argument("--json", action="store_true", help="print one JSON object")
-    verify.set_defaults(run=run)
+    parser.add_argument("--batches", type=positive, metavar="N", help="look at so many only, not at whole epochs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Ask, compare, count and report."""
-    show = reporter()
-    with feedline.connect(asked.target, timeout_s=asked.timeout_s, **shown(asked)) as loader:
-        if loader.dataset(asked.dataset).is_stream:
+def run(args: argparse.Namespace) -> int:
+    """Fetch, compare, count and report; the exit code."""
+    with connected(args) as loader:
+        if loader.dataset(args.dataset).is_stream:
             raise InvalidRequest(
-                f"dataset {loader.dataset(asked.dataset).name!r} is a stream: it has no keys, so every batch is "
+                f"dataset {loader.dataset(args.dataset).name!r} is a stream: it has no keys, so every batch is "
                 "another one, and nothing can be verified. Serve an object with __len__ and __getitem__ instead"
             )
-        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
-        asked.order = feed.options.order  # with nothing said it is the dataset's
-        steps = min(len(feed), asked.batches or len(feed))
-        chosen_steps = again(steps, asked.again)
-        epoch = taken(feed, asked.epoch, steps, frozenset(chosen_steps), show)
-        following = taken(feed, asked.epoch + 1, steps, frozenset(), show)
-    differs = [
+        feed = feed_of(loader, args)
+        args.order = feed.options.order  # without --order it is the dataset's
+        steps = min(len(feed), args.batches or len(feed))
+        numbers = again(steps, args.again)
+        epoch = taken(feed, args.epoch, steps, frozenset(numbers))
+        following = taken(feed, args.epoch + 1, steps, frozenset())
+    differences = [
         difference
-        for address in _addresses(asked.target)
-        for difference in compared(asked, address, epoch.digests, chosen_steps, show)
+        for address in _addresses(args.target)
+        for difference in compared(args, address, epoch.digests, numbers)
     ]
-    show("")
-    samples = feed.plan.samples
-    once = evidence.counted(epoch.ids, samples) if steps == len(feed) and asked.order != "replacement" else None
+    is_counted = steps == len(feed) and args.order != "replacement"
+    once = evidence.counted(epoch.ids, feed.plan.samples) if is_counted else None
     mixed = measures(epoch, following, feed.plan.batch_size)
-    if asked.json:
-        print(json.dumps(_as_json(differs, chosen_steps, once, mixed), indent=2))
+    if args.json:
+        print(json.dumps(_as_json(differences, len(numbers), once, mixed), indent=2))
     else:
-        print("\n".join(_described(differs, chosen_steps, once, mixed, asked)))
-    return 1 if differs or (once is not None and not once.is_exact) else 0
+        print("\n".join(_described(differences, len(numbers), once, mixed, args)))
+    return 1 if differences or (once is not None and not once.is_exact) else 0
 
 
-def again(steps: int, wanted: int) -> list[int]:
-    """The batches to ask for again: the first, the last, and some between, in an order that nobody asked in before."""
-    numbers = sorted({round(place) for place in np.linspace(0, steps - 1, min(steps, wanted))})
+def again(steps: int, count: int) -> list[int]:
+    """The batches to fetch again: the first, the last, and some between, in an order of no epoch."""
+    numbers = sorted({round(place) for place in np.linspace(0, steps - 1, min(steps, count))})
     random.Random(0).shuffle(numbers)  # noqa: S311 - not a secret
     return numbers
 
 
-def taken(feed: Feed, number: int, steps: int, kept: frozenset[int], show: Callable[[str], None]) -> Epoch:
-    """The first `steps` batches of an epoch: ids and classes of all, what `kept` name as digests."""
+def taken(feed: Feed, number: int, steps: int, kept: frozenset[int]) -> Epoch:
+    """The first `steps` batches of an epoch: ids and classes of all, digests of those that `kept` names."""
+    show = Progress("batches", f"epoch {number}")
     ids, labels, digests = [], [], {}
     column = _label_column(feed)
     for batch in feed.epoch(number):
@@ -140,7 +144,7 @@ def taken(feed: Feed, number: int, steps: int, kept: frozenset[int], show: Calla
             labels.append(batch[column].astype(np.int64))
         if batch.index in kept:
             digests[batch.index] = digest(batch)
-        show(f"epoch {number}: {batch.index + 1} of {steps} batches")
+        show(batch.index + 1, steps)
     return Epoch(np.concatenate(ids), np.concatenate(labels) if labels else None, digests)
 
 
@@ -154,28 +158,25 @@ def digest(batch: Batch) -> Digest:
 
 
 def compared(
-    asked: argparse.Namespace, address: str, known: Mapping[int, Digest], order: list[int], show: Callable[[str], None]
-) -> Iterator[Differs]:
-    """Ask one loader for the batches again, twice, several at once; what is not as it was."""
-    with (
-        feedline.connect(address, timeout_s=asked.timeout_s, **shown(asked)) as loader,
-        ThreadPoolExecutor(AT_ONCE) as pool,
-    ):
-        feed = loader.feed(**chosen(asked, loader.dataset(asked.dataset)))
+    args: argparse.Namespace, address: str, known: Mapping[int, Digest], numbers: list[int]
+) -> Iterator[Difference]:
+    """Fetch the batches again from one loader, twice, several at once; what is not as it was."""
+    show = Progress("batches again", address)
+    with connected(args, address) as loader, ThreadPoolExecutor(AT_ONCE) as pool:
+        feed = feed_of(loader, args)
 
         def fetched(number: int) -> tuple[int, Digest]:
-            step: Step = feed.plan.step(asked.epoch, number)
-            return number, digest(feed.fetch(step))
+            return number, digest(feed.fetch(feed.plan.step(args.epoch, number)))
 
-        for done, (number, found) in enumerate(pool.map(fetched, [*order, *reversed(order)]), 1):
-            show(f"{address}: {done} of {2 * len(order)} batches again")
+        for done, (number, found) in enumerate(pool.map(fetched, [*numbers, *reversed(numbers)]), 1):
+            show(done, 2 * len(numbers))
             columns = tuple(name for name, value in known[number].items() if found.get(name) != value)
             if columns:
-                yield Differs(number, columns, address)
+                yield Difference(number, columns, address)
 
 
 def measures(epoch: Epoch, following: Epoch, batch_size: int) -> dict[str, float]:
-    """How the epoch is mixed; what too few samples cannot tell is left out."""
+    """How mixed the epoch is, by MEASURES; what too few samples cannot tell is left out."""
     if len(epoch.ids) < 3:
         return {}
     found = {
@@ -189,7 +190,7 @@ def measures(epoch: Epoch, following: Epoch, batch_size: int) -> dict[str, float
 
 
 def _addresses(target: str) -> list[str]:
-    """Every loader behind a target; LoaderUnavailable if a name has none, because it would go unverified."""
+    """Every loader behind a target. Raises LoaderUnavailable if a name has none, because it would go unverified."""
     addresses, problems = resolved(target)
     if problems:
         raise LoaderUnavailable("; ".join(problems))
@@ -202,46 +203,41 @@ def _label_column(feed: Feed) -> str | None:
     return whole[0] if len(whole) == 1 and not feed.dataset.is_batched else None
 
 
-WORDS = {
-    "drift": "correlation of position and place in the dataset",
-    "next_epoch": "correlation of position in this epoch and in the next",
-    "neighbours": "neighbours that follow each other, against chance",
-    "parts": "batches against ten parts of the dataset, chi-square",
-    "classes": "batches against classes, chi-square",
-}
-RANDOM = {"drift": 0, "next_epoch": 0, "neighbours": 1, "parts": 1, "classes": 1}
-
-
 def _described(
-    differs: list[Differs],
-    order: list[int],
+    differences: list[Difference],
+    count: int,
     once: Counted | None,
     mixed: Mapping[str, float],
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
 ) -> Iterator[str]:
-    if differs:
-        yield f"same       NO: {len(differs)} of {2 * len(order)} batches that were asked for again are others"
-        yield from (f"  {difference}" for difference in differs[:NAMED])
+    if differences:
+        yield f"same       NO: {len(differences)} of {2 * count} batches that were fetched again are others"
+        yield from (f"  {difference}" for difference in differences[:NAMED])
         yield "  the code that makes them depends on something besides dataset, seed, epoch and sample"
     else:
-        yield f"same       yes: {many(len(order))} batches, asked for twice again of every loader"
+        yield f"same       yes: {many(count)} batches, fetched twice again from every loader"
     if once is None:
-        why = "samples are drawn with replacement" if asked.order == "replacement" else "only a part was looked at"
-        yield f"once       not asked: {why}"
+        why = "samples are drawn with replacement" if args.order == "replacement" else "only a part was looked at"
+        yield f"once       not known: {why}"
     else:
         yield f"once       {'yes' if once.is_exact else 'NO'}: {once}"
-    yield f"mixed      order {asked.order}, epoch {asked.epoch}; a random order has the number in brackets"
-    yield from (f"  {value:9.3f} ({RANDOM[name]})  {WORDS[name]}" for name, value in mixed.items())
+    yield f"mixed      order {args.order}, epoch {args.epoch}; a random order has the number in brackets"
+    yield from (
+        f"  {mixed[name]:9.3f} ({of_random})  {what}" for name, (of_random, what) in MEASURES.items() if name in mixed
+    )
 
 
 def _as_json(
-    differs: list[Differs], order: list[int], once: Counted | None, mixed: Mapping[str, float]
+    differences: list[Difference], count: int, once: Counted | None, mixed: Mapping[str, float]
 ) -> dict[str, object]:
     return {
-        "same": not differs,
-        "asked_again": len(order),
-        "differences": [{"batch": one.step, "columns": list(one.columns), "address": one.address} for one in differs],
+        "same": not differences,
+        "asked_again": count,
+        "differences": [asdict(difference) for difference in differences],
         "once": None if once is None else once.is_exact,
         "samples": None if once is None else {"wanted": once.wanted, "distinct": once.distinct, "again": once.again},
         "mixed": dict(mixed),
     }
+
+
+COMMAND = Command("verify", "check that every sample comes once and batches never differ", run, declare, EPILOG)

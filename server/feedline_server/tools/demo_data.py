@@ -1,9 +1,10 @@
 """The demo's dataset: scikit-learn's 1,797 handwritten digits, real scans of 8 x 8 pixels.
 
-The law: the same bytes every time, and the folder is there whole or not at all, so several loaders may write it at
+The bytes are the same every time, and the folder is there whole or not at all, so several processes may write it at
 once.
 """
 
+import argparse
 import io
 import os
 import secrets
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from feedline_wire.command_line import Command
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.extras import pip_install
 from feedline_wire.tensors import Array
 
 VALIDATION_EVERY = 6
@@ -20,6 +23,18 @@ VALIDATION_EVERY = 6
 
 BRIGHTEST = 16
 """The largest pixel value in scikit-learn's data, which counts the set pixels of a 4 x 4 block (its documentation)."""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    parser.add_argument("folder", type=Path, help="where to write it; nothing is done if it holds the digits already")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the digits; the exit code."""
+    write_digits(args.folder)
+    print(f"wrote {args.folder}")
+    return 0
 
 
 def write_digits(folder: Path) -> None:
@@ -53,7 +68,7 @@ def _digits() -> dict[str, bytes]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise InvalidRequest("the digits come with scikit-learn: pip install 'feedline[demo]'") from error
+        raise InvalidRequest(f"the digits come with scikit-learn: {pip_install('demo')}") from error
     images, labels = load_digits(return_X_y=True)
     x = (images.reshape(-1, 8, 8, 1) / BRIGHTEST).astype("<f4")
     y = labels.astype("<i8")
@@ -76,3 +91,8 @@ def _holds(folder: Path, files: dict[str, bytes]) -> bool:
         return all((folder / name).read_bytes() == content for name, content in files.items())
     except OSError:
         return False
+
+
+COMMAND = Command(
+    "demo-data", "write scikit-learn's 1,797 handwritten digits: train/ and validation/, x.npy and y.npy", run, declare
+)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,16 +15,16 @@ import numpy as np
 import psutil
 import pytest
 
+import feedline
 from feedline import BadSample, LoaderUnavailable, connect
 from feedline.cli import demo, main
 from feedline.cli.bench import endless, measure
-from feedline.cli.inspect import Seen, described
-from feedline.cli.quantities import duration, share, size
-from feedline.cli.serve import is_servers
+from feedline.cli.inspect import Seen, described, is_data
 from feedline.connection.description import Description
 from feedline.testing import FakeLoader, serve
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.elementwise import OneHot, Scale
+from feedline_wire.extras import pip_install
 
 NOBODY = "127.0.0.1:1"
 """Port 1 is reserved and refuses at once."""
@@ -42,23 +43,46 @@ def loader() -> Iterator[FakeLoader]:
 
 
 @pytest.mark.parametrize(
-    ("words", "is_of_data"),
+    ("target", "exists", "expected"),
     [
-        ("./scans", True),
-        ("/data/scans --read", True),
-        ("--json loader.toml", True),
-        ("my_classes:training_generator", True),
-        ("my_classes:training --view validation=my_classes:validation", True),
-        ("127.0.0.1:50051", False),
-        ("loader:50051 --token-file /run/token --ca /run/ca.pem", False),
-        ("--ca ./ca.pem loader-1:50051,loader-2:50051", False),
-        ("dns:///loader:50051", False),
-        ("[::1]:50051 --token-file ./token", False),
-        ("nowhere", False),
+        ("scans", True, True),
+        ("scans", False, False),  # neither: said as both
+        ("./scans", False, True),
+        ("..", True, True),
+        ("/data/scans", False, True),
+        ("~/scans", False, True),
+        ("data/scans", False, True),
+        ("loader.toml", False, True),
+        ("my_classes:training_generator", False, True),
+        ("my.package:training_generator", False, True),
+        ("127.0.0.1:50051", False, False),
+        ("loader:50051", False, False),
+        ("loader:50051", True, True),  # a file of that name: a loader is dns:///loader:50051 then
+        ("loader:99999", False, False),  # no port: said so
+        ("loader-1:50051,loader-2:50051", False, False),
+        ("dns:///loader:50051", False, False),
+        ("unix:///run/loader", False, False),
+        ("[::1]:50051", False, False),
     ],
 )
-def test_inspect_is_of_data_or_of_a_loader(words: str, is_of_data: bool) -> None:
-    assert is_servers(["inspect", *words.split()]) == is_of_data
+def test_a_target_is_data_here_or_loaders(target: str, exists: bool, expected: bool) -> None:
+    assert is_data(target, exists) == expected
+
+
+def test_options_of_data_are_refused_for_loaders(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", loader.address, "--read"]) == 1
+
+    assert "--read, --view and --steps-per-epoch are for data here" in capsys.readouterr().err
+
+
+def test_a_path_is_looked_at_by_the_server_with_the_options_as_they_are(
+    tmp_path: Path, numbered_columns: Callable[..., Any]
+) -> None:
+    numbered_columns(tmp_path / "data", 8)
+
+    done = _feedline("inspect", "--read", str(tmp_path / "data"), "--json")
+
+    assert (done.returncode, json.loads(done.stdout)["read"]) == (0, 8)
 
 
 def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,14 +279,15 @@ def test_bench_goes_on_over_the_ends_of_epochs(loader: FakeLoader, capsys: pytes
     assert {key.epoch for key in loader.requests} >= {0, 1, 2}
 
 
-def test_bench_shows_its_progress_and_clears_it(loader: FakeLoader) -> None:
+def test_bench_shows_seconds_and_the_rate(loader: FakeLoader) -> None:
     shown: list[str] = []
 
     with connect(loader.address) as numbers:
-        measure(endless(numbers.feed(batch_size=16), 0), 1.0, step_s=0.6, show=shown.append)
+        batches = endless(numbers.feed(batch_size=16), 0)
+        measure(batches, 1.0, step_s=0.6, show=lambda done, whole, rate: shown.append(f"{done:.1f} {whole} {rate()}"))
 
-    assert shown[0].startswith("1 of 1 s: ")
-    assert shown[-1] == ""
+    assert [line.split()[:2] for line in shown] == [["0.6", "1.0"], ["1.2", "1.0"]]
+    assert all(line.endswith("B/s") for line in shown)
 
 
 # ---- failures ----
@@ -300,6 +325,56 @@ def test_wrong_usage_is_code_2(words: list[str], capsys: pytest.CaptureFixture[s
 
     assert ended.value.code == 2
     assert "usage: feedline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["insepct", "a:1"], "feedline: error: there is no command insepct; did you mean inspect?"),
+        (["--versoin"], "feedline: error: there is no command --versoin; did you mean --version?"),
+        (
+            ["peek", "a:1", "--batch-sise", "3"],
+            "peek: error: there is no option --batch-sise; did you mean --batch-size?",
+        ),
+        (["serve", ".", "--worker", "3"], "serve: error: there is no option --worker; did you mean --workers?"),
+        (["convert", "a", "b", "--skipbad"], "convert: error: there is no option --skipbad; did you mean --skip-bad?"),
+    ],
+)
+def test_an_unknown_command_or_option_names_the_nearest(words: list[str], message: str) -> None:
+    done = _feedline(*words)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_a_mistyped_option_does_not_repeat_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may be a token, and the message may go to a log."""
+    for words in (["--token", "secret"], ["--token=secret"]):
+        with pytest.raises(SystemExit):
+            main(["peek", "a:1", *words])
+
+    shown = capsys.readouterr().err
+    assert "there is no option --token; did you mean --token-file?" in shown
+    assert "secret" not in shown
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+
+    assert capsys.readouterr().out == f"feedline {feedline.__version__}\n"
+
+
+def test_help_lists_every_command_in_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+
+    shown = capsys.readouterr().out
+    groups = re.findall(r"^([a-z ]+):\n((?:  .+\n)+)", shown.partition("a first tour")[0], re.MULTILINE)
+    assert [(title, [line.split()[0] for line in lines.splitlines()]) for title, lines in groups] == [
+        ("try it", ["demo", "demo-train"]),
+        ("serve data", ["serve", "convert", "token"]),
+        ("look at data and loaders", ["inspect", "peek"]),
+        ("check and measure a running loader", ["verify", "bench"]),
+    ]
 
 
 @pytest.mark.parametrize("command", ["inspect", "peek", "bench", "demo", "demo-train", "serve"])
@@ -358,7 +433,7 @@ def test_serve_without_the_server_extra_names_it(
     code = main(["serve", "."])
 
     assert code == 1
-    assert "pip install 'feedline[server]'" in capsys.readouterr().err
+    assert pip_install("server") in capsys.readouterr().err
 
 
 # ---- demo ----
@@ -372,7 +447,7 @@ def test_the_demo_without_its_extra_names_it(
     code = main(["demo"])
 
     assert code == 1
-    assert "pip install 'feedline[demo]'" in capsys.readouterr().err
+    assert pip_install("demo") in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -387,6 +462,20 @@ def test_the_demo_trains_to_95_percent_and_leaves_nothing(tmp_path: Path) -> Non
     assert report[1].endswith("samples/s")
     assert report[2].startswith("the trainer waited for data ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.keras
+def test_the_demo_keeps_its_digits_in_a_folder_that_is_named_and_says_how_to_serve_them(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    with _started("demo", "--epochs", "1", "--folder", str(folder), VIRTUAL_ENV="") as running:
+        out, _ = running.communicate(timeout=100)
+
+    assert out.splitlines()[-1] == (
+        f"== the digits are kept in {folder}; serve them yourself with: "
+        f"source {sys.prefix}/bin/activate; feedline serve {folder}"
+    )
+    assert np.load(folder / "validation" / "y.npy").shape == (300,)
 
 
 @pytest.mark.slow
@@ -443,29 +532,6 @@ def test_a_loader_that_cannot_start_is_told_with_its_own_words(tmp_path: Path) -
     words = r"ended with exit code 1 before it served: feedline serve: .*notes\.txt"
     with pytest.raises(LoaderUnavailable, match=words), demo.loader_of(tmp_path):
         raise AssertionError("there is nothing to serve")
-
-
-# ---- numbers in words ----
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_960, "1.0 MB"),
-        (2_500_000_000, "2.5 GB"),
-        (10**18, "1000000.0 TB"),
-    ],
-)
-def test_sizes_are_read_in_the_largest_unit(count: int, shown: str) -> None:
-    assert size(count) == shown
-
-
-def test_times_and_shares_are_read_as_people_write_them() -> None:
-    assert duration(93784.9) == "1 day, 2:03:04"
-    assert share(0.0344) == "3.4 %"
 
 
 # ---- arrange ----

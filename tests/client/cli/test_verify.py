@@ -29,9 +29,9 @@ def verified(loader: FakeLoader, capsys: pytest.CaptureFixture[str], *words: str
     return code, json.loads(capsys.readouterr().out)
 
 
-def during(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str], None]) -> None:
-    """Let something happen when the command says how far it is."""
-    monkeypatch.setattr(verify, "reporter", lambda: happens)
+def during(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str, int], None]) -> None:
+    """Let something happen when the command shows how far it is, and with what."""
+    monkeypatch.setattr(verify, "Progress", lambda _unit, about: lambda done, _whole: happens(about, done))
 
 
 def test_a_loader_that_keeps_the_law_is_told_so(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,8 +73,8 @@ def test_a_batch_that_is_another_when_it_is_asked_again_is_told_with_its_column(
 ) -> None:
     """As of a generator that nobody seeded."""
 
-    def spoil(text: str) -> None:
-        if text.startswith("epoch 1: 20"):
+    def spoil(about: str, done: int) -> None:
+        if (about, done) == ("epoch 1", 20):
             columns["y"] += 1
 
     during(monkeypatch, spoil)

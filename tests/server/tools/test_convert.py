@@ -15,10 +15,11 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.declared.datasets import ClassFoldersConfig, DatasetConfig, IdFilesConfig
 from feedline_server.settings.settings import load_settings
-from feedline_server.tools.convert import conversion
-from feedline_server.tools.convert.archive import convert_npz, sorted_out
-from feedline_server.tools.convert.comma import Wanted, convert_csv
-from feedline_server.tools.convert.conversion import Converted, convert
+from feedline_server.tools.convert import from_dataset
+from feedline_server.tools.convert.destination import Converted, unfinished
+from feedline_server.tools.convert.from_csv import CsvOptions, convert_csv
+from feedline_server.tools.convert.from_dataset import convert
+from feedline_server.tools.convert.from_npz import convert_npz, file_names
 from feedline_server.tools.convert.journal import Journal
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
@@ -39,7 +40,7 @@ def gestures(tmp_path: Path) -> DatasetConfig:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five samples of 32 bytes each (24 of x and 8 of y) a piece: five pieces."""
-    monkeypatch.setattr(conversion, "PIECE_NBYTES", 160)
+    monkeypatch.setattr(from_dataset, "PIECE_NBYTES", 160)
 
 
 def silent(_done: int, _whole: int) -> None:
@@ -128,6 +129,25 @@ def test_a_conversion_of_other_data_begins_anew(gestures: DatasetConfig, tmp_pat
     assert everything(opened(tmp_path / "columns"))["x"][0, 0, 0] == 99
 
 
+def test_bad_samples_of_other_data_are_forgotten(gestures: DatasetConfig, tmp_path: Path) -> None:
+    """They were left out of the views of a conversion that began anew."""
+
+    def tired(done: int, _whole: int) -> None:
+        if done == SAMPLES:
+            raise KeyboardInterrupt
+
+    (tmp_path / "gestures" / "b" / "15.npy").write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        converted(gestures, tmp_path / "columns", skip_bad=True, show=tired)
+    np.save(tmp_path / "gestures" / "b" / "15.npy", np.full((3, 2), 15, np.float32))
+
+    done = converted(gestures, tmp_path / "columns", skip_bad=True)
+
+    assert done.bad == {}
+    assert views(opened(tmp_path / "columns")) == views(open_dataset("gestures", gestures))
+    assert not (tmp_path / "columns" / "bad-samples.json").exists()
+
+
 def test_a_bad_sample_ends_a_conversion_by_name(gestures: DatasetConfig, tmp_path: Path) -> None:
     (tmp_path / "gestures" / "b" / "15.npy").write_bytes(b"")
 
@@ -159,7 +179,7 @@ def test_a_folder_that_is_there_is_left_alone(gestures: DatasetConfig, tmp_path:
 
 def test_two_conversions_to_one_place_are_told_apart(gestures: DatasetConfig, tmp_path: Path) -> None:
     with (
-        conversion.unfinished(tmp_path / "columns"),
+        unfinished(tmp_path / "columns", anew=False),
         pytest.raises(InvalidRequest, match="another process is converting"),
     ):
         converted(gestures, tmp_path / "columns")
@@ -224,14 +244,14 @@ def test_a_journal_of_something_else_is_none(tmp_path: Path, identity: bytes, ro
 IRIS = "length,width,species\n5.1,3,setosa\n4.9,2.5,virginica\n4.7,,setosa\n"
 
 
-def csv_converted(tmp_path: Path, text: str, wanted: Wanted) -> dict[str, Array]:
+def csv_converted(tmp_path: Path, text: str, options: CsvOptions) -> dict[str, Array]:
     (tmp_path / "data.csv").write_text(text)
-    convert_csv(tmp_path / "data.csv", tmp_path / "columns", wanted, silent)
+    convert_csv(tmp_path / "data.csv", tmp_path / "columns", options, silent)
     return {path.stem: np.load(path) for path in sorted((tmp_path / "columns").glob("*.npy"))}
 
 
 def test_a_csv_with_a_target_is_x_and_y(tmp_path: Path) -> None:
-    found = csv_converted(tmp_path, IRIS, Wanted(target="species", codes=("species",), floats=("width",)))
+    found = csv_converted(tmp_path, IRIS, CsvOptions(target="species", codes=("species",), floats=("width",)))
 
     np.testing.assert_array_equal(found["x"], np.array([[5.1, 3], [4.9, 2.5], [4.7, np.nan]], np.float32))
     assert found["y"].tolist() == [0, 1, 0]
@@ -240,7 +260,7 @@ def test_a_csv_with_a_target_is_x_and_y(tmp_path: Path) -> None:
 
 
 def test_a_csv_without_a_target_is_a_column_each(tmp_path: Path) -> None:
-    found = csv_converted(tmp_path, "a,b,ok\n1,2.5,true\n3,4.5,false\n", Wanted())
+    found = csv_converted(tmp_path, "a,b,ok\n1,2.5,true\n3,4.5,false\n", CsvOptions())
 
     assert {name: array.dtype.name for name, array in found.items()} == {"a": "int64", "b": "float64", "ok": "bool"}
     assert found["a"].tolist() == [1, 3]
@@ -249,34 +269,36 @@ def test_a_csv_without_a_target_is_a_column_each(tmp_path: Path) -> None:
 def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
     rows = 700_000  # some 9 MB: three blocks
 
-    found = csv_converted(tmp_path, "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(rows)), Wanted())
+    found = csv_converted(tmp_path, "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(rows)), CsvOptions())
 
     assert found["a"].tolist() == list(range(rows))
     assert found["b"][-1] == rows - 1 + 0.5
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "said"),
+    ("text", "options", "said"),
     [
-        pytest.param(IRIS, Wanted(), "column 'species' holds string", id="text"),
-        pytest.param("a,b\n1,2\n,3\n", Wanted(), "column 'a' has no value in line 3", id="a missing whole number"),
-        pytest.param("a,a\n1,2\n", Wanted(), "several columns 'a'", id="a name twice"),
-        pytest.param("a,b\n", Wanted(), "no line below", id="no samples"),
-        pytest.param("a,b\n1,2\n3\n", Wanted(), "Expected 2 columns, got 1", id="a short line"),
-        pytest.param("y\n1\n", Wanted(target="y"), "no column beside 'y'", id="no inputs"),
-        pytest.param("../a,b\n1,2\n", Wanted(), "cannot be called '../a'", id="a name that is a path"),
+        pytest.param(IRIS, CsvOptions(), "column 'species' holds string", id="text"),
+        pytest.param("a,b\n1,2\n,3\n", CsvOptions(), "column 'a' has no value in line 3", id="a missing whole number"),
+        pytest.param("a,a\n1,2\n", CsvOptions(), "several columns 'a'", id="a name twice"),
+        pytest.param("a,b\n", CsvOptions(), "no line below", id="no samples"),
+        pytest.param("a,b\n1,2\n3\n", CsvOptions(), "Expected 2 columns, got 1", id="a short line"),
+        pytest.param("y\n1\n", CsvOptions(target="y"), "no column beside 'y'", id="no inputs"),
+        pytest.param("../a,b\n1,2\n", CsvOptions(), "cannot be called '../a'", id="a name that is a path"),
     ],
 )
-def test_a_csv_that_cannot_be_columns_is_refused_by_name(tmp_path: Path, text: str, wanted: Wanted, said: str) -> None:
+def test_a_csv_that_cannot_be_columns_is_refused_by_name(
+    tmp_path: Path, text: str, options: CsvOptions, said: str
+) -> None:
     with pytest.raises(DataError, match=said):
-        csv_converted(tmp_path, text, wanted)
+        csv_converted(tmp_path, text, options)
 
     assert not (tmp_path / "columns").exists()
 
 
 def test_a_column_that_a_csv_has_not_is_named_with_those_it_has(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="has no column 'specie'; it has: length, width, species"):
-        csv_converted(tmp_path, IRIS, Wanted(target="specie"))
+        csv_converted(tmp_path, IRIS, CsvOptions(target="specie"))
 
 
 # ---- .npz ----
@@ -305,7 +327,7 @@ def test_an_archive_with_parts_becomes_views(tmp_path: Path) -> None:
     ],
 )
 def test_names_say_which_part_an_array_is_of(names: list[str], files: dict[str, str]) -> None:
-    assert sorted_out(names, Path("m.npz")) == files
+    assert file_names(names, Path("m.npz")) == files
 
 
 def test_python_objects_in_an_archive_are_refused(tmp_path: Path) -> None:

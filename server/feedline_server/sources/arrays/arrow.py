@@ -18,6 +18,7 @@ from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.stamp import Stamp
 from feedline_server.sources.arrays.stored import listed
 from feedline_wire.errors import DataError, InvalidRequest
+from feedline_wire.extras import pip_install
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 if TYPE_CHECKING:
@@ -188,9 +189,7 @@ def _pyarrow(path: Path) -> ModuleType:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise InvalidRequest(
-            f"{path}: reading Arrow and Parquet needs pyarrow: pip install 'feedline[arrow]'"
-        ) from error
+        raise InvalidRequest(f"{path}: reading Arrow and Parquet needs pyarrow: {pip_install('arrow')}") from error
     module: ModuleType = pa
     return module
 

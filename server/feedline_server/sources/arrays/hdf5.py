@@ -19,6 +19,7 @@ from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stamp import Stamp
 from feedline_server.sources.arrays.stored import listed
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
+from feedline_wire.extras import pip_install
 from feedline_wire.tensors import Array, wire_dtype
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def _open(path: Path) -> "h5py.File":
     try:
         import h5py
     except ImportError as error:
-        raise InvalidRequest(f"{path}: reading HDF5 needs h5py: pip install 'feedline[h5]'") from error
+        raise InvalidRequest(f"{path}: reading HDF5 needs h5py: {pip_install('h5')}") from error
     try:
         # A lock, where the file system has them, finds a file that is still being written; where it has none, as on
         # many network file systems, h5py's default would refuse to open anything.

@@ -3,6 +3,7 @@
 from typing import Any
 
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.extras import pip_install
 from feedline_wire.memory import keep_freed_memory
 
 
@@ -12,7 +13,7 @@ def opencv(what: str) -> Any:  # noqa: ANN401  # a module
         import cv2
     except ImportError as error:
         raise InvalidRequest(
-            f"{what} needs OpenCV, which cannot be imported ({error}): pip install 'feedline[images]'"
+            f"{what} needs OpenCV, which cannot be imported ({error}): {pip_install('images')}"
         ) from error
     keep_freed_memory()  # or every page of every decoded image is taken from the kernel anew: 40 % of the whole time
     cv2.setNumThreads(1)  # each worker has its core: threads of its own would only push the others aside

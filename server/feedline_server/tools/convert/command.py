@@ -1,11 +1,16 @@
-"""`feedline convert SRC DST`: what it takes, what it says."""
+"""`feedline convert SRC DST`: its options, and what it prints."""
 
 import argparse
 import time
-from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from feedline_server.host.progress import Progress
+from feedline_wire.command_line import Command
+from feedline_wire.errors import InvalidRequest
+from feedline_wire.text import Progress, size
+
+if TYPE_CHECKING:
+    from feedline_server.tools.convert.destination import Converted
 
 EPILOG = """\
 SRC is anything that `feedline serve` takes, a .csv, or an .npz. DST is a folder that is not there yet: .npy columns and
@@ -29,89 +34,70 @@ exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 1
 """
 
 
-def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command."""
-    convert = commands.add_parser(
-        "convert",
-        help="make columns of other kinds of data",
-        description="Write a dataset as columns that are read where they lie.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    convert.add_argument("source", type=Path, metavar="SRC", help="loader.toml, folder, .csv or .npz")
-    convert.add_argument("folder", type=Path, metavar="DST", help="folder to write, which is not there yet")
-    convert.add_argument("--dataset", metavar="NAME", help="of a loader.toml with several")
-    convert.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores of this process)")
-    convert.add_argument(
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add its options."""
+    parser.add_argument("source", type=Path, metavar="SRC", help="loader.toml, folder, .csv or .npz")
+    parser.add_argument("folder", type=Path, metavar="DST", help="folder to write, which is not there yet")
+    parser.add_argument("--dataset", metavar="NAME", help="of a loader.toml with several")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores of this process)")
+    parser.add_argument(
         "--skip-bad", action="store_true", help="leave samples that cannot be read out of all views; they are listed"
     )
-    comma = convert.add_argument_group("of a .csv")
-    comma.add_argument("--target", metavar="COLUMN", help="is y; all other columns together are x")
-    comma.add_argument("--codes", metavar="COLUMNS", type=_names, default=(), help="text becomes numbers: a,b,c")
-    comma.add_argument("--float", metavar="COLUMNS", type=_names, default=(), dest="floats", help="read as floats")
-    comma.add_argument("--drop", metavar="COLUMNS", type=_names, default=(), help="leave out")
-    convert.set_defaults(run=run)
+    csv = parser.add_argument_group("of a .csv")
+    csv.add_argument("--target", metavar="COLUMN", help="is y; all other columns together are x")
+    csv.add_argument("--codes", metavar="COLUMNS", type=_names, default=(), help="text becomes numbers: a,b,c")
+    csv.add_argument("--float", metavar="COLUMNS", type=_names, default=(), dest="floats", help="read as floats")
+    csv.add_argument("--drop", metavar="COLUMNS", type=_names, default=(), help="leave out")
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Convert and say what was done."""
-    from feedline_server.tools.convert.conversion import Converted, convert
-
+def run(args: argparse.Namespace) -> int:
+    """Convert and report; the exit code."""
     began = time.monotonic()
-    suffix = asked.source.suffix.lower()
-    done: Converted
-    if suffix == ".csv":
-        from feedline_server.tools.convert.comma import Wanted, convert_csv
-
-        wanted = Wanted(asked.target, asked.codes, asked.floats, asked.drop)
-        done = convert_csv(_there(asked.source), asked.folder, wanted, Progress("bytes"))
-    elif suffix == ".npz" and asked.source.is_file():
-        from feedline_server.tools.convert.archive import convert_npz
-
-        done = convert_npz(asked.source, asked.folder, Progress("bytes"))
-    else:
-        from feedline_server.host.logs import configure_logs
-        from feedline_server.host.machine import cores
-        from feedline_server.settings.settings import load_settings
-
-        settings = load_settings(asked.source, {})
-        configure_logs(settings.log_format, settings.log_level)
-        datasets = settings.datasets
-        name = _chosen(datasets, asked.dataset)
-        done = convert(
-            name,
-            datasets[name],
-            asked.folder,
-            workers=asked.workers or cores(),
-            skip_bad=asked.skip_bad,
-            show=Progress("samples"),
-        )
+    done = _converted(args)
     took = time.monotonic() - began
     before = f", {done.continued:,} of them by an earlier run" if done.continued else ""
-    print(f"wrote {done.folder}: {done.samples:,} samples{before}, {done.nbytes / 1e6:,.1f} MB in {took:.1f} s")
+    print(f"wrote {args.folder}: {done.samples:,} samples{before}, {size(done.nbytes)} in {took:.1f} s")
     for sample, reason in done.bad.items():
         print(f"left out sample {sample}: {reason}")
     return 0
+
+
+def _converted(args: argparse.Namespace) -> "Converted":
+    match args.source.suffix.lower():
+        case ".csv":
+            from feedline_server.tools.convert.from_csv import CsvOptions, convert_csv
+
+            if not args.source.is_file():
+                raise InvalidRequest(f"{args.source}: there is no such file")
+            options = CsvOptions(args.target, args.codes, args.floats, args.drop)
+            return convert_csv(args.source, args.folder, options, Progress("bytes"))
+        case ".npz" if args.source.is_file():
+            from feedline_server.tools.convert.from_npz import convert_npz
+
+            return convert_npz(args.source, args.folder, Progress("bytes"))
+    from feedline_server.host.logs import configure_logs
+    from feedline_server.host.machine import cores
+    from feedline_server.settings.settings import load_settings
+    from feedline_server.tools.convert.from_dataset import convert
+
+    settings = load_settings(args.source, {})
+    configure_logs(settings.log_format, settings.log_level)
+    names = list(settings.datasets)
+    name = names[0] if args.dataset is None and len(names) == 1 else args.dataset
+    if name not in names:
+        raise InvalidRequest(f"name the dataset with --dataset; there is: {', '.join(names)}")
+    return convert(
+        name,
+        settings.datasets[name],
+        args.folder,
+        workers=args.workers or cores(),
+        skip_bad=args.skip_bad,
+        show=Progress("samples"),
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
-def _there(source: Path) -> Path:
-    from feedline_wire.errors import InvalidRequest
-
-    if not source.is_file():
-        raise InvalidRequest(f"{source}: there is no such file")
-    return source
-
-
-def _chosen(datasets: Iterable[str], said: str | None) -> str:
-    from feedline_wire.errors import InvalidRequest  # below every command, so that --help and signals wait for nothing
-
-    names = list(datasets)
-    if said is None and len(names) == 1:
-        return names[0]
-    if said not in names:
-        raise InvalidRequest(f"name the dataset with --dataset; there is: {', '.join(names)}")
-    return said
+COMMAND = Command("convert", "write a dataset as columns that are read where they lie", run, declare, EPILOG)

@@ -1,7 +1,7 @@
 """Which pieces of a conversion are written, so that one that was killed goes on where it was.
 
-The law: a piece stands in the journal only when its bytes are on the disk, so what it says holds after a loss of power
-too. A journal of other data, or of other pieces, is none.
+A piece stands in the journal only when its bytes are on the disk, so the journal holds after a loss of power too. A
+journal of other data, or of other pieces, is not continued.
 """
 
 import json
@@ -42,7 +42,7 @@ class Journal:
             self._write(map(str, new))
 
     def close(self) -> None:
-        """Close the file; twice is fine."""
+        """Close the file. Idempotent."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
 """What a dataset would be to a trainer, and what is wrong with it.
 
-The law: a dataset is opened just as a loader opens it, so what is well here is well there. Reading every sample, as
-`--read` does, goes the way of a batch, transforms and all.
+A dataset is opened just as a loader opens it, so what is well here is well there. Reading every sample, as `--read`
+does, goes the way of a batch, transforms and all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +83,7 @@ def look(name: str, config: DatasetConfig) -> Found:
 
 
 def read(found: Found, show: Callable[[int, int], None]) -> Found:
-    """The same, after every sample of every view was read once; `show` is told how many of how many."""
+    """The same, after every sample of every view was read once; `show` gets how many of how many."""
     dataset = found.dataset
     if dataset is None or dataset.is_stream:
         return found
@@ -134,7 +134,7 @@ class _Reading:
             keys = [replace(key, offset=key.offset + row, rows=1) for row in range(key.rows)]
         else:
             return
-        # Not while the first error is handled: the traceback of a sample would tell of it and of these lines, too.
+        # Not while the first error is handled: the traceback of a sample would show it and these lines, too.
         for smaller in keys:
             yield from self._bad_of(smaller)
 

@@ -22,6 +22,7 @@ from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.decoding import Decoder
 from feedline_server.sources.images.header import ImageHeader, read_image_header
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.extras import pip_install
 from feedline_wire.tensors import Array
 
 SIZE = (24, 16)
@@ -374,7 +375,7 @@ def test_without_opencv_the_extra_is_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
     assert "InvalidRequest: reading images needs OpenCV" in done.stderr
-    assert "pip install 'feedline[images]'" in done.stderr
+    assert pip_install("images") in done.stderr
 
 
 # ---- headers --------------------------------------------------------------------------------------------------------

@@ -1,20 +1,18 @@
 """One `.npz` as columns: its members are `.npy` files already, and are only unpacked.
 
-The law: nothing is held in memory but the piece that is being copied, and an array of Python objects is refused by its
-header, before anything is read of it.
+Nothing is held in memory but the piece that is being copied. An array of Python objects is refused by its header.
 """
 
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
 from feedline_server.sources.arrays import npy
-from feedline_server.tools.convert.conversion import Converted, unfinished
+from feedline_server.tools.convert.destination import Converted, unfinished
 from feedline_wire import IDS
-from feedline_wire.errors import DataError, InvalidRequest
+from feedline_wire.errors import DataError
 
 PIECE_NBYTES = 4 << 20
 """That are copied between two lines of progress."""
@@ -26,19 +24,15 @@ VIEWS = ("train", "validation", "val", "valid", "test")
 def convert_npz(source: Path, folder: Path, show: Callable[[int, int], None]) -> Converted:
     """Unpack an archive to `folder`, which must not be there; arrays of parts, such as `x_train`, to a folder a view.
 
-    `show` is told how many bytes of how many are written. DataError for what is no array of numbers.
+    `show` gets how many bytes of how many are written. Raises DataError for what is no array of numbers.
     """
-    if folder.exists():
-        raise InvalidRequest(f"{folder}: is there already; name a folder that is not, or move this one away")
     try:
         archive = zipfile.ZipFile(source)
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{source}: cannot be read as an .npz ({error}); save it again with numpy.savez") from error
-    with archive, unfinished(folder) as place:
-        shutil.rmtree(place, ignore_errors=True)  # of a run that was ended
-        place.mkdir()
+    with archive, unfinished(folder, anew=True) as place:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        places = sorted_out(members, source)
+        places = file_names(members, source)
         size, written = sum(info.file_size for info in members.values()), 0
         rows: dict[Path, int] = {}
         for name, info in members.items():
@@ -54,11 +48,10 @@ def convert_npz(source: Path, folder: Path, show: Callable[[int, int], None]) ->
             with target.open("rb") as file:
                 header = npy.read_header(file, f"{source}:{info.filename}")
             rows[target.parent] = header.shape[0] if header.shape else 0
-        os.rename(place, folder)  # noqa: PTH104 - takes no other folder's place
-    return Converted(folder, sum(rows.values()), written, 0)
+    return Converted(sum(rows.values()), written)
 
 
-def sorted_out(names: Iterable[str], source: Path) -> dict[str, str]:
+def file_names(names: Iterable[str], source: Path) -> dict[str, str]:
     """The file below the folder for each array: `x_train` is `train/x.npy` if all names have such a part."""
     names = list(names)
     if not names:

@@ -1,0 +1,120 @@
+"""The frame of both command lines: commands in groups, their options, what they end with.
+
+A command prints what it found to standard output, and why it failed to standard error, in one message. Exit codes:
+0 success, 1 a failure that the message explains, 2 wrong usage, 130 Ctrl-C.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
+
+from feedline_wire.errors import FeedlineError
+
+INTERRUPTED = 130
+"""What shells report for a program that Ctrl-C ended."""
+
+Run = Callable[[argparse.Namespace], int]
+"""Does what the arguments say; the exit code. The command line as it was written is in `args.words`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a program."""
+
+    name: str
+    summary: str
+    """What it does, for the program's `--help` and the head of its own."""
+    run: Run
+    declare: Callable[[argparse.ArgumentParser], object] | None = None
+    """Adds its options; None: `run` has the words only, and another program understands them."""
+    epilog: str = ""
+    """The end of its `--help`, as it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Commands under one name."""
+
+    name: str
+    description: str
+    groups: Mapping[str, Sequence[Command]]
+    """The commands as `--help` lists them, by the titles of their groups."""
+    epilog: str = ""
+
+    def main(self, words: Sequence[str]) -> int:
+        """Run the command that `words` name; the exit code. Raises SystemExit(2) after wrong usage."""
+        commands = {command.name: command for group in self.groups.values() for command in group}
+        first = words[0] if words else ""
+        if first in {"-h", "--help"}:
+            print(self._help())
+            return 0
+        if first == "--version":
+            print(f"feedline {version('feedline')}")
+            return 0
+        if first not in commands:
+            known = [*commands, "--help", "--version"]
+            usage = argparse.ArgumentParser(prog=self.name, usage="%(prog)s COMMAND …", add_help=False)
+            usage.error(f"{_unknown('command', first, known)}; {self.name} --help lists all")
+        return self._run(commands[first], words)
+
+    def _run(self, command: Command, words: Sequence[str]) -> int:
+        args = argparse.Namespace(words=list(words))
+        if command.declare is not None:
+            parse(self._parser(command), words[1:], args)
+        try:
+            code = command.run(args)
+            sys.stdout.flush()  # here, where a reader that has gone is answered
+        except FeedlineError as error:
+            print(f"{self.name} {command.name}: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:
+            # `feedline inspect … | head`: the reader has gone. The interpreter must not complain of it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return code
+
+    def _parser(self, command: Command) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"{self.name} {command.name}",
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # `--token SECRET` would be read as --token-file
+        )
+        assert command.declare is not None
+        command.declare(parser)
+        return parser
+
+    def _help(self) -> str:
+        width = max(len(command.name) for group in self.groups.values() for command in group)
+        lines = [f"usage: {self.name} COMMAND …\n\n{self.description}\n"]
+        for title, group in self.groups.items():
+            lines += [f"{title}:", *(f"  {command.name:{width}}  {command.summary}" for command in group), ""]
+        return "\n".join([*lines, self.epilog.rstrip()])
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> None:
+    """Put what the words say into `args`. Raises SystemExit(2), with the nearest option named where one is unknown."""
+    _, strange = parser.parse_known_args(words, args)
+    if strange:
+        parser.error(unexpected(strange, re.findall(r"--[a-z][a-z-]*", parser.format_usage())))
+
+
+def unexpected(words: Sequence[str], options: Iterable[str]) -> str:
+    """What is wrong with words that belong to no option. An option's value is not repeated: it may be a secret."""
+    for word in words:
+        if word.startswith("-"):
+            return _unknown("option", word.partition("=")[0], options)
+    return f"one argument too many: {words[0]}"
+
+
+def _unknown(what: str, word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, known, 1)
+    return f"there is no {what} {word}{f'; did you mean {near[0]}?' if near else ''}" if word else f"name a {what}"

@@ -1,0 +1,186 @@
+"""A dataset's samples as columns, written by all cores, each once.
+
+What is written is what the source gives. A conversion that was killed goes on where it was: a piece is written down in
+the journal once its bytes are on the disk.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.fingerprint import fingerprint
+from feedline_server.declared.datasets import DatasetConfig, from_json, to_json
+from feedline_server.host.die_with_parent import end_with
+from feedline_server.sources.source import GeneratedSource, SampleRequest
+from feedline_server.tools.convert import destination
+from feedline_server.tools.convert.description import write_description
+from feedline_server.tools.convert.destination import Converted, unfinished
+from feedline_server.tools.convert.journal import Journal
+from feedline_wire.errors import BadSample, InvalidRequest
+from feedline_wire.tensors import VARIES, Array
+
+PIECE_NBYTES = 8 << 20
+"""Of samples that are written together: large enough that starting costs nothing, small enough to see it move."""
+
+SYNC_S = 5.0
+"""Between two times that what is done is put on the disk and written down: what a loss of power costs."""
+
+AHEAD = 4
+"""Pieces that a worker is given beside the one it is at, so that it never waits for the journal."""
+
+BAD_SAMPLES = "bad-samples.json"
+"""Which samples were left out, and why; it stays beside the columns."""
+
+Bad = dict[int, str]
+"""Samples that cannot be read, and why."""
+
+
+def convert(
+    name: str,
+    config: DatasetConfig,
+    folder: Path,
+    *,
+    workers: int,
+    skip_bad: bool,
+    show: Callable[[int, int], None],
+) -> Converted:
+    """Write every sample of a dataset to `folder`, which must not be there, as columns with a loader.toml.
+
+    `show` gets how many samples of how many are written. Raises BadSample if a sample cannot be read, unless `skip_bad`
+    leaves it out of all views; InvalidRequest if the folder is there, or another process converts to it.
+    """
+    dataset = open_dataset(name, config)
+    _check(dataset)
+    source = dataset.source
+    samples, row_nbytes = source.samples, sum(column.row_nbytes for column in source.columns)
+    rows = max(1, PIECE_NBYTES // max(1, row_nbytes))
+    with unfinished(folder, anew=False) as place:
+        names = [column.name for column in source.columns]
+        bad_file = place / BAD_SAMPLES
+        with Journal(place / "journal", fingerprint(dataset, config), rows) as journal:
+            if not journal.is_continued:
+                destination.create(place, source.columns, samples)
+                bad_file.unlink(missing_ok=True)
+            bad = _read_bad(bad_file)
+            left = (piece for piece in range(-(-samples // rows)) if piece not in journal.done)
+            pieces = (range(piece * rows, min((piece + 1) * rows, samples)) for piece in left)
+            written = continued = sum(min(rows, samples - piece * rows) for piece in journal.done)
+            done: list[int] = []
+
+            def settle() -> None:
+                """Put on the disk what is done, then write it down."""
+                destination.sync(place, names)
+                if bad:
+                    bad_file.write_text(json.dumps(bad, indent=2) + "\n")
+                journal.add(done)
+                done.clear()
+
+            show(written, samples)
+            pool = _workers(workers, to_json(config), str(place))
+            synced = time.monotonic()
+            try:
+                for piece, unread in _finished(pool, workers * AHEAD, pieces, skip_bad):
+                    bad |= unread
+                    done.append(piece.start // rows)
+                    written += len(piece)
+                    show(written, samples)
+                    if time.monotonic() - synced > SYNC_S:
+                        settle()
+                        synced = time.monotonic()
+            finally:
+                pool.shutdown(cancel_futures=True)
+                settle()
+        destination.finish(place, names)
+        write_description(place, name, config, dataset, bad)
+        (place / "journal").unlink()
+    return Converted(samples, row_nbytes * samples, continued, bad)
+
+
+def _read_bad(file: Path) -> Bad:
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {int(sample): why for sample, why in known.items()}
+
+
+def _check(dataset: Dataset) -> None:
+    if dataset.is_batched or dataset.is_stream:
+        raise InvalidRequest(
+            f"dataset {dataset.name!r} makes batches of its own, and columns hold samples; convert the files that its "
+            "code reads"
+        )
+    varying = [column.name for column in dataset.source.columns if VARIES in column.shape]
+    if varying:
+        raise InvalidRequest(
+            f"column {varying[0]!r} of dataset {dataset.name!r} has samples of different length, and lies end to end "
+            "already, which is read where it lies: there is nothing to convert"
+        )
+
+
+def _finished(pool: Executor, ahead: int, pieces: Iterator[range], skip_bad: bool) -> Iterator[tuple[range, Bad]]:
+    """Have all pieces written, `ahead` of them handed to the workers at a time; each as it is done."""
+    running: dict[Future[Bad], range] = {}
+    while True:
+        while len(running) < ahead and (piece := next(pieces, None)) is not None:
+            running[pool.submit(_write, piece.start, piece.stop, skip_bad)] = piece
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future.result()
+
+
+# ---- in the workers ----
+
+_working: tuple[Dataset, Path] | None = None
+"""What this process converts, and where to."""
+
+
+def _workers(count: int, declared: str, place: str) -> Executor:
+    """So many processes, which end with this one; for one, a thread does as well and is there at once."""
+    if count == 1:
+        return ThreadPoolExecutor(1, initializer=_begin, initargs=(declared, place))
+    return ProcessPoolExecutor(
+        count, get_context("spawn"), initializer=_begin_process, initargs=(declared, place, os.getpid())
+    )
+
+
+def _begin_process(declared: str, place: str, parent: int) -> None:
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
+    _begin(declared, place)
+
+
+def _begin(declared: str, place: str) -> None:
+    global _working  # noqa: PLW0603 - a worker of an executor has no other memory between its tasks
+    _working = (open_dataset("converted", from_json(declared), checked=True), Path(place))
+
+
+def _write(start: int, end: int, skip_bad: bool) -> Bad:
+    assert _working is not None, "a worker begins before it writes"
+    dataset, place = _working
+    try:
+        destination.write(place, start, _samples(dataset, start, end))
+    except BadSample as error:
+        if not skip_bad:
+            raise
+        if end - start == 1:
+            return {start: str(error)}
+        middle = (start + end) // 2
+        return _write(start, middle, skip_bad) | _write(middle, end, skip_bad)
+    return {}
+
+
+def _samples(dataset: Dataset, start: int, end: int) -> Mapping[str, Array]:
+    source, ids = dataset.source, np.arange(start, end, dtype=np.int64)
+    if isinstance(source, GeneratedSource):
+        drawn = source.draw(SampleRequest(ids, np.zeros_like(ids), 0))
+        return {name: column for name, column in drawn.items() if isinstance(column, np.ndarray)}
+    out = {c.name: np.empty((len(ids), *c.shape), c.dtype) for c in source.columns}
+    source.gather(ids, out)
+    return out
