@@ -13,7 +13,7 @@ from feedline.connection.events import SameLoader
 from feedline.connection.outbox import Outbox
 from feedline.fleet.rates import RateEstimator
 from feedline.fleet.requests import InFlight, PendingBatch
-from feedline_wire.errors import FeedlineError, LoaderUnavailable
+from feedline_wire.errors import FeedlineError, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
 
 CONFIRM_S = 0.05
@@ -109,7 +109,7 @@ class Endpoint:
     refused: set[int] = field(default_factory=set)
     """Tickets for which it said to ask another loader, since it was connected."""
     superseded: set[int] = field(default_factory=set)
-    """Tickets that were cancelled because another loader had answered, and whose batch may be on its way."""
+    """Tickets that another loader has answered, and whose batch may be on its way from here."""
     rate: RateEstimator = field(default_factory=RateEstimator)
     heard_at: float = 0.0
     """When anything last came from it."""
@@ -142,6 +142,11 @@ class Endpoint:
     def is_connected(self) -> bool:
         """It is there, whether it gets new keys or not."""
         return self.description is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """It owes no batch that is still to come."""
+        return len(self.in_flight) == self.in_vain
 
     @property
     def last_words(self) -> str:
@@ -187,15 +192,46 @@ class Endpoint:
         self.suspected_at = None
         self.renewed = 0
 
+    def take(self, pending: PendingBatch, now: float) -> None:
+        """Note that it is asked for this."""
+        was_alone = not self.in_flight
+        if was_alone:
+            self.owing_since = now
+        self.in_flight[pending.ticket] = InFlight(pending, now, pending.nbytes, was_alone)
+        self.nbytes += pending.nbytes
+        self.asked += 1
+        pending.asked += 1
+
+    def release(self, ticket: int) -> InFlight | None:
+        """Note that it owes this no longer; None if it did not."""
+        asked = self.in_flight.pop(ticket, None)
+        if asked is not None:
+            self.nbytes -= asked.nbytes
+            asked.pending.asked -= 1
+        return asked
+
+    def reset(self) -> list[PendingBatch]:
+        """Note that its connection begins or ends: it owes nothing. What is in flight nowhere else."""
+        lost = []
+        for asked in self.in_flight.values():
+            asked.pending.asked -= 1
+            if asked.pending.outcome is None and not asked.pending.asked:
+                lost.append(asked.pending)
+        self.in_flight, self.refused, self.superseded = {}, set(), set()
+        self.nbytes = self.in_vain = 0
+        self.suspected_at = None
+        return lost
+
+    def supersede(self, ticket: int) -> None:
+        """Another loader answered what is in flight here."""
+        if len(self.superseded) >= SUPERSEDED_REMEMBERED:
+            self.superseded.clear()
+        self.superseded.add(ticket)
+
     def note_duplicate(self, ticket: int) -> None:
         """Something of an answer came that another loader has given: it is counted once. On the connection's thread."""
-        asked = self.in_flight.get(ticket)
-        if asked is None:
-            if ticket in self.superseded:
-                self.superseded.discard(ticket)
-                self.duplicates += 1
-        elif asked.pending.outcome is not None and not asked.is_duplicate:
-            asked.is_duplicate = True
+        if ticket in self.superseded:
+            self.superseded.discard(ticket)
             self.duplicates += 1
 
 
@@ -243,13 +279,17 @@ def _soonest(able: Sequence[Endpoint], nbytes: int, now: float) -> Endpoint | No
     )
 
 
-def same_loader(endpoints: Iterable[Endpoint], new: Endpoint, description: Description) -> Endpoint | None:
-    """The other connection, if there is one, by which a loader that describes itself on a new one is asked already."""
-    for endpoint in endpoints:
-        served = endpoint.description
-        if endpoint is not new and served is not None and served.replica == description.replica:
-            # One on which nothing comes is no reason to refuse another way to the same loader.
-            return endpoint if endpoint.suspected_at is None else None
+def useless(
+    endpoints: Iterable[Endpoint], new: Endpoint, description: Description
+) -> SameLoader | LoaderDraining | None:
+    """Why a loader that describes itself so on a new connection is not to be asked on it; None if it may be."""
+    for other in endpoints:
+        if other is new or other.description is None or other.description.replica != description.replica:
+            continue
+        if other.suspected_at is None:  # where nothing comes on the other, this is another way to the same loader
+            return SameLoader(f"{new.address}: the same loader as at {other.address}")
+    if description.replica == new.drained:
+        return LoaderDraining(f"{new.address}: the loader is going away")
     return None
 
 

@@ -6,10 +6,13 @@ decided by the tracker under one lock; I/O, name services and the log come after
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from feedline.connection import forks
 from feedline.connection.buffers import KEPT_NBYTES, Buffers, Received
@@ -38,6 +41,8 @@ CLOSE_WITHIN_S = 2.0
 """Cancelled calls end within milliseconds. What has not by then is a daemon thread that ends with the process."""
 
 log = logging.getLogger("feedline")
+
+Found = TypeVar("Found")
 
 
 class Fleet:
@@ -102,11 +107,9 @@ class Fleet:
 
         Raises LoaderUnavailable at the deadline; at once, if all of them refuse, what they refuse with.
         """
-        began = time.monotonic()
-        description = self._joined_by(began + min(LOG_JOIN_AFTER_S, timeout_s))
-        if description is None and timeout_s > LOG_JOIN_AFTER_S:
-            log.warning("waiting for a loader, for up to %g s, at %s", timeout_s, self._last_words())
-            description = self._joined_by(began + timeout_s)
+        description = self._until(
+            self._first_description, timeout_s, LOG_JOIN_AFTER_S, lambda: f"a loader at {self._last_words()}"
+        )
         if description is None:
             raise unreachable(self._tracker.endpoints, f"after {timeout_s:g} s", self._unresolved.values())
         return description
@@ -132,12 +135,9 @@ class Fleet:
         after which it may be waited for again; Closed as soon as the fleet is closed or the batch is cancelled.
         """
         if pending.outcome is None:
-            began = time.monotonic()
-            is_settled = self._settled_by(pending, began + min(LOG_WAIT_AFTER_S, timeout_s))
-            if not is_settled and timeout_s > LOG_WAIT_AFTER_S:
-                asked = listed(asked_of(self._tracker.endpoints, pending)) or self._last_words()
-                log.warning("waiting for the batch %s from %s, for up to %g s", pending.key, asked, timeout_s)
-                self._settled_by(pending, began + timeout_s)
+            pending.is_awaited = True
+            awaited = partial(self._whom, pending)
+            self._until(lambda: pending.outcome or self._closed, timeout_s, LOG_WAIT_AFTER_S, awaited)
         self.check_open()  # in a forked child even what is there already must not be used: the parent uses it as well
         outcome = pending.outcome
         if outcome is None:
@@ -279,45 +279,44 @@ class Fleet:
         while self._dropped:
             self._tracker.cancel(self._dropped.popleft(), now)
 
-    def _joined_by(self, deadline: float) -> Description | None:
-        with self._lock:
-            while True:
-                self.check_open()
-                endpoints = self._tracker.endpoints
-                for endpoint in endpoints:
-                    if endpoint.description is not None:
-                        return endpoint.description
-                if len(self._named) == len(self.target) and (refusal := refused(endpoints)) is not None:
-                    raise refusal
-                for error in self._unresolved.values():
-                    if not isinstance(error, LoaderUnavailable):  # the target is none
-                        raise error
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    return None
-                self._changed.wait(left_s)
+    def _first_description(self) -> Description | None:
+        """What the first that is connected serves; raises what all refuse with."""
+        self.check_open()
+        endpoints = self._tracker.endpoints
+        for endpoint in endpoints:
+            if endpoint.description is not None:
+                return endpoint.description
+        if len(self._named) == len(self.target) and (refusal := refused(endpoints)) is not None:
+            raise refusal
+        for error in self._unresolved.values():
+            if not isinstance(error, LoaderUnavailable):  # the target is none
+                raise error
+        return None
 
-    def _settled_by(self, pending: PendingBatch, deadline: float) -> bool:
-        """Wait for an outcome or for `close`, and meanwhile look after what is late; False at the deadline."""
-        with self._lock:
-            pending.waiting += 1
-        try:
-            while True:
-                with self._lock:
-                    now = time.monotonic()
-                    self._cancel_dropped(now)
-                    again = self._tracker.look(now)
-                self._act()
-                left_s = deadline - now
-                with self._lock:
-                    if pending.outcome is not None or self._closed is not None:
-                        return True
-                    if left_s <= 0:
-                        return False
-                    self._changed.wait(min(left_s, max(again - now, LOOK_AT_MOST_EVERY_S)))
-        finally:
+    def _until(
+        self, find: Callable[[], Found | None], timeout_s: float, log_after_s: float, awaited: Callable[[], str]
+    ) -> Found | None:
+        """What is found, under the lock; None at the deadline. Looks after what is late meanwhile, logs a long wait."""
+        began = time.monotonic()
+        log_at = began + log_after_s if log_after_s < timeout_s else math.inf
+        while True:
             with self._lock:
-                pending.waiting -= 1
+                now = time.monotonic()
+                self._cancel_dropped(now)
+                again = self._tracker.look(now)
+            self._act()
+            if now >= log_at:
+                log.warning("waiting for up to %g s for %s", timeout_s, awaited())
+                log_at = math.inf
+            with self._lock:
+                left_s = began + timeout_s - now
+                if (found := find()) is not None or left_s <= 0:
+                    return found
+                self._changed.wait(min(left_s, log_at - now, max(again - now, LOOK_AT_MOST_EVERY_S)))
+
+    def _whom(self, pending: PendingBatch) -> str:
+        asked = listed(asked_of(self._tracker.endpoints, pending))
+        return f"the batch {pending.key} from {asked or self._last_words()}"
 
     def _last_words(self) -> str:
         return last_words(self._tracker.endpoints, self._unresolved.values()) or self.names

@@ -46,8 +46,8 @@ RENEW_FACTOR = 4.0
 """Times the learnt time after which a loader is silent. Each time in vain doubles the wait, so that a loader that is
 that slow gets done."""
 
-WAY_QUANTILE = 0.51
-"""The median; of an even number, the upper one."""
+UPPER_MEDIAN = 0.51
+"""Of few: the middle one of an odd number, of an even one the upper of the two."""
 
 EXTRA_SHARE = 1 / 16
 """Keys asked for twice, of all: what a tail of slow answers may cost the loaders at most."""
@@ -94,38 +94,28 @@ class RecentQuantile:
 class LatenessEstimator:
     """How long a key may be unanswered and a loader silent, learnt from all loaders of a fleet."""
 
-    __slots__ = ("_answer_times", "_gaps")
+    __slots__ = ("answer_times", "gaps")
 
     def __init__(self) -> None:
-        self._answer_times = _of_many(LATE_QUANTILE)
-        self._gaps = _of_many(SILENT_QUANTILE)
-
-    def answered(self, seconds: float) -> None:
-        """A key was answered so long after it was asked for."""
-        self._answer_times.add(seconds)
-
-    def heard(self, gap_s: float) -> None:
-        """A loader gave no sign of life for so long, and then one."""
-        self._gaps.add(gap_s)
+        self.answer_times = RecentQuantile(LATE_QUANTILE, of=RECENT, known_from=KNOWN_FROM, sort_every=SORT_EVERY)
+        """From asking for a key to its answer."""
+        self.gaps = RecentQuantile(SILENT_QUANTILE, of=RECENT, known_from=KNOWN_FROM, sort_every=SORT_EVERY)
+        """The longest between two signs of life of a loader, since its answer before."""
 
     @property
     def late_after_s(self) -> float:
         """When a key is late."""
-        return _late_after_s(self._answer_times.value, LATE_FACTOR)
+        return _late_after_s(self.answer_times.value, LATE_FACTOR)
 
     @property
     def silent_after_s(self) -> float:
         """When a loader is silent."""
-        return _late_after_s(self._gaps.value, SILENT_FACTOR)
+        return _late_after_s(self.gaps.value, SILENT_FACTOR)
 
     def renew_after_s(self, renewed: int) -> float:
         """When the stream of a silent loader is made anew, after it was made anew so often in vain."""
-        least_s = RENEW_UNKNOWN_S if self._gaps.value is None else RENEW_AFTER_S
+        least_s = RENEW_UNKNOWN_S if self.gaps.value is None else RENEW_AFTER_S
         return max(least_s, RENEW_FACTOR * self.silent_after_s) * 2.0**renewed
-
-
-def _of_many(quantile: float) -> RecentQuantile:
-    return RecentQuantile(quantile, of=RECENT, known_from=KNOWN_FROM, sort_every=SORT_EVERY)
 
 
 def _late_after_s(usual: float | None, factor: float) -> float:
@@ -135,14 +125,15 @@ def _late_after_s(usual: float | None, factor: float) -> float:
 class RateEstimator:
     """How fast one loader answers while it owes answers."""
 
-    __slots__ = ("_at", "_busy_s", "_first", "_nbytes", "_ways")
+    __slots__ = ("_at", "_busy_s", "_first", "_nbytes", "latency")
 
     def __init__(self) -> None:
         self._nbytes = 0.0
         self._busy_s = 0.0
         self._at = -math.inf
         self._first: list[float] = []
-        self._ways = RecentQuantile(WAY_QUANTILE, of=KNOWN_FROM, known_from=1, sort_every=1)
+        self.latency = RecentQuantile(UPPER_MEDIAN, of=KNOWN_FROM, known_from=1, sort_every=1)
+        """Seconds that a key takes without a queue: there and back, with one batch assembled."""
 
     def connected(self) -> None:
         """It is connected anew."""
@@ -164,20 +155,15 @@ class RateEstimator:
         if len(self._first) < KNOWN_FROM:
             self._first.append(seconds)
             if len(self._first) == KNOWN_FROM:
-                self._ways.add(min(self._first))
+                self.latency.add(min(self._first))
         elif was_alone:
-            self._ways.add(seconds)
+            self.latency.add(seconds)
 
     def bytes_per_s(self, now: float) -> float | None:
         """Bytes a second; None while unknown."""
         if not self._nbytes or not self._busy_s or now - self._at > FORGET_S:
             return None
         return self._nbytes / self._busy_s
-
-    @property
-    def latency_s(self) -> float | None:
-        """What it usually takes without a queue: there and back, with one batch assembled; None while unknown."""
-        return self._ways.value
 
 
 class HedgingBudget:

@@ -26,8 +26,8 @@ class PendingBatch:
     """What the last loader that refused it said."""
     again_at: float = math.inf
     """When loaders that refused it are asked again."""
-    waiting: int = 0
-    """Threads that wait for the outcome."""
+    is_awaited: bool = False
+    """A thread waits for the outcome, or did."""
 
     def __repr__(self) -> str:
         outcome = "pending" if self.outcome is None else "ready" if self.is_ready else repr(self.outcome)
@@ -55,5 +55,3 @@ class InFlight:
     """As expected then: what it counts for in the loader's books."""
     was_alone: bool
     """The loader owed nothing else, so the time it takes is the line's and not the queue's."""
-    is_duplicate: bool = False
-    """Something of an answer came after another loader's; it was counted."""

@@ -1,8 +1,7 @@
-"""Which addresses a name has now, asked again and again while somebody wants to know.
+"""Which addresses a name has now, asked again and again while the fleet wants to know.
 
-The law: a name service may take seconds to answer, or never; so each name is asked on a thread of its own, which holds
-no lock meanwhile and which no reader waits for. A name that cannot be resolved now takes nothing away from what is
-known.
+A name service may take seconds to answer, or never; so each name is asked on a thread of its own, which holds no lock
+meanwhile and which no reader waits for. A name that cannot be resolved now takes nothing away from what is known.
 """
 
 import logging
@@ -24,37 +23,30 @@ log = logging.getLogger("feedline")
 
 
 def look_up(entry: Entry) -> tuple[Address, ...]:
-    """The addresses behind a part of a target now, each once. Blocks; a FeedlineError if there is none."""
+    """The addresses behind a part of a target now, each once. Blocks. Raises a FeedlineError if there is none."""
     match entry:
         case Address():
             return (entry,)
-        case Name():
-            return _resolved(entry)
+        case Name(host, port):
+            try:
+                answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                raise LoaderUnavailable(f"{entry}: the name has no address: {error}") from error
+            hosts = [str(answer[4][0]) for answer in answers]
+            found = [Address(f"[{at}]:{port}" if ":" in at else f"{at}:{port}", host) for at in hosts]
         case Source(ask):
-            return _told(entry, ask)
+            found = [address for part in _parts(entry, ask) for address in look_up(part)]
+    return tuple(dict.fromkeys(found))
 
 
-def _resolved(name: Name) -> tuple[Address, ...]:
+def _parts(source: Source, ask: Callable[[], Iterable[str]]) -> tuple[Entry, ...]:
     try:
-        answers = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise LoaderUnavailable(f"{name}: the name has no address: {error}") from error
-    return tuple(dict.fromkeys(Address(_address(str(answer[4][0]), name.port), name.host) for answer in answers))
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _told(source: Source, ask: Callable[[], Iterable[str]]) -> tuple[Address, ...]:
-    try:
-        told = ask()
-        parts = entries(told if isinstance(told, str) else list(told))
+        target = ask()
+        return entries(target if isinstance(target, str) else list(target))
     except InvalidRequest:
         raise
     except Exception as error:  # it is the user's function: whatever it raises is why there are no addresses
         raise LoaderUnavailable(f"{source} failed to say where the loaders are: {error!r}") from error
-    return tuple(dict.fromkeys(address for part in parts for address in look_up(part)))
 
 
 class Watch:

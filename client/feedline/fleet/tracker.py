@@ -14,23 +14,22 @@ from dataclasses import dataclass
 from functools import partial
 
 from feedline.connection.buffers import Received
-from feedline.connection.events import Answer, Answered, ConnectionEvent, Draining, Heard, Joined, Lost, SameLoader
+from feedline.connection.events import Answer, Answered, ConnectionEvent, Draining, Heard, Joined, Lost
 from feedline.fleet.endpoint import (
     AFTER,
     CONFIRM_S,
-    SUPERSEDED_REMEMBERED,
     Endpoint,
     Event,
     State,
     choose,
     choose_second,
     lost_by,
-    same_loader,
+    useless,
 )
 from feedline.fleet.failures import NotLetIn, hopeless, passing
 from feedline.fleet.rates import HedgingBudget, LatenessEstimator
-from feedline.fleet.requests import InFlight, PendingBatch
-from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderDraining, LoaderUnavailable
+from feedline.fleet.requests import PendingBatch
+from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
 
 REFUSED_AGAIN_S = 0.5
@@ -70,6 +69,8 @@ class RequestTracker:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.counts = Counts()
         self.lateness = LatenessEstimator()
+        self.outstanding = 0
+        """Keys without an outcome."""
         self.after: deque[Callable[[], None]] = deque()
         """What is to be done when the lock is released."""
         self._wake = wake
@@ -82,15 +83,9 @@ class RequestTracker:
         self._used: dict[str, tuple[Key, int]] = {}  # what was wanted first of each dataset, and its nbytes
 
     @property
-    def outstanding(self) -> int:
-        """Keys without an outcome. Approximate while others change the books."""
-        asked = [asked.pending for endpoint in self.endpoints for asked in list(endpoint.in_flight.values())]
-        return sum(pending.outcome is None for pending in {*asked, *self._unplaced})
-
-    @property
     def latency_s(self) -> float | None:
         """The longest of the ways to the loaders and back; None while unknown."""
-        known = [endpoint.rate.latency_s for endpoint in self.endpoints if endpoint.is_connected]
+        known = [endpoint.rate.latency.value for endpoint in self.endpoints if endpoint.is_connected]
         return max((latency for latency in known if latency is not None), default=None)
 
     # ---- what readers do ----
@@ -99,6 +94,7 @@ class RequestTracker:
         """Ask for a key, now or when somebody can be asked."""
         pending = PendingBatch(next(self._tickets), key, nbytes)
         self.counts.wanted += 1
+        self.outstanding += 1
         self._budget.earn()
         used = self._used.get(key.dataset)
         if used is None or used[0].fingerprint != key.fingerprint:
@@ -126,11 +122,19 @@ class RequestTracker:
             case Heard():
                 self._heard(endpoint, now)
             case Joined():
-                return self._joined(endpoint, event, now)
+                if reason := useless(self.endpoints, endpoint, event.description):
+                    return reason
+                self._joined(endpoint, event, now)
             case Draining() if endpoint.state is not State.DRAINING:
-                self._draining(endpoint, now)
+                endpoint.drained = endpoint.description.replica if endpoint.description is not None else ""
+                self._log(logging.INFO, f"the loader at {endpoint.address} is going away; it gets no new keys")
+                self._move(endpoint, Event.DRAINING)
             case Lost(reason):
-                self._lost(endpoint, reason, now)
+                self._lost(endpoint, reason)
+        self._place_waiting(now)
+        self._look_if_due(now)
+        if endpoint.state is State.LEAVING and endpoint.is_idle:
+            self._move(endpoint, Event.IDLE)
         return None
 
     def _heard(self, endpoint: Endpoint, now: float) -> None:
@@ -146,16 +150,13 @@ class RequestTracker:
         busy_s = now - max(endpoint.answered_at, endpoint.owing_since)
         nbytes = 0
         for ticket, outcome in answers:
-            asked = endpoint.in_flight.pop(ticket, None)
+            asked = endpoint.release(ticket)
             if asked is None:  # withdrawn while the last of it came
                 endpoint.note_duplicate(ticket)
-                continue
-            endpoint.nbytes -= asked.nbytes
-            asked.pending.asked -= 1
-            if isinstance(outcome, Received):
+            elif isinstance(outcome, Received):
                 nbytes += outcome.layout.nbytes
                 endpoint.answered += 1
-                self.lateness.answered(now - asked.at)
+                self.lateness.answer_times.add(now - asked.at)
                 endpoint.rate.took(now - asked.at, was_alone=asked.was_alone)
                 self._settle(asked.pending, outcome, now)
             else:
@@ -163,42 +164,24 @@ class RequestTracker:
         endpoint.has_answered = True
         if nbytes:
             endpoint.rate.answered(nbytes, busy_s, now)
-            self.lateness.heard(endpoint.longest_gap_s)
+            self.lateness.gaps.add(endpoint.longest_gap_s)
         endpoint.longest_gap_s = 0.0
         endpoint.answered_at = now
-        self._place_waiting(now)
-        self._look_if_due(now)
-        self._leave_if_idle(endpoint)
 
-    def _joined(self, endpoint: Endpoint, joined: Joined, now: float) -> LoaderUnavailable | None:
-        """It is connected: what it was asked before is asked again, of whom it may be. Else why it is of no use now."""
-        if other := same_loader(self.endpoints, endpoint, joined.description):
-            return SameLoader(f"{endpoint.address}: the same loader as at {other.address}")
-        if joined.description.replica == endpoint.drained:
-            return LoaderDraining(f"{endpoint.address}: the loader is going away")
+    def _joined(self, endpoint: Endpoint, joined: Joined, now: float) -> None:
+        """It is connected: what it was asked before is asked again, of whom it may be."""
         self._was_let_in = True
         begun = self._take_back(endpoint)  # it was asked before, but its stream was not open yet
-        self._move(endpoint, Event.JOINED)
         endpoint.description, endpoint.outbox, endpoint.reason = joined.description, joined.outbox, None
         endpoint.heard_at = now
         endpoint.rate.connected()
+        self._move(endpoint, Event.JOINED)
         self._report_refusal(endpoint)
         for pending in begun:  # not of another: two that open their streams would hand it to each other for ever
             if endpoint.can_take(pending):
                 self._ask(endpoint, pending, now)
-        self._place_waiting(now)
-        self.look(now)
-        self._wake()
-        return None
 
-    def _draining(self, endpoint: Endpoint, now: float) -> None:
-        """It takes no new keys, and may not answer all it has: they are asked of others as well."""
-        self._move(endpoint, Event.DRAINING)
-        endpoint.drained = endpoint.description.replica if endpoint.description is not None else ""
-        self._log(logging.INFO, f"the loader at {endpoint.address} is going away; it gets no new keys")
-        self.look(now)
-
-    def _lost(self, endpoint: Endpoint, reason: FeedlineError, now: float) -> None:
+    def _lost(self, endpoint: Endpoint, reason: FeedlineError) -> None:
         if self._was_let_in:
             reason = passing(reason)
         lost = len(self._take_back(endpoint))
@@ -215,8 +198,6 @@ class RequestTracker:
         endpoint.description, endpoint.outbox, endpoint.reason = None, None, reason
         self._report_refusal(endpoint)
         self._move(endpoint, lost_by(reason))
-        self._place_waiting(now)
-        self._wake()
 
     # ---- who belongs to it ----
 
@@ -230,15 +211,14 @@ class RequestTracker:
                 endpoint.unnamed_since = now
             elif now - endpoint.unnamed_since >= LEAVE_AFTER_S:
                 self._move(endpoint, Event.UNNAMED)
-                self._leave_if_idle(endpoint)
-
-    def _leave_if_idle(self, endpoint: Endpoint) -> None:
-        if endpoint.state is State.LEAVING and len(endpoint.in_flight) == endpoint.in_vain:
-            self._move(endpoint, Event.IDLE)
+                if endpoint.is_idle:
+                    self._move(endpoint, Event.IDLE)
 
     def _move(self, endpoint: Endpoint, event: Event) -> None:
-        """An event changes its state; at the last one it is let go."""
+        """Its state is the next one; what is late is looked after at once. At the last state it is let go."""
         endpoint.state = AFTER[endpoint.state][event]
+        self._looked_at = -math.inf
+        self._wake()
         if endpoint.state is State.LEFT:
             self.endpoints = tuple(other for other in self.endpoints if other is not endpoint)
             self.counts.duplicates += endpoint.duplicates
@@ -250,13 +230,11 @@ class RequestTracker:
     def look(self, now: float) -> float:
         """Ask a second loader for what is late at the first. When to look again, if nothing happens before."""
         self._looked_at = now
-        again = self._place_refused(now)
+        again = self._place_waiting(now)
         has_second = sum(endpoint.is_connected for endpoint in self.endpoints) > 1
         for endpoint in self.endpoints:
             if endpoint.in_flight:
-                again = min(again, self._renew(endpoint, now))
-                if has_second:
-                    again = min(again, self._hedge(endpoint, now))
+                again = min(again, self._renew(endpoint, now), self._hedge(endpoint, now) if has_second else math.inf)
         return again
 
     def _look_if_due(self, now: float) -> None:
@@ -317,29 +295,17 @@ class RequestTracker:
 
     def _ask(self, endpoint: Endpoint, pending: PendingBatch, now: float) -> None:
         assert endpoint.outbox is not None, "an endpoint that can take a key has an outbox"
-        was_alone = not endpoint.in_flight
-        if was_alone:
-            endpoint.owing_since = now
-        endpoint.in_flight[pending.ticket] = InFlight(pending, now, pending.nbytes, was_alone)
-        endpoint.nbytes += pending.nbytes
-        endpoint.asked += 1
-        endpoint.superseded.discard(pending.ticket)
-        pending.asked += 1
+        endpoint.take(pending, now)
         endpoint.outbox.want(pending.ticket, pending.key)
         self.after.append(endpoint.outbox.flush)
 
-    def _place_waiting(self, now: float) -> None:
-        if self._unplaced:
-            waiting = [pending for pending in self._unplaced if pending.outcome is None and not pending.asked]
-            self._unplaced = deque(pending for pending in waiting if not self._place(pending, now))
-
-    def _place_refused(self, now: float) -> float:
-        """Ask again for what nobody had room for; when to do so next."""
-        due = [pending for pending in self._unplaced if pending.again_at <= now]
-        if due:
-            self._forgive(due)
-            self._place_waiting(now)
-            return now + REFUSED_AGAIN_S
+    def _place_waiting(self, now: float) -> float:
+        """Ask for what waits to be placed. When to do so again, if nothing happens before."""
+        if not self._unplaced:
+            return math.inf
+        waiting = [pending for pending in self._unplaced if pending.outcome is None and not pending.asked]
+        self._forgive(pending for pending in waiting if pending.again_at <= now)
+        self._unplaced = deque(pending for pending in waiting if not self._place(pending, now))
         return min((pending.again_at for pending in self._unplaced), default=math.inf)
 
     def _refused(self, endpoint: Endpoint, pending: PendingBatch, refusal: FeedlineError, now: float) -> None:
@@ -366,41 +332,35 @@ class RequestTracker:
 
     def _take_back(self, endpoint: Endpoint) -> list[PendingBatch]:
         """What it owes and nobody else was asked for: it is to be asked for again, before anything else."""
-        lost = []
-        for asked in endpoint.in_flight.values():
-            asked.pending.asked -= 1
-            if asked.pending.outcome is None and not asked.pending.asked:
-                lost.append(asked.pending)
+        lost = endpoint.reset()
         self._forgive(lost)
         self._unplaced.extendleft(reversed(lost))
-        endpoint.in_flight = {}
-        endpoint.refused = set()
-        endpoint.superseded = set()
-        endpoint.nbytes = endpoint.in_vain = 0
-        endpoint.suspected_at = None
         return lost
 
     def _settle(self, pending: PendingBatch, outcome: Received | FeedlineError, now: float) -> None:
         """It has its outcome; who else was asked need not answer."""
         assert pending.outcome is None, "a batch has one outcome"
         pending.outcome = outcome
+        self.outstanding -= 1
         if isinstance(outcome, Received):
             pending.nbytes = outcome.layout.nbytes
             self.counts.answered += 1
             self.counts.nbytes += pending.nbytes
         if pending.asked or pending.refusal is not None:
-            self._release(pending, now)
-        if pending.waiting:
+            self._withdraw_all(pending, now)
+        if pending.is_awaited:
             self._wake()
 
-    def _release(self, pending: PendingBatch, now: float) -> None:
+    def _withdraw_all(self, pending: PendingBatch, now: float) -> None:
         """No endpoint need answer it any more, nor be remembered to have refused it."""
+        is_closed = isinstance(pending.outcome, Closed)
         for endpoint in self.endpoints:
             endpoint.refused.discard(pending.ticket)
             if pending.ticket not in endpoint.in_flight:
                 continue
-            is_silent = endpoint.silent_s(now) > self.lateness.silent_after_s
-            if is_silent and not isinstance(pending.outcome, Closed):
+            if not is_closed:
+                endpoint.supersede(pending.ticket)
+            if not is_closed and endpoint.silent_s(now) > self.lateness.silent_after_s:
                 # Were it told not to answer, nothing might ever come from it again, and its return would go unnoticed.
                 endpoint.in_vain += 1
             else:
@@ -408,16 +368,10 @@ class RequestTracker:
 
     def _withdraw(self, endpoint: Endpoint, pending: PendingBatch) -> None:
         """An endpoint need not answer, because another one has, or because it is no longer wanted."""
-        asked = endpoint.in_flight.pop(pending.ticket)
-        endpoint.nbytes -= asked.nbytes
-        pending.asked -= 1
+        endpoint.release(pending.ticket)
         assert endpoint.outbox is not None, "an endpoint that owes a batch has an outbox"
         endpoint.outbox.cancel(pending.ticket)
         self.after.append(endpoint.outbox.flush)
-        if not isinstance(pending.outcome, Closed) and not asked.is_duplicate:
-            if len(endpoint.superseded) >= SUPERSEDED_REMEMBERED:
-                endpoint.superseded.clear()
-            endpoint.superseded.add(pending.ticket)
 
     def refusal_of(self, endpoint: Endpoint) -> FeedlineError | None:
         """Why an endpoint is of no use to this trainer, whatever room it has."""

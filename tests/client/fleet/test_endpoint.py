@@ -8,9 +8,9 @@ from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.events import SameLoader
 from feedline.connection.target import Address
-from feedline.fleet.endpoint import AFTER, Endpoint, Event, State, choose, choose_second, lost_by, same_loader
+from feedline.fleet.endpoint import AFTER, Endpoint, Event, State, choose, choose_second, lost_by, useless
 from feedline.fleet.requests import InFlight, PendingBatch
-from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderUnavailable, ProtocolMismatch
+from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderDraining, LoaderUnavailable, ProtocolMismatch
 from feedline_wire.key import Key
 
 KEY = Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=3, offset=118, rows=32)
@@ -233,13 +233,24 @@ def test_a_loader_is_recognised_behind_another_address() -> None:
     first, other = endpoint("127.0.0.1", served(replica="r1")), endpoint("other", served(replica="r2"))
     new = endpoint("[::1]")
 
-    assert same_loader([first, other, new], new, served(replica="r1")) is first
-    assert same_loader([first, other, new], new, served(replica="r3")) is None
-    assert same_loader([first, other], first, served(replica="r1")) is None
+    same = useless([first, other, new], new, served(replica="r1"))
+    assert isinstance(same, SameLoader)
+    assert str(same) == "[::1]:1: the same loader as at 127.0.0.1:1"
+    assert useless([first, other, new], new, served(replica="r3")) is None
+    assert useless([first, other], first, served(replica="r1")) is None
 
 
 def test_another_way_to_a_loader_is_taken_when_nothing_comes_on_the_first() -> None:
     first = endpoint("127.0.0.1", served(replica="r1"), outstanding=1, suspected_at=NOW - 1)
     new = endpoint("[::1]")
 
-    assert same_loader([first, new], new, served(replica="r1")) is None
+    assert useless([first, new], new, served(replica="r1")) is None
+    second = endpoint("127.0.0.2", served(replica="r1"))
+    assert isinstance(useless([first, second, new], new, served(replica="r1")), SameLoader)
+
+
+def test_a_loader_that_said_it_is_going_away_is_not_asked_again_on_the_same_address() -> None:
+    new = endpoint("a", drained="r1")
+
+    assert isinstance(useless([new], new, served(replica="r1")), LoaderDraining)
+    assert useless([new], new, served(replica="its successor")) is None

@@ -111,7 +111,7 @@ def test_a_loader_that_starts_later_than_its_trainer_is_waited_for(
 ) -> None:
     connecting = aside(feedline.connect, free_address, timeout_s=WAIT_S)
     line = said.get(timeout=WAIT_S)  # a person at the terminal is told what is waited for
-    assert line.startswith(f"waiting for a loader, for up to 30 s, at {free_address}: UNAVAILABLE: ")
+    assert line.startswith(f"waiting for up to 30 s for a loader at {free_address}: UNAVAILABLE: ")
 
     with serve({"y": Y}, address=free_address), connecting.result(WAIT_S) as connection:
         assert len(list(connection.epoch(batch_size=100))) == 4
@@ -379,7 +379,7 @@ def test_a_long_wait_is_told_with_what_is_awaited_and_from_whom(
         next(connection.epoch(1, batch_size=10, timeout_s=0.3))
 
     key = "fake/train shuffle seed=0 epoch=1 positions 0..9"
-    assert said.get(timeout=WAIT_S) == f"waiting for the batch {key} from {loader.address}, for up to 0.3 s"
+    assert said.get(timeout=WAIT_S) == f"waiting for up to 0.3 s for the batch {key} from {loader.address}"
 
 
 def test_a_loader_that_is_gone_is_unavailable_and_an_epoch_can_go_on_when_it_is_back(

@@ -47,7 +47,7 @@ def test_what_was_long_ago_is_forgotten() -> None:
 def test_late_is_so_many_times_what_is_usual_and_never_less_than_a_hiccup(usual: float | None, late: float) -> None:
     lateness = LatenessEstimator()
     for _ in range(8 if usual is not None else 0):
-        lateness.answered(usual or 0.0)
+        lateness.answer_times.add(usual or 0.0)
 
     assert lateness.late_after_s == late
 
@@ -61,7 +61,7 @@ def test_a_loader_is_silent_after_three_times_the_usual_gap_and_its_stream_made_
 ) -> None:
     lateness = LatenessEstimator()
     for _ in range(8 if usual is not None else 0):
-        lateness.heard(usual or 0.0)
+        lateness.gaps.add(usual or 0.0)
 
     assert lateness.silent_after_s == silent
     assert lateness.renew_after_s(0) == renew
@@ -113,12 +113,12 @@ def test_the_way_there_and_back_is_the_shortest_of_the_first_few_answers_of_a_st
     estimator = RateEstimator()
     for seconds in (0.5, 0.05, 0.04, 0.06, 0.07, 0.08, 0.09):
         estimator.took(seconds, was_alone=False)
-    assert estimator.latency_s is None
+    assert estimator.latency.value is None
 
     estimator.took(0.1, was_alone=False)
     estimator.took(0.001, was_alone=False)
 
-    assert estimator.latency_s == 0.04
+    assert estimator.latency.value == 0.04
 
 
 def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> None:
@@ -126,12 +126,12 @@ def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> Non
     for seconds in (*[1.0] * 8, 0.001, 0.04, 0.03, 0.05, 2.0):
         estimator.took(seconds, was_alone=True)
 
-    assert estimator.latency_s == 0.05
+    assert estimator.latency.value == 0.05
 
     estimator.connected()
     for _ in range(8):
         estimator.took(0.2, was_alone=False)
-    assert estimator.latency_s == 0.05, "one connection more is one measurement more"
+    assert estimator.latency.value == 0.05, "one connection more is one measurement more"
 
 
 # ---- asked twice ----
