@@ -11,9 +11,8 @@ Importing it imports no framework; `RemoteSequence` and `SaveState` bring keras 
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from feedline.reading.audit import EpochIncomplete
 from feedline.reading.batch import Batch
-from feedline.reading.epoch import Epoch
+from feedline.reading.epoch import Epoch, EpochIncomplete
 from feedline.reading.feed import Feed
 from feedline.reading.loader import Loader, connect
 from feedline_wire.errors import (

@@ -1,4 +1,4 @@
-"""Who asks for a batch: a run of Keras' batch generator, another part of Keras' data adapter, or anybody else.
+"""Which code asks for a batch: a run of Keras' batch generator, another part of Keras' data adapter, or other code.
 
 The only module that knows how Keras is built inside, and it does not import it. What is read here decides *when*
 bytes move. The one decision about content (a batch of an epoch's plan instead of one in dataset order) rests on
@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TypeGuard
 
 
@@ -19,9 +19,9 @@ class Run:
     """One run of Keras' batch generator, or of our own `for batch in sequence`."""
 
     frame: FrameType
-    """The run's identity. Held while the run is known, so that no later run can be mistaken for it."""
+    """The run's identity. Held while the run is known, so that no later run has the same."""
     adapter: object
-    """The run's maker, one for each call of fit, evaluate or predict; None where it is no run of Keras."""
+    """Keras' data adapter that made the run, one for each call of fit, evaluate or predict; None for our iteration."""
     shuffled: bool
     """Keras shuffles this run and nothing stands between it and the sequence: a training pass of `fit`."""
 
@@ -51,29 +51,26 @@ def asking_frame(sequence: object) -> FrameType | None:
     return frame
 
 
-def run_of(frame: FrameType | None, sequence: object, *, overridden: bool) -> Run | None:
-    """The run of Keras' generator that `frame` is, if it is one that drives `sequence` itself."""
+def run_of(frame: FrameType | None, sequence: object, *, overridden: bool, iteration: CodeType) -> Run | None:
+    """The run that `frame` is, if it drives `sequence` itself: one of Keras' generator, or of the code `iteration`.
+
+    `iteration` is the sequence's own `__iter__`, known by its code and not by a name, which may change.
+    """
     if frame is None or not frame.f_code.co_flags & inspect.CO_GENERATOR:
         return None
-    if _is_our_iteration(frame, sequence):
+    driver = frame.f_locals.get("self")
+    if frame.f_code is iteration and driver is sequence:
         return Run(frame, adapter=None, shuffled=False)
-    adapter = frame.f_locals.get("self")
-    if not is_adapter(frame) or getattr(adapter, "py_dataset", None) is not sequence:
+    if not is_adapter(frame) or getattr(driver, "py_dataset", None) is not sequence:
         return None
     # A subclass may pair batch i with labels of its own: only dataset order is safe behind its back.
-    return Run(frame, adapter, shuffled=not overridden and getattr(adapter, "shuffle", None) is True)
+    return Run(frame, driver, shuffled=not overridden and getattr(driver, "shuffle", None) is True)
 
 
 def is_adapter(frame: FrameType | None) -> bool:
     """The frame is code of a Keras data adapter."""
     module = "" if frame is None else str(frame.f_globals.get("__name__", ""))
     return module.startswith("keras.") and "data_adapter" in module
-
-
-def _is_our_iteration(frame: FrameType, sequence: object) -> bool:
-    code = frame.f_code
-    here = frame.f_globals.get("__name__") == "feedline.keras.sequence"
-    return here and code.co_name == "__iter__" and frame.f_locals.get("self") is sequence
 
 
 def _is_getitem_of(sequence: object, frame: FrameType) -> bool:

@@ -1,24 +1,29 @@
 """One sequence's client: connected when it is made, closed once, a new one in every copy.
 
-A copy (pickle, deepcopy) takes along what the client was made with and where it is, and connects by itself when it is
-used first. A process made by fork takes along nothing that works: connections and threads stay behind, so using the
-client there is an error and not a guess.
+It refuses what Keras cannot use when it connects, not in the middle of an epoch. A copy (pickle, deepcopy) takes along
+what the client was made with and where it is, and connects at its first use. A process made by fork takes along nothing
+that works, since connections and threads stay behind: using the client there is an error.
 """
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from feedline.connection.credentials import CredentialArguments
 from feedline.connection.description import DatasetInfo
-from feedline.keras.passes import Passes
-from feedline.keras.statistics import Statistics
+from feedline.keras.passes import Passes, SequenceStatistics
 from feedline.reading.feed import Feed
 from feedline.reading.loader import Loader, connect
 from feedline.reading.options import FeedArguments, order_in_place
-from feedline.reading.state import Place
+from feedline.reading.plan import Cursor
 from feedline_wire.errors import Closed, DatasetChanged, InvalidRequest
+from feedline_wire.structure import Structure
+from feedline_wire.tensors import VARIES, Column
+
+PROBE_BATCHES = 2
+"""What Keras takes to build a model: one batch, and one more where it reads ahead itself (JAX on an accelerator). On
+TensorFlow it asks for 0 and 1 in dataset order instead, before any pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +37,22 @@ class Connection:
 
     @property
     def dataset(self) -> DatasetInfo:
-        """What is read."""
-        return self.canonical.options.dataset
+        """The dataset that is read."""
+        return self.canonical.dataset
 
     @property
-    def replicas(self) -> int:
-        """Loaders that are connected now."""
-        return self.loader.replicas
-
-    @property
-    def statistics(self) -> Statistics:
-        """What happened on it until now."""
-        return replace(self.passes.statistics, bad_samples=self.loader.losses.count)
+    def statistics(self) -> SequenceStatistics:
+        """Counters until now."""
+        return replace(self.passes.statistics, bad_samples=self.loader.bad_samples.count)
 
     def close(self) -> None:
-        """Close all of it; whoever waits gets Closed."""
+        """Close all of it; threads that wait get Closed. Idempotent."""
         self.passes.close()
-        self.training.close()
-        self.canonical.close()
         self.loader.close()
 
 
 class Client:
-    """A connection that can be copied and is not shared by processes. Any thread."""
+    """A connection that can be copied and is not shared by processes. Thread-safe."""
 
     def __init__(
         self,
@@ -65,11 +63,11 @@ class Client:
         connect_timeout_s: float,
         connections: int,
         checksum: bool,
-        probe_batches: int,
+        backend: str,
     ) -> None:
         self.target = target
         self.credentials = credentials
-        self.probe_batches = probe_batches
+        self.backend = backend
         self.arguments = arguments
         self.connect_timeout_s = connect_timeout_s
         self.connections = connections
@@ -79,7 +77,7 @@ class Client:
         self.fingerprint = b""
         self.next_number = 0
         """The plan number of the first training pass after connecting."""
-        self.rest: Place | None = None
+        self.rest: Cursor | None = None
         """Where the training passes begin, if they are what is left of one epoch."""
         self.is_closed = False
         self._start()
@@ -112,7 +110,7 @@ class Client:
         return self._connection
 
     def connected(self) -> Connection:
-        """The connection, made if this is the first use. Closed if it was closed, or belongs to another process."""
+        """The connection, made if this is the first use. Raises Closed if it was closed, or is another process'."""
         connection = self._connection
         # Before anything else: in a forked process every lock may be held by a thread that is not there.
         if connection is not None and self._owner != os.getpid():
@@ -151,7 +149,7 @@ class Client:
                 training,
                 canonical,
                 next_number=self.next_number,
-                probe_batches=self.probe_batches,
+                probe_batches=0 if self.backend == "tensorflow" else PROBE_BATCHES,
                 rest=self.rest,
             )
             self._connection = connection = Connection(loader, training, canonical, passes)
@@ -160,13 +158,15 @@ class Client:
         return connection
 
     def _recognise(self, feed: Feed) -> None:
-        """Note what is served, or check that a copy finds what the original found."""
-        dataset, plan = feed.options.dataset, feed.plan
+        """Note what is served; check that Keras can use it, and that a copy finds what the original found."""
+        dataset, plan = feed.dataset, feed.plan
         if self.fingerprint and dataset.fingerprint != self.fingerprint:
             raise DatasetChanged(
                 f"this RemoteSequence is a copy of one that read {dataset.name!r} with the fingerprint "
                 f"{self.fingerprint.hex()}; now {dataset.fingerprint.hex()} is served. Make a new sequence"
             )
+        check_parts(dataset.structure, plan.remainder)
+        check_shapes(dataset.columns, self.backend)
         if not len(feed):
             raise InvalidRequest(
                 f"rank {plan.rank} of {plan.world} gets no batch at all: the view {feed.options.view!r} has "
@@ -175,9 +175,9 @@ class Client:
         self.fingerprint = dataset.fingerprint
         self.steps = len(feed) if self.rest is None else plan.steps_from(self.rest.offset)
 
-    def begin_at(self, place: Place) -> None:
-        """Training passes are what is left of an epoch from a place on. Said to a copy, before it connects."""
-        self.rest, self.next_number = place, place.epoch
+    def begin_at(self, cursor: Cursor) -> None:
+        """Training passes are what is left of an epoch from a place on. For a copy, before it connects."""
+        self.rest, self.next_number = cursor, cursor.epoch
         self.connected()
 
     def set_next_number(self, number: int) -> None:
@@ -187,7 +187,46 @@ class Client:
             self._connection.passes.set_next_number(number)
 
     def close(self) -> None:
-        """Close the connection. Safe to call twice; in a forked process it leaves the parent's connection alone."""
+        """Close the connection. Idempotent. In a forked process it leaves the parent's connection alone."""
         self.is_closed = True
         if self._connection is not None and self._owner == os.getpid():
             self._connection.close()
+
+
+# ---- what Keras can take, measured on TensorFlow, JAX and torch ----
+
+
+def check_parts(structure: Structure, remainder: str) -> None:
+    """A batch is `(x,)`, `(x, y)` or `(x, y, sample_weight)`, and padding needs a weight to be marked by."""
+    parts = len(structure) if isinstance(structure, tuple) else 1
+    if not 1 <= parts <= 3:
+        raise InvalidRequest(
+            f"a batch of this dataset has {parts} parts, Keras takes (x,), (x, y) or (x, y, sample_weight); declare "
+            f"the dataset with nested parts, for example ((x1, x2), y)"
+        )
+    if remainder == "pad" and parts == 1:
+        raise InvalidRequest(
+            "remainder='pad' marks padding by a sample weight of 0, which Keras takes only beside (x, y), and this "
+            "dataset has no y; use remainder='short', 'drop' or 'wrap'"
+        )
+
+
+def check_shapes(columns: Iterable[Column], backend: str) -> None:
+    """Keras on TensorFlow takes the shapes of the first two batches for those of all; only the rows may differ."""
+    varying = [str(column) for column in columns if VARIES in column.shape]
+    if varying and backend == "tensorflow":
+        raise InvalidRequest(
+            f"the shape of {', '.join(varying)} varies from batch to batch (where ? is), and Keras on TensorFlow "
+            f"expects of all batches what the first two happen to have, so training could fail in the middle of an "
+            f"epoch; make them one length on the loader, with the transforms truncate and pad, or train with "
+            f"KERAS_BACKEND=jax or torch"
+        )
+
+
+def check_shards(shards: int, world: int) -> None:
+    """The data is divided by Keras or by feedline, not by both."""
+    if shards > 1 and world > 1:
+        raise InvalidRequest(
+            f"Keras divides this sequence among {shards} processes and world={world} divides it again, so most samples "
+            f"would never be seen; leave rank and world out, or set auto_shard_dataset=False in Keras' distribution"
+        )

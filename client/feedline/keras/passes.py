@@ -1,9 +1,17 @@
 """Passes: runs of Keras' generator over one sequence, each with its plan number and its own read-ahead.
 
-Every request (pass, index) has one answer, whatever was asked before, by whom, or how often: in dataset order batch
-`index`; in a training pass batch k of its plan, where k is the place of `index` in the order that Keras announced. What
-is remembered beside that order (how far a pass is, what was read ahead) only decides whether the answer is there
-already. Decided under the lock, waited for outside it.
+Every request (pass, index) has one answer, whatever was requested before: in dataset order batch `index`; in a training
+pass batch k of its plan, where k is the place of `index` in the order that Keras announced. What is remembered beside
+that order only decides whether the answer is there already. Decided under the lock, waited for outside it.
+
+A pass and what may be read ahead for it (`Pass.limit`):
+
+    state       until                                                   read ahead
+    looking     `probed` requests: it may be a build probe              the batches of these requests
+    announced   its order is requested to the end                       the rest of the order
+    following   the same, as the second or a later pass of one `fit`    the rest, and on into the next pass
+    surprised   its generator ends: a request was not the next one      nothing; each batch on demand
+    over        the next training pass                                  what it had: the next one's, if it follows
 """
 
 import itertools
@@ -12,20 +20,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import FrameType
 from weakref import WeakSet, ref
 
+import numpy as np
+
 from feedline.keras.caller import Run
-from feedline.keras.one_pass import Onward, Pass, positions
-from feedline.keras.statistics import Statistics
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
-from feedline.reading.plan import Step
-from feedline.reading.readahead import ReadAhead, Waits
-from feedline.reading.state import Place
+from feedline.reading.plan import Cursor, Step
+from feedline.reading.readahead import ReadAhead
 from feedline_wire.errors import Closed
 
-_log = logging.getLogger("feedline")
+log = logging.getLogger("feedline")
 
 PASSES_HELD = 4
 """Of each kind, shuffled and in dataset order: `evaluate(steps=2)` in a callback abandons one each time, which may not
@@ -36,20 +44,110 @@ BATCHES_KEPT = 2
 """In dataset order, for Keras: on TensorFlow it asks for 0 and 1 to see their shapes, then again to use them."""
 
 
+@dataclass(slots=True)
+class SequenceStatistics:
+    """Counters of the batches that a sequence was asked for until now."""
+
+    requests: int = 0
+    """Batches asked for."""
+    ready: int = 0
+    """Of these, already there when asked for."""
+    waited_s: float = 0.0
+    """Seconds spent waiting for batches."""
+    passes_s: float = 0.0
+    """Seconds from the first request of a pass to its last answer, over all passes: compute and waiting."""
+    surprises: int = 0
+    """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
+    bad_samples: int = 0
+    """Samples that cannot be read and were left out or replaced, as the dataset declares, once for each epoch."""
+
+    @property
+    def waiting_share(self) -> float:
+        """The part of a pass' time spent waiting for batches, 0 to 1."""
+        return min(self.waited_s / self.passes_s, 1.0) if self.passes_s > 0 else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Pass:
+    """One run of Keras' generator, and how far it is. Changed under the lock of its `Passes`."""
+
+    frame: FrameType | None
+    """The run's identity; None once the run has asked for its last batch."""
+    adapter: ref[object] | None
+    shuffled: bool
+    number: int
+    """Of its plan; 0 in dataset order."""
+    order: Sequence[int] | None
+    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
+    positions: Sequence[int] | None
+    """Of each index, which batch of the plan it is; None: the batch of that index."""
+    probed: int
+    """So many of the first requests may be only for a look at what a batch is like."""
+    kept: int
+    """So many of the first batches are not read ahead, as they are kept from requests before the pass."""
+    seen_at: float
+    """When its latest batch was given."""
+    follows: bool = False
+    """It is the next pass of a `fit` after a whole one, so another one may follow."""
+    asked: int = 0
+    """Requests until now."""
+    window: ReadAhead | None = None
+    """What is read ahead; its next batch is that of request `asked`, or the first one not kept."""
+
+    @property
+    def is_over(self) -> bool:
+        """Every batch of the order was asked for."""
+        return self.order is not None and self.asked >= len(self.order)
+
+    @property
+    def maker(self) -> object:
+        """The adapter that made it; None if it has none, or its `fit` is over."""
+        return self.adapter() if self.adapter is not None else None
+
+    @property
+    def unread(self) -> int:
+        """Where in the order a window begins that is made now."""
+        return max(self.asked, self.kept)
+
+    def limit(self) -> int | None:
+        """How many batches may be read ahead now, from `unread` on; None: on into the pass after this."""
+        if self.order is None:
+            return 0
+        if self.asked < self.probed:
+            return max(self.probed - self.unread, 0)
+        return None if self.follows else len(self.order) - self.unread
+
+    def take_window(self) -> list[ReadAhead]:
+        """What was read ahead, which it has no longer; to be closed without the lock."""
+        taken, self.window = self.window, None
+        return [] if taken is None else [taken]
+
+    def was_a_probe(self, successor: object) -> bool:
+        """Keras looked at a batch to build the model and threw it away: it began anew before the pass was over.
+
+        One request is a probe in any case. On an accelerator, or under a distribution strategy, Keras reads ahead and
+        a probe has several; then it shows by `successor`, the next pass, being made by the same call of `fit`.
+        """
+        if self.order is None or self.is_over:  # of an unknown order the end is unknown too
+            return False
+        maker = self.maker
+        return self.asked <= 1 or (maker is not None and maker is successor)
+
+
 class Passes:
-    """Answers the requests of one sequence: read ahead where Keras shows what it will ask for, on demand otherwise."""
+    """Answers a sequence's requests: read ahead where Keras shows its order, on demand otherwise. Thread-safe."""
 
     def __init__(
-        self, training: Feed, canonical: Feed, *, next_number: int, probe_batches: int, rest: Place | None = None
+        self, training: Feed, canonical: Feed, *, next_number: int, probe_batches: int, rest: Cursor | None = None
     ) -> None:
         self._training = training
         self._canonical = canonical
         self._rest = rest
+        self._steps = len(training) if rest is None else training.plan.steps_from(rest.offset)
         self._probe_batches = probe_batches
         self._lock = threading.Lock()
         self._passes: list[Pass] = []
-        """Oldest first."""
-        self._onward: Onward | None = None
+        """Those in progress, oldest first, and the latest training pass when it is over: its window goes on."""
         self._trained: Pass | None = None
         """The latest shuffled pass, over or not."""
         self._announced: int | None = next_number
@@ -57,63 +155,57 @@ class Passes:
         self._adapters: WeakSet[object] = WeakSet()
         """Those that began a pass before: what they begin now is no build probe."""
         self._kept: OrderedDict[int, Batch] = OrderedDict()
-        self._statistics = Statistics()
+        self._statistics = SequenceStatistics()
         self._closed = False
 
     # ---- requests ----
 
-    def answer(self, run: Run, index: int, *, keep: bool) -> Batch:
-        """Batch `index` of the run's plan. `keep`: nobody but Keras will see the batch, so it may be given twice."""
+    def answer(self, run: Run | None, index: int, *, keep: bool) -> Batch:
+        """Batch `index` of the run's plan; without a run, in dataset order. Blocks until it is there.
+
+        `keep`: only Keras will see the batch and does not change it, so it may be given twice.
+        """
         started = time.monotonic()
         dropped: list[ReadAhead] = []
         with self._lock:
-            current = self._held(run) or self._begin(run, dropped, keep=keep)
-            at_hand, window = self._next(current, index, dropped)
+            current = None if run is None else self._held(run.frame) or self._begin(run, dropped, keep=keep)
+            window = None if current is None else self._window(current, index, dropped)
+            # What a pass has in its window it takes from there, to stay in step with it.
+            batch = self._kept.get(index) if keep and (current is None or current.asked <= current.kept) else None
         for unwanted in dropped:
             unwanted.close()
 
-        found_ready = window.waits.ready if window is not None else 0
+        is_ready = batch is not None or (window is not None and window.is_ready)
         try:
-            batch = at_hand if at_hand is not None else self._from(window, current)
+            if window is not None and current is not None:
+                batch = self._next(window, current)
             if batch is None:
                 batch = self._feed(current).fetch(self._step(current, index))
         except BaseException:
-            self._drop(current)  # its generator ends with this exception; nobody will ask for what was read ahead
+            if current is not None:
+                self._end(current, goes_on=False)  # its generator ends with this exception
             raise
         now = time.monotonic()
-        ready = at_hand is not None or (window is not None and window.waits.ready > found_ready)
         with self._lock:
-            self._statistics = self._statistics.answered(
-                ready=ready, waited_s=now - started, passed_s=now - current.seen_at
-            )
-            current.seen_at = now
-            if keep and not current.shuffled:
+            statistics = self._statistics
+            statistics.requests += 1
+            statistics.ready += is_ready
+            statistics.waited_s += now - started
+            statistics.passes_s += now - (started if current is None else current.seen_at)
+            if keep and (current is None or not current.shuffled):
                 self._keep(index, batch)
-        if current.is_over:
-            self._finish(current)
-        return batch
-
-    def direct(self, index: int, *, keep: bool) -> Batch:
-        """Batch `index` in dataset order, for a request that belongs to no pass."""
-        started = time.monotonic()
-        with self._lock:
-            batch = self._kept.get(index) if keep else None
-        ready = batch is not None
-        if batch is None:
-            batch = self._canonical.fetch(self._canonical_step(index))
-        waited_s = time.monotonic() - started
-        with self._lock:
-            self._statistics = self._statistics.answered(ready=ready, waited_s=waited_s, passed_s=waited_s)
-            if keep:
-                self._keep(index, batch)
+            if current is not None:
+                current.seen_at = now
+        if current is not None and current.is_over:
+            self._end(current, goes_on=True)
         return batch
 
     def leave(self, frame: FrameType) -> None:
         """The run of this frame asks for nothing more."""
         with self._lock:
-            current = next((each for each in self._passes if each.frame is frame), None)
+            current = self._held(frame)
         if current is not None:
-            self._drop(current)
+            self._end(current, goes_on=False)
 
     # ---- numbers and state ----
 
@@ -138,14 +230,13 @@ class Passes:
     def buffered(self) -> int:
         """Batches read ahead and waiting."""
         with self._lock:
-            windows = self._windows()
-        return sum(window.buffered for window in windows)
+            return sum(each.window.buffered for each in self._passes if each.window is not None)
 
     @property
-    def statistics(self) -> Statistics:
-        """What happened until now."""
+    def statistics(self) -> SequenceStatistics:
+        """Counters until now, a copy."""
         with self._lock:
-            return self._statistics
+            return replace(self._statistics)
 
     def resumes_with(self) -> int:
         """The plan number that a copy made now starts with: that of a pass in progress, otherwise the next one."""
@@ -156,69 +247,68 @@ class Passes:
             return self._following()
 
     def close(self) -> None:
-        """Drop everything read ahead; whoever waits for it gets Closed."""
+        """Drop everything read ahead; threads that wait for it get Closed. Idempotent."""
         with self._lock:
             self._closed = True
-            windows = self._windows()
+            dropped = [window for each in self._passes for window in each.take_window()]
             self._passes.clear()
-            self._onward = None
             self._kept.clear()
-        for window in windows:
+        for window in dropped:
             window.close()
 
     # ---- decisions, under the lock ----
 
-    def _held(self, run: Run) -> Pass | None:
-        return next((each for each in self._passes if each.frame is run.frame), None)
+    def _held(self, frame: FrameType) -> Pass | None:
+        return next((each for each in self._passes if each.frame is frame), None)
 
     def _begin(self, run: Run, dropped: list[ReadAhead], *, keep: bool) -> Pass:
-        """A new pass; older ones of its kind lose what was read ahead for them."""
-        order = run.order()
-        current = Pass(
-            frame=run.frame,
-            adapter=None if run.adapter is None else ref(run.adapter),
-            shuffled=run.shuffled,
-            number=self._following(run.adapter) if run.shuffled else 0,
-            order=order,
-            probed=0 if run.adapter is None or run.adapter in self._adapters else self._probe_batches,
-            at_hand=() if order is None or run.shuffled or not keep else self._at_hand(order),
-            seen_at=time.monotonic(),
-            positions=positions(order) if run.shuffled and run.shards == 1 and order is not None else None,
-        )
-        if run.adapter is not None:
-            self._adapters.add(run.adapter)
+        """A new pass; older ones of its kind lose what was read ahead for them, but to one that follows."""
+        order, adapter = run.order(), run.adapter
+        kept = 0
         if order is None:
             self._surprise("its order cannot be read")
+        elif keep and not run.shuffled:
+            kept = sum(1 for _ in itertools.takewhile(self._kept.__contains__, order))
+        current = Pass(
+            frame=run.frame,
+            adapter=None if adapter is None else ref(adapter, self._forget),
+            shuffled=run.shuffled,
+            number=self._following(adapter) if run.shuffled else 0,
+            order=order,
+            positions=np.argsort(order).tolist() if run.shuffled and run.shards == 1 and order is not None else None,
+            probed=0 if adapter is None or adapter in self._adapters else self._probe_batches,
+            kept=kept,
+            seen_at=time.monotonic(),
+        )
+        if adapter is not None:
+            self._adapters.add(adapter)
+        last = self._trained
+        if run.shuffled and last is not None and self._follows(last, current):
+            current.follows, current.window, last.window = True, last.window, None
+            if current.window is not None:
+                current.window.limit = None
         kin = [each for each in self._passes if each.shuffled == current.shuffled]
         for other in kin:
             dropped += other.take_window()
-        if len(kin) == PASSES_HELD:
-            kin[0].frame = None
-            self._passes.remove(kin[0])
+        running = [each for each in kin if each.frame is not None]
+        if len(running) == PASSES_HELD:
+            running[0].frame = None
+        self._passes = [each for each in self._passes if each.frame is not None or each not in kin]
         self._passes.append(current)
         if run.shuffled:
-            current.goes_on = self._follows(current)
-            onward, self._onward = self._onward, None
-            if onward is not None and onward.suits(current):
-                current.window = onward.window
-                current.window.waits = Waits()
-            elif onward is not None:
-                dropped.append(onward.window)
             self._trained, self._announced = current, None
         return current
 
-    def _follows(self, current: Pass) -> bool:
+    def _follows(self, last: Pass, current: Pass) -> bool:
         """It comes after a whole pass of the same `fit`, so another one may come after it."""
-        last, order = self._trained, current.order
-        if last is None or current.maker is None or current.number != last.number + 1:
-            return False
         return (
             last.is_over
-            and last.maker is current.maker
+            and current.maker is not None
+            and current.maker is last.maker
+            and current.number == last.number + 1
             and current.positions is not None
+            and len(current.positions) == self._steps
             and self._rest is None
-            and order is not None
-            and len(order) == len(self._training)
         )
 
     def _following(self, adapter: object = None) -> int:
@@ -228,35 +318,30 @@ class Passes:
             return self._announced or 0
         return last.number if last.was_a_probe(adapter) else last.number + 1
 
-    def _next(self, current: Pass, index: int, dropped: list[ReadAhead]) -> tuple[Batch | None, ReadAhead | None]:
-        """Where the answer comes from: a batch at hand, or a window whose next batch it is; neither: on demand."""
-        order, position = current.order, current.asked
-        if order is not None and (position >= len(order) or order[position] != index):
+    def _window(self, current: Pass, index: int, dropped: list[ReadAhead]) -> ReadAhead | None:
+        """The window of which the pass' next request takes the next batch; None: it is kept, or fetched on demand."""
+        order = current.order
+        if order is not None and (current.is_over or order[current.asked] != index):
             dropped += current.take_window()
             current.order = order = None
-            self._surprise(f"request {position} was for batch {index}")
-        if current.probed and position == current.probed:
-            dropped += current.take_window()  # it was read to its end, and this is no probe
-        if current.window is None and (wanted := current.wanted()):
-            current.window = self._feed(current).readahead(self._steps(current, wanted))
-            current.window.waits = Waits()  # of this pass alone, where a feed has one for all its readers
+            self._surprise(f"request {current.asked} was for batch {index}")
+        limit = current.limit()
+        if current.window is None and order is not None and limit != 0:
+            steps = self._steps_of(current, order[current.unread :])
+            current.window = self._feed(current).readahead(steps, limit=limit)
+        elif current.window is not None and current.asked == current.probed > 0:
+            current.window.limit = limit  # it is no probe
         current.asked += 1
-        if order is not None and position < len(current.at_hand):
-            return current.at_hand[position], None
-        return None, current.window
+        return current.window if current.asked > current.kept else None
 
     def _surprise(self, what: str) -> None:
         if not self._statistics.surprises:
-            _log.warning(
+            log.warning(
                 "Keras asks for batches in another order than its data adapter showed (%s): they are right, but not "
                 "read ahead; please report this with your Keras version",
                 what,
             )
-        self._statistics = self._statistics.surprised()
-
-    def _at_hand(self, order: Sequence[int]) -> tuple[Batch, ...]:
-        """The batches kept of the order's first indices."""
-        return tuple(self._kept[index] for index in itertools.takewhile(self._kept.__contains__, order))
+        self._statistics.surprises += 1
 
     def _keep(self, index: int, batch: Batch) -> None:
         self._kept[index] = batch
@@ -266,10 +351,8 @@ class Passes:
 
     # ---- actions ----
 
-    def _from(self, window: ReadAhead | None, current: Pass) -> Batch | None:
-        """The window's next batch; None when there is no window, or a younger pass took it away meanwhile."""
-        if window is None:
-            return None
+    def _next(self, window: ReadAhead, current: Pass) -> Batch | None:
+        """The window's next batch; None when a younger pass took the window away meanwhile."""
         try:
             return next(window, None)
         except Closed:
@@ -278,73 +361,46 @@ class Passes:
                     raise
             return None
 
-    def _finish(self, current: Pass) -> None:
-        """Forget a pass that was asked for its last batch, but not what was read ahead beyond it."""
+    def _end(self, current: Pass, *, goes_on: bool) -> None:
+        """Forget a pass that asks for nothing more, and its window, unless the next pass may go on with that."""
         with self._lock:
-            maker = current.maker
-            if current.goes_on and current.window is not None and maker is not None and not self._closed:
-                self._onward = Onward(current.window, ref(maker, self._forget), current.number + 1)
-                current.window = None
-        self._drop(current)
-
-    def _forget(self, adapter: ref[object]) -> None:
-        """A `fit` is over. Said by the garbage collector, which must not take locks."""
-        onward = self._onward
-        if onward is not None and onward.adapter is adapter:
-            onward.window.drop()
-            self._onward = None
-
-    def _windows(self) -> list[ReadAhead]:
-        windows = [each.window for each in self._passes]
-        if self._onward is not None:
-            windows.append(self._onward.window)
-        return [window for window in windows if window is not None]
-
-    def _drop(self, current: Pass) -> None:
-        """Forget a pass that asks for nothing more, and what was read ahead for it."""
-        with self._lock:
-            dropped = current.take_window()
             current.frame = None
-            if current in self._passes:
-                self._passes.remove(current)
+            dropped = []
+            if not goes_on or current is not self._trained or current.maker is None or self._closed:
+                dropped = current.take_window()
+                self._passes = [each for each in self._passes if each is not current]
         for window in dropped:
             window.close()
 
+    def _forget(self, adapter: ref[object]) -> None:
+        """A `fit` is over. Called by the garbage collector, so it takes no lock."""
+        last = self._trained
+        if last is not None and last.adapter is adapter:
+            for window in last.take_window():
+                window.drop()
+
     # ---- plans ----
 
-    def _feed(self, current: Pass) -> Feed:
-        return self._training if current.shuffled else self._canonical
+    def _feed(self, current: Pass | None) -> Feed:
+        return self._training if current is not None and current.shuffled else self._canonical
 
-    def _steps(self, current: Pass, indices: Sequence[int]) -> Iterator[Step]:
+    def _steps_of(self, current: Pass, indices: Sequence[int]) -> Iterator[Step]:
+        """The steps that a pass gets for these indices, and behind them those of the passes after it."""
         yield from (self._step(current, index) for index in indices)
-        number = current.number
-        while current.goes_on:
-            number += 1
-            yield from (self._plan_step(number, index) for index in range(len(self._training)))
+        yield from self._training.plan.onward(self._start(current.number + 1))
 
-    def _step(self, current: Pass, index: int) -> Step:
-        """What a pass gets for an index.
+    def _step(self, current: Pass | None, index: int) -> Step:
+        """The step that a pass gets for an index; without a pass, that in dataset order.
 
         Keras mixes the indices, but what it asks for first is the plan's first batch: so what was trained is always
-        the plan up to some place, from where it can be continued. Keras' passes are of equal length; under `wrap` they
-        are cut from the line.
+        the plan up to some place, from where it can be continued.
         """
-        if not current.shuffled:
-            return self._canonical_step(index)
-        plan = self._training.plan
+        if current is None or not current.shuffled:
+            return self._canonical.plan.step_after(Cursor(0, 0), index)
         number = index if current.positions is None else current.positions[index]
-        if self._rest is not None:
-            step = plan.step_at(self._rest.epoch, self._rest.offset + number * plan.stride)
-            assert step is not None, "the rest has as many batches as the plan from there on"
-            return step
-        return self._plan_step(current.number, number)
+        return self._training.plan.step_after(self._rest or self._start(current.number), number)
 
-    def _plan_step(self, number: int, index: int) -> Step:
+    def _start(self, number: int) -> Cursor:
+        """Where pass `number` begins. Keras' passes are of equal length; under `wrap` they are cut from all epochs."""
         plan = self._training.plan
-        if plan.remainder == "wrap":
-            return plan.line_step(number * len(self._training) + index)
-        return plan.step(number, index)
-
-    def _canonical_step(self, index: int) -> Step:
-        plan = self._canonical.plan
-        return plan.line_step(index) if plan.remainder == "wrap" else plan.step(0, index)
+        return Cursor(0, number * self._steps * plan.stride) if plan.remainder == "wrap" else Cursor(number, 0)

@@ -1,8 +1,8 @@
 """`RemoteSequence`: a view of a dataset as Keras wants it, `model.fit(RemoteSequence("loader:50051"))`.
 
-`seq[i]` is always an honest batch: the same one for whoever asks, from any thread, any number of times. It is batch i
-in dataset order, except for a training pass of `fit`, where it is batch i of that pass' own shuffled plan. Which
-order Keras will ask in is used only to read ahead (docs/keras.md).
+`seq[i]` is the same batch for every caller, from any thread, any number of times: batch i in dataset order. The one
+exception is a training pass of `fit`, where it is a batch of that pass' own shuffled plan. Which order Keras will ask
+in is used only to read ahead (docs/keras.md).
 """
 
 import copy
@@ -19,19 +19,14 @@ from keras.utils import PyDataset
 
 from feedline.connection.credentials import CredentialArguments, FilePath
 from feedline.fleet.rates import AHEAD_FIRST
-from feedline.keras import caller as keras_caller
-from feedline.keras.client import Client
-from feedline.keras.limits import check_parts, check_shapes, check_shards, checked_epoch
-from feedline.keras.statistics import Statistics
+from feedline.keras import caller
+from feedline.keras.client import Client, check_shards
+from feedline.keras.passes import SequenceStatistics
 from feedline.reading.feed import Feed
-from feedline.reading.options import FeedArguments
-from feedline.reading.plan import Remainder
-from feedline.reading.state import Place, State, read, write
+from feedline.reading.options import FeedArguments, epoch_number
+from feedline.reading.plan import Cursor, Remainder
+from feedline.reading.state import State, read, write
 from feedline_wire.errors import InvalidRequest
-
-PROBE_BATCHES = 2
-"""What Keras takes to build a model: one batch, and one more where it reads ahead itself (JAX on an accelerator). On
-TensorFlow it asks for 0 and 1 in dataset order instead, before any pass."""
 
 
 class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no types
@@ -103,15 +98,9 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
             connect_timeout_s=connect_timeout_s,
             connections=connections,
             checksum=checksum,
-            probe_batches=0 if backend() == "tensorflow" else PROBE_BATCHES,
+            backend=backend(),
         )
-        served = self._client.connected().dataset
-        try:
-            check_parts(served.structure, remainder)
-            check_shapes(served.columns, backend())
-        except InvalidRequest:
-            self._client.close()
-            raise
+        self._client.connected()
 
     def __len__(self) -> int:
         """Batches of a pass."""
@@ -127,19 +116,18 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
             raise IndexError(f"there is no batch {number}; this sequence has {len(self)}")
         number %= len(self)
         connection = self._client.connected()
-        # A subclass with a __getitem__ of its own may change batches in place, so it never gets one that another gets.
+        # A subclass with a __getitem__ of its own may change batches in place, so its batches are its alone.
         overridden = type(self).__getitem__ is not RemoteSequence.__getitem__
-        frame = keras_caller.asking_frame(self)
-        keep = keras_caller.is_adapter(frame) and not overridden
-        run = keras_caller.run_of(frame, self, overridden=overridden)
-        if run is None:
-            return connection.passes.direct(number, keep=keep).as_tuple()
-        check_shards(run.shards, connection.canonical.plan.world)
+        frame = caller.asking_frame(self)
+        keep = caller.is_adapter(frame) and not overridden
+        run = caller.run_of(frame, self, overridden=overridden, iteration=RemoteSequence.__iter__.__code__)
+        if run is not None:
+            check_shards(run.shards, connection.canonical.plan.world)
         return connection.passes.answer(run, number, keep=keep).as_tuple()
 
     def __iter__(self) -> Generator[tuple[Any, ...], None, None]:
         """All batches in dataset order, read ahead."""
-        indices = range(len(self))  # read by keras_caller, as the order of this run
+        indices = range(len(self))  # read by caller.Run, as the order of this run
         try:
             for index in indices:
                 yield self[index]
@@ -152,7 +140,7 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
 
     def set_epoch(self, epoch: int) -> None:
         """The next training pass uses the plan of `epoch`, those after it the plans that follow."""
-        self._client.set_next_number(checked_epoch(epoch))
+        self._client.set_next_number(epoch_number(epoch))
 
     def follow_epochs(self) -> Callback:
         """A callback that gives each epoch of `fit` the plan of its own number, also with `initial_epoch`.
@@ -172,30 +160,28 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         `__getitem__` of its own, and of a stream.
         """
         training, begun = self._resumable(), self._client.rest
-        cursor = checked_epoch(trained) * training.plan.stride + (0 if begun is None else begun.offset)
-        if training.plan.is_over(cursor):
-            epoch, cursor = epoch + 1, 0
-        return write(training.line, Place(checked_epoch(epoch), cursor))
+        offset = epoch_number(trained) * training.plan.stride + (0 if begun is None else begun.offset)
+        cursor = Cursor(epoch_number(epoch), min(offset, training.plan.samples))
+        return write(training.ordering, training.plan.settled(cursor))
 
     @property
     def rank(self) -> int:
         """Which trainer of the job this is."""
         return self._client.arguments.get("rank", 0)
 
-    def place_of(self, state: Mapping[str, object]) -> Place:
+    def place_of(self, state: Mapping[str, object]) -> Cursor:
         """The epoch that a state was saved in, and how many of its positions were trained.
 
         InvalidRequest or DatasetChanged if the state was saved on something else, or with another seed.
         """
         training = self._resumable()
-        seed, place = read(state, training.line)
-        if seed != training.line.seed:
+        seed, cursor = read(state, training.ordering)
+        if seed != training.ordering.seed:
             raise InvalidRequest(
-                f"the state was saved with seed {seed}, this sequence has {training.line.seed}: its epochs are others. "
-                f"Make the sequence with seed={seed}"
+                f"the state was saved with seed {seed}, this sequence has {training.ordering.seed}: its epochs are "
+                f"others. Make the sequence with seed={seed}"
             )
-        place = place.settled(training.plan.samples)
-        return Place(place.epoch + 1, 0) if training.plan.is_over(place.offset) else place
+        return training.plan.settled(cursor)
 
     def rest(self, state: Mapping[str, object]) -> "RemoteSequence":
         """What is left of the epoch that a state was saved in, as a sequence of its own, for one epoch of `fit`.
@@ -204,9 +190,9 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         `fit`, so the epochs after this one need a `fit` of their own, with the whole sequence; `SaveState` does all of
         that. Raises what `place_of` raises.
         """
-        place = self.place_of(state)
+        begin = self.place_of(state)
         rest = copy.deepcopy(self)
-        rest._client.begin_at(place)
+        rest._client.begin_at(begin)
         return rest
 
     def _resumable(self) -> Feed:
@@ -227,10 +213,10 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         return training
 
     @property
-    def stats(self) -> Statistics:
+    def stats(self) -> SequenceStatistics:
         """What happened until now: batches asked for, found ready, seconds waited, their share of the time."""
         connection = self._client.connection
-        return Statistics() if connection is None else connection.statistics
+        return SequenceStatistics() if connection is None else connection.statistics
 
     def __repr__(self) -> str:
         connection, name = self._client.connection, self._client.name
@@ -238,10 +224,10 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
             return f"<RemoteSequence {name} closed>"
         if connection is None:
             return f"<RemoteSequence {name} not connected>"
-        passes, bad = connection.passes, connection.loader.losses.count
+        passes, bad = connection.passes, connection.loader.bad_samples.count
         return (
             f"<RemoteSequence {name} epoch={passes.number} next={passes.position} "
-            f"buffered={passes.buffered}/{self.max_queue_size} replicas={connection.replicas}"
+            f"buffered={passes.buffered}/{self.max_queue_size} replicas={connection.loader.replicas}"
             f"{f' bad_samples={bad}' if bad else ''}>"
         )
 

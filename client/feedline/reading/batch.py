@@ -1,6 +1,7 @@
-"""A batch, as its user sees it.
+"""A batch: how it is made of the arrays that arrived, and what its user sees.
 
-It owns its memory: the arrays stay what they are for as long as anybody holds them, whatever is fetched after.
+A batch owns its memory: its arrays do not change for as long as anybody holds them, whatever is fetched after. It is
+shorter than its step only by the samples that it names as bad; each remaining row keeps the weight of its own position.
 """
 
 from collections.abc import Iterator
@@ -10,25 +11,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline.connection.description import DatasetInfo
 from feedline.reading.plan import Step
-from feedline_wire.errors import InvalidRequest
+from feedline_wire import BAD, IDS, structure
+from feedline_wire.elementwise import Misfit
+from feedline_wire.errors import BadSample, InvalidRequest, ProtocolMismatch
 from feedline_wire.tensors import Array
+
+NOTHING_BAD = np.empty((0, 2), np.int64)
+"""Of datasets whose batches carry no list of bad samples."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Batch:
-    """One batch. `x, y = batch` unpacks it; `batch["name"]` is a column, `batch.ids` says which samples these are."""
+    """One batch of numpy arrays. `x, y = batch` unpacks it; `batch["name"]` is one column, of shape `(rows, ...)`.
+
+    Its memory belongs to the caller and is never reused while an array of it is held.
+    """
 
     data: Any  # Any: as nested as the dataset declares
     """The arrays, in the structure that the dataset declares: for example `(x, y)`."""
     ids: NDArray[np.int64]
     """The id of each row's sample; of a batch that the dataset's own code made, the number of that batch."""
     weights: NDArray[np.float32] | None
-    """Under `remainder="pad"` 1 for each real row and 0 for padding, else None."""
+    """Shape `(rows,)`: under `remainder="pad"` 1 for each real row and 0 for padding, else None."""
     step: Step
-    """Which batch it is."""
+    """Its place in the plan."""
     columns: dict[str, Array]
-    """The same arrays by column."""
+    """The same arrays by column name."""
     bad: NDArray[np.int64]
     """Ids of samples that cannot be read and were left out, or replaced by others; mostly none."""
 
@@ -44,7 +54,7 @@ class Batch:
 
     @property
     def index(self) -> int:
-        """Its number in the epoch."""
+        """Its number in the epoch, from 0."""
         return self.step.index
 
     @property
@@ -54,7 +64,7 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Samples in the batch, padding included."""
+        """Rows of its arrays, padding included."""
         return len(next(iter(self.columns.values()), self.ids))
 
     @property
@@ -77,7 +87,10 @@ class Batch:
             yield self.weights
 
     def as_tuple(self) -> tuple[Any, ...]:
-        """What Keras takes: `(x,)`, `(x, y)` or `(x, y, sample_weight)`; InvalidRequest if it is none of these."""
+        """What Keras takes: `(x,)`, `(x, y)` or `(x, y, sample_weight)`. Raises InvalidRequest if it is none of these.
+
+        Padding is marked by a sample weight of 0.
+        """
         parts = self._parts()
         if len(parts) > 3 or not parts:
             raise InvalidRequest(
@@ -99,8 +112,56 @@ class Batch:
         return self.data if isinstance(self.data, tuple) else (self.data,)
 
 
-def weights(rows: int, padding: int) -> NDArray[np.float32]:
-    """1 for each row, 0 for the trailing padding."""
-    ones = np.ones(rows, np.float32)
-    ones[rows - padding :] = 0
-    return ones
+def from_arrays(arrays: dict[str, Array], step: Step, dataset: DatasetInfo, *, is_padded: bool) -> Batch:
+    """The batch of a step, of the arrays that arrived for it: after its deferred transforms, with weights if padded.
+
+    Takes `ids` and `bad` out of `arrays`. Raises BadSample, naming them, if samples have values that a deferred
+    transform cannot take; ProtocolMismatch if the rows that are missing are not those named as bad.
+    """
+    ids = arrays.pop(IDS)
+    bad = arrays.pop(BAD, NOTHING_BAD)
+    columns = _transformed(arrays, dataset, ids) if dataset.late else arrays
+    present = rows_present(bad[:, 0], step.rows, len(ids))
+    weights: NDArray[np.float32] | None = None
+    if is_padded:
+        weights = np.ones(step.rows, np.float32)
+        weights[step.rows - step.padding :] = 0
+        if dataset.is_batched:  # one position is all rows of a batch
+            weights = np.repeat(weights, max((len(array) for array in columns.values()), default=1))
+        elif present is not None:
+            weights = weights[present]
+    return Batch(structure.build(dataset.structure, columns), ids, weights, step, columns, bad[:, 1])
+
+
+def rows_present(left_out: NDArray[np.int64], wanted: int, arrived: int) -> NDArray[np.int64] | None:
+    """Which of the `wanted` rows are in a batch of `arrived` rows, where some were left out; None if all are.
+
+    Raises ProtocolMismatch if the rows left out are not those missing.
+    """
+    if arrived == wanted:
+        return None
+    rows = np.setdiff1d(np.arange(wanted), left_out)
+    if len(rows) != arrived or len(left_out) != wanted - arrived:
+        raise ProtocolMismatch(
+            f"a batch of {wanted} rows came with {arrived}, and rows {left_out.tolist()} are named as left out"
+        )
+    return rows
+
+
+def _transformed(arrays: dict[str, Array], dataset: DatasetInfo, ids: NDArray[np.int64]) -> dict[str, Array]:
+    """The columns after the dataset's deferred transforms; those that none touches are the same arrays."""
+    columns = dict(arrays)
+    for name, transform in dataset.late:
+        values = columns[name]
+        try:
+            columns[name] = transform.apply(values)
+        except Misfit as misfit:
+            # Of batches made by the dataset's own code the ids are of batches, and the rows say nothing about them.
+            samples = ids[list(misfit.rows)] if len(values) == len(ids) else ids
+            named = ", ".join(map(str, samples.tolist()))
+            raise BadSample(
+                f"column {name!r} of {dataset.name!r}, sample {named}: {misfit} (what is done to it here, late, is "
+                f"{transform}); correct the data or the loader's declaration",
+                samples=samples,
+            ) from misfit
+    return columns

@@ -1,91 +1,97 @@
-"""The batches of one epoch, handed out one by one and counted.
+"""The batches of one epoch, handed out one by one and audited: it ends when every step of its plan came, in order.
 
-What was handed out is the place and the tally, moved together for each batch; what was fetched is the read-ahead's.
+The audit is apart from what fetches: it compares the plan's arithmetic with the steps that really come out.
 """
 
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from feedline.reading.audit import EpochIncomplete, Tally
 from feedline.reading.batch import Batch
-from feedline.reading.plan import Plan
+from feedline.reading.plan import Cursor, Plan, Step
 from feedline.reading.readahead import ReadAhead
-from feedline.reading.state import Place
+from feedline_wire.errors import Closed
+
+RANGES_NAMED = 4
+"""Of missing positions, in an error."""
+
+
+class EpochIncomplete(Closed):
+    """An iteration would have left out or repeated positions, so it was closed; the message names them.
+
+    The feed stands behind the last batch that came in order, so `iter()` of it goes on with those missing.
+    """
 
 
 class Epoch(Iterator[Batch]):
     """The batches of one epoch, or of what is left of it. It ends when every one was delivered, and only then.
 
-    An error leaves it where it was: `next` asks for the same batch again. Left early (`break`), it is closed when it
-    goes out of scope, or with `close()` or `with`.
+    `next` blocks until the batch is there. An error leaves the epoch where it was: `next` then asks for the same batch
+    again. Left early (`break`), it is closed when it goes out of scope, or with `close()` or `with`. Read it in one
+    thread.
     """
 
     def __init__(
         self,
         ahead: ReadAhead,
         plan: Plan,
-        place: Place,
+        cursor: Cursor,
         *,
         of: object,
-        moved: Callable[[Place], None],
+        moved: Callable[[Cursor], None],
         ended: Callable[[], None],
     ) -> None:
-        self._tally = Tally(plan, place.epoch, place.offset)
+        self._audit = EpochAudit(plan, cursor)
         self._ahead = ahead
         self._plan = plan
         self._of = of
-        self._place = place
+        self._cursor = cursor
         self._moved = moved
         self._ended = ended
         self._has_ended = False
-        # Not for anything important: an iteration that nobody can reach any more should not go on occupying the loader.
+        # Not for anything important: an iteration that cannot be reached any more should not occupy the loader.
         self._unreachable = weakref.finalize(self, ahead.drop)
         self._unreachable.atexit = False
 
     def __repr__(self) -> str:
-        return f"<Epoch {self._place.epoch} delivered={self.delivered} of {self._of!r}>"
+        return f"<Epoch {self._cursor.epoch} delivered={self.delivered} of {self._of!r}>"
 
     @property
     def delivered(self) -> int:
         """Batches handed out."""
-        return self._tally.delivered
+        return self._audit.delivered
 
     def __next__(self) -> Batch:
         if self._has_ended:
             raise StopIteration
-        batch = self._ahead.take(self._place.epoch)
+        batch = self._ahead.take(self._cursor.epoch)
         try:
-            # Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out.
-            # Whoever caught it and read on would miss one batch and never know. The place alone says what was: it
-            # is moved by one assignment.
+            # Ctrl-C can strike between any two instructions, also when a batch was taken and not yet handed out: a
+            # reader who caught it and read on would miss one batch without a sign. The cursor alone says what was
+            # handed out: it is moved by one assignment.
             if batch is None:
-                self._tally.end(self._place.offset)
+                self._audit.end(self._cursor.offset)
             else:
-                self._tally.count(batch.step, batch.positions, self._place.offset)
+                self._audit.count(batch.step, batch.positions, self._cursor.offset)
         except EpochIncomplete:
             self.close()
             raise
         if batch is None:
-            # A rank without a share of the last, short batch ends here, before the job's cursor does.
-            self._move(max(self._place.offset, self._plan.samples))
-            self._end()
+            # A rank without a share of the last, short batch ends here, before the job's offset does.
+            self._move(max(self._cursor.offset, self._plan.samples))
+            self._has_ended = True
+            self._unreachable.detach()  # the read-ahead is the feed's, for the next epoch
+            self._ended()
             raise StopIteration
         self._move(batch.step.after)
         return batch
 
     def _move(self, offset: int) -> None:
-        self._place = Place(self._place.epoch, offset)
-        self._moved(self._place)
-
-    def _end(self) -> None:
-        """The read-ahead is the feed's, for the next epoch."""
-        self._has_ended = True
-        self._unreachable.detach()
-        self._ended()
+        self._cursor = Cursor(self._cursor.epoch, offset)
+        self._moved(self._cursor)
 
     def close(self) -> None:
-        """Want nothing more; who waits here gets Closed. Twice is fine, and so is after the end."""
+        """Want nothing more; a thread that waits here gets Closed. Idempotent; does nothing after the end."""
         if not self._has_ended:
             self._ahead.close()
 
@@ -96,3 +102,60 @@ class Epoch(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class EpochAudit:
+    """Counts the steps of one epoch, or of what is left of it, against its plan."""
+
+    def __init__(self, plan: Plan, begin: Cursor) -> None:
+        self._plan = plan
+        self._epoch = begin.epoch
+        self._promised = plan.steps_from(begin.offset)
+        self.delivered = 0
+        """Steps handed out."""
+
+    def __repr__(self) -> str:
+        return f"<EpochAudit epoch={self._epoch} delivered={self.delivered}/{self._promised}>"
+
+    def count(self, step: Step, positions: int, offset: int) -> None:
+        """A step is about to be handed out, which answers so many positions; all before `offset` were handed out.
+
+        Positions, not samples: one that is drawn twice, or is bad and left out, is a position answered.
+        Raises EpochIncomplete if it is not the step that comes next.
+        """
+        if step != self._plan.step_at(self._epoch, offset) or positions != step.rows:
+            raise EpochIncomplete(
+                f"epoch {self._epoch} would have gone on with {_positions(step)} ({positions} rows) after "
+                f"{self.delivered} of {self._promised} batches; {self._missing(offset, until=step.offset)} {_WHY}"
+            )
+        self.delivered += 1
+
+    def end(self, offset: int) -> None:
+        """Nothing more comes, and all before `offset` was handed out. Raises EpochIncomplete if that is too early."""
+        if self.delivered != self._promised or self._plan.step_at(self._epoch, offset) is not None:
+            raise EpochIncomplete(
+                f"epoch {self._epoch} would have ended after {self.delivered} of {self._promised} batches; "
+                f"{self._missing(offset, until=None)} {_WHY}"
+            )
+
+    def _missing(self, offset: int, until: int | None) -> str:
+        """Which positions were not handed out, from the job's offset to a position, or to the epoch's end."""
+        missing: list[str] = []
+        for step in self._plan.steps(self._epoch, offset):
+            if (until is not None and step.offset >= until) or len(missing) > RANGES_NAMED:
+                break
+            missing.append(_positions(step))
+        if not missing:
+            return "it had been handed out before."
+        named = ", ".join(missing[:RANGES_NAMED])
+        return f"missing: {named}{' and more' if len(missing) > RANGES_NAMED else ''}."
+
+
+def _positions(step: Step) -> str:
+    return f"positions {step.offset}..{step.offset + step.rows - 1}"
+
+
+_WHY = (
+    "This iteration was interrupted while it handed out a batch, or is read by two threads at once; "
+    "go on with iter() of the feed, in one thread"
+)

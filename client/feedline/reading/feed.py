@@ -1,83 +1,89 @@
-"""One trainer's way through a view: epoch after epoch, from any place, and where it is now.
+"""One trainer's reading of a view: epoch after epoch, from any place, and where it is now.
 
-What a batch holds follows from its step alone. What a feed remembers is the place up to which the trainer consumed,
-never what was fetched.
+What a batch holds follows from its step alone. A feed remembers the place up to which the trainer consumed, never what
+was fetched.
 """
 
+import operator
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeAlias
 
 from feedline.connection.buffers import Received
 from feedline.connection.description import DatasetInfo
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.rates import PrefetchWindow
 from feedline.fleet.requests import PendingBatch
-from feedline.reading import state
-from feedline.reading.batch import Batch, weights
-from feedline.reading.deferred import finished, rows_present
+from feedline.reading import batch, state
+from feedline.reading.bad_samples import BadSampleCounter
+from feedline.reading.batch import Batch
 from feedline.reading.epoch import Epoch
 from feedline.reading.options import FeedArguments, Options, epoch_number, start_number
-from feedline.reading.plan import Plan, Step
+from feedline.reading.plan import Cursor, Plan, Step
 from feedline.reading.readahead import ReadAhead, Waits
-from feedline.reading.state import LARGEST, Line, Place, State
-from feedline_wire import BAD, IDS, structure
+from feedline.reading.state import Ordering, State
 from feedline_wire.errors import Closed, InvalidRequest
 from feedline_wire.key import Key
-from feedline_wire.tensors import Array
 
-Indices: TypeAlias = NDArray[np.int64]
-Weights: TypeAlias = NDArray[np.float32]
-
-NOTHING_BAD = np.empty((0, 2), np.int64)
-"""Of datasets whose batches do not say."""
-
-if TYPE_CHECKING:
-    from feedline.reading.loader import Loader
+Reopen: TypeAlias = Callable[[FeedArguments, State | None], "Feed"]
+"""Makes a feed over a connection of its own, at a saved place. Can be pickled."""
 
 
 class Feed:
-    """Batches of one view, for one rank.
+    """Batches of one view, for one rank. Made by `Loader.feed`.
 
     `for batch in feed` gives what is left of the current epoch; the next loop gives the next epoch. `epoch(3)` gives
-    any.
+    any. Close it to end its iterations, or use it with `with`. One thread iterates; `fetch` is thread-safe.
     """
 
-    def __init__(self, loader: "Loader", fleet: Fleet, options: Options) -> None:
-        self.loader = loader
+    def __init__(
+        self,
+        fleet: Fleet,
+        options: Options,
+        *,
+        bad_samples: BadSampleCounter,
+        reopen: Reopen,
+    ) -> None:
+        self.closes: Callable[[], None] | None = None
+        """What `close` ends as well: the connection, where no other feed uses it."""
         self.waits = Waits()
         """How long this feed's readers waited for batches, all together."""
         self._fleet = fleet
         self._options = options
+        self._bad_samples = bad_samples
+        self._reopen = reopen
         self._prefetch = PrefetchWindow(options.prefetch)
-        self._owns_loader = False
-        self._line = Line(options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed)
-        self._place = Place(0, 0)
-        self._is_under_way = False  # of the place's epoch something was consumed since the place was set
-        self._current: object = None  # who moves the place: the Epoch begun last
-        self._onward: ReadAhead | None = None  # of an epoch that has ended; perhaps it has begun the next one
+        self._ordering = Ordering(
+            options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed
+        )
+        self._cursor = Cursor(0, 0)
+        self._is_under_way = False  # of the cursor's epoch something was consumed since the cursor was set
+        self._current: object = None  # what moves the cursor: the Epoch begun last
+        self._ended: ReadAhead | None = None  # of the epoch that ended at the cursor; the next epoch goes on with it
         self._row_nbytes = -(-options.dataset.nbytes(options.plan.batch_size) // options.plan.batch_size)
         self._aheads: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
         self._closed = False
         fleet.expect(options.prefetch_nbytes)
 
     def __repr__(self) -> str:
-        place, closed = self._place, " closed" if self._closed else ""
+        cursor, closed = self._cursor, " closed" if self._closed else ""
         return (
-            f"<Feed {self._line.dataset}/{self._line.view} epoch={place.epoch} next={self.plan.index(place.offset)} "
-            f"buffered={self.buffered}/{self._prefetch.batches} replicas={self._fleet.connected}{closed}>"
+            f"<Feed {self._ordering.dataset}/{self._ordering.view} epoch={cursor.epoch} "
+            f"next={self.plan.index(cursor.offset)} buffered={self.buffered}/{self._prefetch.batches} "
+            f"replicas={self._fleet.connected}{closed}>"
         )
 
     def __len__(self) -> int:
-        """Batches an epoch, for this rank; under `wrap` some epochs have one less. InvalidRequest if none ends."""
+        """Batches an epoch, for this rank; under `wrap` some epochs have one less.
+
+        Raises InvalidRequest for a stream that never ends.
+        """
         if self.plan.is_endless:
             raise InvalidRequest(
-                f"{self._line.dataset!r} is a stream that never ends, so it has no length; declare its steps_per_epoch "
+                f"{self.dataset.name!r} is a stream that never ends, so it has no length; declare its steps_per_epoch "
                 f"on the loader, or leave the loop yourself"
             )
         return self.plan.steps_per_epoch
@@ -89,18 +95,18 @@ class Feed:
 
     @property
     def dataset(self) -> DatasetInfo:
-        """What is read."""
+        """The dataset that is read."""
         return self._options.dataset
 
     @property
     def options(self) -> Options:
-        """What the feed was asked to be."""
+        """The feed's options, complete and checked."""
         return self._options
 
     @property
-    def line(self) -> Line:
-        """What its places are places in."""
-        return self._line
+    def ordering(self) -> Ordering:
+        """Which samples it reads, in which order: what a state's epoch and offset count in."""
+        return self._ordering
 
     @property
     def buffered(self) -> int:
@@ -110,69 +116,71 @@ class Feed:
     # ---- epochs ----
 
     def epoch(self, epoch: int, start: int = 0) -> Epoch:
-        """The batches of an epoch, from number `start` on."""
+        """The batches of an epoch, counted from 0, from batch number `start` on. Moves the feed there.
+
+        Raises InvalidRequest if there is no such epoch or batch.
+        """
         epoch = epoch_number(epoch)
         if start:
             self._check_places("an epoch cannot be entered in its middle")
-        start = start_number(start, self.plan.steps_in(epoch))
-        return self._begin(Place(epoch, self.plan.cursor(epoch, start)))
+        return self._begin(self.plan.cursor(epoch, start_number(start, self.plan.steps_in(epoch))))
 
     def __iter__(self) -> Epoch:
         """What is left of the current epoch; the one after it, when nothing is."""
-        return self._begin(self._place)
+        return self._begin(self._cursor)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next `for` begin this epoch. Nothing changes if the feed stands there, as after `load_state_dict`."""
+        """Let the next `for` begin this epoch. Changes nothing if the feed stands there, as after `load_state_dict`."""
         epoch = epoch_number(epoch)
-        if epoch != self._place.epoch or self._is_under_way:
-            self._stand_at(Place(epoch, self.plan.start(epoch)))
+        if epoch != self._cursor.epoch or self._is_under_way:
+            self._stand_at(self.plan.cursor(epoch, 0))
 
     def state_dict(self) -> State:
-        """Where the trainer is: small, JSON, and valid with any other batch size, rank and world.
+        """Where the trainer is: a small dict, JSON, valid with any other batch size, rank and world.
 
-        InvalidRequest for a stream, which cannot be continued.
+        It counts what was handed out, not what was fetched ahead. Raises InvalidRequest for a stream, which cannot be
+        continued.
         """
         self._check_places("there is no state to continue from")
-        return state.write(self._line, self._place)
+        return state.write(self._ordering, self._cursor)
 
     def load_state_dict(self, saved: Mapping[str, object]) -> None:
         """Continue at a saved place, with the seed it was saved with; the next batch is the one that would have come.
 
-        InvalidRequest or DatasetChanged if it was saved on something else.
+        Raises InvalidRequest or DatasetChanged if it was saved on something else.
         """
         self._check_places("there is no state to continue from")
-        seed, place = state.read(saved, self._line)
-        line = self._line
-        self._line = Line(line.dataset, line.fingerprint, line.view, line.order, seed)
-        place = place.settled(self.plan.samples)
-        self._stand_at(Place(place.epoch + 1, 0) if self.plan.is_over(place.offset) else place)
+        seed, cursor = state.read(saved, self._ordering)
+        self._ordering = replace(self._ordering, seed=seed)
+        self._stand_at(self.plan.settled(cursor))
 
     # ---- single batches ----
 
     def key(self, step: Step) -> Key:
         """The identity of a step's batch. Positions past an epoch's end are counted in the following one."""
-        return self._key(self._line, step)
+        return self._key(self._ordering, step)
 
     def fetch(self, wanted: Step | Key) -> Batch:
-        """One batch, now; waits for it at most `timeout_s`. Does not move the place."""
+        """One batch, now. Blocks until it is there, `timeout_s` at most. Does not move the feed. Thread-safe."""
         self._check_open()
         if isinstance(wanted, Step):
             step, key = wanted, self.key(wanted)
         else:
             step, key = Step(self.plan.index(wanted.offset), wanted.epoch, wanted.offset, wanted.rows, 0, 0), wanted
-        asked = self._fleet.want(key, self._expected_nbytes(key.rows))
+        pending = self._fleet.want(key, key.rows * self._row_nbytes)
         try:
-            return self._deliver(step, self._fleet.wait(asked, self._options.timeout_s))
+            return self._deliver(step, self._fleet.wait(pending, self._options.timeout_s))
         finally:
-            self._fleet.cancel([asked])
+            self._fleet.cancel([pending])
 
-    def readahead(self, steps: Iterable[Step]) -> ReadAhead:
-        """The batches of any steps, in that order, a bounded window of them fetched ahead. Does not move the place."""
+    def readahead(self, steps: Iterable[Step], *, limit: int | None = None) -> ReadAhead:
+        """The batches of any steps, in that order, a bounded window of them fetched ahead. Does not move the feed."""
         self._check_open()
         ahead = ReadAhead(
             self._fleet,
             steps,
-            want=partial(self._want, self._line),
+            limit=limit,
+            want=partial(self._want, self._ordering),
             deliver=self._deliver,
             prefetch=self._prefetch,
             nbytes=self._options.prefetch_nbytes,
@@ -185,13 +193,13 @@ class Feed:
     # ---- the end ----
 
     def close(self) -> None:
-        """End every iteration; who waits for a batch gets Closed. Twice is fine."""
+        """End every iteration; a thread that waits for a batch gets Closed. Idempotent."""
         self._closed = True
         for ahead in list(self._aheads):
             ahead.close()
-        self._onward = None
-        if self._owns_loader:
-            self.loader.close()
+        self._ended = None
+        if self.closes is not None:
+            self.closes()
 
     def __enter__(self) -> "Feed":
         return self
@@ -204,7 +212,7 @@ class Feed:
     def __reduce__(self) -> tuple[object, ...]:
         """A copy is a feed of its own, over a connection of its own, at the same place with nothing in flight."""
         saved = None if self.dataset.is_stream else self.state_dict()
-        return (_reopened, (self.loader, self._options.as_arguments(), saved))
+        return (operator.call, (self._reopen, self._options.as_arguments(), saved))
 
     # ---- inside ----
 
@@ -216,104 +224,63 @@ class Feed:
     def _check_places(self, consequence: str) -> None:
         if self.dataset.is_stream:
             raise InvalidRequest(
-                f"{self._line.dataset!r} is a stream: whatever its code yields next comes next, and nothing can be "
+                f"{self.dataset.name!r} is a stream: whatever its code yields next comes next, and nothing can be "
                 f"returned to, so {consequence}; serve the data as a dataset with len to have that"
             )
 
-    def _begin(self, place: Place) -> Epoch:
+    def _begin(self, cursor: Cursor) -> Epoch:
         self._check_open()
-        ahead = self._ahead_from(place)
-        self._stand_at(place)
+        ahead = self._ended if cursor == self._cursor else None
+        if ahead is not None:
+            self._ended = None
+            ahead.limit = None
+        else:
+            ahead = self.readahead(self.plan.onward(cursor), limit=self.plan.steps_from(cursor.offset))
+        self._stand_at(cursor)
         self._current = begun = object()
 
-        def moved(to: Place) -> None:
+        def moved(to: Cursor) -> None:
             if self._current is begun:
-                self._place = to.settled(self.plan.samples)
-                self._is_under_way = self._place.epoch == to.epoch
+                self._cursor = self.plan.settled(to)
+                self._is_under_way = self._cursor.epoch == to.epoch
 
         def ended() -> None:
             if self._current is begun:
-                self._onward = ahead
+                self._ended = ahead
             else:
                 ahead.close()
 
-        return Epoch(ahead, self.plan, place, of=self, moved=moved, ended=ended)
+        return Epoch(ahead, self.plan, cursor, of=self, moved=moved, ended=ended)
 
-    def _ahead_from(self, place: Place) -> ReadAhead:
-        """What the epoch before has read ahead of itself, if this is what follows; else begun anew.
-
-        Who goes on where an epoch has ended goes from epoch to epoch, so from the second one on they are read as one:
-        else each would begin with a wait for its first batch.
-        """
-        onward, self._onward = self._onward, None
-        goes_on = onward is not None and place == self._place
-        if onward is not None:
-            if goes_on and onward.next_step() == self.plan.step_at(place.epoch, place.offset):
-                return onward
-            onward.close()
-        return self.readahead(self._steps(place, goes_on=goes_on))
-
-    def _steps(self, place: Place, *, goes_on: bool) -> Iterator[Step]:
-        """What is left of an epoch, and perhaps those after it, one after the other."""
-        yield from self.plan.steps(place.epoch, place.offset)
-        epoch = place.epoch + 1
-        while goes_on and epoch <= LARGEST and self.plan.steps_in(epoch):
-            yield from self.plan.steps(epoch)
-            epoch += 1
-
-    def _stand_at(self, place: Place) -> None:
-        self._place = place
+    def _stand_at(self, cursor: Cursor) -> None:
+        self._cursor = cursor
         self._is_under_way = False
         self._current = None
-        if self._onward is not None:
-            self._onward.close()
-            self._onward = None
+        if self._ended is not None:
+            self._ended.close()
+            self._ended = None
 
-    def _want(self, line: Line, step: Step) -> PendingBatch:
-        return self._fleet.want(self._key(line, step), self._expected_nbytes(step.rows))
+    def _want(self, ordering: Ordering, step: Step) -> PendingBatch:
+        return self._fleet.want(self._key(ordering, step), step.rows * self._row_nbytes)
 
-    def _key(self, line: Line, step: Step) -> Key:
-        place = Place(step.epoch, step.offset).settled(self.plan.samples)
+    def _key(self, ordering: Ordering, step: Step) -> Key:
+        further, offset = divmod(step.offset, self.plan.samples)
         return Key(
-            line.dataset, line.fingerprint, line.view, line.order, line.seed, place.epoch, place.offset, step.rows
+            ordering.dataset,
+            ordering.fingerprint,
+            ordering.view,
+            ordering.order,
+            ordering.seed,
+            step.epoch + further,
+            offset,
+            step.rows,
         )
-
-    def _expected_nbytes(self, rows: int) -> int:
-        return rows * self._row_nbytes
 
     def _deliver(self, step: Step, received: Received) -> Batch:
         arrays = received.arrays()
-        ids = arrays.pop(IDS)
-        bad = arrays.pop(BAD, NOTHING_BAD)
+        made = batch.from_arrays(arrays, step, self.dataset, is_padded=self.plan.remainder == "pad")
         # Where sizes vary the window is bounded by the largest rows seen so far.
-        self._row_nbytes = max(self._row_nbytes, received.layout.nbytes // max(len(ids), 1))
-        columns = finished(arrays, self.dataset.late, ids, self.dataset.name)
-        marks = self._weights(step, rows_present(bad, ids, step.rows), columns)
-        if len(bad):
-            self.loader.losses.add(bad[:, 1], self.dataset.name, replaced=len(ids) == step.rows)
-        return Batch(
-            data=structure.build(self.dataset.structure, columns),
-            ids=ids,
-            weights=marks,
-            step=step,
-            columns=columns,
-            bad=bad[:, 1],
-        )
-
-    def _weights(self, step: Step, present: Indices | None, columns: Mapping[str, Array]) -> Weights | None:
-        """What marks padding, of the rows that are there."""
-        if self.plan.remainder != "pad":
-            return None
-        marks = weights(step.rows, step.padding)
-        if self.dataset.is_batched:  # one position is all rows of a batch
-            rows = max((len(array) for array in columns.values()), default=1)
-            return np.repeat(marks, rows)
-        return marks if present is None else marks[present]
-
-
-def _reopened(loader: "Loader", arguments: FeedArguments, saved: State | None) -> Feed:
-    feed = loader.feed(**arguments)
-    if saved is not None:
-        feed.load_state_dict(saved)
-    feed._owns_loader = True  # nobody else has this connection
-    return feed
+        self._row_nbytes = max(self._row_nbytes, received.layout.nbytes // max(len(made.ids), 1))
+        if len(made.bad):
+            self._bad_samples.add(made.bad, self.dataset.name, replaced=len(made.ids) == step.rows)
+        return made

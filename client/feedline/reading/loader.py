@@ -1,4 +1,4 @@
-"""The way in: `connect` to loaders, see what they serve, make feeds of it."""
+"""`connect` to loaders, see what they serve, make feeds of it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +11,12 @@ from feedline.connection.target import Target, entries
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.statistics import Statistics
 from feedline.reading import options
+from feedline.reading.bad_samples import BadSampleCounter
 from feedline.reading.epoch import Epoch
 from feedline.reading.feed import Feed
-from feedline.reading.losses import Losses
 from feedline.reading.options import FeedArguments
 from feedline.reading.plan import Remainder
+from feedline.reading.state import State
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.memory import keep_freed_memory
 
@@ -39,36 +40,40 @@ def connect(
 ) -> "Loader":
     """A connection to the loader at `"host:port"`, or to several that serve the same: `"a:1,b:2"` or a list.
 
-    A name stands for all the addresses behind it (`docker compose --scale`, a headless Kubernetes service); each is
-    asked for batches, and the name is resolved again every few seconds and when a loader is lost, so loaders may come
-    and go in mid-epoch. A function that returns such a target is asked again just so. Where one address stands for
-    several loaders (a proxy, a ClusterIP), `connections` is how many are opened, in the hope of different ones.
+    A name stands for all the addresses behind it (`docker compose --scale`, a headless Kubernetes service). Each is
+    asked for batches. The name is resolved again every few seconds and when a loader is lost, so loaders may come and
+    go in mid-epoch. A function that returns such a target is called again likewise. Where one address stands for
+    several loaders (a proxy, a ClusterIP), `connections` is how many are opened to it.
 
-    Blocks until one answered; a loader that starts later than its trainer is waited for. LoaderUnavailable after
-    `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation.
+    Blocks until one loader answered; a loader may start later than its trainer. Raises LoaderUnavailable after
+    `timeout_s`, InvalidRequest if the target is no address, ProtocolMismatch if the loader is of another generation,
+    NotTrusted or NotAllowed, with the reason, if one side refuses the other.
 
-    With `checksum`, what a broken network changes on the way is noticed and asked for again, for 0.3 to 0.5 CPU seconds
+    With `checksum`, what a broken network changes on the way is noticed and fetched again, for 0.3 to 0.5 CPU seconds
     a GB on either side; TLS does the same. Batches then come by gRPC alone.
 
-    With `ca`, a file with the authority that signed the loaders' certificates (or `"public"`), connections are TLS;
-    `server_name` is the name to find in the certificate, if it is not the target's. `certificate` and `key` are shown
-    to loaders that want one; `token`, or what `token_file` holds, to those with tokens. What is None comes from
-    FEEDLINE_CA, FEEDLINE_TOKEN_FILE and so on. Files are read again for every connection. A token goes unencrypted to
-    this host only, or with `insecure`. NotTrusted and NotAllowed say which side refuses the other, and why.
+    With `ca`, a file with the authority that signed the loaders' certificates (or `"public"`), connections are TLS.
+    `server_name` is the name to find in the certificate, if it is not the target's. `certificate` and `key` are files
+    for loaders that require them; `token`, or the content of `token_file`, is for loaders with tokens. What is None
+    comes from FEEDLINE_CA, FEEDLINE_TOKEN_FILE and so on. Files are read again for every connection. A token goes
+    unencrypted to this host only, or with `insecure`.
     """
     credentials = Credentials(token, token_file, ca, certificate, key, server_name, insecure)
     return Loader(target, timeout_s, connections, credentials, checksum)
 
 
 class Loader:
-    """A connection to loaders that serve the same datasets. Made by `connect`; close it, or use it with `with`."""
+    """A connection to loaders that serve the same datasets. Made by `connect`. Thread-safe.
+
+    Close it, or use it with `with`. A copy (pickle, deepcopy) is a connection of its own.
+    """
 
     def __init__(
         self, at: Target, timeout_s: float, connections: int, credentials: Credentials, checksum: bool
     ) -> None:
         self.target = at
-        self.losses = Losses()
-        """Samples that were bad, in the batches that its feeds handed out."""
+        self.bad_samples = BadSampleCounter()
+        """Of the batches that its feeds handed out."""
         self._timeout_s = timeout_s
         self._connections = options.connections_number(connections)
         self._credentials = credentials
@@ -77,7 +82,7 @@ class Loader:
         self._fleet = Fleet(entries(at), credentials.completed(), self._connections, is_checksummed=checksum)
         try:
             self._description: Description = self._fleet.join(timeout_s)
-        except BaseException:  # Ctrl-C as well: whoever could close it has no Loader
+        except BaseException:  # Ctrl-C as well: the caller has no Loader to close
             self._fleet.close()
             raise
 
@@ -98,16 +103,16 @@ class Loader:
 
     @property
     def stats(self) -> Statistics:
-        """What happened to keys until now: hedged, retried, answered twice; and each loader's part in it."""
-        return replace(self._fleet.statistics, bad_samples=self.losses.count)
+        """Counters until now: keys hedged, retried, answered twice; bad samples; and each loader's part in it."""
+        return replace(self._fleet.statistics, bad_samples=self.bad_samples.count)
 
     @property
     def datasets(self) -> Mapping[str, DatasetInfo]:
-        """What is served, by name."""
+        """The datasets that are served, by name."""
         return self._description.datasets
 
     def dataset(self, name: str | None = None) -> DatasetInfo:
-        """One dataset; None is the only one there is. InvalidRequest says which there are."""
+        """One dataset; None is the only one. Raises InvalidRequest, naming those that are served."""
         return options.chosen(self._description, name)
 
     def feed(
@@ -125,46 +130,46 @@ class Loader:
         prefetch_bytes: int = 256 << 20,
         timeout_s: float = 60.0,
     ) -> Feed:
-        """A way through a view, for one trainer of `world`.
+        """The batches of a view, for one trainer: rank `rank` of `world`. Does not block.
 
         `batch_size` is this rank's; None is 32, or the size of the ready batches where the dataset's own code makes
-        them. `order` is "shuffle" (None, for datasets that have it), "sequential", "blocks:128x256", "replacement"
-        (docs/orders.md). `remainder` says what becomes of samples that fill no batch: "short" (the default), "drop",
-        "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are wanted ahead, at
-        least one; None is 16 batches, and up to 512 where the way to the loaders is long. A batch that is not there
-        `timeout_s` after it was asked for is LoaderStalled or LoaderUnavailable.
-        InvalidRequest if these make no sense together.
+        them. `order` is "shuffle" (the default, for datasets that have it), "sequential", "blocks:128x256",
+        "replacement" (docs/orders.md). `remainder` says what becomes of samples that fill no batch: "short" (the
+        default), "drop", "pad" or "wrap". At most `prefetch` batches and about `prefetch_bytes` are fetched ahead, at
+        least one batch; None is 16 batches, and up to 512 where the way to the loaders is long. Reading a batch
+        raises LoaderStalled or LoaderUnavailable if it is not there `timeout_s` seconds after it was asked for.
+        Raises InvalidRequest if the arguments make no sense together.
         """
         self._fleet.check_open()
-        return Feed(
-            self,
-            self._fleet,
-            options.checked(
-                self._description,
-                dataset=dataset,
-                view=view,
-                order=order,
-                seed=seed,
-                batch_size=batch_size,
-                remainder=remainder,
-                rank=rank,
-                world=world,
-                prefetch=prefetch,
-                prefetch_bytes=prefetch_bytes,
-                timeout_s=timeout_s,
-            ),
+        checked = options.checked(
+            self._description,
+            dataset=dataset,
+            view=view,
+            order=order,
+            seed=seed,
+            batch_size=batch_size,
+            remainder=remainder,
+            rank=rank,
+            world=world,
+            prefetch=prefetch,
+            prefetch_bytes=prefetch_bytes,
+            timeout_s=timeout_s,
         )
+        return Feed(self._fleet, checked, bad_samples=self.bad_samples, reopen=self._reopen)
 
     def epoch(self, epoch: int = 0, *, start: int = 0, **arguments: Unpack[FeedArguments]) -> Epoch:
-        """The batches of one epoch, from number `start` on; the arguments are those of `feed`."""
+        """The batches of one epoch, from batch number `start` on; the arguments are those of `feed`."""
         return self.feed(**arguments).epoch(epoch, start)
 
     def status(self) -> pb.StatusReply:
-        """What the loader is doing now: workers, trainers, memory, counters."""
+        """What a loader is doing now: workers, trainers, memory, counters. Blocks for its answer, 5 seconds at most.
+
+        Raises LoaderUnavailable if none is connected.
+        """
         return self._fleet.status(STATUS_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the connection; who waits for a batch gets Closed. Twice is fine."""
+        """End the connection; threads that wait for a batch get Closed. Idempotent."""
         self._fleet.close()
 
     def __enter__(self) -> "Loader":
@@ -176,5 +181,13 @@ class Loader:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A copy is a connection of its own; a token from the environment is taken from that of its process."""
+        """A token from the environment is taken from that of the copy's process."""
         return (Loader, (self.target, self._timeout_s, self._connections, self._credentials, self._checksum))
+
+    def _reopen(self, arguments: FeedArguments, saved: State | None) -> Feed:
+        """The feed of a copied feed, for which this connection was made: it closes it."""
+        feed = self.feed(**arguments)
+        if saved is not None:
+            feed.load_state_dict(saved)
+        feed.closes = self.close
+        return feed

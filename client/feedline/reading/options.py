@@ -1,7 +1,7 @@
-"""What a feed was asked to be, checked against what the loader serves.
+"""A feed's options, checked against what the loader serves.
 
-Checked here once and completely, so that a mistake is told where it was made and not by a worker an hour later. What a
-kind of dataset cannot promise is refused here with the reason, not quietly left out.
+Checked once and completely, so that a mistake is an error where it was made and not in a worker an hour later. What a
+kind of dataset cannot promise is refused with the reason, not left out silently.
 """
 
 import operator
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from feedline.connection.description import DatasetInfo, Description
-from feedline.reading.plan import ENDLESS, REMAINDERS, Plan, Remainder
-from feedline.reading.state import LARGEST
+from feedline.reading.plan import ENDLESS, LARGEST, REMAINDERS, Plan, Remainder
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.orders import parse
 
@@ -23,7 +22,7 @@ BATCH_SIZE = 32
 
 
 class FeedArguments(TypedDict, total=False):
-    """The keyword arguments of `Loader.feed`, for those who pass them on; `Loader.feed` has the defaults."""
+    """The keyword arguments of `Loader.feed`, for functions that pass them on; `Loader.feed` has the defaults."""
 
     view: str
     dataset: str | None
@@ -48,12 +47,12 @@ class Options:
     seed: int
     plan: Plan
     prefetch: int | None
-    """None: learnt, see rates.PrefetchWindow."""
+    """None: learnt, see fleet/rates."""
     prefetch_nbytes: int
     timeout_s: float
 
     def as_arguments(self) -> FeedArguments:
-        """What `Loader.feed` makes the same options of."""
+        """The arguments with which `Loader.feed` makes the same options."""
         return FeedArguments(
             dataset=self.dataset.name,
             view=self.view,
@@ -70,7 +69,7 @@ class Options:
 
 
 def chosen(description: Description, name: str | None) -> DatasetInfo:
-    """The dataset of that name, or the only one; InvalidRequest says what there is."""
+    """The dataset of that name, or the only one. Raises InvalidRequest, naming those that are served."""
     datasets = description.datasets
     if name is None and len(datasets) == 1:
         return next(iter(datasets.values()))
@@ -96,7 +95,7 @@ def checked(
     prefetch_bytes: int,
     timeout_s: float,
 ) -> Options:
-    """The options, if all of them make sense together; InvalidRequest says which one does not and what would."""
+    """The options, if all of them make sense together. Raises InvalidRequest, saying which does not and what would."""
     info = chosen(description, dataset)
     samples = info.views.get(_one_of("view", view, tuple(info.views), f"dataset {info.name!r}"), 0)
     if info.is_stream:
@@ -146,7 +145,7 @@ def checked(
 
 
 def order_in_place(info: DatasetInfo) -> str:
-    """The order of a dataset in which its samples come as they lie, as far as it has one."""
+    """The order of a dataset in which its samples come as they are stored, as far as it has one."""
     return "sequential" if "sequential" in info.orders else _order(info, None)
 
 
@@ -167,7 +166,7 @@ def start_number(start: int, steps: int) -> int:
 
 def _number(name: str, value: int, least: int, most: int, because: str) -> int:
     try:
-        number = operator.index(value)  # numpy's integers are welcome
+        number = operator.index(value)  # takes numpy's integers too
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not least <= number <= most:
@@ -199,7 +198,7 @@ def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: i
 
 
 def _check_stream(name: str, *, order: str | None, seed: int, world: int, remainder: str | None) -> None:
-    """InvalidRequest if a stream is asked for what only samples with numbers can have."""
+    """Raises InvalidRequest if a stream is asked for what only samples with numbers can have."""
     why = f"dataset {name!r} is a stream: whatever its code on the loader yields next comes next"
     if order not in {None, "stream"}:
         raise InvalidRequest(f"order is {order!r}, and {why}; leave order out, or serve the data as a dataset with len")
@@ -214,9 +213,9 @@ def _check_stream(name: str, *, order: str | None, seed: int, world: int, remain
         )
 
 
-def _one_of(name: str, value: str, there: tuple[str, ...], where: str) -> str:
-    if value not in there:
-        raise InvalidRequest(f"{name} is {value!r}; {where} has: {', '.join(there)}")
+def _one_of(name: str, value: str, choices: tuple[str, ...], where: str) -> str:
+    if value not in choices:
+        raise InvalidRequest(f"{name} is {value!r}; {where} has: {', '.join(choices)}")
     return value
 
 

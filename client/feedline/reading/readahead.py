@@ -1,7 +1,11 @@
-"""Keeps a bounded window of batches wanted ahead of the reader, and hands them out in order.
+"""Wants a bounded window of batches ahead of the reader, and hands them out in order.
 
-A step stays first in line until its batch was handed out: an error or an interrupt leaves the reader where it was,
-and asking again asks the loader again. So no step is ever skipped, and the end comes only after the last one.
+A step stays first in the window until its batch was handed out: an error or an interrupt leaves the reader where it
+was, and asking again asks the loader again. So no step is ever skipped, and the end comes only after the last one.
+
+Epochs that follow each other are read as one: the steps run on behind an epoch's end, and `limit` says how many of them
+may be wanted now. The first epoch is limited to its own steps, as there may be only one; when a second has followed it
+there is no limit, so each next one is read ahead while this one ends, and begins without a wait.
 """
 
 import threading
@@ -30,19 +34,22 @@ class Waits:
     """How long readers waited, counted since the start. One batch found ready costs no time."""
 
     batches: int = 0
+    """Batches handed out."""
     ready: int = 0
     """Batches that were there when they were asked for."""
     seconds: float = 0.0
+    """Waited for the others."""
 
 
 class ReadAhead:
-    """Batches of `steps`, in their order. One reader at a time; a second one queues for its turn."""
+    """Batches of `steps`, in their order. Thread-safe: a second reader queues for its turn."""
 
     def __init__(
         self,
         fleet: Fleet,
         steps: Iterable[Step],
         *,
+        limit: int | None,
         want: Callable[[Step], PendingBatch],
         deliver: Callable[[Step, Received], Batch],
         prefetch: PrefetchWindow,
@@ -50,7 +57,9 @@ class ReadAhead:
         timeout_s: float,
         waits: Waits,
     ) -> None:
-        self.waits = waits
+        self.limit = limit
+        """So many further steps may be wanted; None: as many as there are. May be raised at any time by the reader."""
+        self._waits = waits
         self._fleet = fleet
         self._steps: Iterator[Step] = iter(steps)
         self._want = want
@@ -79,19 +88,11 @@ class ReadAhead:
         except IndexError:  # empty
             return False
 
-    def next_step(self) -> Step | None:
-        """The step that `next` will hand out; None at the end."""
-        self._fleet.check_open()
-        with self._reading:
-            self._check_open()
-            self._fill()
-            return self._window[0][0] if self._window else None
-
     def __iter__(self) -> "ReadAhead":
         return self
 
     def __next__(self) -> Batch:
-        """The next batch; waits for it. Raises what `Fleet.wait` does, and Closed after `close`."""
+        """The next batch; blocks until it is there. Raises what `Fleet.wait` does, and Closed after `close`."""
         batch = self.take()
         if batch is None:
             raise StopIteration
@@ -119,12 +120,12 @@ class ReadAhead:
             return batch
 
     def close(self) -> None:
-        """Want nothing more; who waits here gets Closed. Does not wait. Twice is fine."""
+        """Want nothing more; a thread that waits here gets Closed. Does not block. Idempotent."""
         self._closed = True
         self._fleet.cancel([wanted for _, wanted in list(self._window)])
 
     def drop(self) -> None:
-        """Close, said by the garbage collector, which must not take locks."""
+        """Close without taking a lock: called by the garbage collector."""
         self._closed = True
         self._fleet.drop(wanted for _, wanted in self._window)
 
@@ -139,16 +140,18 @@ class ReadAhead:
             return
         nbytes = sum([wanted.nbytes for _, wanted in window])
         while len(window) < self._prefetch.batches and (not window or nbytes < self._nbytes):
-            step = next(self._steps, None)
+            step = None if self.limit == 0 else next(self._steps, None)
             if step is None:
                 return
+            if self.limit is not None:
+                self.limit -= 1
             wanted = self._want(step)
             window.append((step, wanted))
             nbytes += wanted.nbytes
         self._refill_at = len(window) - max(min(len(window) // REFILL_PART, REFILL_MOST), 1)
 
     def _wait(self, wanted: PendingBatch) -> Received:
-        waits = self.waits
+        waits = self._waits
         if wanted.is_ready:
             received = self._fleet.wait(wanted, 0)
             waits.ready += 1

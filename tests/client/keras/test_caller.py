@@ -18,7 +18,7 @@ pytestmark = pytest.mark.keras
 STEPS = 5
 
 
-class Asked(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no types
+class Observed(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no types
     """Notes who asks, as a RemoteSequence sees it."""
 
     def __init__(self) -> None:
@@ -32,20 +32,21 @@ class Asked(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no 
 
     def __getitem__(self, index: int) -> tuple[int]:
         self.frame = asking_frame(self)
-        run = run_of(self.frame, self, overridden=type(self).__getitem__ is not Asked.__getitem__)
+        overridden = type(self).__getitem__ is not Observed.__getitem__
+        run = run_of(self.frame, self, overridden=overridden, iteration=Observed.__init__.__code__)
         self.runs.append(run)
         self.orders.append(run and run.order())
         return (index,)
 
 
-class Overriding(Asked):
+class Overriding(Observed):
     def __getitem__(self, index: int) -> tuple[int]:
         return super().__getitem__(index)
 
 
 @pytest.fixture
-def asked() -> Asked:
-    return Asked()
+def observed() -> Observed:
+    return Observed()
 
 
 def indices(run: Iterator[tuple[int]]) -> list[int]:
@@ -53,69 +54,69 @@ def indices(run: Iterator[tuple[int]]) -> list[int]:
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_run_of_keras_generator_is_known_with_its_order(asked: Asked, shuffle: bool) -> None:
-    taken = indices(PyDatasetAdapter(asked, shuffle=shuffle).get_numpy_iterator())
+def test_a_run_of_keras_generator_is_known_with_its_order(observed: Observed, shuffle: bool) -> None:
+    taken = indices(PyDatasetAdapter(observed, shuffle=shuffle).get_numpy_iterator())
 
-    assert [run.shuffled for run in asked.runs if run] == [shuffle] * STEPS
-    assert [list(order) for order in asked.orders] == [taken] * STEPS
+    assert [run.shuffled for run in observed.runs if run] == [shuffle] * STEPS
+    assert [list(order) for order in observed.orders] == [taken] * STEPS
     assert sorted(taken) == list(range(STEPS))
 
 
-def test_two_runs_of_one_adapter_are_two(asked: Asked) -> None:
-    adapter = PyDatasetAdapter(asked)
+def test_two_runs_of_one_adapter_are_two(observed: Observed) -> None:
+    adapter = PyDatasetAdapter(observed)
 
     indices(adapter.get_numpy_iterator())
     indices(adapter.get_numpy_iterator())
 
-    assert len({id(run.frame) for run in asked.runs if run}) == 2
-    assert {id(run.adapter) for run in asked.runs if run} == {id(adapter)}
+    assert len({id(run.frame) for run in observed.runs if run}) == 2
+    assert {id(run.adapter) for run in observed.runs if run} == {id(adapter)}
 
 
 def test_a_subclass_is_seen_through_but_never_shuffled() -> None:
-    asked = Overriding()
+    observed = Overriding()
 
-    indices(PyDatasetAdapter(asked, shuffle=True).get_numpy_iterator())
+    indices(PyDatasetAdapter(observed, shuffle=True).get_numpy_iterator())
 
-    assert [run.shuffled for run in asked.runs if run] == [False] * STEPS
-    assert None not in asked.orders
-
-
-def test_user_code_is_no_run(asked: Asked) -> None:
-    assert asked[3] == (3,)
-    assert asked.runs == [None]
-    assert not is_adapter(asked.frame)
+    assert [run.shuffled for run in observed.runs if run] == [False] * STEPS
+    assert None not in observed.orders
 
 
-def test_a_generator_of_the_user_is_no_run(asked: Asked) -> None:
-    list(asked[index] for index in range(2))  # noqa: C400  # a generator is what is asked about
+def test_user_code_is_no_run(observed: Observed) -> None:
+    assert observed[3] == (3,)
+    assert observed.runs == [None]
+    assert not is_adapter(observed.frame)
 
-    assert asked.runs == [None, None]
+
+def test_a_generator_of_the_user_is_no_run(observed: Observed) -> None:
+    list(observed[index] for index in range(2))  # noqa: C400  # a generator is what is asked about
+
+    assert observed.runs == [None, None]
 
 
-def test_an_adapter_of_a_wrapper_is_no_run_of_what_is_wrapped(asked: Asked) -> None:
+def test_an_adapter_of_a_wrapper_is_no_run_of_what_is_wrapped(observed: Observed) -> None:
     class Wrapper(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no types
         def __len__(self) -> int:
             return STEPS
 
         def __getitem__(self, index: int) -> tuple[int]:
-            return asked[index]
+            return observed[index]
 
     indices(PyDatasetAdapter(Wrapper(), shuffle=True).get_numpy_iterator())
 
-    assert asked.runs == [None] * STEPS
+    assert observed.runs == [None] * STEPS
 
 
-def test_the_shard_of_a_process_is_cut_from_the_order(asked: Asked) -> None:
+def test_the_shard_of_a_process_is_cut_from_the_order(observed: Observed) -> None:
     """As Keras 3.16 does: process 1 of 2 asks for every second index."""
-    adapter = PyDatasetAdapter(asked, shuffle=True)
+    adapter = PyDatasetAdapter(observed, shuffle=True)
     adapter._num_data_shards, adapter._data_shard_id = 2, 1
     run_of_keras = adapter._get_iterator()
     next(run_of_keras)
 
     whole = run_of_keras.gi_frame.f_locals["indices"]
-    assert asked.orders == [whole[1::2]]
-    assert asked.runs[0] is not None
-    assert asked.runs[0].shards == 2
+    assert observed.orders == [whole[1::2]]
+    assert observed.runs[0] is not None
+    assert observed.runs[0].shards == 2
 
 
 class Imitation:
@@ -135,39 +136,39 @@ class Imitation:
     "order", [[0, 1, 1], [1, 2, 3], (0, 1, 2), [0.0, 1.0], [True, False], range(1, 4), range(0, 6, 2)]
 )
 def test_an_order_that_is_not_each_index_once_is_no_order(
-    asked: Asked, order: Any, monkeypatch: pytest.MonkeyPatch
+    observed: Observed, order: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "__name__", "keras.src.trainers.data_adapters.imitation")
 
-    next(Imitation(asked, order).run())
+    next(Imitation(observed, order).run())
 
-    assert asked.orders == [None]
-    assert asked.runs[0] is not None
+    assert observed.orders == [None]
+    assert observed.runs[0] is not None
 
 
-def test_an_order_of_any_mixture_is_one(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_of_any_mixture_is_one(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "__name__", "keras.src.trainers.data_adapters.imitation")
     order = random.Random(1).sample(range(100), 100)
 
-    next(Imitation(asked, order).run())
+    next(Imitation(observed, order).run())
 
-    assert asked.orders == [order]
+    assert observed.orders == [order]
 
 
 def test_an_adapter_that_drives_another_dataset_is_no_run_of_this_one(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
+    observed: Observed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "__name__", "keras.src.trainers.data_adapters.imitation")
     # Hands every index on by C code alone, which leaves no frame between.
-    wrapper = type("Wrapper", (), {"__getitem__": staticmethod(asked.__getitem__)})()
+    wrapper = type("Wrapper", (), {"__getitem__": staticmethod(observed.__getitem__)})()
 
     next(Imitation(wrapper, [0, 1, 2]).run())
 
-    assert asked.runs == [None]
+    assert observed.runs == [None]
 
 
-def test_what_only_looks_like_an_adapter_is_none(asked: Asked) -> None:
+def test_what_only_looks_like_an_adapter_is_none(observed: Observed) -> None:
     """Outside of Keras' own data adapters nothing is taken for a training pass."""
-    next(Imitation(asked, [0, 1, 2]).run())
+    next(Imitation(observed, [0, 1, 2]).run())
 
-    assert asked.runs == [None]
+    assert observed.runs == [None]

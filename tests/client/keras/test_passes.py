@@ -14,7 +14,7 @@ import pytest
 
 import feedline
 from feedline import Batch
-from feedline.keras.caller import Run
+from feedline.keras.caller import Run, asking_frame, run_of
 from feedline.keras.passes import PASSES_HELD, Passes
 from feedline.testing import FakeLoader, serve
 
@@ -178,7 +178,7 @@ def test_keras_looking_at_batches_twice_gets_them_twice_and_they_are_fetched_onc
     loader: FakeLoader, passes: Passes
 ) -> None:
     """TensorFlow asks for 0 and 1 to see their shapes, and again to use them."""
-    looked_at = ids([passes.direct(0, keep=True), passes.direct(1, keep=True)])
+    looked_at = ids([passes.answer(None, 0, keep=True), passes.answer(None, 1, keep=True)])
     used = ids(evaluation(passes))
 
     assert looked_at == in_order(0, 1)
@@ -187,8 +187,8 @@ def test_keras_looking_at_batches_twice_gets_them_twice_and_they_are_fetched_onc
 
 
 def test_batches_at_hand_are_given_only_where_they_belong(passes: Passes) -> None:
-    passes.direct(0, keep=True)
-    passes.direct(1, keep=True)
+    passes.answer(None, 0, keep=True)
+    passes.answer(None, 1, keep=True)
 
     assert ids(evaluation(passes, asks=[1, 0, 5])) == in_order(1, 0, 5)
 
@@ -203,13 +203,13 @@ def test_batches_kept_from_the_middle_do_not_disturb_a_pass(passes: Passes) -> N
 
 
 def test_a_batch_that_the_caller_may_change_is_given_to_nobody_else(passes: Passes) -> None:
-    passes.direct(0, keep=False).data[:] = -1
-    kept = passes.direct(0, keep=True)
-    changed = passes.direct(0, keep=False)
+    passes.answer(None, 0, keep=False).data[:] = -1
+    kept = passes.answer(None, 0, keep=True)
+    changed = passes.answer(None, 0, keep=False)
     changed.data[:] = -1
 
     assert kept.data.tolist() == [0, 1, 2, 3]
-    assert passes.direct(0, keep=True).data.tolist() == [0, 1, 2, 3]
+    assert passes.answer(None, 0, keep=True).data.tolist() == [0, 1, 2, 3]
 
 
 # ---- numbers ----
@@ -356,9 +356,9 @@ def test_what_a_pass_had_waiting_goes_when_it_is_over(passes: Passes) -> None:
 
 
 def test_what_was_ready_and_waited_for_is_counted(passes: Passes) -> None:
-    passes.direct(0, keep=True)
-    passes.direct(0, keep=True)
-    passes.direct(1, keep=True)
+    passes.answer(None, 0, keep=True)
+    passes.answer(None, 0, keep=True)
+    passes.answer(None, 1, keep=True)
 
     assert (passes.statistics.requests, passes.statistics.ready) == (3, 1)
     assert 0 < passes.statistics.waited_s <= passes.statistics.passes_s
@@ -382,7 +382,7 @@ def test_after_the_second_pass_of_a_fit_the_third_is_read_ahead_and_fetched_once
 ) -> None:
     fit = Adapter()
     passed(passes, fit, 2)
-    passes.direct(0, keep=False)  # asked for after all others: when it is here, those are too
+    passes.answer(None, 0, keep=False)  # asked for after all others: when it is here, those are too
 
     buffered, ready = passes.buffered, passes.statistics.ready
     train = training(passes, range(STEPS)[::-1], fit)
@@ -392,7 +392,7 @@ def test_after_the_second_pass_of_a_fit_the_third_is_read_ahead_and_fetched_once
     fourth = ids(training(passes, adapter=fit))
 
     assert (buffered, at_once) == (4, 4)
-    passes.direct(0, keep=False)
+    passes.answer(None, 0, keep=False)
     assert len(loader.requests) == 4 * STEPS + 4 + 2
     assert [third, fourth] == [plan_of(passes, 2), plan_of(passes, 3)]
 
@@ -401,7 +401,7 @@ def test_after_the_first_pass_of_a_fit_nothing_more_is_wanted(loader: FakeLoader
     """There may be only one epoch."""
     passed(passes, Adapter(), 1)
     passed(passes, Adapter(), 1)
-    passes.direct(0, keep=False)  # asked for after all others: when it is here, those were seen
+    passes.answer(None, 0, keep=False)  # asked for after all others: when it is here, those were seen
 
     assert len(loader.requests) == 2 * STEPS + 1
 
@@ -421,7 +421,7 @@ def test_an_evaluation_between_two_passes_leaves_what_was_read_ahead(loader: Fak
 def test_what_was_read_ahead_for_a_fit_that_is_over_is_given_up(loader: FakeLoader, passes: Passes) -> None:
     fit = Adapter()
     passed(passes, fit, 2)
-    passes.direct(0, keep=False)
+    passes.answer(None, 0, keep=False)
     before = passes.buffered
 
     del fit
@@ -528,3 +528,41 @@ def test_a_frame_stands_for_a_run(passes: Passes) -> None:
     passes.leave(frame)
 
     assert passes.buffered == 0
+
+
+# ---- the sequence's own iteration ----
+
+
+class Iterated:
+    """Asks itself, as a RemoteSequence does in `for batch in sequence`, and notes which run it found."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run | None] = []
+
+    def __getitem__(self, index: int) -> int:
+        frame = asking_frame(self)
+        self.runs.append(run_of(frame, self, overridden=False, iteration=Iterated.__iter__.__code__))
+        return index
+
+    def __iter__(self) -> Iterator[int]:
+        indices = range(3)
+        for index in indices:
+            yield self[index]
+
+
+def test_the_sequences_own_iteration_is_known_by_its_code_in_whatever_module_it_is() -> None:
+    iterated = Iterated()
+
+    assert list(iterated) == [0, 1, 2]
+
+    found = [(run.adapter, run.shuffled, run.order()) for run in iterated.runs if run]
+    assert found == [(None, False, range(3))] * 3
+
+
+def test_another_iteration_over_a_sequence_is_no_run_of_it() -> None:
+    iterated = Iterated()
+
+    for index in (iterated[index] for index in range(3)):
+        assert index in {0, 1, 2}
+
+    assert iterated.runs == [None] * 3

@@ -105,6 +105,13 @@ def test_iterating_gives_all_batches_in_order_as_often_as_wanted(loader: FakeLoa
     assert sequence.stats.surprises == 0
 
 
+def test_iterating_reads_ahead(loader: FakeLoader, sequence: RemoteSequence) -> None:
+    """It is recognised as a run of its own, in whatever module the sequence is."""
+    for _ in sequence:
+        loader.wait_until(lambda seen: len(seen.requests) == STEPS)
+        break
+
+
 def test_two_iterations_at_once_do_not_mix(sequence: RemoteSequence) -> None:
     assert [(rows(one), rows(two)) for one, two in zip(sequence, sequence, strict=True)] == [
         (batch, batch) for batch in IN_ORDER

@@ -203,12 +203,9 @@ def test_a_read_ahead_follows_any_order_of_steps(connection: feedline.Loader, lo
     numbers = [7, 2, 9, 0, 3, 5]
 
     ahead = feed.readahead(feed.plan.step(0, number) for number in numbers)
-    first = ahead.next_step()
 
-    assert first is not None
-    assert first.index == 7
     assert [batch.index for batch in ahead] == numbers
-    assert ahead.next_step() is None
+    assert next(ahead, None) is None
     assert [key.offset for key in loader.requests] == [70, 20, 90, 0, 30, 50]
 
 
@@ -511,7 +508,7 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("arguments", "message"),
     [
         ({"view": "test"}, "view is 'test'; dataset 'fake' has: train, few"),
         ({"dataset": "voxels"}, "serves no dataset 'voxels'; it serves: fake"),
@@ -541,12 +538,12 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once_naming_what_was_found_and_wanted(
-    connection: feedline.Loader, asked: dict[str, object], told: str
+    connection: feedline.Loader, arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InvalidRequest) as error:
-        connection.epoch(**asked)  # type: ignore[arg-type]
+        connection.epoch(**arguments)  # type: ignore[arg-type]
 
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_batch_over_the_loaders_limit_is_refused_at_once() -> None:

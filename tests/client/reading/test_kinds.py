@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline.reading.deferred import rows_present
+from feedline.reading.batch import rows_present
 from feedline.testing import FakeLoader, serve
 from feedline_wire.elementwise import Cast, Normalise, OneHot, Scale
 from feedline_wire.errors import BadSample, DataError, InvalidRequest, ProtocolMismatch
@@ -142,10 +142,10 @@ def test_nothing_bad_is_nothing_to_say() -> None:
 
 @pytest.mark.parametrize("bad", [[[4, 7]], [[-1, 7]], [[1, 7], [1, 8]]])
 def test_rows_that_are_missing_must_be_those_that_are_named(bad: list[list[int]]) -> None:
-    ids = np.array([10, 11, 12])
+    left_out = np.array(bad)[:, 0]
 
     with pytest.raises(ProtocolMismatch, match="are named as left out"):
-        rows_present(np.array(bad), ids, len(ids) + len(bad))
+        rows_present(left_out, wanted=3 + len(bad), arrived=3)
 
 
 # ---- ready batches ----
@@ -235,7 +235,7 @@ def test_an_endless_stream_never_ends_and_has_no_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("arguments", "message"),
     [
         ({"seed": 3}, "seed is 3, and dataset 'fake' is a stream"),
         ({"order": "shuffle"}, "order is 'shuffle', and dataset 'fake' is a stream"),
@@ -244,9 +244,11 @@ def test_an_endless_stream_never_ends_and_has_no_length() -> None:
         ({"batch_size": 8}, "leave batch_size out"),
     ],
 )
-def test_what_only_samples_with_numbers_can_have_is_refused_for_a_stream(asked: dict[str, Any], says: str) -> None:
-    with connected(BATCHES, kind="stream") as loader, pytest.raises(InvalidRequest, match=says):
-        loader.feed(**asked)
+def test_what_only_samples_with_numbers_can_have_is_refused_for_a_stream(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with connected(BATCHES, kind="stream") as loader, pytest.raises(InvalidRequest, match=message):
+        loader.feed(**arguments)
 
 
 def test_nothing_of_a_stream_can_be_returned_to() -> None:

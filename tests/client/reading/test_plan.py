@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedline.reading.plan import Plan, Remainder, Step
+from feedline.reading.plan import Cursor, Plan, Remainder, Step
 
 REMAINDERS: tuple[Remainder, ...] = ("drop", "short", "pad", "wrap")
 
@@ -86,9 +86,29 @@ def test_wrapped_epochs_start_where_the_one_before_spilled_to() -> None:
 def test_the_line_of_wrapped_batches_is_that_of_the_epochs_end_to_end() -> None:
     plan = Plan(samples=10, batch_size=4, remainder="wrap", rank=0, world=1)
 
-    line = [plan.line_step(number) for number in range(10)]
+    line = [plan.step_after(Cursor(0, 0), number) for number in range(10)]
 
     assert line == [step for epoch in range(4) for step in plan.steps(epoch)]
+
+
+@pytest.mark.parametrize(
+    ("cursor", "settled"),
+    [
+        (Cursor(3, 9), Cursor(3, 9)),
+        (Cursor(3, 10), Cursor(4, 0)),
+        (Cursor(3, 12), Cursor(4, 2)),
+        (Cursor(3, 31), Cursor(6, 1)),
+    ],
+)
+def test_the_end_of_an_epoch_is_the_start_of_the_next(cursor: Cursor, settled: Cursor) -> None:
+    assert Plan(samples=10, batch_size=4, remainder="wrap", rank=0, world=1).settled(cursor) == settled
+
+
+@pytest.mark.parametrize(
+    ("cursor", "settled"), [(Cursor(3, 6), Cursor(3, 6)), (Cursor(3, 7), Cursor(4, 0)), (Cursor(3, 10), Cursor(4, 0))]
+)
+def test_where_the_rest_is_dropped_an_epoch_ends_before_it(cursor: Cursor, settled: Cursor) -> None:
+    assert Plan(samples=10, batch_size=4, remainder="drop", rank=0, world=1).settled(cursor) == settled
 
 
 def test_an_epoch_in_which_no_global_batch_starts_has_no_steps() -> None:

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from feedline.reading import state
-from feedline.reading.state import Line, Place
+from feedline.reading.plan import Cursor
+from feedline.reading.state import Ordering
 from feedline_wire.errors import DatasetChanged, FeedlineError, InvalidRequest
 
-LINE = Line(dataset="voxels", fingerprint=b"\x01\xab", view="train", order="shuffle", seed=7)
+ORDERING = Ordering(dataset="voxels", fingerprint=b"\x01\xab", view="train", order="shuffle", seed=7)
 
 SAVED: dict[str, object] = {
     "version": 1,
@@ -23,22 +24,22 @@ SAVED: dict[str, object] = {
 
 
 def test_a_state_is_a_handful_of_plain_values() -> None:
-    saved = state.write(LINE, Place(3, 118))
+    saved = state.write(ORDERING, Cursor(3, 118))
 
     assert saved == SAVED
     assert json.loads(json.dumps(saved)) == SAVED
 
 
 def test_a_state_is_read_as_it_was_written() -> None:
-    assert state.read(SAVED, LINE) == (7, Place(3, 118))
+    assert state.read(SAVED, ORDERING) == (7, Cursor(3, 118))
 
 
 def test_the_saved_seed_is_what_continues() -> None:
-    assert state.read(SAVED, Line("voxels", b"\x01\xab", "train", "shuffle", seed=99)) == (7, Place(3, 118))
+    assert state.read(SAVED, Ordering("voxels", b"\x01\xab", "train", "shuffle", seed=99)) == (7, Cursor(3, 118))
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "told"),
+    ("change", "kind", "message"),
     [
         ({"version": 2}, InvalidRequest, "the state's version is 2, wanted is 1"),
         ({"fingerprint": "77"}, DatasetChanged, "with the fingerprint 77; the loader serves 'voxels' with 01ab"),
@@ -52,27 +53,14 @@ def test_the_saved_seed_is_what_continues() -> None:
     ],
 )
 def test_a_state_of_something_else_is_refused_saying_what_differs(
-    change: dict[str, object], kind: type[FeedlineError], told: str
+    change: dict[str, object], kind: type[FeedlineError], message: str
 ) -> None:
     with pytest.raises(kind) as error:
-        state.read(SAVED | change, LINE)
+        state.read(SAVED | change, ORDERING)
 
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_what_is_no_state_at_all_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not the state_dict"):
-        state.read({"model": "weights"}, LINE)
-
-
-@pytest.mark.parametrize(
-    ("place", "settled"),
-    [
-        (Place(3, 9), Place(3, 9)),
-        (Place(3, 10), Place(4, 0)),
-        (Place(3, 12), Place(4, 2)),
-        (Place(3, 31), Place(6, 1)),
-    ],
-)
-def test_the_end_of_an_epoch_is_the_start_of_the_next(place: Place, settled: Place) -> None:
-    assert place.settled(samples=10) == settled
+        state.read({"model": "weights"}, ORDERING)

@@ -1,10 +1,10 @@
-"""What Keras takes as batches, as tables."""
+"""What Keras takes as batches, as tables: refused when a client connects."""
 
 import numpy as np
 import pytest
 
 from feedline import InvalidRequest
-from feedline.keras.limits import check_parts, check_shapes, check_shards, checked_epoch
+from feedline.keras.client import check_parts, check_shapes, check_shards
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Column
 
@@ -22,7 +22,7 @@ def test_up_to_three_parts_are_taken(structure: Structure) -> None:
 @pytest.mark.parametrize(("structure", "parts"), [(("a", "b", "c", "d"), 4), ((), 0)])
 def test_any_other_number_of_parts_is_refused(structure: Structure, parts: int) -> None:
     with pytest.raises(InvalidRequest, match=rf"has {parts} parts, Keras takes \(x,\), .*nested"):
-        check_parts(structure, None)
+        check_parts(structure, "short")
 
 
 @pytest.mark.parametrize("structure", ["x", ("x",), {"a": "a", "b": "b"}])
@@ -59,9 +59,3 @@ def test_data_divided_by_keras_and_by_us_is_refused() -> None:
 @pytest.mark.parametrize(("shards", "world"), [(1, 1), (4, 1), (1, 2)])
 def test_data_divided_once_is_taken(shards: int, world: int) -> None:
     check_shards(shards, world)
-
-
-def test_epochs_count_from_0() -> None:
-    assert checked_epoch(np.int64(3)) == 3
-    with pytest.raises(InvalidRequest, match="epoch is -1"):
-        checked_epoch(-1)

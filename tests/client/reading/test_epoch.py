@@ -1,27 +1,28 @@
 """An epoch's end is counted, not assumed: a plan or a fetcher that is broken on purpose is found out."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import feedline
-from feedline.reading.audit import EpochIncomplete, Tally
-from feedline.reading.plan import Plan, Remainder, Step
+from feedline.reading.epoch import EpochAudit, EpochIncomplete
+from feedline.reading.plan import Cursor, Plan, Remainder, Step
 from feedline.testing import serve
 from feedline_wire.errors import Closed
 
 PLAN = Plan(samples=100, batch_size=10, remainder="short", rank=0, world=1)
 
 
-def handed_out(plan: Plan, steps: list[Step], offset: int = 0) -> Tally:
-    """A tally that was told of these steps."""
-    tally, cursor = Tally(plan, 3, offset), offset
+def handed_out(plan: Plan, steps: list[Step], offset: int = 0) -> EpochAudit:
+    """An audit that counted these steps."""
+    audit, at = EpochAudit(plan, Cursor(3, offset)), offset
     for step in steps:
-        tally.count(step, step.rows, cursor)
-        cursor = step.after
-    tally.end(cursor)
-    return tally
+        audit.count(step, step.rows, at)
+        at = step.after
+    audit.end(at)
+    return audit
 
 
 @pytest.mark.parametrize("remainder", ["drop", "short", "pad", "wrap"])
@@ -74,10 +75,10 @@ def test_a_step_that_comes_twice_is_found_out() -> None:
 
 def test_a_step_with_other_rows_than_planned_is_found_out() -> None:
     (first, *_) = PLAN.steps(3)
-    tally = Tally(PLAN, 3, 0)
+    audit = EpochAudit(PLAN, Cursor(3, 0))
 
     with pytest.raises(EpochIncomplete, match=r"positions 0\.\.9 \(9 rows\)"):
-        tally.count(first, 9, 0)
+        audit.count(first, 9, 0)
 
 
 # ---- in an epoch ----
@@ -90,7 +91,7 @@ def connection() -> Iterator[feedline.Loader]:
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         (lambda steps: steps[:-1], "ended after 9 of 10 batches; missing: positions 90..99"),
         (lambda steps: steps[:4] + steps[5:], "missing: positions 40..49"),
@@ -100,16 +101,16 @@ def connection() -> Iterator[feedline.Loader]:
     ids=["ends early", "leaves one out", "repeats one", "is empty"],
 )
 def test_an_epoch_fetched_by_a_broken_plan_is_an_error_and_never_an_end(
-    connection: feedline.Loader, monkeypatch: pytest.MonkeyPatch, broken: object, told: str
+    connection: feedline.Loader, monkeypatch: pytest.MonkeyPatch, broken: object, message: str
 ) -> None:
     feed = connection.feed(batch_size=10)
     whole = feed.readahead
-    monkeypatch.setattr(feed, "readahead", lambda steps: whole(broken(list(steps))))  # type: ignore[operator]
+    monkeypatch.setattr(feed, "readahead", lambda steps, limit: whole(broken(list(itertools.islice(steps, limit)))))  # type: ignore[operator]
 
     with pytest.raises(EpochIncomplete) as error:
         list(feed.epoch(0))
 
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_what_is_missing_is_handed_out_when_the_feed_goes_on(connection: feedline.Loader) -> None:

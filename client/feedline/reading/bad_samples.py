@@ -1,6 +1,7 @@
-"""How many samples were bad and left out or replaced, as their dataset wants it: counted, and said once.
+"""Bad samples in the batches of one connection, counted; the first ones of each dataset make a line in the log.
 
-G7: a sample that cannot be read is never silently missing.
+The loader says which samples it left out or replaced (its `batches/bad_samples` decides); the trainer counts them here,
+so that none is missing silently.
 """
 
 import logging
@@ -12,19 +13,19 @@ from numpy.typing import NDArray
 IDS_NAMED = 8
 """In the log's line: enough to look at some."""
 
-_log = logging.getLogger("feedline")
+log = logging.getLogger("feedline")
 
 
-class Losses:
-    """What one connection's batches said about bad samples. Any thread."""
+class BadSampleCounter:
+    """How many bad samples the batches of one connection had. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count = 0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<Losses {self._count}>"
+        return f"<BadSampleCounter {self._count}>"
 
     @property
     def count(self) -> int:
@@ -32,14 +33,14 @@ class Losses:
         return self._count
 
     def add(self, samples: NDArray[np.int64], dataset: str, *, replaced: bool) -> None:
-        """Samples of a batch that is handed out. The first ones of a dataset make a line in the log."""
+        """Count the bad samples of a batch that is handed out, by id. Logs the first ones of a dataset."""
         with self._lock:
             self._count += len(samples)
-            is_said = dataset in self._said
-            self._said.add(dataset)
-        if not is_said:
+            is_first = dataset not in self._logged
+            self._logged.add(dataset)
+        if is_first:
             named = ", ".join(map(str, samples[:IDS_NAMED].tolist()))
-            _log.warning(
+            log.warning(
                 "samples of %r are bad and are %s: %s%s; the loader's log says what is wrong with them, further ones "
                 "are counted in stats.bad_samples",
                 dataset,
