@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="afterwards put these rows into the table and plot of README.md and docs/",
+        help="afterwards put these rows into docs/benchmarks.md, its plot and README.md",
     )
     parser.add_argument("--list", action="store_true", help="say which rows there are, and end")
     asked = parser.parse_args()

@@ -54,6 +54,15 @@ def test_the_documents_show_the_published_results_and_nothing_else() -> None:
         assert document.read_text() == text, f"{document} differs; python -m benchmarks.report writes it"
 
 
+def test_every_line_that_the_readme_shows_was_measured() -> None:
+    from benchmarks import report
+    from benchmarks.results import Results
+
+    published = Results.read(ROOT / "docs/benchmarks/results.json")
+
+    assert set(report.HIGHLIGHTS) <= {(line.row, line.what) for line in published.lines if line.bound is not None}
+
+
 def test_rows_that_are_published_leave_the_others_as_they_were_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
