@@ -261,65 +261,39 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("replica", "version", "uptime_s", "draining", "workers", "workers_busy", "workers_restarted", "batches", "bytes", "failures", "arena_bytes", "arena_lent", "trainers", "assembling_s", "waited_s", "short_of", "reclaimed", "shared", "arena_kept", "scattered")
+    __slots__ = ("replica", "version", "draining", "short_of", "counters", "trainers")
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
-    WORKERS_FIELD_NUMBER: _ClassVar[int]
-    WORKERS_BUSY_FIELD_NUMBER: _ClassVar[int]
-    WORKERS_RESTARTED_FIELD_NUMBER: _ClassVar[int]
-    BATCHES_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
-    FAILURES_FIELD_NUMBER: _ClassVar[int]
-    ARENA_BYTES_FIELD_NUMBER: _ClassVar[int]
-    ARENA_LENT_FIELD_NUMBER: _ClassVar[int]
-    TRAINERS_FIELD_NUMBER: _ClassVar[int]
-    ASSEMBLING_S_FIELD_NUMBER: _ClassVar[int]
-    WAITED_S_FIELD_NUMBER: _ClassVar[int]
     SHORT_OF_FIELD_NUMBER: _ClassVar[int]
-    RECLAIMED_FIELD_NUMBER: _ClassVar[int]
-    SHARED_FIELD_NUMBER: _ClassVar[int]
-    ARENA_KEPT_FIELD_NUMBER: _ClassVar[int]
-    SCATTERED_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    TRAINERS_FIELD_NUMBER: _ClassVar[int]
     replica: str
     version: str
-    uptime_s: float
     draining: bool
-    workers: int
-    workers_busy: int
-    workers_restarted: int
-    batches: int
-    bytes: int
-    failures: int
-    arena_bytes: int
-    arena_lent: int
-    trainers: _containers.RepeatedCompositeFieldContainer[Trainer]
-    assembling_s: float
-    waited_s: float
     short_of: str
-    reclaimed: int
-    shared: int
-    arena_kept: int
-    scattered: int
-    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., draining: bool = ..., workers: _Optional[int] = ..., workers_busy: _Optional[int] = ..., workers_restarted: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., failures: _Optional[int] = ..., arena_bytes: _Optional[int] = ..., arena_lent: _Optional[int] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., assembling_s: _Optional[float] = ..., waited_s: _Optional[float] = ..., short_of: _Optional[str] = ..., reclaimed: _Optional[int] = ..., shared: _Optional[int] = ..., arena_kept: _Optional[int] = ..., scattered: _Optional[int] = ...) -> None: ...
+    counters: _containers.RepeatedCompositeFieldContainer[Counter]
+    trainers: _containers.RepeatedCompositeFieldContainer[Trainer]
+    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., draining: bool = ..., short_of: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
 
 class Trainer(_message.Message):
-    __slots__ = ("peer", "waiting", "assembling", "ready", "batches", "bytes", "waited_s", "unread_s")
+    __slots__ = ("peer", "counters")
     PEER_FIELD_NUMBER: _ClassVar[int]
-    WAITING_FIELD_NUMBER: _ClassVar[int]
-    ASSEMBLING_FIELD_NUMBER: _ClassVar[int]
-    READY_FIELD_NUMBER: _ClassVar[int]
-    BATCHES_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
-    WAITED_S_FIELD_NUMBER: _ClassVar[int]
-    UNREAD_S_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     peer: str
-    waiting: int
-    assembling: int
-    ready: int
-    batches: int
-    bytes: int
-    waited_s: float
-    unread_s: float
-    def __init__(self, peer: _Optional[str] = ..., waiting: _Optional[int] = ..., assembling: _Optional[int] = ..., ready: _Optional[int] = ..., batches: _Optional[int] = ..., bytes: _Optional[int] = ..., waited_s: _Optional[float] = ..., unread_s: _Optional[float] = ...) -> None: ...
+    counters: _containers.RepeatedCompositeFieldContainer[Counter]
+    def __init__(self, peer: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
+
+class Counter(_message.Message):
+    __slots__ = ("name", "whole", "real", "unit", "meaning")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    REAL_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    whole: int
+    real: float
+    unit: str
+    meaning: str
+    def __init__(self, name: _Optional[str] = ..., whole: _Optional[int] = ..., real: _Optional[float] = ..., unit: _Optional[str] = ..., meaning: _Optional[str] = ...) -> None: ...

@@ -23,6 +23,7 @@ from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import FeedlineError, from_failure
 from feedline_wire.frames import Frame, Piece
 from feedline_wire.key import Key, to_message
+from feedline_wire.status import LoaderStatus, read_status
 
 SAMPLES = 1000
 VIEWS = {"train": (0, 900), "validation": (900, 1000)}
@@ -194,9 +195,9 @@ class RawLoader:
         call = self.channel.unary_unary(rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString)
         return call(pb.DescribeRequest(protocol=protocol), timeout=CALL_S)
 
-    def status(self) -> pb.StatusReply:
+    def status(self) -> LoaderStatus:
         call = self.channel.unary_unary(rpc.STATUS, pb.StatusRequest.SerializeToString, pb.StatusReply.FromString)
-        return call(pb.StatusRequest(), timeout=CALL_S)
+        return read_status(call(pb.StatusRequest(), timeout=CALL_S))
 
     @contextmanager
     def stream(self) -> Iterator[RawStream]:

@@ -59,9 +59,9 @@ def test_status_counts_what_was_answered(loader: Any, key: Callable[..., Any]) -
         stream.receive(1)  # what was sent before it is counted by now, itself perhaps not yet
         after = loader.status()
 
-    assert after.batches - before.batches >= 2
-    assert after.bytes - before.bytes >= 2 * len(answers[1].body)
-    assert after.failures - before.failures >= 1
+    assert after.counters["batches"] - before.counters["batches"] >= 2
+    assert after.counters["bytes"] - before.counters["bytes"] >= 2 * len(answers[1].body)
+    assert after.counters["failures"] - before.counters["failures"] >= 1
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 99])

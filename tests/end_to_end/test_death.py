@@ -193,11 +193,11 @@ def test_a_killed_trainer_frees_what_it_held_on_the_loader(hundred_and_one: Path
 
     with feedline.connect(loader.address) as watcher:
         until = time.monotonic() + 30
-        while (watcher.status().trainers or watcher.status().arena_lent) and time.monotonic() < until:
+        while (watcher.status().trainers or watcher.status().counters["arena_lent"]) and time.monotonic() < until:
             time.sleep(0.05)
         status = watcher.status()
     assert list(status.trainers) == []
-    assert status.arena_lent == 0
+    assert status.counters["arena_lent"] == 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

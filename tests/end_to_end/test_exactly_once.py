@@ -120,7 +120,7 @@ def test_the_multiset_is_exact_although_workers_are_killed_in_mid_epoch(
             if batch.index in {5, 15, 25}:
                 for worker in loader.workers():
                     worker.kill()
-        restarted = connected.status().workers_restarted
+        restarted = connected.status().counters["workers_restarted"]
 
     assert Counter(disturbed) == WHOLE
     assert disturbed == undisturbed

@@ -39,7 +39,7 @@ def check_all(epoch: feedline.Epoch, right: np.ndarray) -> None:
 
 
 def scattered(connection: feedline.Loader) -> int:
-    return int(connection.status().scattered)
+    return int(connection.status().counters["scattered"])
 
 
 def by_lane(connection: feedline.Loader, **options: Any) -> feedline.Epoch:
@@ -92,7 +92,7 @@ def test_it_takes_nothing_of_the_loaders_memory_however_slowly_it_is_read(
         epoch = by_lane(connection, batch_size=64, prefetch=16)
         first = next(epoch)
         time.sleep(0.3)  # for all that can be read ahead
-        assert connection.status().arena_lent == 0
+        assert connection.status().counters["arena_lent"] == 0
         ids = [*first.ids.tolist(), *(int(sample) for batch in epoch for sample in batch.ids)]
 
     assert Counter(ids) == Counter(range(SAMPLES))
@@ -119,7 +119,7 @@ def test_a_file_that_is_spoilt_ends_in_an_error_that_names_it_and_the_loader_liv
         with pytest.raises(DataError, match=r"x\.npy: (changed|is gone) while served"):
             check_all(epoch, right)
 
-        assert connection.status().workers == 1
+        assert connection.status().counters["workers"] == 1
     assert loader.process.poll() is None
 
 

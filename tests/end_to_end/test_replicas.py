@@ -41,7 +41,7 @@ def test_one_line_says_all_addresses_and_a_trainer_that_names_them_is_fed_by_all
     assert Counter(ids) == Counter(range(SAMPLES))
     for address in line["addresses"].split(","):
         with feedline.connect(address) as loader:
-            assert loader.status().batches > 0
+            assert loader.status().counters["batches"] > 0
 
 
 def test_a_replica_that_is_killed_is_replaced_at_its_address_and_the_epoch_is_whole(

@@ -65,10 +65,10 @@ def test_four_trainers_with_one_seed_cost_little_more_than_one(six_hundred: Path
     assert all(trainer.is_right for trainer in trainers)
     assert [Counter(ids) == Counter(range(SAMPLES)) for trainer in trainers for ids in trainer.ids] == [True] * 8
     assert len({tuple(trainer.content) for trainer in trainers}) == 1  # the same bytes for all
-    assert status.batches == 4 * 2 * 30
+    assert status.counters["batches"] == 4 * 2 * 30
     # In step they are never more than the 4 batches that they want ahead apart; begun apart, the first few differ.
-    assert status.shared >= 3 * 60 * 0.8
-    assert status.arena_lent == 0
+    assert status.counters["shared"] >= 3 * 60 * 0.8
+    assert status.counters["arena_lent"] == 0
 
 
 def test_trainers_that_share_each_have_their_epoch_although_workers_die_and_one_of_them_leaves(
@@ -104,4 +104,4 @@ def test_ranks_and_other_seeds_share_nothing_and_nothing_is_kept_for_them(
             assert np.all(batch["x"] == batch.ids[:, None, None])
         status = connected.status()
 
-    assert (status.shared, status.arena_kept) == (0, 0)
+    assert (status.counters["shared"], status.counters["arena_kept"]) == (0, 0)

@@ -407,7 +407,7 @@ def test_a_trainer_that_writes_all_over_its_memory_harms_nobody_else(
     assert vandal.memories
     assert [worker.pid for worker in loader.workers()] == workers
     with feedline.connect(loader.address) as watcher:
-        assert watcher.status().arena_lent == 0
+        assert watcher.status().counters["arena_lent"] == 0
 
 
 def test_trainers_with_one_seed_on_one_host_have_their_epochs_whole_and_the_same(shared: Any) -> None:
@@ -422,7 +422,7 @@ def test_trainers_with_one_seed_on_one_host_have_their_epochs_whole_and_the_same
                 ids += ours.ids.tolist()
             assert Counter(ids) == WHOLE
         assert (lanes(one), lanes(other)) == (["shm"], ["shm"])
-        assert one.status().shared > 0
+        assert one.status().counters["shared"] > 0
 
 
 def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_workers(

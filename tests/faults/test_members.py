@@ -34,7 +34,7 @@ def wait_until_used(loader: Loader) -> None:
     """Wait until a trainer has batches from it."""
     with feedline.connect(loader.address) as watcher:
         until = time.monotonic() + USED_S
-        while not any(trainer.batches for trainer in watcher.status().trainers):
+        while not any(trainer.counters["batches"] for trainer in watcher.status().trainers):
             assert time.monotonic() < until, f"{loader} is not asked: {watcher.status()}"
             time.sleep(0.1)  # a stream appears without telling anybody but the loader
 

@@ -60,10 +60,10 @@ def restarted_when_free(loader: Loader) -> int:
     """Wait until a loader has nobody to serve and nothing lent; how many workers it has replaced."""
     with feedline.connect(loader.address) as watcher:
         until = time.monotonic() + FREED_S
-        while (status := watcher.status()).trainers or status.arena_lent:
-            assert time.monotonic() < until, f"{loader} still serves {status.trainers}, lent {status.arena_lent}"
+        while (status := watcher.status()).trainers or status.counters["arena_lent"]:
+            assert time.monotonic() < until, f"{loader} still serves: {status}"
             time.sleep(0.1)
-        return status.workers_restarted
+        return int(status.counters["workers_restarted"])
 
 
 def disturbed(stage: Stage, data: Data, moments: random.Random, lane: str, victim: str, faults: list[str]) -> Trainer:

@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 
 from feedline_wire import PROTOCOL, rpc
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.status import LoaderStatus, read_status
 
 SAMPLES = 101
 """Prime: no batch size divides it by accident."""
@@ -280,9 +281,9 @@ class Raw:
             self.call(rpc.DESCRIBE, pb.DescribeRequest(protocol=PROTOCOL).SerializeToString())
         )
 
-    def status(self) -> pb.StatusReply:
+    def status(self) -> LoaderStatus:
         """What it is doing."""
-        return pb.StatusReply.FromString(self.call(rpc.STATUS, b""))
+        return read_status(pb.StatusReply.FromString(self.call(rpc.STATUS, b"")))
 
     def fetch(self, *wires: bytes, timeout_s: float = CALL_S) -> Any:
         """A stream of these requests; iterate it for frames."""

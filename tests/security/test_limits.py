@@ -32,7 +32,7 @@ def request(*tickets: int, **key: Any) -> bytes:
 
 def is_well(caller: Any) -> bool:
     """It answers, and what was lent came back."""
-    return bool(caller.describe().replica) and caller.status().arena_lent == 0
+    return bool(caller.describe().replica) and caller.status().counters["arena_lent"] == 0
 
 
 def test_the_window_that_is_described_is_the_one_that_is_kept(open_loader: Any, raw: Callable[..., Any]) -> None:

@@ -161,7 +161,7 @@ def test_what_is_unpickled_between_the_loaders_own_processes_is_its_own(
     """The front and its workers speak over sockets that nobody else has; what they name is looked at all the same."""
     loader, seen = watched
     with raw(loader.address) as caller:
-        assert caller.status().workers == 2
+        assert caller.status().counters["workers"] == 2
 
     named = {
         line.split("'")[1].partition(".")[0]

@@ -92,9 +92,11 @@ def patient(open_loader: Any, raw: Callable[..., Any]) -> Iterator[Patient]:
         yield patient
 
         patient.check()
-        while (status := caller.status()).trainers or status.arena_lent:  # the last streams are being taken down
+        while (status := caller.status()).trainers or status.counters[
+            "arena_lent"
+        ]:  # the last streams are being taken down
             pass
-    assert status.workers_restarted == 0
+    assert status.counters["workers_restarted"] == 0
     log = open_loader.log
     assert "Traceback" not in log
     assert '"level": "error"' not in log

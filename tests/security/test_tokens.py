@@ -37,7 +37,7 @@ def test_a_trainer_with_a_token_reads_what_is_served(token_loader: Any, tokens: 
     with feedline.connect(token_loader.address, token=tokens["alice"]) as loader:
         (batch,) = loader.epoch(dataset="scans", order="sequential", batch_size=7)
         assert set(loader.datasets) == {"digits", "scans"}
-        assert loader.status().workers == 1
+        assert loader.status().counters["workers"] == 1
 
     assert batch.ids.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert '"client": "alice"' in token_loader.log

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from google.protobuf.message import Message
-
 from feedline.cli.arguments import add_connection, credentials
 from feedline.cli.serve import become_server
 from feedline.connection.credentials import Credentials
@@ -20,10 +18,10 @@ from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Address, entries
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.resolve import look_up
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.command_line import Command
 from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
 from feedline_wire.errors import FeedlineError, InvalidRequest
+from feedline_wire.status import LoaderStatus, Reading
 from feedline_wire.text import duration, many, size, unpacked
 
 EPILOG = """\
@@ -52,7 +50,7 @@ class Seen:
 
     address: str
     description: Description
-    status: pb.StatusReply
+    status: LoaderStatus
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -148,21 +146,14 @@ def described(loader: Seen) -> str:
     state = "draining" if status.draining else "serving"
     lines = [
         f"loader at {loader.address}: {state}",
-        f"version    {found.version}, replica {found.replica}, up {duration(status.uptime_s)}",
+        f"version    {found.version}, replica {found.replica}",
         f"limits     {size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
-        f"workers    {status.workers}, {status.workers_busy} busy, {status.workers_restarted} restarted so far",
-        f"memory     {size(status.arena_lent)} of {size(status.arena_bytes)} lent to batches, "
-        f"{size(status.arena_kept)} kept for who asks next",
-        f"delivered  {many(status.batches)} batches, {size(status.bytes)}; {many(status.failures)} failures; "
-        f"workers spent {status.assembling_s:.1f} s, and {many(status.scattered)} went straight from files",
-        f"shared     {many(status.shared)} batches were another trainer's as well; {many(status.reclaimed)} were "
-        f"dropped for want of room and assembled again",
         f"lanes      {', '.join(found.lanes)}{f' (port {found.tcp_port})' if found.tcp_port else ''}",
-        *_shortage(status),
+        *([f"short of   {status.short_of}: trainers wait for this loader"] if status.short_of else []),
+        *(f"{name:<17}  {_reading(one)}" for name, one in status.counters.of.items()),
         f"trainers   {len(status.trainers)}",
         *(
-            f"  {trainer.peer}: {trainer.waiting} waiting, {trainer.assembling} assembling, {trainer.ready} ready; "
-            f"{many(trainer.batches)} batches, {size(trainer.bytes)} so far{_held_up(trainer)}"
+            f"  {trainer.peer}: {'; '.join(_reading(one) for one in trainer.counters.of.values() if one.value)}"
             for trainer in status.trainers
         ),
     ]
@@ -171,17 +162,16 @@ def described(loader: Seen) -> str:
     return "\n".join(lines)
 
 
-def _shortage(status: pb.StatusReply) -> list[str]:
-    """Whether the loader is the bottleneck, and by what."""
-    if not status.waited_s:
-        return []
-    short = f": too few {status.short_of}" if status.short_of == "workers" else ": too little memory"
-    return [f"waiting    the longest for {status.waited_s:.1f} s{short if status.short_of else ''}"]
-
-
-def _held_up(trainer: pb.Trainer) -> str:
-    waited = f"; its oldest key waits for {trainer.waited_s:.1f} s" if trainer.waited_s else ""
-    return waited + (f"; has not read for {trainer.unread_s:.1f} s" if trainer.unread_s else "")
+def _reading(counter: Reading) -> str:
+    """A counter's value with its unit and meaning."""
+    match counter.unit:
+        case "s":
+            seconds = f"{counter.value:.1f} s" if counter.value < 60 else duration(counter.value)
+            return f"{seconds} {counter.meaning}"
+        case "bytes":
+            return f"{size(int(counter.value))} {counter.meaning}"
+        case unit:
+            return f"{many(int(counter.value))} {unit} {counter.meaning}"
 
 
 def _of_dataset(dataset: DatasetInfo) -> list[str]:
@@ -213,16 +203,12 @@ def as_json(loader: Seen) -> dict[str, object]:
         "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
         "lanes": list(found.lanes),
         "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
-        "status": {name: value for name, value in _as_values(status).items() if name not in {"replica", "version"}},
-    }
-
-
-def _as_values(message: Message) -> dict[str, object]:
-    """A message of numbers, strings and lists of messages as plain values, by the names of its fields."""
-    values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
-    return {
-        name: value if isinstance(value, (str, int, float)) else [_as_values(part) for part in value]
-        for name, value in values.items()
+        "status": {
+            "draining": status.draining,
+            "short_of": status.short_of,
+            **status.counters,
+            "trainers": [{"peer": trainer.peer, **trainer.counters} for trainer in status.trainers],
+        },
     }
 
 

@@ -37,6 +37,7 @@ from feedline_wire.errors import (
 from feedline_wire.key import Key
 from feedline_wire.lane import SHM, TCP
 from feedline_wire.reach import host_of
+from feedline_wire.status import LoaderStatus, read_status
 from feedline_wire.tensors import Array
 
 DESCRIBE_TIMEOUT_S = 5.0
@@ -141,7 +142,7 @@ class Connection:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
-    def status(self, timeout_s: float) -> pb.StatusReply:
+    def status(self, timeout_s: float) -> LoaderStatus:
         """What the loader is doing now. Any thread."""
         channel = self._channel
         if channel is None:
@@ -157,7 +158,7 @@ class Connection:
             raise reason_of(error, self.address) from error
         except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
             raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
-        return reply
+        return read_status(reply)
 
     # ---- on the connection's thread ----
 

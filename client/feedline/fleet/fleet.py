@@ -27,9 +27,9 @@ from feedline.fleet.requests import PendingBatch
 from feedline.fleet.resolve import Watch
 from feedline.fleet.statistics import Statistics, observed
 from feedline.fleet.tracker import LOOK_AT_MOST_EVERY_S, RequestTracker
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
+from feedline_wire.status import LoaderStatus
 
 LOG_WAIT_AFTER_S = 5.0
 """A reader that waits longer finds a line in the log: what is awaited, and from whom. Every start has shorter waits."""
@@ -161,7 +161,7 @@ class Fleet:
         """
         self._dropped.extend(pending)
 
-    def status(self, timeout_s: float) -> pb.StatusReply:
+    def status(self, timeout_s: float) -> LoaderStatus:
         """What a loader, the first that is connected, is doing now."""
         self.check_open()
         for endpoint in self._tracker.endpoints:

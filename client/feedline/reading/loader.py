@@ -17,8 +17,8 @@ from feedline.reading.feed import Feed
 from feedline.reading.options import FeedArguments
 from feedline.reading.plan import Remainder
 from feedline.reading.state import State
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.memory import keep_freed_memory
+from feedline_wire.status import LoaderStatus
 
 STATUS_TIMEOUT_S = 5.0
 """A loader answers from memory, in milliseconds."""
@@ -161,7 +161,7 @@ class Loader:
         """The batches of one epoch, from batch number `start` on; the arguments are those of `feed`."""
         return self.feed(**arguments).epoch(epoch, start)
 
-    def status(self) -> pb.StatusReply:
+    def status(self) -> LoaderStatus:
         """What a loader is doing now: workers, trainers, memory, counters. Blocks for its answer, 5 seconds at most.
 
         Raises LoaderUnavailable if none is connected.

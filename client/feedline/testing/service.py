@@ -26,6 +26,7 @@ from feedline_wire.errors import (
 )
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key, from_message
+from feedline_wire.status import LoaderCounters, StreamCounters, to_messages
 
 _STATUS: dict[type[FeedlineError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -86,10 +87,13 @@ class Service:
                 replica=books.replica,
                 version=self._version,
                 draining=books.draining,
-                batches=books.answered - books.failures,
-                bytes=books.nbytes,
-                failures=books.failures,
-                trainers=[pb.Trainer(waiting=len(stream.waiting)) for stream in books.streams],
+                counters=to_messages(
+                    LoaderCounters(batches=books.answered - books.failures, bytes=books.nbytes, failures=books.failures)
+                ),
+                trainers=[
+                    pb.Trainer(counters=to_messages(StreamCounters(waiting=len(stream.waiting))))
+                    for stream in books.streams
+                ],
             )
 
     def _fetch(self, requests: Iterator[pb.FetchRequest], context: grpc.ServicerContext) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -28,7 +29,7 @@ from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.scheduler import MAX_WINDOW, Scheduler
 from feedline_server.scheduling.stream import Stream
 from feedline_server.workers.pool import Pool
-from feedline_wire import PROTOCOL, elementwise, rpc, structure, tensors
+from feedline_wire import PROTOCOL, elementwise, rpc, status, structure, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Damaged,
@@ -38,6 +39,7 @@ from feedline_wire.errors import (
     ProtocolMismatch,
 )
 from feedline_wire.key import from_message
+from feedline_wire.status import LoaderCounters
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of
@@ -205,41 +207,23 @@ class Service:
     def _status(self, request: pb.StatusRequest | Unreadable, context: grpc.ServicerContext) -> pb.StatusReply:
         if isinstance(request, Unreadable):
             refuse(context, request.error)
-        state, pool = self._scheduler.status(), self._pool.state()
+        state = self._scheduler.status()
         return pb.StatusReply(
             replica=self._replica,
             version=self._version,
-            uptime_s=time.monotonic() - self._started,
             draining=state.draining,
-            workers=pool.workers,
-            workers_busy=pool.busy,
-            workers_restarted=pool.restarted,
-            batches=state.batches,
-            bytes=state.nbytes,
-            failures=state.failures,
-            arena_bytes=state.arena_nbytes,
-            arena_lent=state.arena_lent,
-            waited_s=state.waited_s,
             short_of=state.short_of or "",
-            reclaimed=state.reclaimed,
-            shared=state.shared,
-            scattered=state.scattered,
-            arena_kept=state.arena_kept,
-            assembling_s=pool.assembling_s,
-            trainers=[
-                pb.Trainer(
-                    peer=one.peer,
-                    waiting=one.waiting,
-                    assembling=one.assembling,
-                    ready=one.ready,
-                    batches=one.batches,
-                    bytes=one.nbytes,
-                    waited_s=one.waited_s,
-                    unread_s=one.unread_s,
-                )
-                for one in state.streams
-            ],
+            counters=status.to_messages(self._completed(state.counters)),
+            trainers=[pb.Trainer(peer=one.peer, counters=status.to_messages(one.counters)) for one in state.streams],
         )
+
+    def counters(self) -> LoaderCounters:
+        """What this loader counts. Thread-safe."""
+        return self._completed(self._scheduler.status().counters)
+
+    def _completed(self, counters: LoaderCounters) -> LoaderCounters:
+        """The scheduler's counters, with the pool's and the loader's own."""
+        return replace(self._pool.count(counters), uptime_s=time.monotonic() - self._started)
 
     # ---- one stream ----
 

@@ -34,6 +34,7 @@ from feedline_server.workers.messages import Opening
 from feedline_server.workers.pool import Pool
 from feedline_wire.memory import keep_freed_memory
 from feedline_wire.reach import host_of
+from feedline_wire.status import for_log
 
 STOP_S = 0.3
 """How long streams may take to end when the loader stops without draining; Ctrl-C must leave in under a second."""
@@ -119,7 +120,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         pool.close()
         scheduler.close()
         arena.close()
-        log.info("stopped", replica=replica)
+        log.info("stopped", replica=replica, **for_log(service.counters()))
 
 
 def _drain(service: Service, scheduler: Scheduler, stop: Stop, timeout_s: float) -> None:

@@ -22,11 +22,12 @@ from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.fairness import STALLED_S, choose, cost, is_stalled, next_stall_s, share_of
 from feedline_server.scheduling.jobs import BatchSizes, Job, Jobs, TaskWeights, Waiter, refusal
 from feedline_server.scheduling.overload import Overload, Shortage
-from feedline_server.scheduling.status import Counts, SchedulerStatus, status_of
+from feedline_server.scheduling.status import SchedulerStatus, status_of
 from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
 from feedline_server.workers.messages import Done, Outcome, Outgrown, Task
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
+from feedline_wire.status import LoaderCounters, for_log
 
 MAX_WINDOW = 1024
 """Keys a stream may have unanswered. A trainer 64 batches ahead uses 64; a hostile one costs 1024 small objects."""
@@ -68,7 +69,7 @@ class Scheduler:
         self._weights = TaskWeights()
         self._virtual_time = 0.0  # the fair clock: `virtual_time` of the stream served last
         self._overload = Overload()
-        self._counts = Counts()
+        self._counts = LoaderCounters()
         self._draining = False
         self._idle = threading.Condition(self._lock)
         self._closing = False
@@ -187,7 +188,7 @@ class Scheduler:
                     stream.batches += 1
                     stream.nbytes += batch.nbytes
                     self._counts.batches += 1
-                    self._counts.nbytes += batch.nbytes
+                    self._counts.bytes += batch.nbytes
                     self._counts.scattered += isinstance(batch, FileBatch)
         self._pump()
 
@@ -270,14 +271,7 @@ class Scheduler:
     def status(self) -> SchedulerStatus:
         """What is going on now."""
         with self._lock:
-            return status_of(
-                self._streams,
-                self._allocator,
-                self._overload,
-                self._counts,
-                draining=self._draining,
-                now=self._now(),
-            )
+            return self._status_at(self._now())
 
     # ---- inside ----
 
@@ -419,17 +413,17 @@ class Scheduler:
                 stream.virtual_time = max(stream.virtual_time, self._virtual_time)
             return was_stalled
 
+    def _status_at(self, now: float) -> SchedulerStatus:
+        return status_of(self._streams, self._allocator, self._overload, self._counts, draining=self._draining, now=now)
+
     def _overload_fields(self, now: float) -> dict[str, object] | None:
         if not self._overload.should_log(self._streams, now):
             return None
         return {
             "short_of": self._overload.short_of,
-            "waited_s": round(self._overload.longest_wait_s(self._streams, now), 1),
             "keys_waiting": sum(len(stream.waiting) for stream in self._streams),
             "trainers": len(self._streams),
-            "workers": self._workers,
-            "arena_lent": self._arena.allocated_nbytes,
-            "arena_bytes": self._arena.nbytes,
+            **for_log(replace(self._status_at(now).counters, workers=self._workers)),
         }
 
     def _refuse(self, stream: Stream, ticket: int, error: FeedlineError) -> None:

@@ -11,7 +11,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -19,6 +19,7 @@ from feedline_server.memory.arena import ARENA
 from feedline_server.workers.messages import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
 from feedline_server.workers.process import WorkerProcess, cause_of_death, start_worker
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
+from feedline_wire.status import LoaderCounters
 
 HELD = 2
 """Tasks a worker holds: the one it works on and the next, so that it never waits for the pool; more of those that take
@@ -35,17 +36,6 @@ CLOSE_S = 0.5
 """How long workers may finish what they are at when the pool closes; Ctrl-C must leave in under a second."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """What the pool is doing, for Status."""
-
-    workers: int
-    ready: int
-    busy: int
-    restarted: int
-    assembling_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +86,9 @@ class Pool:
         self._thread = threading.Thread(target=self._run, name="feedline-pool", daemon=True)
 
     def __repr__(self) -> str:
-        state = self.state()
-        return f"<Pool ready={state.ready}/{self._size} busy={state.busy} restarted={state.restarted}>"
+        workers = list(self._workers)
+        ready, busy = sum(worker.ready for worker in workers), sum(bool(worker.held) for worker in workers)
+        return f"<Pool ready={ready}/{self._size} busy={busy} restarted={self._restarted}>"
 
     def start(self) -> None:
         """Start the workers and wait until all have opened the datasets; raises what the first that cannot says."""
@@ -119,14 +110,13 @@ class Pool:
         """No task will name this memory any more; one that does is answered with an error. Any thread."""
         self._put(_Memory(memory, None))
 
-    def state(self) -> PoolState:
-        """What the pool is doing now. Any thread; the numbers may be a moment apart."""
-        workers = list(self._workers)
-        return PoolState(
+    def count(self, counters: LoaderCounters) -> LoaderCounters:
+        """The counters with those of the workers filled in. Any thread; the numbers may be a moment apart."""
+        return replace(
+            counters,
             workers=self._size,
-            ready=sum(worker.ready for worker in workers),
-            busy=sum(bool(worker.held) for worker in workers),
-            restarted=self._restarted,
+            workers_busy=sum(bool(worker.held) for worker in list(self._workers)),
+            workers_restarted=self._restarted,
             assembling_s=self._assembling_s,
         )
 

@@ -19,12 +19,13 @@ import feedline
 from feedline import BadSample, LoaderUnavailable, connect
 from feedline.cli import demo, main
 from feedline.cli.bench import endless, measure
-from feedline.cli.inspect import Seen, described, is_data
+from feedline.cli.inspect import Seen, as_json, described, is_data
 from feedline.connection.description import Description
 from feedline.testing import FakeLoader, serve
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.elementwise import OneHot, Scale
 from feedline_wire.extras import pip_install
+from feedline_wire.status import LoaderCounters, StreamCounters, read_status, to_messages
 
 NOBODY = "127.0.0.1:1"
 """Port 1 is reserved and refuses at once."""
@@ -131,14 +132,71 @@ def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytes
 
 def test_inspect_says_what_a_loader_is_short_of_and_which_trainer_does_not_read() -> None:
     description = Description("1", "r", {}, 1 << 20, 64)
-    trainer = pb.Trainer(peer="ipv4:10.0.0.7:9", waiting=3, waited_s=9.4, unread_s=12.0)
-    status = pb.StatusReply(waited_s=9.4, short_of="memory", reclaimed=4, shared=5, trainers=[trainer])
+    stream = StreamCounters(waiting=3, waited_s=9.4, unread_s=12.0)
+    trainer = pb.Trainer(peer="ipv4:10.0.0.7:9", counters=to_messages(stream))
+    counters = to_messages(LoaderCounters(waited_s=9.4, reclaimed=4, arena_lent=3_000_000))
+    status = read_status(pb.StatusReply(short_of="memory", counters=counters, trainers=[trainer]))
 
     shown = described(Seen("loader:50051", description, status))
 
-    assert "waiting    the longest for 9.4 s: too little memory\n" in shown
-    assert "shared     5 batches were another trainer's as well; 4 were dropped for want of room" in shown
-    assert shown.endswith("; its oldest key waits for 9.4 s; has not read for 12.0 s")
+    assert "short of   memory: trainers wait for this loader\n" in shown
+    assert "\nwaited_s           9.4 s that the oldest key has waited for this loader\n" in shown
+    assert "\nreclaimed          4 batches dropped unsent for want of room, to be assembled again\n" in shown
+    assert "\narena_lent         3.0 MB of it lent to batches on their way\n" in shown
+    assert shown.endswith(
+        "  ipv4:10.0.0.7:9: 3 keys wanted, not begun; 9.4 s that its oldest key has waited for this loader; "
+        "12.0 s since it last read, while batches wait for it"
+    )
+
+
+def test_inspect_shows_a_counter_that_only_a_newer_loader_has() -> None:
+    newer = pb.Counter(name="engines", whole=3, unit="engines", meaning="warming up")
+    status = read_status(pb.StatusReply(counters=[newer]))
+    seen = Seen("loader:50051", Description("1", "r", {}, 1 << 20, 64), status)
+
+    assert "\nengines            3 engines warming up\n" in described(seen)
+    assert as_json(seen)["status"] == {"draining": False, "short_of": "", "engines": 3, "trainers": []}
+
+
+def test_the_keys_and_types_of_a_status_as_json_are_those_that_scripts_know() -> None:
+    status = read_status(
+        pb.StatusReply(
+            counters=to_messages(LoaderCounters()), trainers=[pb.Trainer(counters=to_messages(StreamCounters()))]
+        )
+    )
+
+    found = json.loads(json.dumps(as_json(Seen("loader:50051", Description("1", "r", {}, 1, 1), status))["status"]))
+
+    (trainer,) = found.pop("trainers")
+    assert {name: type(value).__name__ for name, value in found.items()} == {
+        "draining": "bool",
+        "uptime_s": "float",
+        "workers": "int",
+        "workers_busy": "int",
+        "workers_restarted": "int",
+        "batches": "int",
+        "bytes": "int",
+        "failures": "int",
+        "arena_bytes": "int",
+        "arena_lent": "int",
+        "arena_kept": "int",
+        "shared": "int",
+        "scattered": "int",
+        "reclaimed": "int",
+        "waited_s": "float",
+        "short_of": "str",
+        "assembling_s": "float",
+    }
+    assert {name: type(value).__name__ for name, value in trainer.items()} == {
+        "peer": "str",
+        "waiting": "int",
+        "assembling": "int",
+        "ready": "int",
+        "batches": "int",
+        "bytes": "int",
+        "waited_s": "float",
+        "unread_s": "float",
+    }
 
 
 def test_inspect_as_json_is_one_object_a_loader(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:

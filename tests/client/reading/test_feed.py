@@ -745,7 +745,7 @@ def test_a_connection_tells_what_is_served(connection: feedline.Loader) -> None:
     assert repr(info) == (
         "<DatasetInfo fake samples=101 views={'train': 101, 'few': 7} columns=(x float32(3), y int64())>"
     )
-    assert connection.status().batches == 0
+    assert connection.status().counters["batches"] == 0
 
 
 def test_keys_carry_the_whole_identity(connection: feedline.Loader, loader: FakeLoader) -> None:

@@ -247,7 +247,7 @@ def test_what_lies_in_a_stalled_trainers_own_memory_stays_when_others_need_room_
 
     stage.finish_all()
     assert stage.take(large[1]) == [1]
-    assert stage.scheduler.status().reclaimed == 1
+    assert stage.scheduler.status().counters.reclaimed == 1
     assert [want.ticket for want in host.stream.waiting] == [2]
     assert host.room == PLACES - 3
     assert stage.scheduler.pin(host.stream, sending)
@@ -270,7 +270,7 @@ def test_a_stalled_trainer_with_nothing_in_the_arena_is_asked_for_nothing(stage:
 
     stage.scheduler.want(large, 9, stage.key(rows=8))
 
-    assert (stage.scheduler.status().short_of, stage.scheduler.status().reclaimed) == ("memory", 0)
+    assert (stage.scheduler.status().short_of, stage.scheduler.status().counters.reclaimed) == ("memory", 0)
     assert stage.scheduler.pin(host.stream, sending)
     stage.take(small, 4)
     assert stage.take(large) == [9]

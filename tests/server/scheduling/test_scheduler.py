@@ -252,7 +252,7 @@ def test_what_a_stalled_trainer_holds_is_taken_for_another_and_assembled_again_w
     stage.finish_all()
 
     assert stage.take(other) == [1]
-    assert stage.scheduler.status().reclaimed == 1
+    assert stage.scheduler.status().counters.reclaimed == 1
     assert stage.scheduler.pin(stalled, [second])  # one had to go, and that was the other
     stage.scheduler.release(stalled, second, sent=True)
     assert not stage.scheduler.pin(longest, [first])
@@ -299,7 +299,7 @@ def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> N
 
     assert isinstance(batch, Batch)
     assert stage.scheduler.pin(slow, [batch])
-    assert stage.scheduler.status().reclaimed == 0
+    assert stage.scheduler.status().counters.reclaimed == 0
 
 
 def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> None:
@@ -313,7 +313,7 @@ def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> 
         stage.scheduler.want(other, ticket, stage.key(rows=8))
 
     assert [task.key.rows for task in stage.tasks] == [8]
-    assert stage.scheduler.status().reclaimed == 0
+    assert stage.scheduler.status().counters.reclaimed == 0
 
 
 def test_a_stalled_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
@@ -430,8 +430,8 @@ def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: 
 
     state = stage.scheduler.status()
 
-    assert (state.waited_s, state.short_of) == (7, "workers")
-    assert state.streams[0].waited_s == 7
+    assert (state.counters.waited_s, state.short_of) == (7, "workers")
+    assert state.streams[0].counters.waited_s == 7
 
 
 def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage: Stage) -> None:
@@ -444,8 +444,8 @@ def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage:
 
     state = stage.scheduler.status()
 
-    assert (state.waited_s, state.short_of) == (0, None)
-    assert state.streams[0].unread_s == 60 + STALLED_S
+    assert (state.counters.waited_s, state.short_of) == (0, None)
+    assert state.streams[0].counters.unread_s == 60 + STALLED_S
 
 
 def test_overload_is_said_once_a_minute(stage: Stage) -> None:

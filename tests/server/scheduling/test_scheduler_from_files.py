@@ -104,8 +104,8 @@ def test_what_was_sent_is_counted(stage: Stage) -> None:
     stage.scheduler.release(stream, *deliveries, sent=True)
 
     state = stage.scheduler.status()
-    assert (state.batches, state.scattered, state.streams[0].batches) == (2, 2, 2)
-    assert state.nbytes == sum(delivery.want.nbytes for delivery in deliveries) > 0
+    assert (state.counters.batches, state.counters.scattered, state.streams[0].counters.batches) == (2, 2, 2)
+    assert state.counters.bytes == sum(delivery.want.nbytes for delivery in deliveries) > 0
 
 
 def test_what_cannot_be_sent_so_after_all_is_assembled_first_of_all(stage: Stage, scattering: Scatters) -> None:
@@ -165,7 +165,7 @@ def test_what_several_want_is_assembled_once_for_all_of_them(stage: Stage) -> No
     assert [task.key for task in stage.tasks] == keys
     stage.finish_all()
     assert [tickets(stage, stream) for stream in others] == [[0, 1, 2]] * 2
-    assert stage.scheduler.status().shared == 3
+    assert stage.scheduler.status().counters.shared == 3
 
 
 def test_of_several_that_want_the_same_the_first_is_assembled_for_too(stage: Stage) -> None:
@@ -203,7 +203,7 @@ def test_memory_that_cannot_be_read_is_tried_no_more_and_a_trainer_that_left_cha
     assert list(Sender(stage.scheduler, stream, offer).frames()) == []
 
     assert scattering.is_given_up == is_given_up
-    assert stage.scheduler.status().batches == 0
+    assert stage.scheduler.status().counters.batches == 0
 
 
 def test_a_key_that_cannot_be_had_is_refused_as_ever(stage: Stage) -> None:

@@ -33,8 +33,8 @@ def test_a_key_that_two_trainers_want_at_the_same_time_is_assembled_once_and_bot
     assert stage.take(one) == [1]
     assert stage.arena.allocated_nbytes == GRAIN  # the other still reads it
     assert stage.take(two) == [9]
-    assert stage.scheduler.status().shared == 1
-    assert stage.scheduler.status().arena_lent == 0
+    assert stage.scheduler.status().counters.shared == 1
+    assert stage.scheduler.status().counters.arena_lent == 0
 
 
 def test_who_joined_has_the_batch_although_the_one_who_asked_first_is_gone(stage: Stage) -> None:
@@ -46,7 +46,7 @@ def test_who_joined_has_the_batch_although_the_one_who_asked_first_is_gone(stage
     stage.finish_all()
 
     assert stage.take(second) == [1]
-    assert stage.scheduler.status().arena_lent == 0
+    assert stage.scheduler.status().counters.arena_lent == 0
 
 
 def test_one_who_cancels_takes_nothing_from_the_other(stage: Stage) -> None:
@@ -62,7 +62,7 @@ def test_one_who_cancels_takes_nothing_from_the_other(stage: Stage) -> None:
     assert stage.take(two) == [1]
     assert not one.ready
     assert (one.held_nbytes, two.held_nbytes) == (0, 0)
-    assert stage.scheduler.status().arena_lent == 0
+    assert stage.scheduler.status().counters.arena_lent == 0
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_an_error_reaches_everybody_who_wants_the_key_and_the_slot_is_free(
     assert all(isinstance(refusal, Refusal) and isinstance(refusal.error, kind) for refusal in refusals)
     assert [refusal.ticket for refusal in refusals] == [1, 5]
     assert stage.arena.allocated_nbytes == 0
-    assert stage.scheduler.status().failures == 1
+    assert stage.scheduler.status().counters.failures == 1
 
 
 def test_what_fails_when_nobody_waits_for_it_any_more_is_no_failure(stage: Stage) -> None:
@@ -98,7 +98,7 @@ def test_what_fails_when_nobody_waits_for_it_any_more_is_no_failure(stage: Stage
     [task] = stage.tasks
     stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
 
-    assert stage.scheduler.status().failures == 0
+    assert stage.scheduler.status().counters.failures == 0
     assert stage.arena.allocated_nbytes == 0
 
 
@@ -114,7 +114,7 @@ def test_keys_of_a_stream_are_never_shared(stage: Stage) -> None:
     stage.scheduler.want(two, 2, stage.key(dataset="endless", order="stream", epoch=0))
 
     assert len(stage.tasks) == 1  # nor kept for whoever asks the same next
-    assert stage.scheduler.status().shared == 0
+    assert stage.scheduler.status().counters.shared == 0
 
 
 # ---- when it is finished ----
@@ -147,8 +147,8 @@ def test_batches_are_kept_for_a_trainer_that_follows_once_one_was_wanted_twice(s
             assert stage.take(follower) == [step - 2]
 
     assert assembled == 10 + 3  # the follower's first three had gone before anybody knew that he comes
-    assert stage.scheduler.status().shared == 5
-    assert stage.scheduler.status().arena_lent == 0
+    assert stage.scheduler.status().counters.shared == 5
+    assert stage.scheduler.status().counters.arena_lent == 0
 
 
 def test_nothing_is_kept_where_every_key_is_wanted_once(stage: Stage) -> None:
@@ -160,7 +160,7 @@ def test_nothing_is_kept_where_every_key_is_wanted_once(stage: Stage) -> None:
         for stream in ranks:
             stage.take(stream)
 
-    assert stage.scheduler.status().arena_kept == 0
+    assert stage.scheduler.status().counters.arena_kept == 0
     assert stage.arena.allocated_nbytes == 0
 
 
@@ -173,8 +173,8 @@ def test_a_batch_is_not_kept_once_all_have_it_who_had_the_others(stage: Stage) -
         for stream in sweep:
             stage.take(stream)
 
-    assert stage.scheduler.status().shared == 8
-    assert stage.scheduler.status().arena_kept == 0
+    assert stage.scheduler.status().counters.shared == 8
+    assert stage.scheduler.status().counters.arena_kept == 0
 
 
 def test_what_is_kept_goes_as_soon_as_anybody_needs_the_memory(stage: Stage) -> None:
@@ -184,14 +184,14 @@ def test_what_is_kept_goes_as_soon_as_anybody_needs_the_memory(stage: Stage) -> 
             stage.scheduler.want(stream, step, stage.key(offset=step, epoch=0))
         stage.finish_all()
         stage.take(one)
-    assert stage.scheduler.status().arena_kept == 7 * GRAIN
+    assert stage.scheduler.status().counters.arena_kept == 7 * GRAIN
 
     for ticket in range(2):
         stage.scheduler.want(large, ticket, stage.key(rows=8))
         stage.finish_all()
         assert stage.take(large) == [ticket]
 
-    assert stage.scheduler.status().reclaimed == 0
+    assert stage.scheduler.status().counters.reclaimed == 0
 
 
 def test_at_most_half_the_memory_is_kept(stage: Stage) -> None:
@@ -202,7 +202,7 @@ def test_at_most_half_the_memory_is_kept(stage: Stage) -> None:
         stage.finish_all()
         stage.take(one)
 
-    assert stage.scheduler.status().arena_kept == 8 * GRAIN  # of 16
+    assert stage.scheduler.status().counters.arena_kept == 8 * GRAIN  # of 16
     stage.scheduler.want(two, 99, stage.key(offset=19, epoch=0))
     assert stage.tasks == []  # the latest are
 
@@ -220,11 +220,11 @@ def test_what_a_stalled_trainer_shares_stays_with_the_one_who_reads(stage: Stage
     assert stage.take(reading) == [1]
     assert stage.take(other, 2) == [1, 2]
 
-    assert stage.scheduler.pin(stalled, [lost]) or stage.scheduler.status().reclaimed == 1
+    assert stage.scheduler.pin(stalled, [lost]) or stage.scheduler.status().counters.reclaimed == 1
     stage.scheduler.release(stalled, lost, sent=False)
     stage.scheduler.close_stream(stalled)
     stage.finish_all()
-    assert stage.scheduler.status().arena_lent == 0
+    assert stage.scheduler.status().counters.arena_lent == 0
 
 
 def test_a_trainer_that_lives_on_what_others_had_is_not_held_up_by_busy_workers(stage: Stage) -> None:

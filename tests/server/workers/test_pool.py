@@ -23,6 +23,7 @@ from feedline_server.workers.messages import Done, Failed, Killed, Opening, Outc
 from feedline_server.workers.pool import Pool
 from feedline_wire.errors import DataError, LoaderBroken, LoaderUnavailable
 from feedline_wire.key import Key
+from feedline_wire.status import LoaderCounters
 from feedline_wire.tensors import views
 
 KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
@@ -129,7 +130,7 @@ def test_a_batch_is_done_although_its_worker_died(start: Start) -> None:
     answers = bench.collect(20)
 
     assert [bench.rows(*answers[number]) for number in range(20)] == [expected(number) for number in range(20)]
-    assert bench.pool.state().restarted == 1
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 1
 
 
 def test_workers_killed_from_outside_in_the_middle_of_work_lose_nothing(start: Start) -> None:
@@ -172,7 +173,7 @@ def test_of_small_batches_that_a_worker_has_together_only_the_one_it_was_at_is_b
 
     assert {number for number in answers if isinstance(answers[number][1], Killed)} == {5, 11}
     assert all(bench.rows(*answers[number]) == expected(number) for number in {*range(24)} - {5, 11})
-    assert bench.pool.state().restarted == 6
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 6
 
 
 def test_a_worker_that_never_answers_is_ended_and_its_batch_done_by_another(start: Start) -> None:
@@ -218,7 +219,7 @@ def test_a_fault_in_the_worker_itself_is_an_error_with_its_traceback_and_no_deat
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, LoaderBroken)
     assert "a fault of the worker's own" in outcome.error.traceback
-    assert bench.pool.state().restarted == 0
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 0
 
 
 @pytest.mark.parametrize("seed", [OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER])
@@ -236,7 +237,7 @@ def test_a_batch_that_outgrows_its_slot_says_what_it_takes_and_is_done_in_a_larg
 
     [again] = bench.collect(1).values()
     assert bench.rows(*again) == expected(1)
-    assert bench.pool.state().restarted == (seed == OUTGROWS_AND_KILLS_ONE_WORKER)
+    assert bench.pool.count(LoaderCounters()).workers_restarted == (seed == OUTGROWS_AND_KILLS_ONE_WORKER)
 
 
 def test_a_pool_that_cannot_open_its_data_says_why_at_the_start(start: Start, tmp_path: Path) -> None:
@@ -343,7 +344,7 @@ def test_batches_are_assembled_in_a_trainers_memory_by_every_worker_and_by_those
     bench.pool.submit([bench.task(number, place(number)) for number in range(30)])
     for worker in workers():
         worker.send_signal(signal.SIGKILL)
-    until(lambda: bench.pool.state().restarted == 2, "both were replaced")
+    until(lambda: bench.pool.count(LoaderCounters()).workers_restarted == 2, "both were replaced")
     bench.pool.submit([bench.task(number, place(number)) for number in range(30, 60)])
 
     answers = bench.collect(60)
@@ -433,7 +434,7 @@ def test_memory_that_is_withdrawn_under_its_batches_ends_no_worker_and_touches_n
                 assert isinstance(outcome, Failed)
                 assert isinstance(outcome.error, LoaderUnavailable)
     until(lambda: mappings() == 0, "no worker has it mapped")
-    assert bench.pool.state().restarted == 0
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 0
 
 
 def test_memory_that_a_pool_was_lent_and_has_not_heard_of_is_let_go_of_when_it_closes(start: Start, lent: int) -> None:
@@ -442,7 +443,7 @@ def test_memory_that_a_pool_was_lent_and_has_not_heard_of_is_let_go_of_when_it_c
     bench.pool.lend(7, lent)
     for number in range(2):
         bench.pool.submit([bench.task(number, place(number))])
-    until(lambda: bench.answers.full() and bench.pool.state().busy == 0, "both are done")
+    until(lambda: bench.answers.full() and bench.pool.count(LoaderCounters()).workers_busy == 0, "both are done")
     bench.pool.lend(8, lent)
     closer = threading.Thread(target=bench.pool.close)
     closer.start()
