@@ -1,6 +1,6 @@
 """What all tests share: numbered data, and the real loader as a process.
 
-The law: whatever a test starts is gone when the test is over, however it ended, or the test fails saying what is left.
+What a test starts is gone when the test is over, however it ended; else the test fails and names what is left.
 """
 
 import signal
@@ -24,13 +24,13 @@ START_S = 60.0
 """A loader that does not listen by then is stuck: on two busy cores it takes a few seconds."""
 
 STOP_S = 30.0
-"""A loader that was told to stop and runs on for so long is stuck: its own drain takes less."""
+"""A loader that runs on for so long after SIGTERM is stuck: its own drain takes less."""
 
 ORPHANS_S = 5.0
-"""Workers end with their loader, by the kernel's hand; this is for a machine that is busy."""
+"""The kernel ends workers with their loader. The bound is for a busy machine."""
 
 LOOK_S = 0.02
-"""How often a starting loader is looked at; a file's appearance wakes nobody."""
+"""How often a starting loader is looked at: no event tells that a file has appeared."""
 
 # On shared machines an example may take any time; a test that hangs is ended by pytest's own limit.
 settings.register_profile("feedline", deadline=None)
@@ -47,28 +47,28 @@ class StartedLoader:
     """Everything it wrote to standard output and standard error."""
 
     _family: list[psutil.Process] = field(default_factory=list)
-    """Its workers when it was told to end: none of them may outlive it."""
+    """Its workers at the time of SIGTERM. None of them may outlive it."""
 
     def drain(self) -> None:
-        """Ask it to end (SIGTERM) and do not wait. Once only: a second SIGTERM would mean at once."""
+        """Send SIGTERM and do not wait. *Idempotent*: a loader takes a second SIGTERM as an order to end at once."""
         if not self._family and self.process.poll() is None:
             self._family = self.workers()
             self.process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = STOP_S) -> int:
-        """Ask it to end (SIGTERM) and wait until it and all its workers have; the exit code. Twice is fine."""
+        """End it with SIGTERM; the exit code. *Idempotent.* Blocks until it and all its workers have ended."""
         self.drain()
         return self._wait(timeout_s)
 
     def kill(self) -> int:
-        """End it as a crash would (SIGKILL) and wait until its workers are gone too; the exit code."""
+        """End it with SIGKILL, as a crash would; the exit code. Blocks until its workers are gone too."""
         if self.process.poll() is None:
             self._family = self._family or self.workers()
             self.process.kill()
         return self._wait(STOP_S)
 
     def workers(self) -> list[psutil.Process]:
-        """The processes it has started."""
+        """The processes that it has started."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -96,7 +96,7 @@ StartLoader = Callable[..., StartedLoader]
 
 
 def _started(folder: Path, path: Path, *args: str) -> StartedLoader:
-    """Start a loader and wait until it listens; `folder` is its own, for its log and port file."""
+    """Start a loader. Blocks until it listens. `folder` takes its log and its port file."""
     port_file, log = folder / "port", folder / "log"
     command = [sys.executable, "-m", "feedline_server", "serve", str(path)]
     with log.open("wb") as out:
@@ -131,7 +131,7 @@ def _ports(loader: StartedLoader, port_file: Path) -> list[int]:
 def _stop_what_runs(loader: StartedLoader) -> None:
     if loader.process.poll() is None:
         code = loader.stop()
-        assert code == 0, f"the loader was told to stop and ended with code {code}; its log:\n{loader.log_text()}"
+        assert code == 0, f"the loader ended with code {code}; its log:\n{loader.log_text()}"
 
 
 def _loaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
@@ -149,23 +149,23 @@ def _loaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
 def start_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
     """Start real loaders: `start_loader(path, *args)` gives a `StartedLoader` that listens.
 
-    `args` are passed to `python -m feedline_server serve`. All of them are stopped after the test, the last one first.
+    `args` are those of `python -m feedline_server serve`. All loaders are stopped after the test, the last one first.
     """
     yield from _loaders(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def start_shared_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
-    """Like `start_loader`, for loaders that many tests only read from: stopped at the end of the whole run."""
+    """Like `start_loader`, for loaders that many tests only read from: stopped at the end of the run."""
     yield from _loaders(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def numbered_columns() -> Callable[..., dict[str, NDArray]]:
-    """Make a dataset whose rows say who they are: `numbered_columns(folder, n, shape, dtype)`.
+    """Write a dataset in which row i holds the number i: `numbered_columns(folder, n, shape, dtype)`.
 
-    Writes `x.npy` (n rows of `shape` and `dtype`, every element of row i being i) and `y.npy` (int64, y[i] = i) into
-    `folder`, which is made; returns both arrays by name. A dtype that cannot tell n rows apart is refused.
+    Makes `folder` with `x.npy` (n rows of `shape` and `dtype`, each element of row i is i) and `y.npy` (int64, y[i] is
+    i); returns both arrays by name. Refuses a dtype that cannot tell n rows apart.
     """
 
     def make(folder: Path, n: int, shape: tuple[int, ...] = (4,), dtype: str = "float32") -> dict[str, NDArray]:

@@ -1,7 +1,7 @@
 """The loaders that the contract is for, and a trainer that speaks to them in plain gRPC.
 
-The law: nothing here or in the tests knows which loader answers, and nothing of the feedline client is used, so what
-passes is what loader.proto promises to a client in any language.
+Nothing here or in the tests knows which loader answers, and nothing of the feedline client is used. So what passes is
+what loader.proto promises to a client in any language.
 """
 
 import hashlib

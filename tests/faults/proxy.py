@@ -1,7 +1,7 @@
 """A line between trainers and loaders that can be long, slow, damaged, held up and cut.
 
-The law: what it was not told to spoil passes unchanged and in order. A user-space proxy: no privileges are needed and
-nothing else on the host is touched. What it cannot do is drop single packets; a route that vanished is one that holds.
+Bytes pass unchanged and in order, but for what it is told to spoil. A user-space proxy: it needs no privileges and
+touches nothing else on the host. It cannot drop single packets; a route that vanished is a line that holds.
 
     with Proxy("127.0.0.1:50051", delay_s=0.02) as line:
         feedline.connect(line.address)
@@ -117,7 +117,7 @@ class Proxy:
         self._do(self._cut())
 
     def refuse(self) -> None:
-        """Accept no new connection: whoever tries is told so by the kernel. What is open stays."""
+        """Accept no new connection: the kernel refuses it. What is open stays."""
         self._do(self._refuse())
 
     def accept(self) -> None:

@@ -174,7 +174,7 @@ class Soak:
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Replica]:
-        """A loader that nobody else is at."""
+        """A loader that no other fault has in hand."""
         with self._lock:
             free = [replica for replica in self._replicas if replica.busy.acquire(blocking=False)]
             chosen = self.random.choice(free) if free else None

@@ -110,7 +110,7 @@ def test_a_partition_that_heals_is_as_if_nothing_had_been(loader: FakeLoader, li
 def test_a_connection_on_which_nothing_comes_any_more_is_given_up_within_the_stated_time(
     loader: FakeLoader, line: Line
 ) -> None:
-    """A route that vanished tells nobody. Without keepalive a trainer with one loader would wait for ever."""
+    """A route vanishes silently. Without keepalive a trainer with one loader would wait for ever."""
     held = line(loader.address)
     with connected(held.address, 1) as connection:
         epoch = connection.epoch(batch_size=10, timeout_s=60)
@@ -164,7 +164,7 @@ def test_what_is_damaged_on_the_way_is_asked_for_again_where_checksums_are_wante
 def test_several_loaders_behind_one_address_are_all_asked_over_several_connections(
     loader: FakeLoader, other: FakeLoader, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ClusterIP, or a proxy: each connection ends at one loader, and nobody can say beforehand at which."""
+    """A ClusterIP, or a proxy: each connection ends at one loader, and which one is not known beforehand."""
     monkeypatch.setattr(replica, "SAME_AGAIN_S", 0.02)
     shared = line(loader.address, other.address, loader.address)
     with connected(shared.address, 2, connections=3) as connection:

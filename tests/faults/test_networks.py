@@ -1,7 +1,7 @@
 """Partitions that heal, long and slow lines, broken connections and turned bits, between real loaders and a trainer.
 
-The lines are the tests' own (proxy.py), on either lane; and, as root, a network namespace whose packets are dropped,
-which nobody is told of.
+The lines are the tests' own (proxy.py), on either lane; and, as root, a network namespace whose packets are dropped
+silently.
 """
 
 import contextlib

@@ -57,7 +57,7 @@ def hurt_trainer(trainer: Trainer, fault: str) -> None:
 
 
 def restarted_when_free(loader: Loader) -> int:
-    """Wait until a loader has nobody to serve and nothing lent; how many workers it has replaced."""
+    """Wait until a loader has no stream and has lent no memory; how many workers it has replaced."""
     with feedline.connect(loader.address) as watcher:
         until = time.monotonic() + FREED_S
         while (status := watcher.status()).trainers or status.counters["arena_lent"]:

@@ -1,7 +1,7 @@
 """What a trainer does with a message from a loader, and what must be true of it whatever the message is.
 
-The law: whatever arrives is a batch of the form that was described, or a typed refusal; and where protobuf's own reader
-sees a frame the hand-written one sees the same.
+A message is a batch of the form that was described, or a typed refusal. Where protobuf's own reader sees a frame, the
+hand-written one sees the same.
 """
 
 import contextlib

@@ -25,7 +25,7 @@ SEEDS = reading.seeds()
 
 
 @pytest.mark.parametrize("number", range(len(SEEDS)))
-def test_a_frame_that_nobody_touched_is_read(number: int) -> None:
+def test_a_frame_that_is_left_alone_is_read(number: int) -> None:
     reading.read(SEEDS[number])
 
 

@@ -1,7 +1,7 @@
 """Certificates, tokens and data made for the tests, and loaders that want them.
 
-The law: nothing here is taken from the machine, no key outlives the run, and no FEEDLINE_… variable of whoever runs the
-tests reaches them.
+Nothing here is taken from the machine, no key outlives the run, and no FEEDLINE_… variable of the environment reaches
+the tests.
 """
 
 import datetime
@@ -43,7 +43,7 @@ path = "scans"
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_environment() -> Iterator[None]:
-    """Whoever runs the tests may have a loader or a trainer configured, and loaders here live for a whole session."""
+    """The environment may configure a loader or a trainer, and loaders here live for a whole session."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("FEEDLINE_")]:
             patch.delenv(name)
@@ -144,7 +144,7 @@ def replaced(file: Path, text: str) -> None:
 
 @pytest.fixture(scope="session")
 def new_authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
-    """Make an authority that nobody else trusts."""
+    """Make an authority that no loader or trainer trusts yet."""
     return lambda name: Authority(tmp_path_factory.mktemp("authority"), name)
 
 
@@ -156,7 +156,7 @@ def authority(new_authority: Callable[[str], Authority]) -> Authority:
 
 @pytest.fixture(scope="session")
 def stranger(new_authority: Callable[[str], Authority]) -> Authority:
-    """One that nobody here trusts."""
+    """An authority that no loader or trainer here trusts."""
     return new_authority("stranger")
 
 
@@ -231,7 +231,7 @@ ALICE, BOB, NOBODY = "alice-0f5c7d2e9b", "bob-71aa30c6d4", "nobody-5d0e81f37c"
 
 @pytest.fixture(scope="session")
 def tokens() -> dict[str, str]:
-    """alice may read everything, bob only `scans`, the loader knows nothing of nobody."""
+    """alice may read everything, bob only `scans`, the loader does not know the token of `nobody`."""
     return {"alice": ALICE, "bob": BOB, "nobody": NOBODY}
 
 
@@ -248,7 +248,7 @@ def token_loader(
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port on which no process listens now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 

@@ -57,7 +57,7 @@ def _wait_for_handler(process: psutil.Process) -> None:
     status = Path(f"/proc/{process.pid}/status")
     while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) & 1 << (signal.SIGUSR1 - 1):
         assert time.monotonic() < until, f"{process} does not begin"
-        time.sleep(0.01)  # it tells nobody
+        time.sleep(0.01)  # no event tells it
 
 
 def wait_for_end(process: psutil.Process) -> None:

@@ -42,7 +42,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
-        """Every packet that comes in is dropped, and nobody is told, for as long as this lasts."""
+        """Drop every packet that comes in, silently, for as long as this lasts."""
         self.run("nft", "add", "table", "inet", "breaking")
         try:
             for hook in ("input", "output"):

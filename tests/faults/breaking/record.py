@@ -1,7 +1,7 @@
 """What a trainer consumed, in a file that survives it: one line a batch, with the state to continue after it.
 
-The law: a line is written by one write call when its batch was consumed, so after any death the file holds whole lines
-and at most one torn one, which was not consumed.
+Each line is one write call, made when its batch was consumed. So after any death the file holds whole lines and at
+most one torn line, whose batch was not consumed.
 """
 
 import hashlib

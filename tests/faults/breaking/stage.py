@@ -1,7 +1,7 @@
-"""Loaders and trainers as processes of their own, and whoever is left of them when they should all be gone.
+"""Loaders and trainers as processes of their own, and what is left of them when all should be gone.
 
-The law: every process that a stage started, and every one that those started, carries the stage's mark in its
-environment; `close` finds whatever still has it, also who lost its parent.
+Every process that a stage starts, and every process that those start, carries the stage's mark in its environment.
+`close` finds all that still have it, those too that lost their parent.
 """
 
 import contextlib
@@ -33,16 +33,16 @@ START_S = 90.0
 """A loader that does not listen by then is stuck: it takes two seconds, and many times that on a busy machine."""
 
 END_S = 60.0
-"""A process that was told to end and runs on for so long is stuck; a drain takes 20 s at most."""
+"""A process that runs on for so long after SIGTERM is stuck: a drain takes 20 s at most."""
 
 BATCH_S = 120.0
 """A trainer that has no batch for so long is stuck: its own deadline is shorter."""
 
 GONE_S = 10.0
-"""Workers end with their loader, by the kernel's hand; this is for a machine that is busy."""
+"""The kernel ends workers with their loader. The bound is for a busy machine."""
 
 LOOK_S = 0.02
-"""How often a port file is looked for; its appearance wakes nobody."""
+"""How often a port file is looked for: no event tells that a file has appeared."""
 
 
 class Loader:
@@ -76,7 +76,7 @@ class Loader:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self._stage.environment(),
-                process_group=0,  # Ctrl-C is for whoever set the stage, who ends the others in their way
+                process_group=0,  # Ctrl-C is for the test run, which ends the others in order
             )
 
     def wait_until_it_listens(self) -> None:
@@ -103,7 +103,7 @@ class Loader:
         return children
 
     def end(self) -> int:
-        """Tell it to end (SIGTERM), wait, and say with what code it did. Twice is fine."""
+        """End it with SIGTERM; the exit code. *Idempotent.* Blocks until it has ended."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(END_S)
@@ -271,7 +271,7 @@ class Stage:
         return problems
 
     def _open_ports(self) -> set[str]:
-        """Where somebody listens, or nobody does and the kernel does not know; not who has got a free port since."""
+        """Our addresses that are still listened on. A port that another program has taken since does not count."""
         ours = {loader.address for loader in self.loaders}
         marked = {process.pid for process in self.processes()}
         return {

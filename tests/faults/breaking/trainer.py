@@ -112,7 +112,7 @@ class Trainer:
             if line == "last\n":
                 self._is_last.set()
         if not self._is_last.is_set():
-            os._exit(4)  # whoever started it is gone
+            os._exit(4)  # the process that started it is gone
 
 
 def main() -> int:

@@ -1,0 +1,86 @@
+"""What .ci/run does with the commands that it runs, which are stood in for here."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).resolve().parents[2] / ".ci" / "run"
+
+SUMMARY = "===== 3 passed, 1 skipped in 12.34s (0:00:12) ====="
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with .ci/run and commands that note that they ran, and in what."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy2(CI, tmp_path / ".ci" / "run")
+    (tmp_path / "scripts").mkdir()
+    for name in ("test", "check", "protobuf-range"):
+        stand_in(tmp_path, name, "")
+    stand_in(tmp_path, "test", f"echo '{SUMMARY}'")
+    return tmp_path
+
+
+def stand_in(checkout: Path, name: str, body: str) -> None:
+    script = checkout / "scripts" / name
+    script.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> "{checkout}/ran"\necho "{name} speaks"\n{body}\n')
+    script.chmod(0o755)
+
+
+def run(checkout: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([checkout / ".ci" / "run"], capture_output=True, text=True, check=False)
+
+
+def test_the_tests_run_first_in_what_they_alone_have_installed(checkout: Path) -> None:
+    stand_in(checkout, "test", f'[[ ! -e $FEEDLINE_VENV ]] || exit 1\nmkdir "$FEEDLINE_VENV"\necho "{SUMMARY}"')
+
+    ran = run(checkout)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [line.split()[0] for line in (checkout / "ran").read_text().splitlines()] == [
+        "test",
+        "check",
+        "protobuf-range",
+    ]
+    assert not (checkout / ".venv-ci").exists()
+
+
+def test_the_summary_of_pytest_is_the_last_line(checkout: Path) -> None:
+    assert run(checkout).stdout.splitlines()[-1] == SUMMARY
+
+
+@pytest.mark.parametrize("failing", ["test", "check", "protobuf-range"])
+def test_what_fails_fails_all_and_the_others_still_run(checkout: Path, failing: str) -> None:
+    stand_in(checkout, failing, f"echo '{SUMMARY}'\nexit 1")
+
+    ran = run(checkout)
+
+    assert ran.returncode == 1
+    assert ran.stdout.splitlines()[-1] == SUMMARY
+    assert len((checkout / "ran").read_text().splitlines()) == 3
+
+
+def test_nothing_is_tried_twice(checkout: Path) -> None:
+    stand_in(checkout, "test", f"echo 'FAILED tests/test_a.py'\necho '{SUMMARY}'\nexit 1")
+
+    run(checkout)
+
+    assert (checkout / "ran").read_text().count("test ") == 1
+
+
+def test_sigterm_ends_the_command_that_runs(checkout: Path) -> None:
+    os.mkfifo(checkout / "started")
+    stand_in(
+        checkout, "test", f'trap "touch {checkout}/told; exit 143" TERM\necho > "{checkout}/started"\nsleep 60 & wait'
+    )
+    ci = subprocess.Popen([checkout / ".ci" / "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (checkout / "started").read_text()  # blocks until the command runs
+
+    ci.send_signal(signal.SIGTERM)
+
+    assert ci.wait(30) == 143
+    assert (checkout / "told").exists()
