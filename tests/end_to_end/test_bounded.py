@@ -136,7 +136,7 @@ def peak_nbytes(loader: Any) -> int:
     return int(kilobytes) << 10
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_thirty_trainers_get_their_epochs_while_twenty_others_never_read(
     rows_of_4k: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
@@ -248,7 +248,7 @@ def test_a_batch_that_exceeds_the_budget_is_refused_with_the_numbers_and_the_str
     assert batch.failure is None
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_batches_from_a_kilobyte_to_half_a_gigabyte_go_out_side_by_side(
     tmp_path: Path, start_loader: StartLoader, raw_trainers: ConnectRaw
 ) -> None:
@@ -328,7 +328,7 @@ def threads_and_descriptors(loader: Any) -> tuple[int, int]:
     return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_trainers_killed_all_at_once_leave_no_stream_no_slot_no_thread_and_no_descriptor(
     rows_of_4k: Path, start_loader: StartLoader
 ) -> None:
@@ -353,7 +353,7 @@ def test_trainers_killed_all_at_once_leave_no_stream_no_slot_no_thread_and_no_de
     assert all(more_threads < threads + 12 and more < descriptors + 12 for more_threads, more in others), after
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_a_trainer_that_is_stopped_is_noticed_within_the_stated_time_and_all_it_held_is_free(
     rows_of_4k: Path, start_loader: StartLoader

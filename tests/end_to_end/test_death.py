@@ -121,6 +121,7 @@ def test_a_second_loader_on_a_taken_port_says_so_and_ends(hundred_and_one: Path,
     assert f"cannot listen on '{loader.address}'" in second.stderr
 
 
+@pytest.mark.alone  # looks at all shared memory of the machine
 def test_a_killed_loader_leaves_no_process_no_shared_memory_and_no_socket(
     hundred_and_one: Path, start_loader: StartLoader
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_killed_loader_leaves_no_process_no_shared_memory_and_no_socket(
     start_loader(hundred_and_one, "--listen", loader.address)  # the port is free again
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_a_loader_that_is_serving_in_under_a_second(
     hundred_and_one: Path, start_loader: StartLoader
 ) -> None:

@@ -1,6 +1,7 @@
 """Ends a test run by SIGTERM as it should end: fixtures are torn down, and no process that a test started lives on.
 
 Python's own answer to SIGTERM runs no fixture's end, so loaders would stay. What does not end within `END_S` is killed.
+SIGINT reaches tests and their processes also where a shell runs pytest in the background, which ignores it.
 """
 
 import contextlib
@@ -81,8 +82,10 @@ _ENDING: Final = pytest.StashKey[Ending]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Takes SIGTERM over."""
+    """Takes SIGTERM over, and SIGINT where it is ignored: every process that is started inherits that."""
     if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         config.stash[_ENDING] = Ending(config)
 
 

@@ -55,3 +55,14 @@ def test_sigterm_leaves_no_loader_behind(
         for one in started:
             if one.is_running():
                 one.kill()
+
+
+def test_a_run_in_the_background_of_a_shell_hears_sigint(tmp_path: Path) -> None:
+    """Such a shell ignores SIGINT, and each process that a test starts would too: a test of Ctrl-C would hang."""
+    (tmp_path / "test_it.py").write_text("import signal\ndef test(): signal.raise_signal(signal.SIGINT)\n")
+    command = f"{sys.executable} -m pytest -q -p ending -p no:cacheprovider -c /dev/null {tmp_path} & wait $!"
+    environment = os.environ | {"PYTHONPATH": str(WAITING.parent)}
+
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, run.stdout + run.stderr

@@ -123,6 +123,7 @@ def test_after_any_history_no_region_is_emptier_than_the_one_that_is_found() -> 
     arena.close()
 
 
+@pytest.mark.alone  # looks at all shared memory of the machine
 def test_the_arena_has_no_name_in_dev_shm_and_close_may_come_twice() -> None:
     before = set(Path("/dev/shm").iterdir())
     arena = Arena(GRAIN)
