@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiers import ON_DEMAND, PROMISE, TIERS, UNIT, selected_tiers, tier_of
+from tiers import ON_DEMAND, PROMISE, TIERS, UNIT, WHOLE_FILE, selected_tiers, tier_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +45,20 @@ def test_a_test_of_two_tiers_on_demand_is_refused() -> None:
 )
 def test_what_a_run_takes(option: str | None, expression: str, tiers: set[str]) -> None:
     assert selected_tiers(option, expression) == tiers
+
+
+@pytest.mark.parametrize(
+    ("line", "is_left_out"),
+    [
+        ("pytestmark = pytest.mark.keras", True),
+        ('pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore")]', True),
+        ("pytestmark = [pytest.mark.docker]", True),
+        ("pytestmark = pytest.mark.timeout(60)", False),
+        ("@pytest.mark.keras", False),
+    ],
+)
+def test_a_file_says_that_it_has_no_unit_test(line: str, is_left_out: bool) -> None:
+    assert bool(WHOLE_FILE.search(f"import pytest\n\n{line}\n")) == is_left_out
 
 
 @pytest.mark.slow

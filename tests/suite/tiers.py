@@ -6,6 +6,7 @@ it pytest selects `unit` and `promise`, which is what `scripts/test` runs, and t
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -46,12 +47,23 @@ def selected_tiers(option: str | None, marker_expression: str) -> frozenset[str]
     return frozenset({UNIT, PROMISE} | (named & set(ON_DEMAND)))
 
 
+WHOLE_FILE: Final = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join((*NOT_UNIT, *ON_DEMAND))})\b", re.MULTILINE)
+"""How a file says that none of its tests is a unit test."""
+
+
 # ---- pytest ----
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--tier`."""
     parser.addoption("--tier", choices=["all", *TIERS], help="run the tests of this tier alone (CONTRIBUTING.md)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves files without unit tests unread where only unit tests run: they import TensorFlow, which takes seconds."""
+    if config.option.tier != UNIT or collection_path.suffix != ".py":
+        return None
+    return bool(WHOLE_FILE.search(collection_path.read_text())) or None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,6 +77,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item in kept]
 
 
-def _tier(item: pytest.Item, here: object) -> str:
-    folder = item.path.relative_to(str(here)).parts[0]
+def _tier(item: pytest.Item, here: Path) -> str:
+    folder = item.path.relative_to(here).parts[0]
     return tier_of(folder, {mark.name for mark in item.iter_markers()})
