@@ -72,6 +72,7 @@ class Loader:
         self, at: Target, timeout_s: float, connections: int, credentials: Credentials, checksum: bool
     ) -> None:
         self.target = at
+        """What `connect` was given."""
         self.bad_samples = BadSampleCounter()
         """Of the batches that its feeds handed out."""
         self._timeout_s = timeout_s
