@@ -95,9 +95,10 @@ def _switch(value: bool) -> dict[str, Any]:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from feedline_server.host.signals import Stop
+    from feedline_server.host.signals import StopSignals
 
-    stop = Stop()  # before the slow imports: as process 1 of a container, a SIGTERM without a handler would be lost
+    # Before the slow imports: as process 1 of a container, a SIGTERM without a handler would be lost.
+    stop = StopSignals()
     from feedline_server.host.addresses import write_ports
     from feedline_server.host.logs import configure_logs
     from feedline_server.settings.settings import load_settings

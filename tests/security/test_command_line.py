@@ -8,7 +8,7 @@ import pytest
 
 import feedline
 from feedline.cli import main
-from feedline_server.access.tokens import Caller, admitted, read_tokens
+from feedline_server.access.tokens import Caller, authenticate, read_tokens
 
 
 def run(*words: object) -> int:
@@ -22,8 +22,8 @@ def test_a_token_that_was_made_lets_its_trainer_in(tmp_path: Path, capsys: pytes
     (tmp_path / "tokens.toml").write_text(capsys.readouterr().out)
     tokens = read_tokens(tmp_path / "tokens.toml")
     sent = [f"Bearer {(tmp_path / name).read_text().strip()}" for name in ("alice.token", "b.token")]
-    assert admitted(tokens, [sent[0]]) == Caller("alice", None)
-    assert admitted(tokens, [sent[1]]) == Caller("team.b", frozenset({"digits", "scans"}))
+    assert authenticate(tokens, [sent[0]]) == Caller("alice", None)
+    assert authenticate(tokens, [sent[1]]) == Caller("team.b", frozenset({"digits", "scans"}))
 
 
 def test_a_token_is_only_in_its_file_which_only_its_owner_can_read(

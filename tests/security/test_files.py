@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from feedline_server.access.reload import Rotating
-from feedline_server.access.tokens import Admission, Caller, admitted, read_tokens, unknown_datasets
+from feedline_server.access.reload import HotReloaded
+from feedline_server.access.tokens import Authorization, Caller, authenticate, read_tokens, unknown_datasets
 from feedline_wire import pem
 from feedline_wire.errors import InvalidRequest, NotAllowed
 
@@ -29,24 +29,24 @@ def test_a_token_is_for_everything_or_for_the_datasets_that_are_named(
 
     tokens = read_tokens(file)
 
-    assert admitted(tokens, ["Bearer one"]) == Caller("alice", None)
-    assert admitted(tokens, ["bearer two"]) == Caller("bob", frozenset({"digits", "scans"}))
-    assert admitted(tokens, ["Bearer three"]) == Caller("eve", frozenset())
+    assert authenticate(tokens, ["Bearer one"]) == Caller("alice", None)
+    assert authenticate(tokens, ["bearer two"]) == Caller("bob", frozenset({"digits", "scans"}))
+    assert authenticate(tokens, ["Bearer three"]) == Caller("eve", frozenset())
 
 
 def test_the_digest_is_what_sha256sum_prints(tmp_path: Path) -> None:
     file = tmp_path / "tokens.toml"
     file.write_text('[a]\nsha256 = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD"\n')
 
-    assert admitted(read_tokens(file), ["Bearer abc"]).name == "a"  # the example of FIPS 180
+    assert authenticate(read_tokens(file), ["Bearer abc"]).name == "a"  # the example of FIPS 180
 
 
 def test_neither_a_digest_nor_a_token_is_in_a_repr(tmp_path: Path, token_entry: Callable[..., str]) -> None:
     file = tmp_path / "tokens.toml"
     file.write_text(token_entry("alice", "one"))
-    tokens = Rotating("tokens", (file,), lambda: read_tokens(file))
+    tokens = HotReloaded("tokens", (file,), lambda: read_tokens(file))
 
-    shown = f"{tokens!r} {tokens.now()!r} {Admission(tokens, ['Bearer one'], 'peer')!r}"
+    shown = f"{tokens!r} {tokens.now()!r} {Authorization(tokens, ['Bearer one'], 'peer')!r}"
 
     assert "alice" in shown
     assert "one" not in shown.replace("None", "")
@@ -95,24 +95,24 @@ def test_leave_holds_until_the_file_says_something_else_about_its_caller(
 ) -> None:
     file = tmp_path / "tokens.toml"
     file.write_text(token_entry("alice", "one"))
-    tokens = Rotating("tokens", (file,), lambda: read_tokens(file))
-    admission = Admission(tokens, ["Bearer one"], "peer")
-    assert admission.holds()
+    tokens = HotReloaded("tokens", (file,), lambda: read_tokens(file))
+    authorization = Authorization(tokens, ["Bearer one"], "peer")
+    assert authorization.is_valid()
 
     replace_file(file, token_entry("bob", "two") + token_entry("alice", "one"))
-    assert admission.holds()
+    assert authorization.is_valid()
     replace_file(file, token_entry("alice", "one", ["digits"]))
-    assert not admission.holds()
+    assert not authorization.is_valid()
     replace_file(file, token_entry("bob", "two"))
-    assert not admission.holds()
+    assert not authorization.is_valid()
     with pytest.raises(NotAllowed):
-        Admission(tokens, ["Bearer one"], "peer")
+        Authorization(tokens, ["Bearer one"], "peer")
 
 
 def test_without_tokens_everybody_has_leave_under_the_name_of_where_they_are() -> None:
-    admission = Admission(None, ["Bearer whatever"], "10.0.0.7")
+    authorization = Authorization(None, ["Bearer whatever"], "10.0.0.7")
 
-    assert (admission.caller, admission.holds()) == (Caller("10.0.0.7", None), True)
+    assert (authorization.caller, authorization.is_valid()) == (Caller("10.0.0.7", None), True)
 
 
 # ---- certificates and keys ----
@@ -181,14 +181,14 @@ def number(tmp_path: Path) -> Number:
 
 
 def test_a_file_that_stays_the_same_is_read_once(number: Number) -> None:
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
 
     assert rotating.now() is rotating.now()
     assert number.reads == 1
 
 
 def test_a_file_that_changes_is_read_again(number: Number, replace_file: Callable[[Path, str], None]) -> None:
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
 
     replace_file(number.file, "2")
 
@@ -201,7 +201,7 @@ def test_a_link_that_points_elsewhere_is_a_change(number: Number, tmp_path: Path
     number.file = tmp_path / "link"
     number.file.symlink_to(tmp_path / "number")
     (tmp_path / "other").write_text("2")
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
 
     (tmp_path / "new").symlink_to(tmp_path / "other")
     (tmp_path / "new").replace(number.file)
@@ -212,7 +212,7 @@ def test_a_link_that_points_elsewhere_is_a_change(number: Number, tmp_path: Path
 def test_a_broken_file_is_read_once_and_changes_nothing_until_it_is_mended(
     number: Number, replace_file: Callable[[Path, str], None]
 ) -> None:
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
 
     replace_file(number.file, "none")
     assert [rotating.now(), rotating.now(), rotating.now()] == [(1,), (1,), (1,)]
@@ -224,7 +224,7 @@ def test_a_broken_file_is_read_once_and_changes_nothing_until_it_is_mended(
 def test_a_file_that_is_gone_changes_nothing_until_it_is_back(
     number: Number, replace_file: Callable[[Path, str], None]
 ) -> None:
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
 
     number.file.unlink()
     assert rotating.now() == (1,)
@@ -236,7 +236,7 @@ def test_what_was_read_while_a_file_changed_is_not_used(
     number: Number, replace_file: Callable[[Path, str], None]
 ) -> None:
     """A certificate of before and a key of after would be one value that never was."""
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
     read, once = number.read, [True]
 
     def changing() -> tuple[int]:
@@ -256,12 +256,12 @@ def test_what_was_read_while_a_file_changed_is_not_used(
 
 def test_a_file_that_is_broken_from_the_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot be read"):
-        Rotating("numbers", (tmp_path / "none",), Number(tmp_path / "none").read)
+        HotReloaded("numbers", (tmp_path / "none",), Number(tmp_path / "none").read)
 
 
 def test_asking_opens_no_file(number: Number) -> None:
     """It is asked at every call and every connection."""
-    rotating = Rotating("numbers", (number.file,), number.read)
+    rotating = HotReloaded("numbers", (number.file,), number.read)
     number.file.chmod(0)
     rotating._read = lambda: pytest.fail("read again")  # type: ignore[assignment]  # a mode is no content
 

@@ -23,7 +23,7 @@ replace a secret by pointing a link elsewhere."""
 log = structlog.get_logger()
 
 
-class Rotating(Generic[Value]):
+class HotReloaded(Generic[Value]):
     """The newest good value of some files. Any thread; asking costs a `stat` a file."""
 
     def __init__(self, what: str, files: Sequence[Path], read: Callable[[], Value]) -> None:
@@ -36,7 +36,7 @@ class Rotating(Generic[Value]):
         self._value = read()
 
     def __repr__(self) -> str:
-        return f"<Rotating {self._what}: {', '.join(map(str, self._files))}>"
+        return f"<HotReloaded {self._what}: {', '.join(map(str, self._files))}>"
 
     def now(self) -> Value:
         """The value; the same object as long as the files are the same."""

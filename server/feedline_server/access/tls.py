@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedline_server.access.reload import Rotating
+from feedline_server.access.reload import HotReloaded
 from feedline_wire import pem
 from feedline_wire.pem import Pair
 
@@ -16,9 +16,9 @@ class Tls:
     client_ca: bytes | None
 
 
-def rotating_tls(certificate: Path, key: Path, client_ca: Path | None) -> Rotating[Tls]:
+def hot_reloaded_tls(certificate: Path, key: Path, client_ca: Path | None) -> HotReloaded[Tls]:
     """The loader's TLS, read again when the files change; InvalidRequest if they make no sense now."""
-    return Rotating(
+    return HotReloaded(
         "certificates",
         (certificate, key) if client_ca is None else (certificate, key, client_ca),
         lambda: Tls(pem.read_pair(certificate, key), None if client_ca is None else pem.read_authorities(client_ca)),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feedline_server.access.reload import Rotating
+from feedline_server.access.reload import HotReloaded
 from feedline_wire import pem, rpc
 from feedline_wire.errors import InvalidRequest, NotAllowed
 
@@ -54,26 +54,26 @@ class Token:
 Tokens = tuple[Token, ...]
 
 
-class Admission:
+class Authorization:
     """One call's leave: who it is, and whether that still holds. Any thread."""
 
-    def __init__(self, tokens: Rotating[Tokens] | None, authorization: Sequence[str], otherwise: str) -> None:
-        """`authorization` is what was sent in the header; NotAllowed if it is no leave. `otherwise` names the caller
+    def __init__(self, tokens: HotReloaded[Tokens] | None, header: Sequence[str], otherwise: str) -> None:
+        """`header` is what was sent as `authorization`. `otherwise` names the caller
         of a loader without tokens."""
         self._tokens = tokens
-        self._authorization = tuple(authorization)
+        self._header = tuple(header)
         self._known: Tokens = () if tokens is None else tokens.now()
-        self.caller = Caller(otherwise) if tokens is None else admitted(self._known, authorization)
+        self.caller = Caller(otherwise) if tokens is None else authenticate(self._known, header)
 
     def __repr__(self) -> str:
-        return f"<Admission {self.caller}>"
+        return f"<Authorization {self.caller}>"
 
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """The tokens file still says the same about this caller."""
         if self._tokens is None or (now := self._tokens.now()) is self._known:
             return True
         try:
-            if admitted(now, self._authorization) != self.caller:
+            if authenticate(now, self._header) != self.caller:
                 return False
         except NotAllowed:
             return False
@@ -81,7 +81,7 @@ class Admission:
         return True
 
 
-def admitted(tokens: Tokens, authorization: Sequence[str]) -> Caller:
+def authenticate(tokens: Tokens, authorization: Sequence[str]) -> Caller:
     """Whose token was sent; NotAllowed if none was, or one that is not known."""
     if not authorization:
         raise NotAllowed(

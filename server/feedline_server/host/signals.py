@@ -10,7 +10,7 @@ import select
 import signal
 
 
-class Stop:
+class StopSignals:
     """Listens for signals from its making on; main thread only.
 
     Until `serving` is set there is nothing to drain, and a signal ends the start: SIGTERM with SystemExit(0), which is
@@ -19,16 +19,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.serving = False
-        self.is_asked = False
-        self.is_at_once = False
+        self.is_requested = False
+        self.is_immediate = False
         self._woken, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._heard)
+            signal.signal(number, self._on_signal)
 
     def wait(self) -> None:
         """Wait until a signal asks for the end."""
-        while not self.is_asked:
+        while not self.is_requested:
             select.select([self], [], [])
             self.clear()
 
@@ -41,8 +41,8 @@ class Stop:
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 64)
 
-    def _heard(self, number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         if not self.serving:
             raise SystemExit(0) if number == signal.SIGTERM else KeyboardInterrupt
-        self.is_at_once = self.is_asked or number == signal.SIGINT
-        self.is_asked = True
+        self.is_immediate = self.is_requested or number == signal.SIGINT
+        self.is_requested = True

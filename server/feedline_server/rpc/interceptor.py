@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 
-from feedline_server.access.reload import Rotating
+from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
-from feedline_server.access.tokens import Admission, Tokens, admitted
+from feedline_server.access.tokens import Authorization, Tokens, authenticate
 from feedline_wire import reach, rpc
 from feedline_wire.errors import (
     FeedlineError,
@@ -39,7 +39,7 @@ _STATUS = {
 log = structlog.get_logger()
 
 
-def server_credentials(tls: Rotating[Tls]) -> grpc.ServerCredentials:
+def server_credentials(tls: HotReloaded[Tls]) -> grpc.ServerCredentials:
     """For gRPC, which asks at every new connection whether the certificates have changed."""
     lock = threading.Lock()
     given = tls.now()
@@ -65,15 +65,15 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
 class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Lets calls in that have leave, and says who makes them."""
 
-    def __init__(self, tokens: Rotating[Tokens] | None) -> None:
+    def __init__(self, tokens: HotReloaded[Tokens] | None) -> None:
         self._tokens = tokens
 
     def __repr__(self) -> str:
         return f"<AccessInterceptor {'open' if self._tokens is None else self._tokens}>"
 
-    def admission(self, context: grpc.ServicerContext) -> Admission:
+    def authorize(self, context: grpc.ServicerContext) -> Authorization:
         """Who makes this call; NotAllowed if that is nobody."""
-        return Admission(self._tokens, _authorization(context.invocation_metadata()), _peer_name(context))
+        return Authorization(self._tokens, _authorization(context.invocation_metadata()), _peer_name(context))
 
     def intercept_service(
         self,
@@ -84,7 +84,7 @@ class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # ge
         if self._tokens is None or handler_call_details.method in OPEN:
             return continuation(handler_call_details)
         try:
-            admitted(self._tokens.now(), _authorization(handler_call_details.invocation_metadata))
+            authenticate(self._tokens.now(), _authorization(handler_call_details.invocation_metadata))
         except NotAllowed as error:
             return _refusing(handler_call_details.method, error)
         return continuation(handler_call_details)

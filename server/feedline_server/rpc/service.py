@@ -16,9 +16,9 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from feedline_server.access.reload import Rotating
+from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
-from feedline_server.access.tokens import Admission
+from feedline_server.access.tokens import Authorization
 from feedline_server.lanes.lane import Lane, LaneListener
 from feedline_server.lanes.shm import ShmListener
 from feedline_server.lanes.tcp import TcpListener
@@ -87,7 +87,7 @@ class Service:
         replica: str,
         version: str,
         max_trainers: int,
-        tls: Rotating[Tls] | None,
+        tls: HotReloaded[Tls] | None,
         interceptor: AccessInterceptor,
         tcp_lanes: TcpListener | None,
         shm_lanes: ShmListener | None,
@@ -159,7 +159,7 @@ class Service:
 
     def _describe(self, request: pb.DescribeRequest | Unreadable, context: grpc.ServicerContext) -> pb.Description:
         try:
-            caller = self._interceptor.admission(context).caller
+            caller = self._interceptor.authorize(context).caller
         except FeedlineError as error:
             refuse(context, error)
         if isinstance(request, Unreadable):
@@ -193,14 +193,14 @@ class Service:
 
     def _fetch(self, requests: FetchRequests, context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
-            admission = self._interceptor.admission(context)
+            authorization = self._interceptor.authorize(context)
             # Before its first word: a stream that says nothing is one of those that are counted.
-            stream = self._scheduler.open_stream(context.peer(), admission.caller)
+            stream = self._scheduler.open_stream(context.peer(), authorization.caller)
         except FeedlineError as error:
             refuse(context, error)
         try:
             if context.add_callback(functools.partial(self._scheduler.close_stream, stream)):  # else it ended already
-                yield from self._stream(requests, stream, admission, context)
+                yield from self._stream(requests, stream, authorization, context)
         finally:
             self._scheduler.close_stream(stream)
 
@@ -228,7 +228,7 @@ class Service:
     # ---- one stream ----
 
     def _stream(
-        self, requests: FetchRequests, stream: Stream, admission: Admission, context: grpc.ServicerContext
+        self, requests: FetchRequests, stream: Stream, authorization: Authorization, context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         """The frames of one stream, from its first word to its end."""
         try:
@@ -244,7 +244,7 @@ class Service:
         stream.is_checksummed = first.checksum
         log.info("trainer connected", peer=stream.peer, client=stream.caller.name)
         reader = threading.Thread(
-            target=self._read, args=(first, requests, stream, admission), name="feedline-wants", daemon=True
+            target=self._read, args=(first, requests, stream, authorization), name="feedline-wants", daemon=True
         )
         reader.start()
         lanes = self._lanes.get(first.lane) if not first.checksum else None  # what is sealed is sealed as frames
@@ -269,14 +269,16 @@ class Service:
             self._pool.lend(lane.memory.number, lane.memory.fd)
         self._scheduler.set_lane(stream, lane.memory)
 
-    def _read(self, first: pb.FetchRequest, requests: FetchRequests, stream: Stream, admission: Admission) -> None:
+    def _read(
+        self, first: pb.FetchRequest, requests: FetchRequests, stream: Stream, authorization: Authorization
+    ) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""
         try:
             self._take_in(first, stream)
             for request in requests:
                 if isinstance(request, Unreadable):
                     raise request.error
-                if not admission.holds():
+                if not authorization.is_valid():
                     raise LoaderUnavailable(
                         "the loader's tokens have changed, and what was said of this stream's has; connect again"
                     )

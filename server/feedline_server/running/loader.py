@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import structlog
 
-from feedline_server.access import exposure
-from feedline_server.access.reload import Rotating
-from feedline_server.access.tls import Tls, rotating_tls
+from feedline_server.access import bind_policy
+from feedline_server.access.reload import HotReloaded
+from feedline_server.access.tls import Tls, hot_reloaded_tls
 from feedline_server.access.tokens import Tokens, read_tokens, unknown_datasets
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import to_json
 from feedline_server.host.addresses import with_port
-from feedline_server.host.signals import Stop
+from feedline_server.host.signals import StopSignals
 from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
 from feedline_server.lanes.shm import ShmListener
 from feedline_server.lanes.tcp import TcpListener
@@ -30,7 +30,7 @@ from feedline_server.rpc.service import Service
 from feedline_server.scheduling.catalog import Catalog, Served
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.settings.settings import Settings
-from feedline_server.workers.messages import Opening
+from feedline_server.workers.messages import OpenDatasets
 from feedline_server.workers.pool import Pool
 from feedline_wire.memory import keep_freed_memory
 from feedline_wire.reach import host_of
@@ -42,7 +42,7 @@ STOP_S = 0.3
 log = structlog.get_logger()
 
 
-def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> None:
+def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None]) -> None:
     """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin.
 
     `listening` is called with the port once trainers can connect.
@@ -110,7 +110,7 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
             pid=os.getpid(),
         )
         stop.wait()
-        if not stop.is_at_once:
+        if not stop.is_immediate:
             _drain(service, scheduler, stop, settings.drain_timeout_s)
     finally:
         for lanes in (tcp_lanes, shm_lanes):
@@ -123,30 +123,30 @@ def serve(settings: Settings, stop: Stop, listening: Callable[[int], None]) -> N
         log.info("stopped", replica=replica, **for_log(service.counters()))
 
 
-def _drain(service: Service, scheduler: Scheduler, stop: Stop, timeout_s: float) -> None:
+def _drain(service: Service, scheduler: Scheduler, stop: StopSignals, timeout_s: float) -> None:
     log.info("draining", timeout_s=timeout_s)
     service.drain()
     deadline = time.monotonic() + timeout_s
     while not scheduler.wait_until_empty(0.1):  # short, so that a second signal is answered at once
-        if stop.is_at_once or time.monotonic() > deadline:
+        if stop.is_immediate or time.monotonic() > deadline:
             log.warning("stopping with streams open", streams=len(scheduler.status().streams))
             return
 
 
-def _tls(settings: Settings) -> Rotating[Tls] | None:
+def _tls(settings: Settings) -> HotReloaded[Tls] | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return rotating_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return hot_reloaded_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
 
 
-def _tokens(settings: Settings) -> Rotating[Tokens] | None:
+def _tokens(settings: Settings) -> HotReloaded[Tokens] | None:
     if (file := settings.tokens) is None:
         return None
-    return Rotating("tokens", (file,), lambda: read_tokens(file))
+    return HotReloaded("tokens", (file,), lambda: read_tokens(file))
 
 
-def _warn(settings: Settings, catalog: Catalog, tokens: Rotating[Tokens] | None) -> None:
-    for warning in exposure.warnings(settings.protection):
+def _warn(settings: Settings, catalog: Catalog, tokens: HotReloaded[Tokens] | None) -> None:
+    for warning in bind_policy.warnings(settings.protection):
         log.warning(warning, listen=settings.listen)
     for note in () if tokens is None else unknown_datasets(tokens.now(), catalog.served):
         log.warning("about the tokens", note=note)
@@ -170,10 +170,10 @@ def _scatterings(catalog: Catalog) -> dict[str, ZeroCopySource]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _opening(settings: Settings, catalog: Catalog) -> Opening:
+def _opening(settings: Settings, catalog: Catalog) -> OpenDatasets:
     """What every worker opens."""
     served = catalog.served
-    return Opening(
+    return OpenDatasets(
         {name: (to_json(config), served[name].fingerprint) for name, config in settings.datasets.items()},
         kept={
             name: {view.name: view.selection for view in served[name].dataset.views.values()}

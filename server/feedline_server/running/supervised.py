@@ -10,14 +10,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from feedline_server.host.die_with_parent import end_with
-from feedline_server.host.signals import Stop
+from feedline_server.host.signals import StopSignals
 
 
 def main() -> int:
     """Serve what the command says; the exit code."""
     socket_fd, parent = (int(argument) for argument in sys.argv[1:3])
     end_with(parent)
-    stop = Stop()  # before the slow imports
+    stop = StopSignals()  # before the slow imports
     command: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
     from feedline_server.host.logs import configure_logs
     from feedline_server.settings.settings import Settings

@@ -22,7 +22,7 @@ import structlog
 from pydantic import ByteSize
 
 from feedline_server.host.addresses import beside, with_port
-from feedline_server.host.signals import Stop
+from feedline_server.host.signals import StopSignals
 from feedline_server.settings.settings import LEAST_MEMORY, Settings
 from feedline_server.workers.process import cause_of_death
 from feedline_wire.errors import InvalidRequest
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 @dataclass(eq=False, slots=True)
-class Replica:
+class SupervisedLoader:
     """One loader, over its lives: its place among the others, and the process it is now."""
 
     settings: Settings
@@ -91,16 +91,18 @@ def exit_code(codes: Sequence[int]) -> int:
     return 0 if not failed else max(code if code > 0 else 1 for code in by_themselves)
 
 
-def serve_replicas(settings: Settings, stop: Stop, listening: Callable[[Sequence[int]], None]) -> int:
+def serve_replicas(settings: Settings, stop: StopSignals, listening: Callable[[Sequence[int]], None]) -> int:
     """Serve until told to stop; the exit code. `listening` is called once, with all ports, when all of them serve."""
-    return Replicas(divide(settings), stop, listening).run()
+    return Supervisor(divide(settings), stop, listening).run()
 
 
-class Replicas:
+class Supervisor:
     """The loaders of one command. Main thread only: loaders end with the thread that started them."""
 
-    def __init__(self, settings: Sequence[Settings], stop: Stop, listening: Callable[[Sequence[int]], None]) -> None:
-        self._replicas = [Replica(one) for one in settings]
+    def __init__(
+        self, settings: Sequence[Settings], stop: StopSignals, listening: Callable[[Sequence[int]], None]
+    ) -> None:
+        self._replicas = [SupervisedLoader(one) for one in settings]
         self._stop = stop
         self._listening = listening
         self._selector = selectors.DefaultSelector()
@@ -111,7 +113,7 @@ class Replicas:
 
     def __repr__(self) -> str:
         serving = sum(replica.is_serving for replica in self._replicas)
-        return f"<Replicas {','.join(replica.address for replica in self._replicas)} serving={serving}>"
+        return f"<Supervisor {','.join(replica.address for replica in self._replicas)} serving={serving}>"
 
     def run(self) -> int:
         """Start all, and keep them running until a signal asks for the end; the exit code."""
@@ -143,7 +145,7 @@ class Replicas:
             if replica.process is None and replica.start_at <= now and self._told is None:
                 self._start(replica)
 
-    def _start(self, replica: Replica) -> None:
+    def _start(self, replica: SupervisedLoader) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             replica.process = subprocess.Popen(  # noqa: S603 - our own module, with numbers
@@ -160,7 +162,7 @@ class Replicas:
         with contextlib.suppress(OSError):  # it ended already; that is noticed by its pidfd
             replica.connection.send_bytes(replica.settings.model_dump_json().encode())
 
-    def _hear(self, replica: Replica) -> None:
+    def _hear(self, replica: SupervisedLoader) -> None:
         """It says its port: it serves."""
         assert replica.connection is not None, "who is heard runs"
         try:
@@ -178,7 +180,7 @@ class Replicas:
             self._listening([int(address.rpartition(":")[2]) for address in addresses])
             log.info("all replicas serve", addresses=",".join(addresses), replicas=len(addresses), pid=os.getpid())
 
-    def _bury(self, replica: Replica) -> None:
+    def _bury(self, replica: SupervisedLoader) -> None:
         """It ended: told to, or it is started again, or it never could begin and all is over."""
         had_served = replica.is_serving
         code = self._let_go(replica)
@@ -220,14 +222,14 @@ class Replicas:
 
     # ---- small things ----
 
-    def _running(self) -> list[Replica]:
+    def _running(self) -> list[SupervisedLoader]:
         return [replica for replica in self._replicas if replica.process is not None]
 
-    def _send(self, replica: Replica, number: signal.Signals) -> None:
+    def _send(self, replica: SupervisedLoader, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(replica.pidfd, number)
 
-    def _let_go(self, replica: Replica) -> int:
+    def _let_go(self, replica: SupervisedLoader) -> int:
         """Take leave of a process that ended, or is about to; its exit code."""
         assert replica.process is not None, "who ended ran"
         assert replica.connection is not None, "who ended ran"

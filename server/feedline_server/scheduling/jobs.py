@@ -9,7 +9,7 @@ from feedline_server.batches.assembly import sample_ids
 from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.stream import Stream, Want
-from feedline_server.workers.messages import Failed, Killed, Outgrown
+from feedline_server.workers.messages import Failed, KilledWorkers, SlotTooSmall
 from feedline_wire.errors import BatchKillsWorkers, FeedlineError, InvalidRequest, LoaderBroken
 from feedline_wire.key import Key
 
@@ -124,11 +124,11 @@ class BatchSizes:
         self._taken[key.dataset, key.rows] = max(nbytes, self.of(key, 0))
 
 
-def refusal(job: Job, outcome: Outgrown | Failed | Killed, catalog: Catalog) -> FeedlineError | None:
+def refusal(job: Job, outcome: SlotTooSmall | Failed | KilledWorkers, catalog: Catalog) -> FeedlineError | None:
     """What whoever takes part in a job is told; None if it is to be assembled again, in a larger slot."""
     if isinstance(outcome, Failed):
         return outcome.error
-    if isinstance(outcome, Killed):
+    if isinstance(outcome, KilledWorkers):
         return _kills(job.key, outcome, catalog)
     if outcome.nbytes <= job.slot.nbytes:  # it would be assembled again for ever
         return LoaderBroken(f"the batch {job.key} did not fit {job.slot.nbytes} bytes and takes {outcome.nbytes}")
@@ -140,7 +140,7 @@ def refusal(job: Job, outcome: Outgrown | Failed | Killed, catalog: Catalog) -> 
     return None
 
 
-def _kills(key: Key, outcome: Killed, catalog: Catalog) -> BatchKillsWorkers:
+def _kills(key: Key, outcome: KilledWorkers, catalog: Catalog) -> BatchKillsWorkers:
     dataset = catalog.served[key.dataset].dataset
     ids = () if dataset.is_stream else sample_ids(dataset, key)
     samples = (

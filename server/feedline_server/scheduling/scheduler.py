@@ -24,7 +24,7 @@ from feedline_server.scheduling.jobs import BatchSizes, Job, Jobs, TaskWeights, 
 from feedline_server.scheduling.overload import Overload, Shortage
 from feedline_server.scheduling.status import SchedulerStatus, status_of
 from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
-from feedline_server.workers.messages import Done, Outcome, Outgrown, Task
+from feedline_server.workers.messages import Done, Outcome, SlotTooSmall, Task
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
 from feedline_wire.status import LoaderCounters, for_log
@@ -375,7 +375,7 @@ class Scheduler:
         self._weights.note(job.key, outcome.seconds if isinstance(outcome, Done) else None)
         if isinstance(outcome, Done) and job.is_shared:
             self._allocator.finished(job.key, job.slot, outcome.layout)
-        elif isinstance(outcome, Outgrown) and error is None:
+        elif isinstance(outcome, SlotTooSmall) and error is None:
             self._sizes.note(job.key, outcome.nbytes)
         # What nobody waits for any more has failed nobody.
         self._counts.failures += error is not None and any(waiter.is_waiting for waiter in job.waiters)

@@ -19,8 +19,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from feedline_server.access import exposure
-from feedline_server.access.exposure import Protection
+from feedline_server.access import bind_policy
+from feedline_server.access.bind_policy import Protection
 from feedline_server.declared.datasets import DatasetConfig, kind_of
 from feedline_server.declared.forms import Count
 from feedline_server.host import machine
@@ -183,7 +183,7 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
     settings = None
     try:
         settings = Settings(**values)
-        problems += exposure.problems(settings.protection)
+        problems += bind_policy.problems(settings.protection)
         if not settings.datasets and folder is not None:
             name, config = dataset_name(folder.absolute()), recognised(folder.absolute())
             settings = settings.model_copy(update={"datasets": {name: config}})

@@ -15,7 +15,7 @@ from feedline_wire.tensors import Layout
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpenDatasets:
     """To a new worker, once: what to open."""
 
     datasets: dict[str, tuple[str, bytes]]
@@ -44,14 +44,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Lent:
+class MapMemory:
     """To a worker: tasks will name this memory, a trainer's. Its descriptor follows."""
 
     memory: int
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class UnmapMemory:
     """To a worker: no more tasks will name this memory."""
 
     memory: int
@@ -63,7 +63,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class CannotOpen:
     """From a worker: the datasets cannot be opened; it ends now."""
 
     error: FeedlineError
@@ -83,7 +83,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgrown:
+class SlotTooSmall:
     """The batch takes `nbytes`, more than its slot has: again, in a larger one. The worker is well."""
 
     number: int
@@ -99,7 +99,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Killed:
+class KilledWorkers:
     """From the pool, not from a worker: the batch ended `deaths` workers and is not tried again."""
 
     number: int
@@ -107,4 +107,4 @@ class Killed:
     cause: str
 
 
-Outcome = Done | Outgrown | Failed | Killed
+Outcome = Done | SlotTooSmall | Failed | KilledWorkers

@@ -1,7 +1,7 @@
 """The pool of worker processes: every task submitted is answered once, whatever happens to the workers.
 
 A worker's death is noticed by its pidfd, the worker replaced, its batch given to another. A batch that ends MAX_DEATHS
-workers is answered with `Killed`. One thread owns all of this, so nothing here is locked but the inbox.
+workers is answered with `KilledWorkers`. One thread owns all of this, so nothing here is locked but the inbox.
 """
 
 import collections
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from feedline_server.memory.arena import ARENA
-from feedline_server.workers.messages import Done, Failed, Killed, Opening, Outcome, Ready, Task, Unfit
+from feedline_server.workers.messages import CannotOpen, Done, Failed, KilledWorkers, OpenDatasets, Outcome, Ready, Task
 from feedline_server.workers.process import WorkerProcess, cause_of_death, start_worker
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 from feedline_wire.status import LoaderCounters
@@ -57,7 +57,7 @@ class Pool:
         self,
         *,
         size: int,
-        opening: Opening,
+        opening: OpenDatasets,
         arena_fd: int,
         batch_timeout_s: float,
         answer: Callable[[Sequence[tuple[Task, Outcome]]], None],
@@ -220,7 +220,7 @@ class Pool:
                     self._backoff_s = FIRST_BACKOFF_S
                     if sum(other.ready for other in self._workers) == self._size:
                         self._all_ready.set()
-                case Unfit(error):
+                case CannotOpen(error):
                     log.error("worker cannot open the datasets", pid=worker.pid, error=str(error))
                     self._unfit = error
                     self._all_ready.set()
@@ -264,10 +264,10 @@ class Pool:
         if culprit is not None and killed is not None:
             self._give([(culprit, killed)])
 
-    def _blame(self, task: Task, cause: str) -> Killed | None:
+    def _blame(self, task: Task, cause: str) -> KilledWorkers | None:
         """Count a death against the task its worker was at; the others it held had not begun, or were well."""
         deaths = self._deaths[task.number] = self._deaths.get(task.number, 0) + 1
-        return None if deaths < MAX_DEATHS else Killed(task.number, deaths, cause)
+        return None if deaths < MAX_DEATHS else KilledWorkers(task.number, deaths, cause)
 
     def _fail_waiting(self, error: FeedlineError) -> None:
         tasks, self._waiting = self._waiting, collections.deque()

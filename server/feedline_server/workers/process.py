@@ -18,13 +18,13 @@ from multiprocessing.reduction import send_handle
 from typing import Any
 
 from feedline_server.host.environment import ENVIRONMENT
-from feedline_server.workers.messages import Lent, Opening, Outcome, Ready, Task, Unfit, Withdrawn
+from feedline_server.workers.messages import CannotOpen, MapMemory, OpenDatasets, Outcome, Ready, Task, UnmapMemory
 from feedline_server.workers.progress_cell import MARK_NBYTES, Mark
 
 WORKER = ("-m", "feedline_server.workers.worker")
 """What Python runs as a worker."""
 
-Message = Ready | Unfit | tuple[Outcome, ...]
+Message = Ready | CannotOpen | tuple[Outcome, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -90,7 +90,7 @@ class WorkerProcess:
         """Let it write to a trainer's memory, if it may not yet."""
         if memory not in self.lent:
             self.lent.add(memory)
-            self.send(Lent(memory))
+            self.send(MapMemory(memory))
             try:
                 send_handle(self.connection, fd, self.pid)
             except OSError:  # it is dying, or it waits for a descriptor that does not come and would misread the rest
@@ -100,9 +100,9 @@ class WorkerProcess:
         """It has been given the last task that names this memory."""
         if memory in self.lent:
             self.lent.discard(memory)
-            self.send(Withdrawn(memory))
+            self.send(UnmapMemory(memory))
 
-    def send(self, message: Opening | Lent | Withdrawn | tuple[Task, ...]) -> None:
+    def send(self, message: OpenDatasets | MapMemory | UnmapMemory | tuple[Task, ...]) -> None:
         """Tell it something; if it is dying, its end is noticed elsewhere."""
         with contextlib.suppress(OSError):
             self.connection.send(message)
@@ -125,7 +125,7 @@ class WorkerProcess:
         return code
 
 
-def start_worker(opening: Opening, arena_fd: int) -> WorkerProcess:
+def start_worker(opening: OpenDatasets, arena_fd: int) -> WorkerProcess:
     """Start one worker and tell it what to open.
 
     The calling thread must live as long as the worker: the worker is killed when it ends (PR_SET_PDEATHSIG).

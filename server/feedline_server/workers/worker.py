@@ -28,16 +28,16 @@ from feedline_server.host.logs import configure_logs
 from feedline_server.memory.arena import ARENA
 from feedline_server.sources.selection import Selection
 from feedline_server.workers.messages import (
+    CannotOpen,
     Done,
     Failed,
-    Lent,
-    Opening,
+    MapMemory,
+    OpenDatasets,
     Outcome,
-    Outgrown,
     Ready,
+    SlotTooSmall,
     Task,
-    Unfit,
-    Withdrawn,
+    UnmapMemory,
 )
 from feedline_server.workers.progress_cell import Mark
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
@@ -60,15 +60,15 @@ def main() -> None:
         memories = {ARENA: _mapped(arena_fd)}
         mark = Mark(mark_fd)
         os.close(mark_fd)
-        opening: Opening = pool.recv()
+        opening: OpenDatasets = pool.recv()
         configure_logs(opening.log_format, opening.log_level)
         datasets = _open(opening, pool)
         pool.send(Ready())
         while True:
             match pool.recv():
-                case Lent(number):
+                case MapMemory(number):
                     memories[number] = _mapped(recv_handle(pool))
-                case Withdrawn(number):
+                case UnmapMemory(number):
                     del memories[number]  # and with the last reference the mapping goes
                 case tasks:
                     _answer_all(tasks, datasets, memories, mark, pool)
@@ -92,16 +92,18 @@ def _leave(code: int) -> Never:
     os._exit(code)
 
 
-def _open(opening: Opening, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
+def _open(opening: OpenDatasets, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
     try:
         return {
             name: _open_one(name, config, wanted, opening.kept.get(name))
             for name, (config, wanted) in opening.datasets.items()
         }
     except FeedlineError as error:
-        pool.send(Unfit(error))
+        pool.send(CannotOpen(error))
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
-        pool.send(Unfit(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())))
+        pool.send(
+            CannotOpen(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc()))
+        )
     _leave(1)
 
 
@@ -140,12 +142,12 @@ def _answer_all(
         pool.send(tuple(outcomes))
 
 
-def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | Outgrown | Failed:
+def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | SlotTooSmall | Failed:
     started = time.perf_counter()
     try:
         layout = assemble(datasets[task.key.dataset], task.key, memory[task.start : task.start + task.nbytes])
     except assembly.Outgrown as outgrown:
-        return Outgrown(task.number, outgrown.nbytes)
+        return SlotTooSmall(task.number, outgrown.nbytes)
     except FeedlineError as error:
         return Failed(task.number, error)
     except Exception as error:  # a fault of our own must reach the trainer as an error too, not as a dead stream

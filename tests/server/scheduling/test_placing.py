@@ -12,7 +12,7 @@ from feedline_server.memory.trainer import SEALS, TrainerMemory
 from feedline_server.scheduling import scheduler as scheduler_module
 from feedline_server.scheduling.fairness import STALLED_S
 from feedline_server.scheduling.stream import Batch, Stream
-from feedline_server.workers.messages import Failed, Outgrown
+from feedline_server.workers.messages import Failed, SlotTooSmall
 from feedline_wire.errors import BadSample
 
 Stage = Any  # the fixture in conftest.py
@@ -160,7 +160,7 @@ def test_a_batch_that_fails_or_outgrows_its_place_gives_it_back(stage: Stage, ho
     stage.tasks.clear()
 
     stage.answer(bad, Failed(bad.number, BadSample("no sample")))
-    stage.answer(grown, Outgrown(grown.number, 5 * GRAIN))
+    stage.answer(grown, SlotTooSmall(grown.number, 5 * GRAIN))
 
     [again] = stage.tasks
     assert (again.key, again.nbytes) == (grown.key, 5 * GRAIN)

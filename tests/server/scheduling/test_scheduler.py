@@ -11,7 +11,7 @@ from feedline_server.scheduling.fairness import STALLED_S
 from feedline_server.scheduling.overload import OVERLOADED_S
 from feedline_server.scheduling.scheduler import MAX_WINDOW
 from feedline_server.scheduling.stream import Batch, Refusal
-from feedline_server.workers.messages import Failed, Killed
+from feedline_server.workers.messages import Failed, KilledWorkers
 from feedline_wire.errors import (
     BadSample,
     BatchKillsWorkers,
@@ -147,7 +147,7 @@ def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: St
     stage.scheduler.want(stream, 1, stage.key(offset=40, rows=2))
 
     [task] = stage.tasks
-    stage.answer(task, Killed(task.number, 3, "signal SIGSEGV"))
+    stage.answer(task, KilledWorkers(task.number, 3, "signal SIGSEGV"))
     [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)

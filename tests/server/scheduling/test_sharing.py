@@ -7,7 +7,7 @@ import pytest
 from feedline_server.memory.arena import GRAIN, Slot
 from feedline_server.scheduling.cache import KEEP_ON, BatchCache
 from feedline_server.scheduling.stream import Batch, Refusal, Stream
-from feedline_server.workers.messages import Done, Failed, Killed, Outgrown
+from feedline_server.workers.messages import Done, Failed, KilledWorkers, SlotTooSmall
 from feedline_wire.errors import BadSample, BatchKillsWorkers, InvalidRequest, LoaderBroken
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -69,7 +69,7 @@ def test_one_who_cancels_takes_nothing_from_the_other(stage: Stage) -> None:
     ("outcome", "kind"),
     [
         (lambda number: Failed(number, BadSample("sample 0 is bad", samples=[0])), BadSample),
-        (lambda number: Killed(number, 3, "signal SIGSEGV"), BatchKillsWorkers),
+        (lambda number: KilledWorkers(number, 3, "signal SIGSEGV"), BatchKillsWorkers),
     ],
 )
 def test_an_error_reaches_everybody_who_wants_the_key_and_the_slot_is_free(
@@ -283,7 +283,7 @@ def test_a_batch_that_outgrows_its_slot_is_assembled_again_in_a_larger_one(stage
 
     [task] = stage.tasks
     stage.tasks.clear()
-    stage.answer(task, Outgrown(task.number, 3 * GRAIN - 5))
+    stage.answer(task, SlotTooSmall(task.number, 3 * GRAIN - 5))
 
     [again] = stage.tasks
     assert (again.key, task.nbytes, again.nbytes) == (task.key, GRAIN, 3 * GRAIN)
@@ -299,7 +299,7 @@ def test_a_batch_that_outgrew_its_slot_comes_before_what_is_wanted_after_it(stag
         stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
 
     first = stage.tasks.pop(0)
-    stage.answer(first, Outgrown(first.number, 2 * GRAIN))
+    stage.answer(first, SlotTooSmall(first.number, 2 * GRAIN))
 
     assert stage.tasks[-1].key.offset == 0
 
@@ -308,7 +308,7 @@ def test_the_next_batch_of_the_kind_gets_the_larger_slot_at_once(stage: Stage) -
     [stream] = open_streams(stage, "one")
     stage.scheduler.want(stream, 1, stage.key())
     task = stage.tasks.pop()
-    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, SlotTooSmall(task.number, 2 * GRAIN))
     stage.finish_all()
 
     stage.scheduler.want(stream, 2, stage.key())
@@ -321,7 +321,7 @@ def test_a_batch_that_outgrows_what_a_batch_may_take_is_refused_with_the_number(
     stage.scheduler.want(stream, 1, stage.key())
 
     [task] = stage.tasks
-    stage.answer(task, Outgrown(task.number, 8 * GRAIN + 1))
+    stage.answer(task, SlotTooSmall(task.number, 8 * GRAIN + 1))
     [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)
@@ -337,7 +337,7 @@ def test_a_batch_that_says_it_outgrew_a_slot_that_it_fits_is_an_error_and_not_tr
     stage.scheduler.want(stream, 1, stage.key())
 
     [task] = stage.tasks
-    stage.answer(task, Outgrown(task.number, GRAIN))
+    stage.answer(task, SlotTooSmall(task.number, GRAIN))
     [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
     assert isinstance(refusal, Refusal)
@@ -350,7 +350,7 @@ def test_a_batch_that_outgrew_its_slot_is_finished_although_the_loader_drains(st
     task = stage.tasks.pop()
 
     stage.scheduler.drain()
-    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, SlotTooSmall(task.number, 2 * GRAIN))
     stage.finish_all()
 
     assert stage.take(stream) == [1]
@@ -363,7 +363,7 @@ def test_one_who_left_does_not_have_it_assembled_again(stage: Stage) -> None:
     task = stage.tasks.pop()
     stage.scheduler.close_stream(stream)
 
-    stage.answer(task, Outgrown(task.number, 2 * GRAIN))
+    stage.answer(task, SlotTooSmall(task.number, 2 * GRAIN))
 
     assert stage.tasks == []
     assert stage.arena.allocated_nbytes == 0

@@ -19,7 +19,7 @@ from feedline_server.declared.datasets import to_json
 from feedline_server.memory.arena import Arena, Slot
 from feedline_server.settings.settings import load_settings
 from feedline_server.workers import process as processes
-from feedline_server.workers.messages import Done, Failed, Killed, Opening, Outcome, Outgrown, Task
+from feedline_server.workers.messages import Done, Failed, KilledWorkers, OpenDatasets, Outcome, SlotTooSmall, Task
 from feedline_server.workers.pool import Pool
 from feedline_wire.errors import DataError, LoaderBroken, LoaderUnavailable
 from feedline_wire.key import Key
@@ -45,7 +45,7 @@ class Bench:
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.pool = Pool(
             size=workers,
-            opening=Opening({self.name: (to_json(config), fingerprint(self.dataset, config))}),
+            opening=OpenDatasets({self.name: (to_json(config), fingerprint(self.dataset, config))}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
             answer=lambda answers: [self.answers.put(answer) for answer in answers],
@@ -155,7 +155,7 @@ def test_a_batch_that_kills_every_worker_is_given_up_and_the_others_are_done(sta
 
     answers = bench.collect(12)
 
-    assert answers[5][1] == Killed(5, 3, "signal SIGKILL: killed, for instance for want of memory")
+    assert answers[5][1] == KilledWorkers(5, 3, "signal SIGKILL: killed, for instance for want of memory")
     for number in {*range(12)} - {5}:
         assert bench.rows(*answers[number]) == expected(number)
 
@@ -171,7 +171,7 @@ def test_of_small_batches_that_a_worker_has_together_only_the_one_it_was_at_is_b
 
     answers = bench.collect(24)
 
-    assert {number for number in answers if isinstance(answers[number][1], Killed)} == {5, 11}
+    assert {number for number in answers if isinstance(answers[number][1], KilledWorkers)} == {5, 11}
     assert all(bench.rows(*answers[number]) == expected(number) for number in {*range(24)} - {5, 11})
     assert bench.pool.count(LoaderCounters()).workers_restarted == 6
 
@@ -192,7 +192,7 @@ def test_a_batch_that_never_ends_is_given_up_as_one_that_took_too_long(start: St
 
     [(_, outcome)] = bench.collect(1).values()
 
-    assert isinstance(outcome, Killed)
+    assert isinstance(outcome, KilledWorkers)
     assert outcome.deaths == 3
     assert "longer than batch_timeout_s = 0.5" in outcome.cause
 
@@ -230,7 +230,7 @@ def test_a_batch_that_outgrows_its_slot_says_what_it_takes_and_is_done_in_a_larg
     bench.submit(1, seed=seed)
     bench.submit(2)
     answers = bench.collect(2)
-    assert answers[1][1] == Outgrown(1, SLOT + 1)
+    assert answers[1][1] == SlotTooSmall(1, SLOT + 1)
     assert bench.rows(*answers[2]) == expected(2)
 
     bench.submit(1, seed=seed, nbytes=SLOT + 1)

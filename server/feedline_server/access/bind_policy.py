@@ -1,4 +1,4 @@
-"""Whether a loader may listen where it is told to, as it is told to.
+"""Whether a loader may listen where it is protection to, as it is protection to.
 
 The law: nothing leaves this host unencrypted unless the operator has said so in so many words.
 """
@@ -12,7 +12,7 @@ from feedline_wire import reach
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What stands between the loader and whoever reaches it."""
+    """What stands between the loader and those who reach it."""
 
     listen: str
     certificate: Path | None
@@ -22,33 +22,33 @@ class Protection:
     insecure: bool
 
 
-def problems(told: Protection) -> Iterator[str]:
+def problems(protection: Protection) -> Iterator[str]:
     """What makes no sense together, or would open more than the operator has said."""
-    if told.certificate is not None and told.key is None:
+    if protection.certificate is not None and protection.key is None:
         yield "tls_certificate: is set without tls_key; wanted both, the certificate and the private key it belongs to"
-    if told.key is not None and told.certificate is None:
+    if protection.key is not None and protection.certificate is None:
         yield "tls_key: is set without tls_certificate; wanted both, the private key and its certificate"
-    if told.client_ca is not None and told.certificate is None:
+    if protection.client_ca is not None and protection.certificate is None:
         yield (
             "tls_client_ca: is set without tls_certificate and tls_key; trainers show certificates only to a loader "
             "that shows one itself"
         )
-    if told.certificate is None and not told.insecure and not reach.is_loopback(told.listen):
+    if protection.certificate is None and not protection.insecure and not reach.is_loopback(protection.listen):
         yield (
-            f"listen: {told.listen} is reached from other hosts, and nothing that is sent there would be encrypted: "
-            f"neither the data nor a token. Do one of these: set tls_certificate and tls_key (docs/security.md says "
-            f"how to make them); or listen on 127.0.0.1; or, on a network where you trust everybody, "
-            f"say so: --insecure, FEEDLINE_INSECURE=true or insecure = true"
+            f"listen: {protection.listen} is reached from other hosts, and nothing that is sent there would be "
+            f"encrypted: neither the data nor a token. Do one of these: set tls_certificate and tls_key "
+            f"(docs/security.md says how to make them); or listen on 127.0.0.1; or, on a network where you trust "
+            f"everybody, say so: --insecure, FEEDLINE_INSECURE=true or insecure = true"
         )
 
 
-def warnings(told: Protection) -> Iterator[str]:
+def warnings(protection: Protection) -> Iterator[str]:
     """What is allowed and should be known: an operator may not have meant it."""
-    if reach.is_loopback(told.listen):
+    if reach.is_loopback(protection.listen):
         return
-    if told.certificate is None:
+    if protection.certificate is None:
         yield "nothing that is sent is encrypted: whoever is on the way reads the data" + (
-            " and the tokens" if told.tokens is not None else ""
+            " and the tokens" if protection.tokens is not None else ""
         )
-    if told.tokens is None and told.client_ca is None:
+    if protection.tokens is None and protection.client_ca is None:
         yield "whoever reaches the port may read every dataset: set tokens or tls_client_ca"

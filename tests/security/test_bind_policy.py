@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import feedline
-from feedline_server.access.exposure import Protection, problems, warnings
+from feedline_server.access.bind_policy import Protection, problems, warnings
 from feedline_wire.reach import host_of, is_loopback
 
 FILE = Path("/run/file")
@@ -71,7 +71,7 @@ def test_it_starts_with_tls_alone_and_warns_that_anybody_may_read(
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("served", "says"),
     [
         (protection(), ["listen: 0.0.0.0:50051 is reached from other hosts"]),
         (protection(tokens=FILE), ["listen: 0.0.0.0:50051 is reached from other hosts"]),
@@ -85,15 +85,15 @@ def test_it_starts_with_tls_alone_and_warns_that_anybody_may_read(
         (protection("[::1]:1", client_ca=FILE), ["tls_client_ca: is set without tls_certificate and tls_key"]),
     ],
 )
-def test_what_a_loader_may_not_be_told(told: Protection, says: list[str]) -> None:
-    found = list(problems(told))
+def test_what_a_loader_may_not_be_told(served: Protection, says: list[str]) -> None:
+    found = list(problems(served))
 
     assert len(found) == len(says)
     assert all(one.startswith(beginning) for one, beginning in zip(found, says, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("served", "says"),
     [
         (protection("127.0.0.1:1"), []),
         (protection(certificate=FILE, key=FILE, tokens=FILE), []),
@@ -109,8 +109,8 @@ def test_what_a_loader_may_not_be_told(told: Protection, says: list[str]) -> Non
         ),
     ],
 )
-def test_what_a_loader_warns_of(told: Protection, says: list[str]) -> None:
-    found = list(warnings(told))
+def test_what_a_loader_warns_of(served: Protection, says: list[str]) -> None:
+    found = list(warnings(served))
 
     assert len(found) == len(says)
     assert all(one.startswith(beginning) for one, beginning in zip(found, says, strict=True))
