@@ -201,8 +201,8 @@ class Supervisor:
     def _pass_on(self) -> None:
         """A signal came: all of them get it."""
         self._stop.clear()
-        if self._stop.is_asked:
-            self._tell(signal.SIGINT if self._stop.is_at_once else signal.SIGTERM)
+        if self._stop.is_requested:
+            self._tell(signal.SIGINT if self._stop.is_immediate else signal.SIGTERM)
 
     def _tell(self, number: signal.Signals) -> None:
         self._told = number
