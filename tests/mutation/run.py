@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import pytest
 from covering import Tests, measure, own_folder
 from mutants import Mutant, mutants_of
 
@@ -61,6 +63,9 @@ TEST_S: Final = 30.0
 START_S: Final = 90.0
 """What pytest may take beside the tests, on a machine that does other things too."""
 
+MEMORY: Final = 16 << 30
+"""Of addresses, for each process of a test: a fault may make a loop that never ends and keeps what it makes."""
+
 Outcome = Literal["caught", "hung", "survived"]
 
 
@@ -85,7 +90,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="forget all results")
     args = parser.parse_args()
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     STATE.mkdir(exist_ok=True)
     results_file = STATE / "results.jsonl"
     if args.again:
@@ -99,6 +104,13 @@ def main() -> int:
     if to_do:
         known |= _try(to_do, modules, args.tests, args.jobs, results_file)
     return _report(mutants, known, whole=tuple(args.paths) == PATHS)
+
+
+def _end(signum: int, _frame: object) -> None:
+    """Leave at once: what is under way is tried again by the next run."""
+    for group in list(_GROUPS):
+        _kill(group)
+    os._exit(128 + signum)
 
 
 def say(text: str) -> None:
@@ -223,20 +235,33 @@ def _noticed(tree: Path, tests: Sequence[str], seconds: float) -> tuple[Outcome,
         text=True,
         start_new_session=True,
     )
+    _GROUPS.add(run.pid)
+    resource.prlimit(run.pid, resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         output, _ = run.communicate(timeout=START_S + 4 * seconds)
     except subprocess.TimeoutExpired:
         output = None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+        _kill(run.pid)
         run.communicate()
+        _GROUPS.discard(run.pid)
     if output is None:
         return "hung", f"{len(tests)} tests"
     if run.returncode == 0:
         return None
+    if run.returncode == pytest.ExitCode.USAGE_ERROR:  # of this program: nothing was run
+        raise RuntimeError(output)
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     return ("hung" if "Failed: Timeout" in output else "caught"), failed[1] if failed else output[-300:]
+
+
+_GROUPS: Final = set[int]()
+"""Process groups of tests that run."""
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 # ---- saying what came of it ----
