@@ -64,7 +64,7 @@ class Event(Enum):
     """The target has not named its address for long."""
     NAMED = auto()
     IDLE = auto()
-    """It owes no batch that anybody waits for."""
+    """It owes no batch that is still to come."""
 
 
 def _table() -> dict[State, dict[Event, State]]:
@@ -95,7 +95,7 @@ class Endpoint:
     """None while it is not connected."""
     outbox: Outbox | None = None
     drained: str = ""
-    """The loader (its replica id) that said here that it is going away. It describes itself until it is gone."""
+    """The loader (its replica id) here that is going away. It describes itself until it is gone."""
     unnamed_since: float | None = None
     """Since when its address was not named where it had been."""
     reason: FeedlineError | None = None
@@ -107,7 +107,7 @@ class Endpoint:
     in_vain: int = 0
     """How many of them another loader has answered: not for their batches are they left, but for its first word."""
     refused: set[int] = field(default_factory=set)
-    """Tickets for which it said to ask another loader, since it was connected."""
+    """Tickets that it refused and another loader may answer, since it was connected."""
     superseded: set[int] = field(default_factory=set)
     """Tickets that another loader has answered, and whose batch may be on its way from here."""
     rate: RateEstimator = field(default_factory=RateEstimator)
@@ -168,7 +168,7 @@ class Endpoint:
         )
 
     def refusal(self, key: Key, nbytes: int) -> FeedlineError | None:
-        """Why it will not answer a key, whose batch takes so much, as far as can be said now; None if it may."""
+        """Why it will not answer a key, whose batch takes so much, as far as is known; None if it may."""
         if self.description is None:
             return None if isinstance(self.reason, LoaderUnavailable) else self.reason
         return self.description.refusal(key, nbytes, self.address)
@@ -249,7 +249,7 @@ def choose_second(
 ) -> Endpoint | None:
     """Who is asked as well for what is late elsewhere: who owes nothing, or gave a sign of life since it was asked for.
 
-    Where all are slow, the disk that they share may be, and asking more of it helps nobody.
+    Where all are slow, the disk that they share may be, and asking more of it does not help.
     """
     quick = [
         endpoint

@@ -31,7 +31,7 @@ def passing(reason: FeedlineError) -> FeedlineError:
 
 
 def hopeless(endpoints: Iterable[Endpoint], pending: PendingBatch) -> FeedlineError | None:
-    """Why nobody will ever answer; None while somebody may: connected with room or without, or being connected to."""
+    """Why no loader will ever answer; None while one may: connected, with room or without, or being connected to."""
     others = [endpoint for endpoint in endpoints if endpoint.state is not State.SAME_LOADER]
     refusals = [endpoint.refusal(pending.key, pending.nbytes) for endpoint in others]
     return refusals[0] if refusals and None not in refusals else None

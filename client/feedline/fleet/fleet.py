@@ -147,14 +147,14 @@ class Fleet:
         return outcome
 
     def cancel(self, pending: Iterable[PendingBatch]) -> None:
-        """Want these no longer; who waits for one gets Closed. Idempotent."""
+        """Cancel these; a reader that waits for one gets Closed. Idempotent."""
         self.drop(pending)
         with self._lock:
             self._cancel_dropped(time.monotonic())
         self._act()
 
     def drop(self, pending: Iterable[PendingBatch]) -> None:
-        """Want these no longer, said by the garbage collector.
+        """Cancel these, called by the garbage collector.
 
         It may run in the middle of anything, on a thread that holds the lock, so they are only put down here and
         cancelled by the next one who takes the lock: at the latest when one of them arrives.
@@ -196,8 +196,9 @@ class Fleet:
             "this connection to the loader was opened before the process forked, and belongs to the parent; "
             "connect in the worker itself, or start workers with spawn"
         )
-        inherited = (self._tracker.endpoints, self._endpoint_of, self._watches)
-        self._tracker.endpoints, self._endpoint_of, self._watches = (), {}, ()
+        inherited = (self._tracker, self._endpoint_of, self._watches)
+        self._tracker = RequestTracker(self._changed.notify_all, self._ask_names)  # nothing of what was still to be done
+        self._endpoint_of, self._watches = {}, ()
         return inherited
 
     # ---- for connections ----
@@ -254,7 +255,7 @@ class Fleet:
         self._act()
 
     def _failed(self, entry: Entry, error: FeedlineError) -> None:
-        """It cannot be said what a part of the target stands for now; what it stood for still is."""
+        """A part of the target cannot be resolved now; what it stood for stays."""
         with self._lock:
             self._unresolved[entry] = error
             self._changed.notify_all()

@@ -1,6 +1,7 @@
 """A batch that was asked for, what became of it, and the record of its being asked of one loader.
 
-A pending batch has one outcome: the first that any loader gives. Whoever else was asked is told that it is not needed.
+A pending batch has one outcome: the first that any loader gives. Others that were asked need not
+answer.
 """
 
 import math
@@ -21,9 +22,9 @@ class PendingBatch:
     """Expected until the batch is there, then what it takes."""
     outcome: Received | FeedlineError | None = None
     asked: int = 0
-    """Loaders at which it is in flight: mostly one; two if the first is late; none if nobody can take it."""
+    """Loaders at which it is in flight: mostly one; two if the first is late; none while it waits to be placed."""
     refusal: FeedlineError | None = None
-    """What the last loader that refused it said."""
+    """The last one."""
     again_at: float = math.inf
     """When loaders that refused it are asked again."""
     is_awaited: bool = False

@@ -1,7 +1,4 @@
-"""What happened on a connection until now, in numbers that somebody may look at.
-
-A snapshot: values that nobody changes any more.
-"""
+"""What happened in a fleet until now, in numbers for a person. A snapshot: its values do not change any more."""
 
 from dataclasses import asdict, dataclass
 

@@ -283,7 +283,7 @@ class RequestTracker:
     # ---- inside ----
 
     def _place(self, pending: PendingBatch, now: float) -> bool:
-        """Ask somebody, or settle that nobody will answer; False if it has to wait for one."""
+        """Ask a loader, or settle that none will answer; False if it has to wait for one."""
         endpoint = choose(self.endpoints, pending, now=now, silent_after_s=self.lateness.silent_after_s)
         if endpoint is not None:
             self._ask(endpoint, pending, now)
@@ -331,7 +331,7 @@ class RequestTracker:
                 endpoint.refused.discard(pending.ticket)
 
     def _take_back(self, endpoint: Endpoint) -> list[PendingBatch]:
-        """What it owes and nobody else was asked for: it is to be asked for again, before anything else."""
+        """What it owes and is in flight nowhere else: to be asked for again, before anything else."""
         lost = endpoint.reset()
         self._forgive(lost)
         self._unplaced.extendleft(reversed(lost))
@@ -361,7 +361,7 @@ class RequestTracker:
             if not is_closed:
                 endpoint.supersede(pending.ticket)
             if not is_closed and endpoint.silent_s(now) > self.lateness.silent_after_s:
-                # Were it told not to answer, nothing might ever come from it again, and its return would go unnoticed.
+                # If it were cancelled, nothing might ever come from it again, and its return would go unnoticed.
                 endpoint.in_vain += 1
             else:
                 self._withdraw(endpoint, pending)
@@ -381,7 +381,7 @@ class RequestTracker:
         return next((refusal for used in self._used.values() if (refusal := endpoint.refusal(*used))), None)
 
     def _report_refusal(self, endpoint: Endpoint) -> None:
-        """Log once that a loader is not asked, and why. Where there is no other, the reader is told by an error."""
+        """Log once that a loader is not asked, and why. Where there is no other, the reader gets an error."""
         refusal = str(self.refusal_of(endpoint) or "")
         if refusal and refusal != endpoint.refusal_logged and len(self.endpoints) > 1:
             endpoint.refusal_logged = refusal

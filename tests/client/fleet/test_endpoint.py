@@ -127,16 +127,22 @@ def test_a_slow_loader_gets_no_more_than_it_answers_in_the_time_of_a_fast_one() 
     assert chosen(slow, fast) is slow
 
 
-def test_loaders_that_are_nearly_as_fast_share_the_work() -> None:
-    first, second = endpoint("first", served(), rate=1400, asked=5), endpoint("second", served(), rate=1000, asked=4)
+@pytest.mark.parametrize(("rate", "chosen_first"), [(1400, False), (1500, False), (1600, True)])
+def test_loaders_that_are_nearly_as_fast_share_the_work(rate: int, chosen_first: bool) -> None:
+    first = endpoint("first", served(), rate=rate, asked=5)
+    other = endpoint("other", served(), rate=1000, asked=4)
 
-    assert chosen(first, second) is second
+    assert chosen(first, other) is (first if chosen_first else other)
 
 
 def test_a_loader_of_which_nothing_is_known_is_taken_for_a_good_one() -> None:
     known, new = endpoint("known", served(), rate=10_000, outstanding=1), endpoint("new", served())
 
     assert chosen(known, new) is new
+    wide = served(max_window=99)
+    fast, slow = endpoint("fast", wide, rate=10_000, outstanding=9), endpoint("slow", wide, rate=1000)
+    new = endpoint("new", wide, outstanding=4)
+    assert chosen(fast, slow, new) is new, "as good as the best"
 
 
 def test_a_rate_that_nothing_confirmed_for_a_while_is_not_believed_and_the_loader_is_tried_again() -> None:
@@ -159,6 +165,80 @@ def test_a_loader_that_owes_nothing_or_just_began_to_is_not_silent_however_long_
     began = endpoint("began", served(max_window=9), outstanding=1, heard_at=NOW - 3600, owing_since=NOW - 1)
 
     assert (idle.silent_s(NOW), began.silent_s(NOW)) == (0.0, 1.0)
+
+
+def test_a_loader_that_is_silent_for_just_as_long_as_it_may_is_asked() -> None:
+    limit = endpoint("limit", served(), outstanding=1, heard_at=NOW - 2, owing_since=NOW - 2)
+    busy = endpoint("busy", served(max_window=99), outstanding=50)
+
+    assert chosen(limit, busy) is limit
+    assert second(limit) is limit
+    assert not limit.is_surely_silent(NOW, 2.0)
+    assert limit.suspected_at is None
+
+
+def test_a_loader_is_surely_silent_when_it_was_found_so_a_while_before() -> None:
+    """In between the thread that would have heard it had time to run."""
+    silent = endpoint("silent", served(), outstanding=1, heard_at=-9.0, owing_since=-9.0)
+
+    assert not silent.is_surely_silent(0.0, 2.0)
+    assert not silent.is_surely_silent(0.04, 2.0)
+    assert silent.is_surely_silent(0.05, 2.0)
+
+    silent.heard(0.06)
+    assert not silent.is_surely_silent(3.0, 2.0)
+
+
+# ---- what it owes ----
+
+
+def test_of_a_connection_that_ended_nothing_is_remembered_but_what_is_in_flight_nowhere_else() -> None:
+    here, other = endpoint("here", served()), endpoint("other", served())
+    alone, twice, done = (PendingBatch(ticket, KEY, NBYTES) for ticket in (1, 2, 3))
+    for batch in (alone, twice, done):
+        here.take(batch, NOW)
+    other.take(twice, NOW)
+    done.outcome = LoaderUnavailable("gone")
+    here.in_vain, here.suspected_at = 1, NOW
+    here.refused.add(4)
+    here.supersede(5)
+
+    assert here.reset() == [alone]
+
+    assert (alone.asked, twice.asked) == (0, 1)
+    assert (here.in_flight, here.nbytes, here.in_vain) == ({}, 0, 0)
+    assert (here.refused, here.superseded, here.suspected_at) == (set(), set(), None)
+
+
+def test_what_it_owes_counts_as_it_was_expected_when_it_was_asked_for() -> None:
+    here, batch = endpoint("here", served(), owing_since=0.0), PendingBatch(1, KEY, NBYTES)
+    here.take(batch, NOW)
+    here.take(PendingBatch(2, KEY, NBYTES), NOW + 1)
+    assert (here.nbytes, here.asked, here.owing_since) == (2000, 2, NOW)
+    assert [asked.was_alone for asked in here.in_flight.values()] == [True, False]
+
+    batch.nbytes = 7
+
+    assert here.release(1) is not None
+    assert (here.nbytes, batch.asked) == (1000, 0)
+    assert here.release(1) is None
+    assert (here.nbytes, batch.asked) == (1000, 0)
+
+
+def test_a_batch_that_comes_second_is_counted_once_and_only_so_many_are_remembered() -> None:
+    here = endpoint("here", served())
+    for ticket in range(1024):
+        here.supersede(ticket)
+    for ticket in (0, 0, 5000):
+        here.note_duplicate(ticket)
+    assert here.duplicates == 1
+
+    here.supersede(0)
+    here.supersede(1024)
+    here.note_duplicate(1)
+    assert here.duplicates == 1, "older ones are forgotten"
+    here.note_duplicate(1024)
+    assert here.duplicates == 2
 
 
 # ---- who is asked as well ----

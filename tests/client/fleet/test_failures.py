@@ -172,3 +172,5 @@ def test_a_late_reader_is_told_that_the_loader_is_full() -> None:
 
     assert type(error) is LoaderBusy
     assert "a:1: this loader serves 64 streams" in str(error)
+    one_of_two = late(endpoint("a", reason=LoaderBusy("full")), endpoint("b", reason=LoaderUnavailable("refused")))
+    assert type(one_of_two) is LoaderBusy

@@ -18,6 +18,7 @@ import pytest
 import feedline
 from feedline.connection import connection as replica
 from feedline.connection.description import Description, from_message
+from feedline.connection.outbox import Outbox
 from feedline.fleet import rates
 from feedline.testing import FakeLoader, serve
 from feedline_wire import PROTOCOL, rpc
@@ -511,6 +512,60 @@ def test_an_error_that_another_loader_would_repeat_is_told_at_once(
         both.feed().fetch(both.feed().plan.step(0, 0))
 
     assert len(asked) == 1
+
+
+# ---- decide under the lock, act after it ----
+
+
+def test_loaders_are_spoken_to_without_the_lock(
+    connection: feedline.Loader,
+    loader: FakeLoader,
+    aside: Callable[..., "Future[bool]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """gRPC takes locks of its own, and wakes threads that tell the fleet what happened."""
+    lock, acts = connection._fleet._lock, []
+
+    def free() -> bool:
+        with lock:
+            return True
+
+    def watched(kind: type, name: str) -> None:
+        act = getattr(kind, name)
+
+        def outside(self: object, *args: object) -> None:
+            acts.append(name)
+            assert aside(free).result(WAIT_S)
+            act(self, *args)
+
+        monkeypatch.setattr(kind, name, outside)
+
+    watched(Outbox, "flush")
+    watched(replica.Connection, "renew")
+    for constant in ("RENEW_AFTER_S", "RENEW_UNKNOWN_S"):
+        monkeypatch.setattr(rates, constant, 0.1)
+    monkeypatch.setattr(rates, "FIRST_LATE_S", 0.02)
+
+    assert len(list(connection.epoch(batch_size=100))) == 4
+    loader.stall()
+    with pytest.raises((LoaderStalled, LoaderUnavailable)):
+        next(connection.epoch(1, batch_size=100, timeout_s=1.0))
+
+    assert set(acts) == {"flush", "renew"}
+
+
+def test_what_was_still_to_be_done_at_a_fork_is_left_to_the_parent(connection: feedline.Loader) -> None:
+    done: list[str] = []
+    fleet = connection._fleet
+    fleet._tracker.after.append(lambda: done.append("talked to a loader by what is the parent's"))
+
+    _, connections, _ = fleet.leave_to_parent()  # type: ignore[misc]
+    fleet.cancel([])
+
+    assert done == []
+    for one in connections:
+        one.begin_close()
+        one.finish_close(WAIT_S)
 
 
 # ---- cancel and close ----

@@ -133,6 +133,50 @@ def test_later_the_way_is_what_keys_usually_take_that_wait_for_no_other() -> Non
         estimator.took(0.2, was_alone=False)
     assert estimator.latency.value == 0.05, "one connection more is one measurement more"
 
+    estimator.took(0.3, was_alone=True)
+    assert estimator.latency.value == 0.2, "of eight measurements, the upper of the two in the middle"
+
+
+def test_the_first_answers_of_each_stream_are_measured_as_those_of_the_first() -> None:
+    estimator = RateEstimator()
+    for _ in range(3):
+        estimator.connected()
+        for _ in range(8):
+            estimator.took(0.2, was_alone=True)
+
+    estimator.took(0.3, was_alone=True)
+    estimator.took(0.3, was_alone=True)
+    assert estimator.latency.value == 0.2, "three of five"
+
+
+def test_of_two_answers_the_slower_is_usual_and_of_three_the_middle_one() -> None:
+    estimator = RateEstimator()
+    for seconds in (*[1.0] * 8, 0.5):
+        estimator.took(seconds, was_alone=True)
+    assert estimator.latency.value == 1.0
+
+    estimator.took(0.6, was_alone=True)
+    assert estimator.latency.value == 0.6
+
+
+def test_one_quick_answer_changes_little() -> None:
+    estimator = RateEstimator()
+    for second in range(100):
+        estimator.answered(1_000_000, 1.0, now=float(second))
+
+    estimator.answered(1_000_000, 0.01, now=100.0)
+
+    rate = estimator.bytes_per_s(100.0)
+    assert rate is not None
+    assert 1_200_000 < rate < 1_400_000
+
+
+def test_an_answer_that_took_no_time_is_no_rate() -> None:
+    estimator = RateEstimator()
+    estimator.answered(1_000_000, 0.0, now=10.0)
+
+    assert estimator.bytes_per_s(10.0) is None
+
 
 # ---- asked twice ----
 
@@ -183,6 +227,36 @@ def test_as_much_is_asked_ahead_as_the_line_takes_twice(
     batches_per_s: float, latency_s: float | None, ahead: int
 ) -> None:
     assert reached(batches_per_s, latency_s) == ahead
+
+
+def test_a_few_quick_batches_are_not_believed() -> None:
+    assert reached(1000, 0.0399, batches=31) == 16
+    assert reached(1000, 0.0399, batches=32) == 96
+
+
+def test_batches_that_were_all_there_say_nothing_of_a_rate() -> None:
+    window = PrefetchWindow(None)
+    for _ in range(40):
+        window.delivered(5.0, lambda: 0.04)
+
+    assert window.batches == 16
+
+
+def test_the_rate_is_that_of_the_last_32_batches_whenever_they_came_in_that_time() -> None:
+    window = PrefetchWindow(None)
+    for now in (100.0, *[100.031] * 31):
+        window.delivered(now, lambda: 0.0399)
+
+    assert window.batches == 96
+
+
+def test_the_rate_is_taken_once_in_eight_batches() -> None:
+    taken = []
+    window = PrefetchWindow(None)
+    for number in range(200):
+        window.delivered(float(number), lambda: taken.append(1))  # type: ignore[arg-type, func-returns-value]
+
+    assert len(taken) == 22, "at the 32nd, the 40th and so on"
 
 
 def test_the_bounds_are_stated() -> None:
