@@ -197,7 +197,9 @@ class Fleet:
             "connect in the worker itself, or start workers with spawn"
         )
         inherited = (self._tracker, self._endpoint_of, self._watches)
-        self._tracker = RequestTracker(self._changed.notify_all, self._ask_names)  # nothing of what was still to be done
+        self._tracker = RequestTracker(
+            self._changed.notify_all, self._ask_names
+        )  # nothing of what was still to be done
         self._endpoint_of, self._watches = {}, ()
         return inherited
 
