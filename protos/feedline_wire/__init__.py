@@ -1,11 +1,14 @@
 """What trainers and loaders say to each other: keys, tensors, frames, errors.
 
-The law: `loader.proto` is the contract, everything here is byte-compatible with it, and nothing from the wire is ever
-unpickled, imported or opened.
+`loader.proto` is the contract, and everything here is byte-compatible with it. Nothing from the wire is unpickled,
+imported or opened.
 """
 
-PROTOCOL = 2
-"""Version of the contract. Raised when an old peer would misunderstand a new one; both sides refuse another number."""
+PROTOCOL = 3
+"""The newest version of the contract that is spoken here. Raised when an older peer would misunderstand a newer one."""
+
+OLDEST_PROTOCOL = 3
+"""The oldest. Raised when nothing that speaks it is in use any more."""
 
 IDS = "__ids__"
 """The column that every batch carries: the sample id (int64) of each row."""

@@ -176,37 +176,37 @@ class OneHot:
 
 Elementwise: TypeAlias = Cast | Scale | Normalise | OneHot
 
-Late: TypeAlias = tuple[str, Elementwise]
+Deferred: TypeAlias = tuple[str, Elementwise]
 """A column's name, and what the trainer does to it."""
 
 
 # ---- on the wire ----
 
 
-def to_messages(late: Iterable[Late]) -> list[pb.Late]:
-    """What is done late, as it travels."""
-    return [_to_message(column, operation) for column, operation in late]
+def to_messages(deferred: Iterable[Deferred]) -> list[pb.Deferred]:
+    """Deferred operations, as they travel."""
+    return [_to_message(column, operation) for column, operation in deferred]
 
 
-def _to_message(column: str, operation: Elementwise) -> pb.Late:
+def _to_message(column: str, operation: Elementwise) -> pb.Deferred:
     match operation:
         case Cast(dtype):
-            return pb.Late(column=column, cast=pb.Cast(dtype=dtype))
+            return pb.Deferred(column=column, cast=pb.Cast(dtype=dtype))
         case Scale(factor, divide_by, offset, dtype):
             scale = pb.Scale(factor=factor, divide_by=divide_by, offset=offset, dtype=dtype)
-            return pb.Late(column=column, scale=scale)
+            return pb.Deferred(column=column, scale=scale)
         case Normalise(mean, std, dtype):
-            return pb.Late(column=column, normalise=pb.Normalise(mean=mean, std=std, dtype=dtype))
+            return pb.Deferred(column=column, normalise=pb.Normalise(mean=mean, std=std, dtype=dtype))
         case OneHot(classes, dtype):
-            return pb.Late(column=column, one_hot=pb.OneHot(classes=classes, dtype=dtype))
+            return pb.Deferred(column=column, one_hot=pb.OneHot(classes=classes, dtype=dtype))
 
 
-def from_messages(messages: Iterable[pb.Late]) -> tuple[Late, ...]:
-    """What is to be done late, as it arrived. ProtocolMismatch if this side cannot do it."""
+def from_messages(messages: Iterable[pb.Deferred]) -> tuple[Deferred, ...]:
+    """The deferred operations that arrived. ProtocolMismatch if this side cannot do it."""
     return tuple([(message.column, _from_message(message)) for message in messages])
 
 
-def _from_message(message: pb.Late) -> Elementwise:
+def _from_message(message: pb.Deferred) -> Elementwise:
     try:
         match message.WhichOneof("operation"):
             case "cast":
@@ -226,10 +226,10 @@ def _from_message(message: pb.Late) -> Elementwise:
     )
 
 
-def columns_after(columns: Iterable[Column], late: Iterable[Late]) -> tuple[Column, ...]:
-    """The columns when everything late is done. DataError if something is for no column, or not for it."""
+def columns_after(columns: Iterable[Column], deferred: Iterable[Deferred]) -> tuple[Column, ...]:
+    """The columns after the deferred operations. DataError if something is for no column, or not for it."""
     after = {column.name: column for column in columns}
-    for name, operation in late:
+    for name, operation in deferred:
         if name not in after:
             raise DataError(f"there is no column {name!r} to finish; the columns are {', '.join(after)}")
         after[name] = operation.column(after[name])

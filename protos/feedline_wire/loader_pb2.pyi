@@ -7,30 +7,44 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DescribeRequest(_message.Message):
-    __slots__ = ("protocol",)
+    __slots__ = ("protocol", "oldest_protocol", "features", "version")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol: int
-    def __init__(self, protocol: _Optional[int] = ...) -> None: ...
+    oldest_protocol: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    version: str
+    def __init__(self, protocol: _Optional[int] = ..., oldest_protocol: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "lanes", "tcp_port", "shm_socket")
+    __slots__ = ("protocol", "version", "replica", "datasets", "limits", "oldest_protocol", "features", "lanes")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
-    TCP_PORT_FIELD_NUMBER: _ClassVar[int]
-    SHM_SOCKET_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     replica: str
     datasets: _containers.RepeatedCompositeFieldContainer[Dataset]
     limits: Limits
-    lanes: _containers.RepeatedScalarFieldContainer[str]
-    tcp_port: int
-    shm_socket: str
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., lanes: _Optional[_Iterable[str]] = ..., tcp_port: _Optional[int] = ..., shm_socket: _Optional[str] = ...) -> None: ...
+    oldest_protocol: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    lanes: _containers.RepeatedCompositeFieldContainer[Lane]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., replica: _Optional[str] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., oldest_protocol: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ...) -> None: ...
+
+class Lane(_message.Message):
+    __slots__ = ("name", "address")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_batch_bytes", "max_window")
@@ -41,7 +55,7 @@ class Limits(_message.Message):
     def __init__(self, max_batch_bytes: _Optional[int] = ..., max_window: _Optional[int] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders", "late", "batched", "stream")
+    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders", "deferred", "batched", "stream")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -49,7 +63,7 @@ class Dataset(_message.Message):
     STRUCTURE_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     ORDERS_FIELD_NUMBER: _ClassVar[int]
-    LATE_FIELD_NUMBER: _ClassVar[int]
+    DEFERRED_FIELD_NUMBER: _ClassVar[int]
     BATCHED_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -59,12 +73,12 @@ class Dataset(_message.Message):
     structure: Structure
     views: _containers.RepeatedCompositeFieldContainer[View]
     orders: _containers.RepeatedScalarFieldContainer[str]
-    late: _containers.RepeatedCompositeFieldContainer[Late]
+    deferred: _containers.RepeatedCompositeFieldContainer[Deferred]
     batched: bool
     stream: bool
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ..., late: _Optional[_Iterable[_Union[Late, _Mapping]]] = ..., batched: bool = ..., stream: bool = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ..., deferred: _Optional[_Iterable[_Union[Deferred, _Mapping]]] = ..., batched: bool = ..., stream: bool = ...) -> None: ...
 
-class Late(_message.Message):
+class Deferred(_message.Message):
     __slots__ = ("column", "cast", "scale", "normalise", "one_hot")
     COLUMN_FIELD_NUMBER: _ClassVar[int]
     CAST_FIELD_NUMBER: _ClassVar[int]
@@ -181,20 +195,26 @@ class Want(_message.Message):
     def __init__(self, ticket: _Optional[int] = ..., key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("protocol", "wants", "cancelled", "lane", "checksum", "crc")
-    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("wants", "cancelled", "protocol", "oldest_protocol", "features", "version", "lane", "checksum", "crc")
     WANTS_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
-    protocol: int
     wants: _containers.RepeatedCompositeFieldContainer[Want]
     cancelled: _containers.RepeatedScalarFieldContainer[int]
+    protocol: int
+    oldest_protocol: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    version: str
     lane: str
     checksum: bool
     crc: int
-    def __init__(self, protocol: _Optional[int] = ..., wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., lane: _Optional[str] = ..., checksum: bool = ..., crc: _Optional[int] = ...) -> None: ...
+    def __init__(self, wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., protocol: _Optional[int] = ..., oldest_protocol: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., lane: _Optional[str] = ..., checksum: bool = ..., crc: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("pieces", "draining", "lane_ticket", "crc")

@@ -143,10 +143,12 @@ class RawStream:
     """Bytes of each frame."""
     _begun: dict[int, list[Piece]] = field(default_factory=dict)
 
-    def want(self, wants: Mapping[int, Key], *, cancelled: tuple[int, ...] = (), protocol: int = PROTOCOL) -> None:
-        """Want keys by ticket, in this order, in one message."""
+    def want(
+        self, wants: Mapping[int, Key], *, cancelled: tuple[int, ...] = (), protocol: int = PROTOCOL, **more: Any
+    ) -> None:
+        """Want keys by ticket, in this order, in one message; `more` are other fields of it."""
         messages = [pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants.items()]
-        self.requests.put(pb.FetchRequest(protocol=protocol, wants=messages, cancelled=cancelled))
+        self.requests.put(pb.FetchRequest(protocol=protocol, wants=messages, cancelled=cancelled, **more))
 
     def answers(self) -> Iterator[tuple[int, Answered | FeedlineError]]:
         """Answers by ticket as they arrive, until the stream ends; grpc.RpcError if it breaks."""

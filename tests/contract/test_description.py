@@ -8,7 +8,6 @@ import pytest
 
 from feedline_wire import loader_pb2 as pb
 from feedline_wire import structure
-from feedline_wire.errors import ProtocolMismatch
 
 
 def test_a_loader_says_what_it_serves(loader: Any) -> None:
@@ -30,10 +29,12 @@ def test_a_loader_says_what_it_serves(loader: Any) -> None:
 def test_a_loader_says_what_it_is_and_how_much_it_takes(loader: Any) -> None:
     description = loader.describe()
 
-    assert description.protocol == 2
+    assert (description.oldest_protocol, description.protocol) == (3, 3)
+    assert "checksum" in description.features
     assert description.version
     assert description.replica
-    assert "grpc" in description.lanes
+    assert len({lane.name for lane in description.lanes}) == len(description.lanes)
+    assert all(lane.address for lane in description.lanes)
     assert description.limits.max_batch_bytes >= 64 << 20
     assert description.limits.max_window >= 256
 
@@ -64,15 +65,20 @@ def test_status_counts_what_was_answered(loader: Any, key: Callable[..., Any]) -
     assert after.counters["failures"] - before.counters["failures"] >= 1
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 99])
-def test_a_trainer_of_another_version_is_refused(loader: Any, refusal_of: Callable[..., Any], protocol: int) -> None:
-    with pytest.raises(grpc.RpcError) as refused:
-        loader.describe(protocol=protocol)
+@pytest.mark.parametrize("protocol", [0, 2, 99])
+def test_a_loader_describes_itself_to_trainers_of_every_version(loader: Any, protocol: int) -> None:
+    """So that the trainer can say what does not fit, in its own user's terminal; its streams are refused."""
+    assert loader.describe(protocol=protocol) == loader.describe()
 
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    refusal = refusal_of(refused.value)
-    assert type(refusal) is ProtocolMismatch
-    assert f"version {protocol}" in str(refusal)
+
+def test_what_a_loader_does_not_know_in_a_request_is_passed_over(loader: Any) -> None:
+    """Additions of later releases: fields, and the names of features."""
+    later = pb.DescribeRequest(protocol=7, oldest_protocol=3, features=["thought reading"]).SerializeToString()
+    later += bytes((99 << 3 & 0x7F | 0x82, 99 >> 4, 3)) + b"new"  # field 99, length-delimited
+
+    call = loader.channel.unary_unary("/feedline.v1.Loader/Describe", None, pb.Description.FromString)
+
+    assert call(later, timeout=10) == loader.describe()
 
 
 def test_a_method_that_does_not_exist_is_unimplemented(loader: Any) -> None:

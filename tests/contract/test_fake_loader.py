@@ -286,12 +286,13 @@ def test_it_can_pretend_another_version(
     asked_before = keys()
     fake.change(protocol=99)
 
-    with refused(ProtocolMismatch, grpc.StatusCode.FAILED_PRECONDITION, refusal_of):
-        raw.describe()
+    assert raw.describe().protocol == 99
     with raw.stream() as stream, refused(ProtocolMismatch, grpc.StatusCode.FAILED_PRECONDITION, refusal_of):
         stream.want({1: asked_before})
         stream.receive(1)
-    assert raw.describe(protocol=99).protocol == 99
+    with raw.stream() as stream:
+        stream.want({1: asked_before}, protocol=99)
+        assert set(stream.receive(1)) == {1}
 
 
 def test_it_can_pretend_another_dataset(fake: FakeLoader, raw: Any, keys: Callable[..., Any]) -> None:

@@ -85,7 +85,7 @@ steps_per_epoch = 7
 COLUMNS = {"x": np.repeat(np.arange(SAMPLES, dtype=np.uint8), 3).reshape(SAMPLES, 3), "y": np.arange(SAMPLES)}
 
 FAKES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "late": (COLUMNS, {"late": [("x", Scale(divide_by=255))]}),
+    "late": (COLUMNS, {"deferred": [("x", Scale(divide_by=255))]}),
     "skip": (COLUMNS, {"bad": BAD}),
     "substitute": (COLUMNS, {"bad": BAD, "on_bad_sample": "substitute"}),
     "batches": (

@@ -1,5 +1,6 @@
 """Every key wanted is answered once, with a batch or a typed failure, however the window looks."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -111,17 +112,36 @@ def test_a_trainer_that_leaves_in_the_middle_leaves_the_others_alone(loader: Any
         assert len(stays.receive(50)) == 50
 
 
+@pytest.mark.parametrize(
+    ("oldest", "newest", "words"),
+    [
+        (0, 2, r"the trainer \(feedline 0\.1\) speaks version 2 .* version 3: update feedline in the trainer"),
+        (4, 6, r"speaks versions 4 to 6 .* version 3: update feedline in the loader"),
+        (0, 0, r"says that it speaks versions 0 to 0 .* no range"),
+        (5, 3, r"says that it speaks versions 5 to 3 .* no range"),
+    ],
+    ids=["0.1", "newer", "none", "nonsense"],
+)
 def test_a_stream_of_another_version_is_refused(
-    loader: Any, key: Callable[..., Any], refusal_of: Callable[..., Any]
+    loader: Any, key: Callable[..., Any], refusal_of: Callable[..., Any], oldest: int, newest: int, words: str
 ) -> None:
     with loader.stream() as stream:
-        stream.want({1: key()}, protocol=99)
+        stream.want({1: key()}, protocol=newest, oldest_protocol=oldest)
 
         with pytest.raises(grpc.RpcError) as refused:
             stream.receive(1)
 
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert type(refusal_of(refused.value)) is ProtocolMismatch
+    refusal = refusal_of(refused.value)
+    assert type(refusal) is ProtocolMismatch
+    assert re.search(words, str(refusal))
+
+
+def test_a_stream_whose_range_reaches_this_version_is_served(loader: Any, key: Callable[..., Any]) -> None:
+    with loader.stream() as stream:
+        stream.want({1: key()}, protocol=7, oldest_protocol=3, features=("thought reading",))
+
+        assert set(stream.receive(1)) == {1}
 
 
 def test_only_a_streams_first_message_says_the_version(loader: Any, key: Callable[..., Any]) -> None:

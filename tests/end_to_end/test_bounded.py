@@ -56,8 +56,9 @@ class RawTrainer:
         self._requests.put(pb.FetchRequest(protocol=PROTOCOL, lane=lane))
         self.lane: socket.socket | None = None
         if lane:
+            lanes = {lane.name: lane.address for lane in description.lanes}
             ticket = pb.Frame.FromString(next(self.call)).lane_ticket
-            self.lane = socket.create_connection((address.rpartition(":")[0], description.tcp_port))
+            self.lane = socket.create_connection((address.rpartition(":")[0], int(lanes[TCP])))
             self.lane.sendall(GREETING + ticket)
             assert self.lane.recv(1) == ACCEPTED
 

@@ -27,7 +27,7 @@ from feedline.connection.lanes import shm as shm_lane
 from feedline.fleet import fleet
 from feedline_wire import PROTOCOL, frames, rpc
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TICKET_NBYTES
+from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM, SHM_GREETING, TCP, TICKET_NBYTES
 
 StartLoader = Callable[..., Any]
 
@@ -35,10 +35,11 @@ ROWS = 400
 WHOLE = Counter(range(ROWS))
 
 
-def describe(address: str) -> pb.Description:
+def lane_addresses(address: str) -> dict[str, str]:
     with grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary(rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString)
-        return ask(pb.DescribeRequest(protocol=PROTOCOL), timeout=10)
+        description = ask(pb.DescribeRequest(protocol=PROTOCOL), timeout=10)
+        return {lane.name: lane.address for lane in description.lanes}
 
 
 def lanes(loader: feedline.Loader) -> list[str]:
@@ -183,7 +184,7 @@ def test_a_loader_that_drains_gives_what_it_began_and_the_rest_comes_from_anothe
 
 
 def test_where_the_loader_is_not_on_this_host_batches_come_by_tcp(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shm_lane, "is_here", lambda name: False)
+    monkeypatch.setattr(shm_lane.ShmLane, "is_reachable", lambda address: False)
     with feedline.connect(shared.address) as loader:
         assert Counter(int(i) for batch in loader.epoch(0, batch_size=8) for i in batch.ids) == WHOLE
         assert lanes(loader) == ["tcp"]
@@ -225,14 +226,12 @@ def test_another_process_at_the_name_is_found_out_and_gets_nothing(
 def test_a_loader_that_may_not_share_memory_offers_none(four_hundred: Path, start_loader: StartLoader) -> None:
     loader = start_loader(four_hundred, "--no-shm-lane")
 
-    description = describe(loader.address)
-
-    assert (list(description.lanes), description.shm_socket) == (["grpc", "tcp"], "")
+    assert list(lane_addresses(loader.address)) == [TCP]
 
 
 def test_nothing_is_left_when_loader_and_trainer_are_killed(four_hundred: Path, start_loader: StartLoader) -> None:
     loader = start_loader(four_hundred)
-    name = describe(loader.address).shm_socket
+    name = lane_addresses(loader.address)[SHM]
     assert f"@{name}" in Path("/proc/net/unix").read_text()
 
     loader.kill()
@@ -247,7 +246,7 @@ class Stranger:
     """A stream that asked for the lane, and greetings of any kind."""
 
     def __init__(self, address: str) -> None:
-        self.name = describe(address).shm_socket
+        self.name = lane_addresses(address)[SHM]
         self._say = threading.Event()
         self._channel = grpc.insecure_channel(address)
         fetch = self._channel.stream_stream(rpc.FETCH, pb.FetchRequest.SerializeToString, None)

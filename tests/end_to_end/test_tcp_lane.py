@@ -32,7 +32,7 @@ def tcp_port(address: str) -> int:
             response_deserializer=pb.Description.FromString,
         )
         description: pb.Description = describe(pb.DescribeRequest(protocol=PROTOCOL), timeout=10)
-        return description.tcp_port
+        return next((int(lane.address) for lane in description.lanes if lane.name == TCP), 0)
 
 
 def lane_connections(port: int) -> int:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from feedline_wire import PROTOCOL, frames, rpc, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import read_failure
-from feedline_wire.lane import GREETING
+from feedline_wire.lane import GREETING, TCP
 
 ANSWERS = {
     grpc.StatusCode.OK,
@@ -192,7 +192,8 @@ def test_any_bytes_on_the_connection(patient: Patient, chunks: list[bytes], pref
 @given(said=st.binary(max_size=100) | st.binary(max_size=40).map(GREETING.__add__))
 def test_any_bytes_on_the_tcp_lane(patient: Patient, said: bytes) -> None:
     host = patient.secured.address.rsplit(":", 1)[0]
-    with socket.create_connection((host, patient.description.tcp_port), 30) as connection:
+    [port] = [int(lane.address) for lane in patient.description.lanes if lane.name == TCP]
+    with socket.create_connection((host, port), 30) as connection:
         connection.sendall(said)
         with contextlib.suppress(OSError):  # it was sent away already: what it said beyond a greeting was not read
             connection.shutdown(socket.SHUT_WR)

@@ -164,7 +164,7 @@ def test_a_column_that_it_is_not_for_is_refused(operation: Any, column: Column, 
 
 # ---- on the wire ----
 
-LATE: tuple[elementwise.Late, ...] = (
+LATE: tuple[elementwise.Deferred, ...] = (
     ("x", Cast("float64")),
     ("x", Scale(2.0, 3.0, 4.0, "float64")),
     ("x", Normalise((1.0, 2.0), (3.0, 4.0))),
@@ -173,9 +173,9 @@ LATE: tuple[elementwise.Late, ...] = (
 
 
 def test_what_is_done_late_survives_the_wire() -> None:
-    wire = pb.Dataset(late=elementwise.to_messages(LATE)).SerializeToString()
+    wire = pb.Dataset(deferred=elementwise.to_messages(LATE)).SerializeToString()
 
-    assert elementwise.from_messages(pb.Dataset.FromString(wire).late) == LATE
+    assert elementwise.from_messages(pb.Dataset.FromString(wire).deferred) == LATE
 
 
 def test_columns_become_what_is_done_to_them_says() -> None:
@@ -198,14 +198,14 @@ def test_a_column_that_is_not_there_cannot_be_finished() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        pb.Late(column="x"),
-        pb.Late(column="x", cast=pb.Cast(dtype="object")),
-        pb.Late(column="x", scale=pb.Scale(factor=1, dtype="float32")),
-        pb.Late(column="x", normalise=pb.Normalise(dtype="float32")),
-        pb.Late(column="x", one_hot=pb.OneHot(classes=2**32 - 1, dtype="uint8")),
+        pb.Deferred(column="x"),
+        pb.Deferred(column="x", cast=pb.Cast(dtype="object")),
+        pb.Deferred(column="x", scale=pb.Scale(factor=1, dtype="float32")),
+        pb.Deferred(column="x", normalise=pb.Normalise(dtype="float32")),
+        pb.Deferred(column="x", one_hot=pb.OneHot(classes=2**32 - 1, dtype="uint8")),
     ],
     ids=lambda message: message.WhichOneof("operation") or "unknown",
 )
-def test_what_this_side_cannot_do_is_another_protocol(message: pb.Late) -> None:
+def test_what_this_side_cannot_do_is_another_protocol(message: pb.Deferred) -> None:
     with pytest.raises(ProtocolMismatch, match="column 'x' is to be finished here"):
         elementwise.from_messages([message])

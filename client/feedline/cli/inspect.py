@@ -148,7 +148,7 @@ def described(loader: Seen) -> str:
         f"loader at {loader.address}: {state}",
         f"version    {found.version}, replica {found.replica}",
         f"limits     {size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
-        f"lanes      {', '.join(found.lanes)}{f' (port {found.tcp_port})' if found.tcp_port else ''}",
+        f"lanes      {', '.join(['grpc', *map(_lane, found.lanes.items())])}",
         *([f"short of   {status.short_of}: trainers wait for this loader"] if status.short_of else []),
         *(f"{name:<17}  {_reading(one)}" for name, one in status.counters.of.items()),
         f"trainers   {len(status.trainers)}",
@@ -160,6 +160,12 @@ def described(loader: Seen) -> str:
     for dataset in found.datasets.values():
         lines += _of_dataset(dataset)
     return "\n".join(lines)
+
+
+def _lane(lane: tuple[str, str]) -> str:
+    """A lane, and its port if that is where it is."""
+    name, address = lane
+    return f"{name} (port {address})" if address.isdigit() else name
 
 
 def _reading(counter: Reading) -> str:
@@ -181,7 +187,7 @@ def _of_dataset(dataset: DatasetInfo) -> list[str]:
     # Of a stream that never ends it is not known how many there are.
     sizes = {name: many(samples) if samples else "without end" for name, samples in dataset.views.items()}
     views = ", ".join(f"{name} {text}" for name, text in sizes.items())
-    late = "; ".join(f"{column}: {_declared(operation)}" for column, operation in dataset.late)
+    late = "; ".join(f"{column}: {_declared(operation)}" for column, operation in dataset.deferred)
     return [
         f"dataset {dataset.name}: {many(dataset.samples) if dataset.samples else 'endless'} {unit}",
         f"  views        {views}",
@@ -201,7 +207,7 @@ def as_json(loader: Seen) -> dict[str, object]:
         "version": found.version,
         "replica": found.replica,
         "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
-        "lanes": list(found.lanes),
+        "lanes": ["grpc", *found.lanes],
         "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
         "status": {
             "draining": status.draining,
@@ -223,7 +229,8 @@ def _dataset_as_json(dataset: DatasetInfo) -> dict[str, object]:
         "structure": dataset.structure,
         "orders": list(dataset.orders),
         "late": [
-            {"column": column, "operation": _name(operation), **asdict(operation)} for column, operation in dataset.late
+            {"column": column, "operation": _name(operation), **asdict(operation)}
+            for column, operation in dataset.deferred
         ],
         "batched": dataset.is_batched,
         "stream": dataset.is_stream,

@@ -4,26 +4,45 @@ The law: why TLS or a loader refuses is found out and said as what it is. Whethe
 """
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
 from feedline.connection import handshake
 from feedline.connection.credentials import Credentials, Secrets
+from feedline.connection.target import Address
 from feedline_wire import rpc
-from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable
+from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, ProtocolMismatch, read_failure
+
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
+    ("grpc.max_send_message_length", -1),
+    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
+    # its keys are asked of another long before (pace). Pings are sent only while a call is open.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
+    ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff
+    ("grpc.enable_retries", 0),  # keys are asked for again by the fleet
+    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the world outside, not for the loader next door
+]
 
 log = logging.getLogger("feedline")
-
-Options = Sequence[tuple[str, Any]]  # Any: gRPC's options are numbers and texts
 
 
 class Dialer:
     """One address. Used by its connection's thread; `metadata` by any."""
 
-    def __init__(self, address: str, credentials: Credentials) -> None:
-        self._address = address
+    def __init__(self, address: Address, credentials: Credentials) -> None:
+        self._address = address.at
+        self._options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)  # Any: gRPC's options are numbers and texts
+        if address.host is not None:
+            credentials = credentials.verifying(address.host)
+            # What a proxy or an ingress on the way should read as the host.
+            port = address.at.rpartition(":")[2]
+            self._options.append(("grpc.default_authority", f"{address.host}:{port}"))
         self._credentials = credentials
         self._secrets: Secrets | None = None
         self._answers = False  # on this channel
@@ -34,7 +53,7 @@ class Dialer:
     def __repr__(self) -> str:
         return f"<Dialer {self._address}{' TLS' if self._credentials.is_tls else ''}>"
 
-    def open(self, options: Options) -> grpc.Channel:
+    def open(self) -> grpc.Channel:
         """A new channel, with what is in the files now.
 
         InvalidRequest if that makes no sense, or a token may not go there.
@@ -44,14 +63,14 @@ class Dialer:
         self._secrets = secrets = self._newest()
         self.metadata = ((rpc.AUTHORIZATION, f"{rpc.BEARER} {secrets.token}"),) if secrets.token is not None else ()
         if not self._credentials.is_tls:
-            return grpc.insecure_channel(self._address, options)
+            return grpc.insecure_channel(self._address, self._options)
         pair = secrets.pair
         credentials = grpc.ssl_channel_credentials(
             secrets.authorities, None if pair is None else pair.key, None if pair is None else pair.chain
         )
         name = self._credentials.server_name
         named = [("grpc.ssl_target_name_override", name)] if name is not None else []
-        return grpc.secure_channel(self._address, credentials, [*options, *named])
+        return grpc.secure_channel(self._address, credentials, [*self._options, *named])
 
     def answered(self) -> None:
         """A loader was there and let this trainer in."""
@@ -72,3 +91,22 @@ class Dialer:
                 raise
             log.warning("the old credentials stay in use: %s", error)
             return self._secrets
+
+
+def failure_of(error: grpc.RpcError) -> FeedlineError | None:
+    """The error that the loader sent along, if it did."""
+    call: Any = error  # every RpcError that grpc raises is also the call, which the stubs do not say
+    metadata = call.trailing_metadata() or ()
+    return next((read_failure(value) for name, value in metadata if name == rpc.FAILURE_METADATA), None)
+
+
+def error_of(error: grpc.RpcError, address: str) -> FeedlineError:
+    """What a failed call means: the error that the loader sent along, or what gRPC says."""
+    if (failure := failure_of(error)) is not None:
+        return failure
+    call: Any = error
+    if call.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return ProtocolMismatch(
+            f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"
+        )
+    return LoaderUnavailable(f"{address}: {call.code().name}: {call.details()}")

@@ -14,17 +14,14 @@ from typing import Any, Protocol
 import grpc
 
 from feedline.connection.buffers import Buffers, Received, Receiver
-from feedline.connection.channel import Dialer
+from feedline.connection.channel import Dialer, error_of, failure_of
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description, from_message
 from feedline.connection.events import HEARD, Answer, Answered, ConnectionEvent, Draining, Joined, Lost, SameLoader
-from feedline.connection.lanes import shm as shm_lane
-from feedline.connection.lanes.incoming import Incoming
-from feedline.connection.lanes.shm import ShmLane
-from feedline.connection.lanes.tcp import Lane, TcpLane
+from feedline.connection.lanes.lane import Incoming, Lane, kind_of
 from feedline.connection.outbox import Outbox
 from feedline.connection.target import Address
-from feedline_wire import PROTOCOL, checksum, frames, rpc
+from feedline_wire import checksum, frames, rpc, versions
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Closed,
@@ -35,7 +32,7 @@ from feedline_wire.errors import (
     read_failure,
 )
 from feedline_wire.key import Key
-from feedline_wire.lane import SHM, TCP
+from feedline_wire.lane import LANES
 from feedline_wire.reach import host_of
 from feedline_wire.status import LoaderStatus, read_status
 from feedline_wire.tensors import Array
@@ -49,21 +46,6 @@ LONGEST_BACKOFF_S = 2.0
 
 SAME_AGAIN_S = 10.0
 """Behind one address that stands for several loaders a new connection may find another one."""
-
-CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
-    ("grpc.max_send_message_length", -1),
-    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
-    # its keys are asked of another long before (pace). Pings are sent only while a call is open.
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
-    ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff
-    ("grpc.enable_retries", 0),  # keys are asked for again by the fleet
-    ("grpc.enable_http_proxy", 0),  # a proxy of the environment is for the world outside, not for the loader next door
-]
 
 log = logging.getLogger("feedline")
 
@@ -92,8 +74,7 @@ class Connection:
     ) -> None:
         self.address = address.at
         self._is_checksummed = is_checksummed  # every message, either way, ends with a checksum
-        self._dialer = Dialer(address.at, credentials if address.host is None else credentials.verifying(address.host))
-        self._options = [*CHANNEL_OPTIONS, *_authority(address)]
+        self._dialer = Dialer(address, credentials)
         self._owner = owner
         self._buffers = buffers
         self._closing = threading.Event()
@@ -155,7 +136,7 @@ class Connection:
         try:
             reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._dialer.metadata)
         except grpc.RpcError as error:
-            raise reason_of(error, self.address) from error
+            raise error_of(error, self.address) from error
         except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
             raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
         return read_status(reply)
@@ -183,7 +164,7 @@ class Connection:
     def _serve_once(self) -> FeedlineError:
         """One connection, from beginning to end, and why it ended."""
         try:
-            with self._dialer.open(self._options) as channel:
+            with self._dialer.open() as channel:
                 self._channel = channel
                 return self._serve(channel)
         except Exception as error:
@@ -196,7 +177,7 @@ class Connection:
         """What is said of an error that ended a connection."""
         match error:
             case grpc.RpcError():
-                return self._dialer.meaning(reason_of(error, self.address))
+                return self._dialer.meaning(error_of(error, self.address))
             case grpc.FutureCancelledError():
                 return Closed(f"the connection to {self.address} was closed")
             case FeedlineError():
@@ -225,6 +206,11 @@ class Connection:
         ):  # no checksum is on this, so it is asked twice
             raise LoaderUnavailable(f"{self.address}: it describes itself in two ways; one was damaged on the way")
         self._dialer.answered()
+        if self._is_checksummed and versions.CHECKSUM not in description.features:
+            raise ProtocolMismatch(
+                f"the loader at {self.address} (feedline {description.version}) has no checksums; update it, or "
+                f"connect without checksum=True"
+            )
         return description
 
     def _described(self, channel: grpc.Channel) -> Description:
@@ -233,11 +219,17 @@ class Connection:
             request_serializer=pb.DescribeRequest.SerializeToString,
             response_deserializer=pb.Description.FromString,
         )
-        call: Any = describe.future(
-            pb.DescribeRequest(protocol=PROTOCOL), timeout=DESCRIBE_TIMEOUT_S, metadata=self._dialer.metadata
-        )
+        request = pb.DescribeRequest(**versions.here("trainer").fields())
+        call: Any = describe.future(request, timeout=DESCRIBE_TIMEOUT_S, metadata=self._dialer.metadata)
         self._hold(call)
-        return from_message(call.result(), self.address)
+        try:
+            return from_message(call.result(), self.address)
+        except grpc.RpcError as error:
+            # A loader of 0.1 refuses to describe itself; later ones leave it to the trainer to compare versions.
+            if isinstance(failure_of(error), ProtocolMismatch):
+                first = versions.first_release("loader", f"the loader at {self.address}")
+                versions.agree(versions.here("trainer"), first)
+            raise
 
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
@@ -307,19 +299,15 @@ class Connection:
             self._given_up = f"the {name} lane ended: {reason}"
             call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
 
-        lane: Lane
-        if name == SHM:
-            lane = ShmLane(
-                description.shm_socket,
-                ticket,
-                self._buffers.kept_nbytes,
-                take=take,
-                unreachable=unreachable,
-                ended=ended,
-            )
-        else:
-            host, port = host_of(self.address), description.tcp_port
-            lane = TcpLane(host, port, ticket, take=take, unreachable=unreachable, ended=ended)
+        lane = kind_of(name)(
+            host_of(self.address),
+            description.lanes[name],
+            ticket,
+            memory_nbytes=self._buffers.kept_nbytes,
+            take=take,
+            unreachable=unreachable,
+            ended=ended,
+        )
         lane.start()
         return lane
 
@@ -352,9 +340,8 @@ class Connection:
         """The lane to ask for; empty if batches should come by gRPC."""
         if self._is_checksummed:  # what is sealed is sealed as frames
             return ""
-        if SHM not in self._unreachable and shm_lane.is_here(description.shm_socket):
-            return SHM
-        return TCP if description.tcp_port and TCP not in self._unreachable else ""
+        usable = (name for name in LANES if name in description.lanes and name not in self._unreachable)
+        return next((name for name in usable if kind_of(name).is_reachable(description.lanes[name])), "")
 
     def _hold(self, call: Any) -> None:  # noqa: ANN401  # the stubs have no type for it
         """Let `close` cancel this call; if it came before, cancel now."""
@@ -383,23 +370,3 @@ def _plain(request: pb.FetchRequest) -> bytes:
 def _sealed(request: pb.FetchRequest) -> bytes:
     wire = request.SerializeToString()
     return wire + checksum.seal((wire,))
-
-
-def _authority(address: Address) -> list[tuple[str, Any]]:
-    """What a proxy or an ingress on the way should read as the host: the name, where the address was found by one."""
-    if address.host is None:
-        return []
-    return [("grpc.default_authority", f"{address.host}:{address.at.rpartition(':')[2]}")]
-
-
-def reason_of(error: grpc.RpcError, address: str) -> FeedlineError:
-    """What a failed call means: the error that the loader sent along, or what gRPC says."""
-    call: Any = error  # every RpcError that grpc raises is also the call, which the stubs do not say
-    for name, value in call.trailing_metadata() or ():
-        if name == rpc.FAILURE_METADATA:
-            return read_failure(value)
-    if call.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return ProtocolMismatch(
-            f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"
-        )
-    return LoaderUnavailable(f"{address}: {call.code().name}: {call.details()}")

@@ -4,13 +4,13 @@ Values only; whatever arrived is checked here, once, so that nobody below has to
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from feedline_wire import BAD, IDS, PROTOCOL, elementwise, structure, tensors
+from feedline_wire import BAD, IDS, elementwise, structure, tensors, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.elementwise import Late
+from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, DatasetChanged, FeedlineError, InvalidRequest, ProtocolMismatch
 from feedline_wire.key import Key
 from feedline_wire.structure import Structure
@@ -40,7 +40,7 @@ class DatasetInfo:
     """Samples of each view, by name; of a dataset that is batched, batches, and 0 of a stream that never ends."""
     orders: tuple[str, ...]
     """What it can be asked in, the default first; `blocks` stands for blocks of any size."""
-    late: tuple[Late, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
     """What is done to the columns here, after they arrived."""
     is_batched: bool = False
     """Its batches are made by code of its own on the loader, and are of the size that they are."""
@@ -55,7 +55,7 @@ class DatasetInfo:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns as a trainer gets them: dtype, and shape of one sample."""
-        return elementwise.columns_after(self.arriving, self.late)
+        return elementwise.columns_after(self.arriving, self.deferred)
 
     def nbytes(self, rows: int) -> int:
         """Bytes of a batch's body; a dimension that varies counts as one."""
@@ -72,12 +72,10 @@ class Description:
     max_batch_nbytes: int
     max_window: int
     """Keys wanted and unanswered, a stream."""
-    lanes: tuple[str, ...] = ("grpc",)
-    """How bytes may travel from it."""
-    tcp_port: int = 0
-    """Where its tcp lane is; 0 if it has none."""
-    shm_socket: str = ""
-    """Where its shm lane is, on its host; empty if it has none."""
+    lanes: Mapping[str, str] = field(default_factory=dict)
+    """How batches may travel from it beside gRPC: the address of each lane, by name."""
+    features: frozenset[str] = frozenset()
+    """What it and this trainer have in common, see feedline_wire.versions."""
 
     def refusal(self, key: Key, nbytes: int, address: str) -> FeedlineError | None:
         """Why the loader at an address, which described itself so, will not give a batch; None if it may."""
@@ -98,11 +96,8 @@ class Description:
 
 def from_message(message: pb.Description, address: str) -> Description:
     """The description that arrived from an address; ProtocolMismatch if it makes no sense."""
-    if message.protocol != PROTOCOL:
-        raise ProtocolMismatch(
-            f"the loader at {address} (feedline {message.version or 'unknown'}) speaks version {message.protocol} of "
-            f"feedline's protocol, this trainer version {PROTOCOL}; install the same feedline on both sides"
-        )
+    loader = versions.read(message, "loader", f"the loader at {address}")
+    agreement = versions.agree(versions.here("trainer"), loader)
     if not message.limits.max_batch_bytes or not message.limits.max_window:
         raise ProtocolMismatch(f"the loader at {address} states no limits; is it a feedline loader?")
     datasets = {dataset.name: _dataset(dataset, address) for dataset in message.datasets}
@@ -112,9 +107,8 @@ def from_message(message: pb.Description, address: str) -> Description:
         datasets=datasets,
         max_batch_nbytes=message.limits.max_batch_bytes,
         max_window=message.limits.max_window,
-        lanes=tuple(message.lanes),
-        tcp_port=message.tcp_port,
-        shm_socket=message.shm_socket,
+        lanes={lane.name: lane.address for lane in message.lanes},
+        features=agreement.features,
     )
 
 
@@ -137,12 +131,12 @@ def _dataset(message: pb.Dataset, address: str) -> DatasetInfo:
         structure=built_of,
         views={view.name: view.samples for view in message.views},
         orders=tuple(message.orders),
-        late=elementwise.from_messages(message.late),
+        deferred=elementwise.from_messages(message.deferred),
         is_batched=message.batched or message.stream,
         is_stream=message.stream,
     )
     try:
-        elementwise.columns_after(info.arriving, info.late)
+        elementwise.columns_after(info.arriving, info.deferred)
     except DataError as error:
         raise ProtocolMismatch(f"dataset {message.name!r} at {address} cannot be finished here: {error}") from error
     return info

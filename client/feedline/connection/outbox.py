@@ -6,9 +6,10 @@ put in while gRPC is busy goes out together; a key that was cancelled before it 
 
 import threading
 from collections import deque
+from typing import Any
 
-from feedline_wire import PROTOCOL
 from feedline_wire import loader_pb2 as pb
+from feedline_wire import versions
 from feedline_wire.key import Key, to_message
 
 
@@ -22,9 +23,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._unsaid: deque[tuple[int, Key | None]] = deque()  # ticket and key; None where it is no longer wanted
         self._has_ended = False
-        self._protocol = PROTOCOL  # this, the lane and the wish for checksums in the first message alone
-        self._lane = lane
-        self._wants_checksums = is_checksummed
+        self._first: dict[str, Any] = {"lane": lane, "checksum": is_checksummed, **versions.here("trainer").fields()}
 
     def want(self, ticket: int, key: Key) -> None:
         """Put down that a key is wanted. Takes no lock; said after the next `flush`."""
@@ -66,13 +65,9 @@ class Outbox:
             if not self.wait():
                 raise StopIteration
             wants, cancelled = self._taken()
-        protocol, self._protocol = self._protocol, 0
-        lane, self._lane = self._lane, ""
-        wants_checksums, self._wants_checksums = self._wants_checksums, False
+        first, self._first = self._first, {}
         return pb.FetchRequest(
-            protocol=protocol,
-            lane=lane,
-            checksum=wants_checksums,
+            **first,
             wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants.items()],
             cancelled=cancelled,
         )

@@ -120,7 +120,7 @@ def from_arrays(arrays: dict[str, Array], step: Step, dataset: DatasetInfo, *, i
     """
     ids = arrays.pop(IDS)
     bad = arrays.pop(BAD, NOTHING_BAD)
-    columns = _transformed(arrays, dataset, ids) if dataset.late else arrays
+    columns = _transformed(arrays, dataset, ids) if dataset.deferred else arrays
     present = rows_present(bad[:, 0], step.rows, len(ids))
     weights: NDArray[np.float32] | None = None
     if is_padded:
@@ -151,7 +151,7 @@ def rows_present(left_out: NDArray[np.int64], wanted: int, arrived: int) -> NDAr
 def _transformed(arrays: dict[str, Array], dataset: DatasetInfo, ids: NDArray[np.int64]) -> dict[str, Array]:
     """The columns after the dataset's deferred transforms; those that none touches are the same arrays."""
     columns = dict(arrays)
-    for name, transform in dataset.late:
+    for name, transform in dataset.deferred:
         values = columns[name]
         try:
             columns[name] = transform.apply(values)
@@ -160,7 +160,7 @@ def _transformed(arrays: dict[str, Array], dataset: DatasetInfo, ids: NDArray[np
             samples = ids[list(misfit.rows)] if len(values) == len(ids) else ids
             named = ", ".join(map(str, samples.tolist()))
             raise BadSample(
-                f"column {name!r} of {dataset.name!r}, sample {named}: {misfit} (what is done to it here, late, is "
+                f"column {name!r} of {dataset.name!r}, sample {named}: {misfit} (what is done to it here, deferred, is "
                 f"{transform}); correct the data or the loader's declaration",
                 samples=samples,
             ) from misfit

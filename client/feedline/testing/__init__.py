@@ -1,7 +1,7 @@
-"""A loader in memory, for tests of whatever trains from one: `with serve({"x": x, "y": y}) as loader: …`.
+"""A loader in memory, for tests of what trains from one: `with serve({"x": x, "y": y}) as loader: …`.
 
-The law: it is a real loader on a real connection, and passes the contract suite that the real one passes
-(tests/contract); what fails, fails because the test said so.
+It is a real loader on a real connection, and passes the contract suite that the real one passes (tests/contract). It
+fails when the test tells it to, and only then.
 """
 
 from feedline.testing.loader import FakeLoader, serve

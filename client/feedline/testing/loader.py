@@ -1,6 +1,6 @@
 """The loader in memory: a gRPC server in this process whose faults are scripted by the test.
 
-The law: it does nothing wrong that it was not told to, and when `stop` returns, none of its threads is left.
+It does nothing wrong that it was not told to, and when `stop` returns, none of its threads is left.
 """
 
 import secrets
@@ -12,16 +12,17 @@ from typing import Literal
 
 import grpc
 
-from feedline.testing.books import Books
 from feedline.testing.memory import Kind, Values, fingerprint_of, in_memory
 from feedline.testing.service import Service
-from feedline_wire import PROTOCOL, rpc
+from feedline.testing.state import State
+from feedline_wire import PROTOCOL, rpc, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.elementwise import Late
+from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 from feedline_wire.frames import FRAME_BYTES
 from feedline_wire.key import Key
 from feedline_wire.structure import Structure
+from feedline_wire.versions import FEATURES, Peer
 
 SPARE_THREADS = 16
 """Threads beyond one a stream: for Describe and Status, and to refuse a stream too many."""
@@ -41,13 +42,15 @@ def serve(
     views: Mapping[str, range | slice | Sequence[int]] | None = None,
     structure: Structure | None = None,
     kind: Kind = "samples",
-    late: Sequence[Late] = (),
+    deferred: Sequence[Deferred] = (),
     bad: Collection[int] | None = None,
     on_bad_sample: Literal["skip", "substitute"] = "skip",
     name: str = "fake",
     address: str = "127.0.0.1:0",
     fingerprint: bytes | None = None,
     protocol: int = PROTOCOL,
+    oldest_protocol: int | None = None,
+    features: Collection[str] = FEATURES,
     shuffle_answers: bool = False,
     frame_bytes: int = FRAME_BYTES,
     max_batch_bytes: int = 256 << 20,
@@ -61,20 +64,23 @@ def serve(
     any free one.
 
     Under `kind="batches"` each column is a list of ready batches, served as they are, and `views` name those; under
-    "stream" they come one after the other whatever is asked, over and over, and under "endless" no epoch ends. `late`
-    is what trainers do to columns, such as `("x", Scale(divide_by=255))`. Samples with an id in `bad` are left out or
-    replaced, and named with their batch.
+    "stream" they come one after the other whatever is asked, over and over, and under "endless" no epoch ends.
+    `deferred` is what trainers do to columns, such as `("x", Scale(divide_by=255))`. Samples with an id in `bad` are
+    left out or replaced, and named with their batch.
 
-    `fingerprint` and `protocol` pretend to be another dataset or version. `shuffle_answers` answers what is wanted in
+    `fingerprint` pretends to be another dataset, `protocol`, `oldest_protocol` (the same if not given) and `features`
+    another release. `shuffle_answers` answers what is wanted in
     any order, as a real loader with several workers does; a small `frame_bytes` makes even small batches arrive in
     several frames. A key or a stream beyond the limits is refused, as by a real loader.
     """
-    dataset = in_memory(name, columns, views, structure, kind=kind, late=late, bad=bad, on_bad_sample=on_bad_sample)
+    dataset = in_memory(
+        name, columns, views, structure, kind=kind, deferred=deferred, bad=bad, on_bad_sample=on_bad_sample
+    )
     loader = FakeLoader(
-        Books(
+        State(
             dataset=dataset,
             fingerprint=fingerprint_of(dataset) if fingerprint is None else fingerprint,
-            protocol=protocol,
+            speaks=_speaking(protocol, oldest_protocol, features),
             limits=pb.Limits(max_batch_bytes=max_batch_bytes, max_window=max_window),
             max_trainers=max_trainers,
             frame_bytes=frame_bytes,
@@ -92,22 +98,22 @@ def serve(
 class FakeLoader:
     """A loader in memory, made by `serve`. Every method may be called from any thread."""
 
-    def __init__(self, books: Books, address: str) -> None:
+    def __init__(self, state: State, address: str) -> None:
         self.address = address
         """Where it listens; the port stays the same over stop and start."""
-        self._books = books
-        self._service = Service(books)
-        self._changed = books.changed
+        self._state = state
+        self._service = Service(state)
+        self._changed = state.changed
         self._server: grpc.Server | None = None
         self._threads: ThreadPoolExecutor | None = None
 
     def __repr__(self) -> str:
-        books = self._books
+        state = self._state
         with self._changed:
-            states = {"stopped": not books.listening, "draining": books.draining, "stalled": books.is_stalled}
+            states = {"stopped": not state.listening, "draining": state.draining, "stalled": state.is_stalled}
             return (
-                f"<FakeLoader {books.dataset.name} at {self.address} streams={len(books.streams)} "
-                f"requests={len(books.requests)} answered={books.answered}"
+                f"<FakeLoader {state.dataset.name} at {self.address} streams={len(state.streams)} "
+                f"requests={len(state.requests)} answered={state.answered}"
                 f"{''.join(f' {state}' for state, holds in states.items() if holds)}>"
             )
 
@@ -117,19 +123,19 @@ class FakeLoader:
     def requests(self) -> list[Key]:
         """Every key wanted since it was made, in order of arrival; a copy."""
         with self._changed:
-            return list(self._books.requests)
+            return list(self._state.requests)
 
     @property
     def answered(self) -> int:
         """Keys answered, with a batch or a failure, since it was made."""
         with self._changed:
-            return self._books.answered
+            return self._state.answered
 
     @property
     def streams(self) -> int:
         """Fetch streams open now."""
         with self._changed:
-            return len(self._books.streams)
+            return len(self._state.streams)
 
     def wait_until(self, holds: Callable[["FakeLoader"], bool], timeout_s: float = 10.0) -> None:
         """Wait until something has been seen: `loader.wait_until(lambda loader: len(loader.requests) >= 8)`.
@@ -145,13 +151,13 @@ class FakeLoader:
     def stall(self, *, after: int = 0) -> None:
         """Answer `after` more keys and then nothing, Describe and Status neither, without a word, until `resume`."""
         with self._changed:
-            self._books.answers_left = after
+            self._state.answers_left = after
             self._changed.notify_all()
 
     def resume(self) -> None:
         """Answer again, beginning with what was wanted meanwhile."""
         with self._changed:
-            self._books.answers_left = None
+            self._state.answers_left = None
             self._changed.notify_all()
 
     def fail(self, decide: Callable[[Key], FeedlineError | None] | None) -> None:
@@ -161,17 +167,17 @@ class FakeLoader:
         It is called once an answer, from any of the loader's threads.
         """
         with self._changed:
-            self._books.failing = decide
+            self._state.failing = decide
 
     def damage(self, *, frames: int = 1) -> None:
         """Turn one bit in the middle of each of the next frames, as a broken network does that no checksum watches."""
         with self._changed:
-            self._books.frames_to_damage = frames
+            self._state.frames_to_damage = frames
 
     def drop_streams(self) -> None:
         """End every Fetch stream as a broken connection does; what is unanswered is lost. New streams are served."""
         with self._changed:
-            for stream in self._books.streams:
+            for stream in self._state.streams:
                 stream.is_dropped = True
             self._changed.notify_all()
 
@@ -182,17 +188,19 @@ class FakeLoader:
         stalled, what is to be answered waits for `resume`.
         """
         with self._changed:
-            self._books.draining = True
+            self._state.draining = True
             if not finish:
-                for stream in self._books.streams:
+                for stream in self._state.streams:
                     stream.waiting.clear()
             self._changed.notify_all()
 
     def change(self, *, fingerprint: bytes | None = None, protocol: int | None = None) -> None:
         """Serve another dataset, or be of another version, from the next request on."""
         with self._changed:
-            self._books.fingerprint = self._books.fingerprint if fingerprint is None else fingerprint
-            self._books.protocol = self._books.protocol if protocol is None else protocol
+            if fingerprint is not None:
+                self._state.fingerprint = fingerprint
+            if protocol is not None:
+                self._state.speaks = _speaking(protocol, None, self._state.speaks.features)
 
     def start(self) -> None:
         """Listen again after `stop`, on the same port: a new replica, neither draining nor stalled.
@@ -201,7 +209,7 @@ class FakeLoader:
         """
         if self._server is not None:
             return
-        threads = ThreadPoolExecutor(self._books.max_trainers + SPARE_THREADS, thread_name_prefix="feedline-fake")
+        threads = ThreadPoolExecutor(self._state.max_trainers + SPARE_THREADS, thread_name_prefix="feedline-fake")
         server = grpc.server(
             threads,
             options=[
@@ -217,23 +225,31 @@ class FakeLoader:
             raise LoaderUnavailable(f"cannot listen on {self.address}: in use, or not of this host") from error
         self.address = f"{self.address.rpartition(':')[0]}:{port}"
         with self._changed:
-            books = self._books
-            books.replica, books.listening, books.draining, books.answers_left = secrets.token_hex(4), True, False, None
+            state = self._state
+            state.replica, state.listening, state.draining, state.answers_left = secrets.token_hex(4), True, False, None
         server.start()
         self._server, self._threads = server, threads
 
     def stop(self) -> None:
-        """Go away as a killed loader does, and return when nothing of it is left. Twice is fine."""
+        """Go away as a killed loader does. Blocks until nothing of it is left. Idempotent."""
         server, threads = self._server, self._threads
         if server is None or threads is None:
             return
         self._server = self._threads = None
         with self._changed:
-            self._books.listening = False
-            for stream in self._books.streams:
+            self._state.listening = False
+            for stream in self._state.streams:
                 stream.is_dropped = True
             self._changed.notify_all()
         if not server.stop(GRACE_S).wait(STOP_S):
             raise TimeoutError(f"the loader in memory did not stop within {STOP_S} s: {self!r}")
         threads.shutdown(wait=True)
         self._service.join(STOP_S)
+
+
+def _speaking(newest: int, oldest: int | None, features: Collection[str]) -> Peer:
+    """A loader of some release."""
+    version = versions.here("loader").version
+    return Peer(
+        "loader", "this loader in memory", version, newest if oldest is None else oldest, newest, frozenset(features)
+    )

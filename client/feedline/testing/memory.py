@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from feedline_wire import BAD, IDS, elementwise, tensors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire import structure as structures
-from feedline_wire.elementwise import Late
+from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.orders import Order, parse
@@ -42,7 +42,7 @@ class Declared:
     """What a dataset does beside handing out its arrays."""
 
     kind: Kind = "samples"
-    late: tuple[Late, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
     """What trainers are to do to the columns."""
     bad: frozenset[int] | None = None
     """Ids that cannot be read; None: batches do not speak of any."""
@@ -140,7 +140,7 @@ class MemoryDataset:
             structure=structures.to_message(self.structure),
             views=[pb.View(name=name, samples=len(ids) if ends else 0) for name, ids in self.views.items()],
             orders=self.orders,
-            late=elementwise.to_messages(self.declared.late),
+            deferred=elementwise.to_messages(self.declared.deferred),
             batched=self.is_batched,
             stream=self.is_stream,
         )
@@ -186,7 +186,7 @@ def in_memory(
     structure: Structure | None,
     *,
     kind: Kind,
-    late: Sequence[Late],
+    deferred: Sequence[Deferred],
     bad: Collection[int] | None,
     on_bad_sample: Literal["skip", "substitute"],
 ) -> MemoryDataset:
@@ -209,9 +209,9 @@ def in_memory(
         structure = tuple(values) if len(values) > 1 else next(iter(values))
     if unknown := set(structures.column_names(structure)) - set(values):
         raise InvalidRequest(f"the structure names {', '.join(sorted(unknown))}; the columns are {', '.join(values)}")
-    declared = Declared(kind, tuple(late), None if bad is None else frozenset(bad), on_bad_sample == "substitute")
+    declared = Declared(kind, tuple(deferred), None if bad is None else frozenset(bad), on_bad_sample == "substitute")
     dataset = MemoryDataset(name, values, ids, structure, declared)
-    elementwise.columns_after(dataset.columns, dataset.declared.late)
+    elementwise.columns_after(dataset.columns, dataset.declared.deferred)
     return dataset
 
 

@@ -4,45 +4,26 @@ Every answer is made while no lock is held; a stream's wants are read by a threa
 requests blocks.
 """
 
-import importlib.metadata
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import grpc
 
-from feedline.testing.books import Books
-from feedline.testing.stream import Answer, End, SayDraining, Stream, Want
-from feedline_wire import frames, rpc, tensors
+from feedline.testing.state import Answer, End, SayDraining, State, Stream, Want
+from feedline_wire import frames, rpc, tensors, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import (
-    DataError,
-    FeedlineError,
-    InvalidRequest,
-    LoaderBusy,
-    LoaderUnavailable,
-    ProtocolMismatch,
-    to_failure,
-)
+from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, to_failure
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key, from_message
 from feedline_wire.status import LoaderCounters, StreamCounters, to_messages
-
-_STATUS: dict[type[FeedlineError], grpc.StatusCode] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    DataError: grpc.StatusCode.FAILED_PRECONDITION,
-    ProtocolMismatch: grpc.StatusCode.FAILED_PRECONDITION,
-    LoaderBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    LoaderUnavailable: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class Service:
     """The methods of one loader in memory."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
-        self._version = importlib.metadata.version("feedline")
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._readers: list[threading.Thread] = []
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":  # Any: each method has its own messages
@@ -59,40 +40,37 @@ class Service:
 
     def join(self, timeout_s: float) -> None:
         """Wait for the threads of streams that have ended."""
-        with self._books.changed:
+        with self._state.changed:
             readers, self._readers = self._readers, []
         for reader in readers:
             reader.join(timeout_s)
 
     def _describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.Description:
-        books = self._books
+        state = self._state
+        del request
         self._wait_while_stalled(context)
-        if request.protocol != books.protocol:
-            _abort(context, books.other_protocol(request.protocol))
         return pb.Description(
-            protocol=books.protocol,
-            version=self._version,
-            replica=books.replica,
-            datasets=[books.dataset.describe(books.fingerprint)],
-            limits=books.limits,
-            lanes=["grpc"],
+            **state.speaks.fields(),
+            replica=state.replica,
+            datasets=[state.dataset.describe(state.fingerprint)],
+            limits=state.limits,
         )
 
     def _status(self, request: pb.StatusRequest, context: grpc.ServicerContext) -> pb.StatusReply:
         del request
-        books = self._books
+        state = self._state
         self._wait_while_stalled(context)
-        with books.changed:
+        with state.changed:
             return pb.StatusReply(
-                replica=books.replica,
-                version=self._version,
-                draining=books.draining,
+                replica=state.replica,
+                version=state.speaks.version,
+                draining=state.draining,
                 counters=to_messages(
-                    LoaderCounters(batches=books.answered - books.failures, bytes=books.nbytes, failures=books.failures)
+                    LoaderCounters(batches=state.answered - state.failures, bytes=state.nbytes, failures=state.failures)
                 ),
                 trainers=[
                     pb.Trainer(counters=to_messages(StreamCounters(waiting=len(stream.waiting))))
-                    for stream in books.streams
+                    for stream in state.streams
                 ],
             )
 
@@ -101,27 +79,27 @@ class Service:
             first = next(requests, None)
             if first is None:
                 return
-            stream = self._books.open_stream(first.protocol)
+            stream = self._state.open_stream(versions.read(first, "trainer", "the trainer"))
         except FeedlineError as error:
             self._wait_while_stalled(context)
             _abort(context, error)
         except grpc.RpcError:  # the trainer went away before its first word
             return
         try:
-            if not context.add_callback(lambda: self._books.end_stream(stream)):
+            if not context.add_callback(lambda: self._state.end_stream(stream)):
                 return  # it ended in between
             self._start_reader(stream, first, requests)
             for wire in self._frames(stream, is_checksummed=first.checksum):
-                yield self._books.on_the_way(wire)
+                yield self._state.on_the_way(wire)
             if stream.is_dropped:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the loader in memory broke off, as it was told")
         finally:
-            self._books.end_stream(stream)
+            self._state.end_stream(stream)
 
     def _wait_while_stalled(self, context: grpc.ServicerContext) -> None:
-        if context.add_callback(self._books.wake):
-            self._books.wait_while_stalled(context.is_active)
-            if not self._books.listening:
+        if context.add_callback(self._state.wake):
+            self._state.wait_while_stalled(context.is_active)
+            if not self._state.listening:
                 _abort(context, LoaderUnavailable("this loader was stopped"))
 
     # ---- what one trainer wants ----
@@ -131,7 +109,7 @@ class Service:
             target=self._read, args=(stream, first, requests), name="feedline-fake-wants", daemon=True
         )
         reader.start()
-        with self._books.changed:
+        with self._state.changed:
             self._readers = [*(other for other in self._readers if other.is_alive()), reader]
 
     def _read(self, stream: Stream, first: pb.FetchRequest, requests: Iterator[pb.FetchRequest]) -> None:
@@ -142,30 +120,30 @@ class Service:
                 self._take_in(request, stream)
         except grpc.RpcError:
             return  # the stream broke; its callback ends it
-        with self._books.changed:
+        with self._state.changed:
             stream.trainer_wants_no_more = True
-            self._books.changed.notify_all()
+            self._state.changed.notify_all()
 
     def _take_in(self, request: pb.FetchRequest, stream: Stream) -> None:
-        with self._books.changed:
+        with self._state.changed:
             stream.cancel(request.cancelled)
             for message in request.wants:
                 key = from_message(message.key)
-                self._books.requests.append(key)
-                if self._books.draining:
+                self._state.requests.append(key)
+                if self._state.draining:
                     continue  # it stays unanswered, and the stream's end tells the trainer to want it elsewhere
                 stream.waiting.append(self._want(message.ticket, key, unanswered=len(stream.waiting)))
-            self._books.changed.notify_all()
+            self._state.changed.notify_all()
 
     def _want(self, ticket: int, key: Key, *, unanswered: int) -> Want:
-        books = self._books
+        state = self._state
         try:
-            if unanswered >= books.limits.max_window:
+            if unanswered >= state.limits.max_window:
                 raise InvalidRequest(
-                    f"more than {books.limits.max_window} keys wanted and unanswered in one stream; want fewer at once"
+                    f"more than {state.limits.max_window} keys wanted and unanswered in one stream; want fewer at once"
                 )
-            nbytes = books.dataset.check(
-                key, fingerprint=books.fingerprint, max_batch_bytes=books.limits.max_batch_bytes
+            nbytes = state.dataset.check(
+                key, fingerprint=state.fingerprint, max_batch_bytes=state.limits.max_batch_bytes
             )
         except FeedlineError as refusal:
             return Want(ticket, key, 0, refusal)
@@ -175,7 +153,7 @@ class Service:
 
     def _frames(self, stream: Stream, *, is_checksummed: bool) -> Iterator[bytes]:
         while True:
-            match self._books.next_step(stream):
+            match self._state.next_step(stream):
                 case Answer(wants):
                     answers = [self._pieces(want) for want in wants]
                     # Before they are sent: a trainer may leave as soon as it has them, and then nothing below runs.
@@ -192,29 +170,28 @@ class Service:
 
     def _pieces(self, want: Want) -> tuple[Piece, ...]:
         """The answer to one key."""
-        failing = self._books.failing
+        failing = self._state.failing
         error = want.refusal or (failing(want.key) if failing else None)
         if error is not None:
             return (frames.failure_piece(want.ticket, to_failure(error)),)
         try:
-            layout, body = self._books.dataset.batch(want.key)
+            layout, body = self._state.dataset.batch(want.key)
         except FeedlineError as bad:
             return (frames.failure_piece(want.ticket, to_failure(bad)),)
         header = tensors.to_header(layout).SerializeToString()
-        return tuple(frames.cut(want.ticket, header, body.data, self._books.frame_bytes))
+        return tuple(frames.cut(want.ticket, header, body.data, self._state.frame_bytes))
 
     def _count(self, answers: Sequence[tuple[Piece, ...]]) -> None:
-        books = self._books
-        with books.changed:
-            books.answered += len(answers)
-            books.failures += sum(pieces[0].failure is not None for pieces in answers)
-            books.nbytes += sum(len(piece.data) for pieces in answers for piece in pieces)
-            books.changed.notify_all()
+        state = self._state
+        with state.changed:
+            state.answered += len(answers)
+            state.failures += sum(pieces[0].failure is not None for pieces in answers)
+            state.nbytes += sum(len(piece.data) for pieces in answers for piece in pieces)
+            state.changed.notify_all()
 
 
 def _abort(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
     """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
-    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), grpc.StatusCode.INTERNAL)
     context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(code, str(error))
+    context.abort(getattr(grpc.StatusCode, rpc.status_of(error)), str(error))
     raise AssertionError("unreachable: abort raises")

@@ -20,7 +20,7 @@ from feedline_server.sources.kinds.opening import open_source
 from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import Announcing, AnySource, Opened, RaggedSource
 from feedline_server.transforms.chain import Chain, open_chain
-from feedline_wire.elementwise import Late
+from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
 from feedline_wire.tensors import Column
@@ -110,7 +110,7 @@ class Dataset:
         return tuple(column for column in self.chain.columns if column.name in used)
 
     @property
-    def deferred(self) -> tuple[Late, ...]:
+    def deferred(self) -> tuple[Deferred, ...]:
         """What the trainer does to columns that a batch carries."""
         used = set(column_names(self.structure))
         return tuple((name, operation) for name, operation in self.chain.deferred if name in used)

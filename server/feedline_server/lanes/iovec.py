@@ -1,8 +1,7 @@
 """Pieces of memory that are sent as one, wherever they lie: a batch of rows of a mapped file is never copied together.
 
-The law: what is sent is what lies there when the kernel takes it. An address comes from whoever holds the memory, which
-is kept here until all is sent; memory that is no longer there (a file that was cut) is an error of the call, EFAULT,
-and not the end of the process, as it would be if this process read it itself.
+What is sent is what lies there when the kernel takes it. The memory is held here until all is sent. Memory that is no
+longer there (a file that was cut) is an error of the call, EFAULT, where reading it in Python would end the process.
 """
 
 import ctypes
@@ -12,7 +11,6 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,18 +44,6 @@ _libc.sendmsg.argtypes = (ctypes.c_int, ctypes.POINTER(_MsgHdr), ctypes.c_int)
 _libc.sendmsg.restype = ctypes.c_ssize_t
 
 
-class Outgoing(Protocol):
-    """Something on its way: `send` until nothing `is_left`."""
-
-    @property
-    def is_left(self) -> bool:
-        """Something has not been sent."""
-        ...
-
-    def send(self, connection: socket.socket) -> None:
-        """Send what the kernel takes now. BlockingIOError where it takes nothing, OSError as of `socket.sendmsg`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """When so many pieces were taken, and before any other is sent, `passes` is called; what it raises is raised."""
@@ -83,13 +69,12 @@ class Iovec:
         self.nbytes = int(self._ends[-1])
         """Of all pieces."""
 
-    @property
-    def is_left(self) -> bool:
-        """See Outgoing."""
+    def __bool__(self) -> bool:
+        """Something has not been sent."""
         return self._sent < self.nbytes
 
     def send(self, connection: socket.socket) -> None:
-        """See Outgoing."""
+        """Send what the kernel takes now. BlockingIOError where it takes nothing, OSError as of `socket.sendmsg`."""
         first = int(np.searchsorted(self._ends, self._sent, side="right"))
         if self._upcoming and self._upcoming[0].pieces == first:
             self._upcoming[0].passes()
@@ -111,32 +96,8 @@ class Iovec:
         self._sent += sent
 
 
-class Views:
-    """Memory of this process in a few pieces."""
-
-    def __init__(self, views: list[memoryview]) -> None:
-        self._views = views
-
-    @property
-    def is_left(self) -> bool:
-        """See Outgoing."""
-        return bool(self._views)
-
-    def send(self, connection: socket.socket) -> None:
-        """See Outgoing."""
-        views = self._views
-        sent = connection.sendmsg(views[:MAX_PIECES])
-        while views and sent >= len(views[0]):
-            sent -= len(views.pop(0))
-        if sent:
-            views[0] = views[0][sent:]
-
-
-def outgoing_of(parts: Sequence[memoryview | Iovec]) -> Outgoing:
+def together(parts: Sequence[memoryview | Iovec]) -> Iovec:
     """All of it, in its order, as one: a head in a packet of its own would wake the trainer for nothing."""
-    views = [part for part in parts if isinstance(part, memoryview)]
-    if len(views) == len(parts):
-        return Views(views)
     pieces: list[Pieces] = []
     held: list[object] = []
     checkpoints: list[Checkpoint] = []

@@ -1,11 +1,12 @@
-"""Lanes beside gRPC: who may have one, and the door where trainers come for it.
+"""Lanes beside gRPC: how batches are sent on one, which stream has one, and where trainers come for it.
 
-A stream that asks for a lane gets a ticket; who shows it at the door gets that stream's lane, once, while the stream
-lives. Nobody else is answered. A lane never outlives its stream.
+A stream that asks for a lane gets a ticket. The connection that shows it becomes that stream's lane, once, while the
+stream lives; any other is closed without an answer. A lane never outlives its stream.
 """
 
 import contextlib
 import hmac
+import importlib
 import secrets
 import select
 import socket
@@ -13,28 +14,27 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import structlog
 
-from feedline_server.lanes.iovec import Iovec, outgoing_of
+from feedline_server.lanes.iovec import MAX_PIECES, Iovec, together
 from feedline_server.memory.arena import Slot
-from feedline_wire.lane import HEAD, PROOF_NBYTES, TICKET_NBYTES
+from feedline_server.memory.trainer import TrainerMemory
+from feedline_server.settings.settings import Settings
+from feedline_wire.lane import HEAD, LANES, PROOF_NBYTES, TICKET_NBYTES
 
 GREETING_S = 5.0
-"""A trainer greets at once; who connects and says nothing is sent away after this."""
+"""A trainer greets at once; a connection that says nothing is closed after this."""
 
 NO_PROGRESS_S = 30.0
-"""A trainer reads whatever it wanted as fast as it comes, so one that takes nothing for so long is stopped or gone."""
+"""A trainer reads what it wanted as fast as it comes, so one that takes nothing for so long is stopped or gone."""
 
 MAX_GREETINGS = 256
-"""Connections that have not shown a ticket yet, each with a thread that waits for it; one more is sent away at once. As
+"""Connections that have not shown a ticket yet, each with a thread that waits for it; one more is closed at once. As
 many as gRPC trainers that begin in the same moment, and no more threads than a machine can bear."""
 
 BACKLOG = 64
-
-if TYPE_CHECKING:
-    from feedline_server.memory.trainer import TrainerMemory
 
 log = structlog.get_logger()
 
@@ -50,16 +50,14 @@ class Message:
 
 
 class Lane:
-    """One trainer's connection. `send` and `close` are its stream's; `end` is anybody's."""
+    """One trainer's connection. `send` and `close` are its stream's; `end` may be called on any thread."""
+
+    memory: TrainerMemory | None = None
+    """The trainer's, where batches may be placed."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._connection = connection
-
-    @property
-    def memory(self) -> "TrainerMemory | None":
-        """The trainer's, where batches may be placed."""
-        return None
 
     def send(
         self,
@@ -68,15 +66,15 @@ class Lane:
         unpin: Callable[[], None],
         pin: Callable[[], bool],
     ) -> None:
-        """Send one after the other; returns when the kernel has all.
+        """Send one after the other. Blocks until the kernel has all.
 
-        Bodies are read only outside of `unpin` and `pin`, between which it waits for the trainer to read; when
-        `pin` is false they are no longer there. OSError then, or if the trainer is gone: the lane is of no use.
+        Bodies are read only outside of `unpin` and `pin`, between which it waits for the trainer to read; when `pin` is
+        false they are no longer there. Raises OSError then, or if the trainer is gone: the lane is of no use.
         """
-        outgoing = outgoing_of(self._laid_out(messages))
-        while outgoing.is_left:
+        outgoing = self._laid_out(messages)
+        while outgoing:
             try:
-                outgoing.send(self._connection)
+                self._send_some(outgoing)
             except BlockingIOError:
                 unpin()
                 has_read = self._wait(NO_PROGRESS_S)
@@ -85,12 +83,28 @@ class Lane:
                 if not has_read:
                     raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None
 
-    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview | Iovec]:
-        """What goes over the connection."""
-        buffers: list[memoryview | Iovec] = []
+    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview] | Iovec:
+        """What goes over the connection: in the form of the tcp lane, unless a lane has its own."""
+        parts: list[memoryview | Iovec] = []
+        views: list[memoryview] = []
         for message in messages:
-            buffers += (memoryview(HEAD.pack(len(message.piece), message.nbytes) + message.piece), message.body)
-        return buffers
+            head = memoryview(HEAD.pack(len(message.piece), message.nbytes) + message.piece)
+            parts += (head, message.body)
+            views.append(head)
+            if isinstance(message.body, memoryview):
+                views.append(message.body)
+        return views if len(views) == len(parts) else together(parts)
+
+    def _send_some(self, outgoing: list[memoryview] | Iovec) -> None:
+        """Send what the kernel takes now, and take it from `outgoing`. BlockingIOError where it takes nothing."""
+        if isinstance(outgoing, Iovec):
+            outgoing.send(self._connection)
+            return
+        sent = self._connection.sendmsg(outgoing[:MAX_PIECES])
+        while outgoing and sent >= len(outgoing[0]):
+            sent -= len(outgoing.pop(0))
+        if sent:
+            outgoing[0] = outgoing[0][sent:]
 
     def _wait(self, timeout_s: float) -> bool:
         """Wait until the kernel takes more, or the lane ends; False after `timeout_s`."""
@@ -99,7 +113,7 @@ class Lane:
         return bool(room.poll(timeout_s * 1000))
 
     def end(self) -> None:
-        """Send no more, and wake a sender that waits in it. Twice is fine.
+        """Send no more, and wake a sender that waits in it. Idempotent.
 
         Not closed here: the descriptor could be another connection's before the sender sees that it is closed.
         """
@@ -107,87 +121,92 @@ class Lane:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of it. Twice is fine."""
+        """Let go of it. Idempotent."""
         self.end()
         self._connection.close()
 
 
 class Offer:
-    """A stream's right to one lane: a ticket, and the lane once the trainer came, of which `taken` is told."""
+    """A stream's right to one lane: a ticket, and the lane once the trainer came, which `taken` is called with."""
 
     def __init__(self, taken: Callable[[Lane], None]) -> None:
         self._taken = taken
-        self.ticket = secrets.token_bytes(TICKET_NBYTES)
+        self.secret = secrets.token_bytes(TICKET_NBYTES)
         """What the trainer shows."""
         self.proof = secrets.token_bytes(PROOF_NBYTES)
         """What the loader shows, where the trainer cannot know otherwise whom it has reached."""
+        self.lane: Lane | None = None
+        """The lane, if the trainer has come."""
         self._lock = threading.Lock()
-        self._lane: Lane | None = None
         self._closed = False
 
-    @property
-    def lane(self) -> Lane | None:
-        """The lane, if the trainer has come."""
-        return self._lane
-
     def claim(self, lane: Lane, accept: Callable[[], None]) -> bool:
-        """The trainer came, and is told so by `accept`; False if it came too late or twice."""
+        """Give the trainer its lane, and tell it so by `accept`; False if it came too late or twice."""
         with self._lock:
-            if self._closed or self._lane is not None:
+            if self._closed or self.lane is not None:
                 return False
             accept()
-            self._lane = lane
+            self.lane = lane
             self._taken(lane)
             return True
 
     def end(self) -> None:
-        """The trainer is gone, or the loader stops: no lane any more, and a sender that waits in it is woken."""
+        """End the lane, or give none any more; a sender that waits in it is woken. Idempotent, thread-safe."""
         with self._lock:
             self._closed = True
-            if self._lane is not None:
-                self._lane.end()
+            if self.lane is not None:
+                self.lane.end()
 
     def close(self) -> None:
-        """The stream is over and its sender with it. Twice is fine."""
+        """Let go of the lane, when the stream and its sender have ended. Idempotent."""
         self.end()
-        if self._lane is not None:
-            self._lane.close()
+        if self.lane is not None:
+            self.lane.close()
 
 
 class LaneListener(ABC):
-    """All lanes of one kind. `offer` and `withdraw`; `close`."""
+    """Where trainers come for the lanes of one kind: `start`, `offer` and `withdraw` for each stream, `close`."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: ClassVar[str]
+    is_encrypted: ClassVar[bool] = False
+    """A loader that speaks TLS has only lanes that are, one that does not only those that are not."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        """What trainers are told; empty while it does not listen."""
         self._lock = threading.Lock()
         self._offers: dict[bytes, Offer] = {}
         self._listener: socket.socket | None = None
         self._greetings = threading.BoundedSemaphore(MAX_GREETINGS)
 
-    @property
-    def is_open(self) -> bool:
-        """Trainers can come."""
-        return self._listener is not None
-
-    def offer(self, taken: Callable[[Lane], None]) -> Offer:
-        """A ticket for a new stream, which is told of its lane; `withdraw` it when the stream ends."""
-        offer = Offer(taken)
-        with self._lock:
-            self._offers[offer.ticket] = offer
-        return offer
+    @classmethod
+    @abstractmethod
+    def is_wanted(cls, settings: Settings) -> bool:
+        """The operator lets trainers have such lanes."""
 
     @abstractmethod
+    def start(self, settings: Settings) -> None:
+        """Listen, if that is possible. LoaderUnavailable if the operator has to change something first."""
+
+    def offer(self, taken: Callable[[Lane], None]) -> Offer:
+        """A lane for a new stream, with which `taken` is called; `withdraw` it when the stream ends."""
+        offer = Offer(taken)
+        with self._lock:
+            self._offers[offer.secret] = offer
+        return offer
+
     def ticket(self, offer: Offer) -> bytes:
         """What the stream's trainer is told."""
+        return offer.secret
 
     def withdraw(self, offer: Offer) -> None:
-        """The stream is over: its lane ends, or can no longer be had."""
+        """End the lane of a stream that is over. Idempotent."""
         with self._lock:
-            self._offers.pop(offer.ticket, None)
+            self._offers.pop(offer.secret, None)
         offer.close()
 
     def close(self) -> None:
-        """Listen no more, end every lane; their streams close them. Twice is fine."""
+        """Listen no more and end every lane; their streams close them. Idempotent."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
@@ -201,8 +220,10 @@ class LaneListener(ABC):
     def _greet(self, connection: socket.socket) -> bool:
         """Hear the trainer out, and give it its lane; False if it has no ticket. OSError if it goes away."""
 
-    def _listen(self, listener: socket.socket) -> None:
+    def _listen(self, listener: socket.socket, address: str) -> None:
+        listener.listen(BACKLOG)
         self._listener = listener
+        self.address = address
         threading.Thread(
             target=self._accept, args=(listener,), name=f"feedline-{self.name}-accept", daemon=True
         ).start()
@@ -217,7 +238,7 @@ class LaneListener(ABC):
                 connection.close()
                 log.warning("too many connections without a ticket", lane=self.name, most=MAX_GREETINGS)
                 continue
-            # On a thread of its own: one who says nothing must not keep the next one waiting.
+            # On a thread of its own: one that says nothing must not keep the next one waiting.
             threading.Thread(
                 target=self._receive, args=(connection, address), name=f"feedline-{self.name}-greeting", daemon=True
             ).start()
@@ -234,7 +255,21 @@ class LaneListener(ABC):
             self._greetings.release()
         connection.close()
 
-    def _offer_of(self, ticket: bytes) -> Offer | None:
+    def _offer_of(self, secret: bytes) -> Offer | None:
         with self._lock:
             offers = list(self._offers.values())
-        return next((offer for offer in offers if hmac.compare_digest(offer.ticket, ticket)), None)
+        return next((offer for offer in offers if hmac.compare_digest(offer.secret, secret)), None)
+
+
+def listeners(settings: Settings) -> dict[str, LaneListener]:
+    """A listener for each kind of lane that this loader has, by its name in `feedline_wire.lane.LANES`; not started.
+
+    Each kind is in the module of its name, which loads what others do not need.
+    """
+    is_encrypted = settings.tls_certificate is not None
+    kinds: dict[str, type[LaneListener]] = {
+        name: importlib.import_module(f"feedline_server.lanes.{name}").LISTENER for name in LANES
+    }
+    return {
+        name: kind() for name, kind in kinds.items() if kind.is_encrypted == is_encrypted and kind.is_wanted(settings)
+    }

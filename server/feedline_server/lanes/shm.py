@@ -11,20 +11,14 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
-from feedline_server.lanes.iovec import Iovec
-from feedline_server.lanes.lane import BACKLOG, Lane, LaneListener, Message, Offer
+from feedline_server.lanes.lane import Lane, LaneListener, Message, Offer
 from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
-from feedline_wire.lane import (
-    ACCEPTED,
-    FOLLOWS,
-    PLACED_HEAD,
-    SHM,
-    SHM_GREETING,
-    TICKET_NBYTES,
-)
+from feedline_server.settings.settings import Settings
+from feedline_wire.lane import ACCEPTED, FOLLOWS, PLACED_HEAD, SHM, SHM_GREETING, TICKET_NBYTES
 
 log = structlog.get_logger()
 
@@ -32,64 +26,61 @@ log = structlog.get_logger()
 class ShmLane(Lane):
     """One trainer's connection and memory."""
 
+    memory: TrainerMemory
+
     def __init__(self, connection: socket.socket, memory: TrainerMemory) -> None:
         super().__init__(connection)
-        self._memory = memory
+        self.memory = memory
 
-    @property
-    def memory(self) -> TrainerMemory:
-        """The trainer's."""
-        return self._memory
-
-    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview | Iovec]:
-        buffers: list[memoryview | Iovec] = []
+    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview]:
+        views: list[memoryview] = []
         for message in messages:
+            assert isinstance(message.body, memoryview), "a trainer with memory is sent nothing straight from files"
             placed = message.placed
             if placed is None and message.nbytes >= IN_PLACE_NBYTES:
-                assert isinstance(message.body, memoryview), "who has memory is sent nothing from where it lies"
-                placed = self._memory.put(message.body)
-            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.publish(placed))
-            head = PLACED_HEAD.pack(len(message.piece), number, message.nbytes, at)
-            buffers.append(memoryview(head + message.piece))
+                placed = self.memory.put(message.body)
+            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self.memory.publish(placed))
+            head = PLACED_HEAD.pack(len(message.piece), message.nbytes, number, at)
+            views.append(memoryview(head + message.piece))
             if placed is None:
-                buffers.append(message.body)
-        return buffers
+                views.append(message.body)
+        return views
 
     def close(self) -> None:
-        """Let go of it. Twice is fine."""
+        """See Lane."""
         super().close()
-        self._memory.close()
+        self.memory.close()
 
 
 class ShmListener(LaneListener):
     """Listens for trainers on this host, at an address that has no file and ends with this process."""
 
-    def __init__(self) -> None:
-        super().__init__(SHM)
-        self.address = ""
-        """The abstract Unix socket's name, without the zero before it; empty before `start`."""
+    name = SHM
 
-    def start(self) -> None:
-        """Listen. Where that is not allowed there are no such lanes, and the log says so."""
-        address = f"feedline-{secrets.token_hex(16)}"
+    @classmethod
+    def is_wanted(cls, settings: Settings) -> bool:
+        """See LaneListener."""
+        return settings.shm_lane
+
+    def start(self, settings: Settings) -> None:
+        """See LaneListener. Where it is not allowed to listen the log says so."""
+        del settings
+        name = f"feedline-{secrets.token_hex(16)}"
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            listener.bind("\0" + address)
-            listener.listen(BACKLOG)
+            listener.bind("\0" + name)
+            self._listen(listener, name)
         except OSError as error:
             log.warning("no shm lane: cannot listen on an abstract Unix socket", reason=str(error))
-            return
-        self.address = address
-        self._listen(listener)
 
     def ticket(self, offer: Offer) -> bytes:
         """What the stream's trainer is told: what it shows, and what it must be shown."""
-        return offer.ticket + offer.proof
+        return offer.secret + offer.proof
 
     def _greet(self, connection: socket.socket) -> bool:
         wanted = len(SHM_GREETING) + TICKET_NBYTES
-        said, fds = _received(connection, wanted)
-        if not said:  # a trainer that only looked whether this is its host
+        greeting, fds = _received(connection, wanted)
+        if not greeting:  # a trainer that only looked whether this is its host
             connection.close()
             return True
         if len(fds) != 1:
@@ -99,7 +90,7 @@ class ShmListener(LaneListener):
         memory = TrainerMemory(fds[0])
         is_taken = False
         try:
-            offer = self._offer_of(said[len(SHM_GREETING) :]) if said.startswith(SHM_GREETING) else None
+            offer = self._offer_of(greeting[len(SHM_GREETING) :]) if greeting.startswith(SHM_GREETING) else None
             is_taken = offer is not None and offer.claim(
                 ShmLane(connection, memory), lambda: connection.sendall(ACCEPTED + offer.proof)
             )
@@ -113,8 +104,11 @@ def _received(connection: socket.socket, nbytes: int) -> tuple[bytes, list[int]]
     """Bytes, and the descriptors that came with them: at most one is let in."""
     fds = array.array("i")
     flags = socket.MSG_WAITALL | socket.MSG_CMSG_CLOEXEC
-    said, ancillary, _, _ = connection.recvmsg(nbytes, socket.CMSG_SPACE(fds.itemsize), flags)
-    for level, kind, data in ancillary:
+    data, ancillary, _, _ = connection.recvmsg(nbytes, socket.CMSG_SPACE(fds.itemsize), flags)
+    for level, kind, sent in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return said, list(fds)
+            fds.frombytes(sent[: len(sent) - len(sent) % fds.itemsize])
+    return data, list(fds)
+
+
+LISTENER: Final = ShmListener

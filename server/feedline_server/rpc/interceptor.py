@@ -15,26 +15,10 @@ from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
 from feedline_server.access.tokens import Authorization, Tokens, authenticate
 from feedline_wire import reach, rpc
-from feedline_wire.errors import (
-    FeedlineError,
-    InvalidRequest,
-    LoaderBusy,
-    LoaderUnavailable,
-    NotAllowed,
-    ProtocolMismatch,
-    to_failure,
-)
+from feedline_wire.errors import FeedlineError, NotAllowed, to_failure
 
 OPEN = frozenset({"/grpc.health.v1.Health/Check"})
 """Orchestrators ask it and have no token. Not Watch: each one would hold one of the calls a loader answers at once."""
-
-_STATUS = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    NotAllowed: grpc.StatusCode.UNAUTHENTICATED,
-    ProtocolMismatch: grpc.StatusCode.FAILED_PRECONDITION,
-    LoaderBusy: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    LoaderUnavailable: grpc.StatusCode.UNAVAILABLE,
-}
 
 log = structlog.get_logger()
 
@@ -114,7 +98,6 @@ def _refusing(method: str, error: NotAllowed) -> "grpc.RpcMethodHandler[Any, Any
 
 def refuse(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
     """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
-    code = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), grpc.StatusCode.INTERNAL)
     context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(code, str(error))
+    context.abort(getattr(grpc.StatusCode, rpc.status_of(error)), str(error))
     raise AssertionError("unreachable: abort raises")

@@ -7,7 +7,7 @@ that arrives becomes a path, an import or a pickle.
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,8 +20,6 @@ from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
 from feedline_server.access.tokens import Authorization
 from feedline_server.lanes.lane import Lane, LaneListener
-from feedline_server.lanes.shm import ShmListener
-from feedline_server.lanes.tcp import TcpListener
 from feedline_server.rpc.interceptor import AccessInterceptor, refuse, server_credentials
 from feedline_server.rpc.requests import FetchRequests, Unreadable, read_wants, reader_of
 from feedline_server.rpc.sender import Sender
@@ -29,7 +27,7 @@ from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.scheduler import MAX_WINDOW, Scheduler
 from feedline_server.scheduling.stream import Stream
 from feedline_server.workers.pool import Pool
-from feedline_wire import PROTOCOL, elementwise, rpc, status, structure, tensors
+from feedline_wire import elementwise, rpc, status, structure, tensors, versions
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     Damaged,
@@ -89,8 +87,7 @@ class Service:
         max_trainers: int,
         tls: HotReloaded[Tls] | None,
         interceptor: AccessInterceptor,
-        tcp_lanes: TcpListener | None,
-        shm_lanes: ShmListener | None,
+        lanes: Mapping[str, LaneListener],
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
@@ -99,11 +96,7 @@ class Service:
         self._version = version
         self._tls = tls
         self._interceptor = interceptor
-        self._tcp_lanes = tcp_lanes
-        self._shm_lanes = shm_lanes
-        self._lanes: dict[str, LaneListener] = {
-            lanes.name: lanes for lanes in (tcp_lanes, shm_lanes) if lanes is not None
-        }
+        self._lanes = lanes
         self._started = time.monotonic()
         self._health = health.HealthServicer()
         self._server = grpc.server(
@@ -164,11 +157,13 @@ class Service:
             refuse(context, error)
         if isinstance(request, Unreadable):
             refuse(context, request.error)
-        if request.protocol != PROTOCOL:
-            refuse(context, _other_protocol(request.protocol, self._version))
+        trainer = versions.read(request, "trainer", f"the trainer at {context.peer()}")
+        try:
+            versions.agree(versions.here("loader"), trainer)
+        except ProtocolMismatch as error:  # it is the trainer that says so, to the person who runs it
+            log.warning("a trainer speaks another protocol", peer=context.peer(), reason=str(error))
         return pb.Description(
-            protocol=PROTOCOL,
-            version=self._version,
+            **versions.here("loader").fields(),
             replica=self._replica,
             datasets=[
                 pb.Dataset(
@@ -179,16 +174,14 @@ class Service:
                     structure=structure.to_message(served.dataset.structure),
                     views=[pb.View(name=view.name, samples=view.samples) for view in served.dataset.views.values()],
                     orders=served.dataset.orders,
-                    late=elementwise.to_messages(served.dataset.deferred),
+                    deferred=elementwise.to_messages(served.dataset.deferred),
                     batched=served.dataset.is_batched,
                     stream=served.dataset.is_stream,
                 )
                 for name, served in self._catalog.seen_by(caller.datasets).served.items()
             ],
             limits=pb.Limits(max_batch_bytes=self._catalog.max_batch_nbytes, max_window=MAX_WINDOW),
-            lanes=["grpc", *(name for name, lanes in self._lanes.items() if lanes.is_open)],
-            tcp_port=0 if self._tcp_lanes is None else self._tcp_lanes.port,
-            shm_socket="" if self._shm_lanes is None else self._shm_lanes.address,
+            lanes=[pb.Lane(name=name, address=lane.address) for name, lane in self._lanes.items() if lane.address],
         )
 
     def _fetch(self, requests: FetchRequests, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -239,8 +232,10 @@ class Service:
             return
         if isinstance(first, Unreadable):
             refuse(context, first.error)
-        if first.protocol != PROTOCOL:
-            refuse(context, _other_protocol(first.protocol, self._version))
+        try:
+            versions.agree(versions.here("loader"), versions.read(first, "trainer", "the trainer"))
+        except ProtocolMismatch as error:
+            refuse(context, error)
         stream.is_checksummed = first.checksum
         log.info("trainer connected", peer=stream.peer, client=stream.caller.name)
         reader = threading.Thread(
@@ -316,11 +311,3 @@ def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentia
         raise LoaderUnavailable(
             f"cannot listen on {address!r}: the address is in use or not of this host; choose another with --listen"
         ) from error
-
-
-def _other_protocol(theirs: int, version: str) -> ProtocolMismatch:
-    return ProtocolMismatch(
-        f"the trainer speaks version {theirs} of feedline's protocol, this loader (feedline "
-        f"{version}) version {PROTOCOL}; "
-        f"install the same feedline on both sides"
-    )

@@ -22,8 +22,7 @@ from feedline_server.declared.datasets import to_json
 from feedline_server.host.addresses import with_port
 from feedline_server.host.signals import StopSignals
 from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
-from feedline_server.lanes.shm import ShmListener
-from feedline_server.lanes.tcp import TcpListener
+from feedline_server.lanes.lane import listeners
 from feedline_server.memory.arena import Arena
 from feedline_server.rpc.interceptor import AccessInterceptor
 from feedline_server.rpc.service import Service
@@ -33,7 +32,6 @@ from feedline_server.settings.settings import Settings
 from feedline_server.workers.messages import OpenDatasets
 from feedline_server.workers.pool import Pool
 from feedline_wire.memory import keep_freed_memory
-from feedline_wire.reach import host_of
 from feedline_wire.status import for_log
 
 STOP_S = 0.3
@@ -72,9 +70,7 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
         batch_timeout_s=settings.batch_timeout_s,
         answer=scheduler.answer,
     )
-    # Where gRPC speaks TLS there is no lane: nothing may travel with less protection than was asked for.
-    tcp_lanes = TcpListener() if settings.tcp_lane and tls is None else None
-    shm_lanes = ShmListener() if settings.shm_lane and tls is None else None
+    lanes = listeners(settings)
     service = Service(
         catalog=catalog,
         scheduler=scheduler,
@@ -84,16 +80,13 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
         max_trainers=settings.max_trainers,
         tls=tls,
         interceptor=AccessInterceptor(tokens),
-        tcp_lanes=tcp_lanes,
-        shm_lanes=shm_lanes,
+        lanes=lanes,
     )
     try:
         scheduler.start()
         pool.start()
-        if tcp_lanes is not None:
-            tcp_lanes.start(host_of(settings.listen), settings.tcp_port)
-        if shm_lanes is not None:
-            shm_lanes.start()
+        for listener in lanes.values():
+            listener.start(settings)
         port = service.start(settings.listen, settings.health_listen)
         stop.serving = True
         listening(port)
@@ -113,9 +106,8 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
         if not stop.is_immediate:
             _drain(service, scheduler, stop, settings.drain_timeout_s)
     finally:
-        for lanes in (tcp_lanes, shm_lanes):
-            if lanes is not None:
-                lanes.close()
+        for listener in lanes.values():
+            listener.close()
         service.stop(STOP_S)
         pool.close()
         scheduler.close()

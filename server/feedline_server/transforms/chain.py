@@ -36,7 +36,7 @@ from feedline_server.transforms.reading import Reader, reader
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_server.transforms.sequences import Pad, Truncate
 from feedline_server.transforms.transform import Spec, Transform
-from feedline_wire.elementwise import Late, columns_after
+from feedline_wire.elementwise import Deferred, columns_after
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import VARIES, Array, Column
 
@@ -88,7 +88,7 @@ class Chain:
     """The columns of the source that are needed."""
     ways: Mapping[str, Way]
     """By view."""
-    deferred: tuple[Late, ...]
+    deferred: tuple[Deferred, ...]
     """What the trainer does, after everything else."""
     content: tuple[bytes, ...]
     """What stands for code and tables in the dataset's identity."""
@@ -207,10 +207,10 @@ class _Opening:
             gather=_never if isinstance(self._source, GeneratedSource) else self._source.gather,
         )
 
-    def _parted(self) -> tuple[list[tuple[int, TransformConfig]], tuple[Late, ...]]:
+    def _parted(self) -> tuple[list[tuple[int, TransformConfig]], tuple[Deferred, ...]]:
         """What the loader does, numbered, and what the trainer does; DataError if their order cannot be kept."""
         early: list[tuple[int, TransformConfig]] = []
-        deferred: list[Late] = []
+        deferred: list[Deferred] = []
         finished: dict[str, str] = {}
         for number, config in enumerate(self._config.transforms):
             named = self._named(number, config)

@@ -105,7 +105,7 @@ def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.Capture
 def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"x": np.zeros((4, 3), np.uint8), "y": np.zeros(4, np.int64)}
     late = [("x", Scale(divide_by=255)), ("y", OneHot(5))]
-    with serve(columns, late=late) as finished, serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream:
+    with serve(columns, deferred=late) as finished, serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream:
         main(["inspect", f"{finished.address},{stream.address}"])
         in_words = capsys.readouterr().out
         main(["inspect", finished.address, "--json"])

@@ -562,7 +562,7 @@ def test_a_loader_with_other_data_is_named_once_and_the_others_go_on(two: Clock)
 
 
 def test_a_loader_that_is_late_is_not_reached_by_a_second_way_as_well(clock: Clock) -> None:
-    """`localhost` is two addresses. Late is no reason to ask one loader on both; stuck is."""
+    """`localhost` is two addresses. Deferred is no reason to ask one loader on both; stuck is."""
     clock.join("127.0.0.1", replica="r1")
     clock.train("127.0.0.1")
     clock.want()

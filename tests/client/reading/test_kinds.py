@@ -32,7 +32,7 @@ def connected(columns: dict[str, Any], **declared: Any) -> Iterator[feedline.Loa
 
 def test_what_is_late_is_done_here_and_travels_as_it_was() -> None:
     late = [("x", Scale(divide_by=255)), ("x", Normalise((0.1,), (0.5,))), ("y", OneHot(3))]
-    with serve(COLUMNS, late=late) as fake, feedline.connect(fake.address) as loader:
+    with serve(COLUMNS, deferred=late) as fake, feedline.connect(fake.address) as loader:
         batch = next(loader.epoch(batch_size=20, order="sequential"))
         sent = loader.dataset().nbytes(20)
 
@@ -46,7 +46,7 @@ def test_what_is_late_is_done_here_and_travels_as_it_was() -> None:
 
 
 def test_a_dataset_shows_its_columns_as_they_are_when_they_are_finished() -> None:
-    with connected(COLUMNS, late=[("x", Cast("float64")), ("y", OneHot(3))]) as loader:
+    with connected(COLUMNS, deferred=[("x", Cast("float64")), ("y", OneHot(3))]) as loader:
         info = loader.dataset()
 
     assert repr(info) == ("<DatasetInfo fake samples=20 views={'train': 20} columns=(x float64(4), y float32(3))>")
@@ -55,7 +55,7 @@ def test_a_dataset_shows_its_columns_as_they_are_when_they_are_finished() -> Non
 
 def test_a_value_that_cannot_be_finished_is_an_error_naming_column_sample_and_operation() -> None:
     with (
-        connected(COLUMNS, late=[("y", OneHot(2))]) as loader,
+        connected(COLUMNS, deferred=[("y", OneHot(2))]) as loader,
         pytest.raises(BadSample, match=r"column 'y' of 'fake', sample 5, 8: the value 2 is no class of 0\.\.1") as bad,
     ):
         list(loader.epoch(batch_size=5, order="sequential", start=1))
@@ -65,11 +65,11 @@ def test_a_value_that_cannot_be_finished_is_an_error_naming_column_sample_and_op
 
 def test_what_a_newer_loader_wants_done_late_is_refused_when_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(COLUMNS) as fake:
-        describe = fake._books.dataset.describe
+        describe = fake._state.dataset.describe
 
         def newer(self: Any, fingerprint: bytes) -> Any:
             message = describe(fingerprint)
-            message.late.add(column="x")
+            message.deferred.add(column="x")
             return message
 
         monkeypatch.setattr("feedline.testing.memory.MemoryDataset.describe", newer)
@@ -157,7 +157,7 @@ BATCHES = {
 
 
 def test_ready_batches_come_as_they_were_made() -> None:
-    with connected(BATCHES, kind="batches", late=[("y", OneHot(5))]) as loader:
+    with connected(BATCHES, kind="batches", deferred=[("y", OneHot(5))]) as loader:
         feed = loader.feed(order="sequential")
         batches = list(feed)
         info = loader.dataset()

@@ -59,7 +59,7 @@ def body(iovec: Iovec) -> bytes:
 
 
 def send_all(iovec: Iovec, sender: socket.socket) -> None:
-    while iovec.is_left:
+    while iovec:
         iovec.send(sender)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feedline_server.lanes.iovec import MAX_PIECES, Iovec, Views, outgoing_of, rows_of, whole
+from feedline_server.lanes.iovec import MAX_PIECES, Iovec, rows_of, together, whole
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -26,7 +26,7 @@ def pair() -> Iterator[Pair]:
         yield sender, reader
 
 
-def sent(pair: Pair, outgoing: Iovec | Views, nbytes: int) -> bytes:
+def sent(pair: Pair, outgoing: Iovec, nbytes: int) -> bytes:
     """What arrives of it."""
     sender, reader = pair
     found = bytearray()
@@ -37,7 +37,7 @@ def sent(pair: Pair, outgoing: Iovec | Views, nbytes: int) -> bytes:
 
     reading = threading.Thread(target=read)
     reading.start()
-    while outgoing.is_left:
+    while outgoing:
         try:
             outgoing.send(sender)
         except BlockingIOError:
@@ -66,24 +66,7 @@ def test_heads_and_pieces_go_out_as_one_in_their_order(pair: Pair) -> None:
     rows = np.arange(64, dtype=np.uint8)
     parts = [memoryview(b"one"), Iovec([whole(rows)], [rows]), memoryview(b"two"), memoryview(b"")]
 
-    outgoing = outgoing_of(parts)
-
-    assert isinstance(outgoing, Iovec)
-    assert sent(pair, outgoing, 70) == b"one" + rows.tobytes() + b"two"
-
-
-def test_views_alone_need_no_addresses(pair: Pair) -> None:
-    parts = [memoryview(bytes([number % 256]) * 700) for number in range(2000)]
-    whole_text = b"".join(parts)
-
-    outgoing = outgoing_of(parts)
-
-    assert isinstance(outgoing, Views)
-    assert sent(pair, outgoing, len(whole_text)) == whole_text
-
-
-def test_nothing_is_sent_of_nothing(pair: Pair) -> None:
-    assert not outgoing_of([]).is_left
+    assert sent(pair, together(parts), 70) == b"one" + rows.tobytes() + b"two"
 
 
 def test_memory_that_is_gone_is_an_error_and_the_process_lives_on(pair: Pair, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from feedline_server.lanes.lane import Offer
 from feedline_server.lanes.shm import ShmListener
 from feedline_server.memory.trainer import SEALS
+from feedline_server.settings.settings import Settings
 from feedline_wire.lane import ACCEPTED, PROOF_NBYTES, SHM_GREETING
 
 NAME = "feedline-at-the-door"
@@ -20,7 +21,7 @@ NAME = "feedline-at-the-door"
 @pytest.fixture
 def lanes() -> Iterator[ShmListener]:
     lanes = ShmListener()
-    lanes.start()
+    lanes.start(Settings(datasets={}))
     yield lanes
     lanes.close()
     lanes.close()
@@ -64,7 +65,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
 def test_memory_of_a_trainer_with_a_lane_is_kept_until_its_stream_ends(
     lanes: ShmListener, offer: Offer, memory: int
 ) -> None:
-    with knock(lanes, SHM_GREETING + offer.ticket, memory) as connection:
+    with knock(lanes, SHM_GREETING + offer.secret, memory) as connection:
         assert connection.recv(100) == ACCEPTED + offer.proof
         until(lambda: offer.lane is not None, "it has its lane")
         assert held() == (3, 1)  # the test's own, the loader's, and the one that Python keeps with a mapping
@@ -77,7 +78,7 @@ def test_memory_of_a_trainer_with_a_lane_is_kept_until_its_stream_ends(
 
 @pytest.mark.parametrize("what", ["no ticket", "no greeting", "too late"])
 def test_memory_of_who_gets_no_lane_is_let_go_of(lanes: ShmListener, offer: Offer, memory: int, what: str) -> None:
-    said = {"no ticket": SHM_GREETING + bytes(16), "no greeting": b"x" * 36}.get(what, SHM_GREETING + offer.ticket)
+    said = {"no ticket": SHM_GREETING + bytes(16), "no greeting": b"x" * 36}.get(what, SHM_GREETING + offer.secret)
     if what == "too late":
         offer.end()
     with knock(lanes, said, memory) as connection:
@@ -96,12 +97,12 @@ def test_memory_of_who_hangs_up_before_it_is_answered_is_let_go_of(
     for _ in range(3):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            socket.send_fds(ours, [SHM_GREETING + offer.ticket], [memory])
+            socket.send_fds(ours, [SHM_GREETING + offer.secret], [memory])
             ours.close()
             with pytest.raises(OSError, match="Broken pipe"):
                 lanes._greet(theirs)
 
     assert held() == (1, 0)
-    with knock(lanes, SHM_GREETING + offer.ticket, memory) as connection:
+    with knock(lanes, SHM_GREETING + offer.secret, memory) as connection:
         assert connection.recv(100) == ACCEPTED + offer.proof
     lanes.withdraw(offer)

@@ -1,8 +1,8 @@
-"""The trainer's end of the shm lane: batches lie where the loader put them, in memory of the trainer's own.
+"""The shm lane: batches lie where a loader on this host put them, in memory of the trainer's own.
 
-The law is that of receive buffers: what lies there is not written to again while anybody holds a view of it. The loader
-is told that a place is free by one byte that is set when the last view is gone, whatever thread or collector lets go
-of it. After a fork nothing that was held is ever given back: the child may hold it too.
+As with receive buffers, what lies there is not written to while a view of it is held. One byte tells the loader that a
+place is free; it is set when the last view is gone, on any thread. After a fork nothing that was held is given back:
+the child may hold it too.
 """
 
 import mmap
@@ -10,14 +10,12 @@ import os
 import socket
 import sys
 import weakref
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from feedline.connection import forks as process
-from feedline.connection.lanes.incoming import Incoming
-from feedline.connection.lanes.tcp import CONNECT_S, Lane, Take, read_piece
+from feedline.connection.lanes.lane import CONNECT_S, Lane
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.lane import (
     ACCEPTED,
@@ -30,22 +28,11 @@ from feedline_wire.lane import (
 )
 from feedline_wire.tensors import ALIGNMENT, Array
 
-if sys.platform == "linux":  # Windows has no fcntl, and the lane is there on Linux alone (is_here)
+if sys.platform == "linux":  # Windows has no fcntl, and the lane is there on Linux alone (is_reachable)
     import fcntl
 
 GREETING_S = 5.0
 """The loader is there, and may be busy; until it answers, batches come by gRPC."""
-
-
-def is_here(name: str) -> bool:
-    """A loader with that socket is on this host, and in the same network namespace. Does not wait."""
-    if not name or sys.platform != "linux":
-        return False
-    try:
-        _connected(name).close()
-    except OSError:
-        return False
-    return True
 
 
 class Memory:
@@ -77,7 +64,7 @@ class Memory:
         return root[:]
 
     def close(self) -> None:
-        """No more comes; what was given out lives on. Twice is not fine."""
+        """No more comes; what was given out lives on. To be called once."""
         os.close(self.fd)
 
 
@@ -88,48 +75,44 @@ def _give_back(returned: Array, held: set[int], number: int, forks: int) -> None
 
 
 class ShmLane(Lane):
-    """The shm lane to a loader on this host, with so many bytes of memory for its batches.
+    """The lane to a loader on this host.
 
-    Pages of it are taken when they are first written to, the lowest first, so it is as large as what was held at once;
-    what finds no room comes through the socket.
+    Pages of its memory are taken when they are first written to, the lowest first, so it is as large as what was held
+    at once; what finds no room comes through the socket.
     """
 
-    def __init__(
-        self,
-        name: str,
-        ticket: bytes,
-        nbytes: int,
-        *,
-        take: Take,
-        unreachable: Callable[[str], None],
-        ended: Callable[[str], None],
-    ) -> None:
-        super().__init__(f"shm {name}", take=take, unreachable=unreachable, ended=ended)
-        self._name = name
-        self._nbytes = nbytes
-        self._ticket, self._proof = ticket[:TICKET_NBYTES], ticket[TICKET_NBYTES:]
-        self._memory: Memory | None = None
+    _head = PLACED_HEAD
+    _memory: Memory
+
+    @classmethod
+    def is_reachable(cls, address: str) -> bool:
+        """The loader with that socket is on this host, and in the same network namespace. Does not wait."""
+        if not address or sys.platform != "linux":
+            return False
+        try:
+            _connected(address).close()
+        except OSError:
+            return False
+        return True
 
     def _connect(self) -> socket.socket:
-        return _connected(self._name)
+        return _connected(self._address)
 
     def _greet(self, connection: socket.socket) -> None:
-        memory = Memory(self._nbytes)
+        ticket, proof = self._ticket[:TICKET_NBYTES], self._ticket[TICKET_NBYTES:]
+        memory = Memory(self._memory_nbytes)
         connection.settimeout(GREETING_S)
         try:
-            socket.send_fds(connection, [SHM_GREETING + self._ticket], [memory.fd])
-            said = connection.recv(len(ACCEPTED) + PROOF_NBYTES, socket.MSG_WAITALL)
+            socket.send_fds(connection, [SHM_GREETING + ticket], [memory.fd])
+            answer = connection.recv(len(ACCEPTED) + PROOF_NBYTES, socket.MSG_WAITALL)
         finally:
             memory.close()  # the loader has it now; here the mapping is enough
-        if len(self._proof) != PROOF_NBYTES or said != ACCEPTED + self._proof:
+        if len(proof) != PROOF_NBYTES or answer != ACCEPTED + proof:
             raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
         self._memory = memory
 
-    def _read_one(self, incoming: Incoming, take: Take) -> None:
-        piece_nbytes, number, nbytes, at = PLACED_HEAD.unpack(incoming.read(PLACED_HEAD.size))
-        piece = read_piece(incoming, piece_nbytes)
-        assert self._memory is not None, "it was passed with the greeting"
-        take(piece, incoming, nbytes, None if at == FOLLOWS else self._memory.body(number, at, nbytes))
+    def _placed(self, nbytes: int, number: int, at: int) -> Array | None:
+        return None if at == FOLLOWS else self._memory.body(number, at, nbytes)
 
 
 def _connected(name: str) -> socket.socket:
@@ -141,3 +124,6 @@ def _connected(name: str) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+LANE: Final = ShmLane

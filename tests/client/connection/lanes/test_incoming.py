@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from feedline.connection.lanes.incoming import (
+from feedline.connection.lanes.lane import (
     AHEAD_NBYTES,
     HEAD_NBYTES,
     LARGE_NBYTES,
@@ -72,7 +72,7 @@ def test_heads_and_bodies_of_any_size_come_in_order_whatever_pieces_they_are_sen
                 incoming.skip(size)
         thread.join()
         sender.close()
-        assert incoming.has_ended
+        assert incoming.read(1, may_end=True) == b""
 
 
 @pytest.mark.parametrize("nbytes", [LARGE_NBYTES, WOKEN_NBYTES - 1, WOKEN_NBYTES, 3 * WOKEN_NBYTES + 1, 20 << 20])
@@ -125,3 +125,13 @@ def test_a_connection_that_ends_in_the_middle_is_an_error_and_no_short_batch(sen
         with pytest.raises(EOFError, match="in the middle of a batch"):
             WAYS[way](incoming, 8 * WOKEN_NBYTES)
         thread.join()
+
+
+def test_a_lane_may_end_before_a_head_and_not_within_one() -> None:
+    with connected() as (sender, incoming):
+        sender.sendall(b"head, h")
+        sender.close()
+
+        assert incoming.read(6, may_end=True) == b"head, "
+        with pytest.raises(EOFError, match="in the middle of a batch"):
+            incoming.read(6, may_end=True)

@@ -1,31 +1,110 @@
-"""The books of the loader in memory: what the test commands, what trainers want, what was answered.
+"""The state of the loader in memory: what the test commands, what trainers want, what was answered.
 
-The law: `changed` guards everything here and in the streams; whoever changes something wakes whoever waits. So a
-command takes effect between two answers and never within one.
+`State.changed` guards everything here, and every change notifies it. So a command takes effect between two answers and
+never within one.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from feedline.testing.memory import MemoryDataset
-from feedline.testing.stream import Answer, Step, Stream
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderDraining, LoaderUnavailable, ProtocolMismatch
+from feedline_wire import versions
+from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderDraining, LoaderUnavailable
 from feedline_wire.key import Key
+from feedline_wire.versions import Peer
 
 Failing = Callable[[Key], FeedlineError | None]
 """The error that a key is answered with; None: its batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A key under the trainer's ticket; `nbytes` is what its batch takes, `refusal` why there can be none."""
+
+    ticket: int
+    key: Key
+    nbytes: int
+    refusal: FeedlineError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer these: a single one, or as many small ones as share a frame."""
+
+    wants: tuple[Want, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SayDraining:
+    """Tell the trainer that this loader is going away."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The stream is over; `dropped`, if it should look like a broken connection."""
+
+    dropped: bool
+
+
+Step = Answer | SayDraining | End
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """What is wanted, in order of arrival, and what was said to either side."""
+
+    waiting: list[Want] = field(default_factory=list)
+    trainer_wants_no_more: bool = False
+    is_told_draining: bool = False
+    is_dropped: bool = False
+    """The loader breaks it off."""
+    is_over: bool = False
+    """The trainer is gone."""
+
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Forget what is no longer wanted."""
+        gone = set(tickets)
+        self.waiting = [want for want in self.waiting if want.ticket not in gone]
+
+    def take_step(self, *, draining: bool, answers: int | None, frame_bytes: int, random: Random | None) -> Step | None:
+        """What to do now; None: wait until something changes.
+
+        `answers` is how many keys may be answered, None for any number; `random` picks which, None takes the oldest.
+        """
+        if self.is_over or self.is_dropped:
+            return End(dropped=self.is_dropped)
+        if draining and not self.is_told_draining:
+            self.is_told_draining = True
+            return SayDraining()
+        if not self.waiting:
+            return End(dropped=False) if draining or self.trainer_wants_no_more else None
+        if answers == 0:
+            return None
+        wants = [self._take_want(random)]
+        total = wants[0].nbytes
+        while self.waiting and (answers is None or len(wants) < answers):
+            want = self._take_want(random)
+            total += want.nbytes
+            if total > frame_bytes:
+                self.waiting.insert(0, want)
+                break
+            wants.append(want)
+        return Answer(tuple(wants))
+
+    def _take_want(self, random: Random | None) -> Want:
+        return self.waiting.pop(random.randrange(len(self.waiting)) if random else 0)
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
-class Books:
+class State:
     """Everything that both the test and the trainers change."""
 
     dataset: MemoryDataset
     fingerprint: bytes
-    protocol: int
+    speaks: Peer
     limits: pb.Limits
     max_trainers: int
     frame_bytes: int
@@ -61,11 +140,10 @@ class Books:
         damaged[len(wire) // 2] ^= 1
         return bytes(damaged)
 
-    def open_stream(self, protocol: int) -> Stream:
-        """Begin with a trainer that speaks this protocol; a FeedlineError that says why not."""
+    def open_stream(self, trainer: Peer) -> Stream:
+        """Begin with a trainer; a FeedlineError that says why not."""
         with self.changed:
-            if protocol != self.protocol:
-                raise self.other_protocol(protocol)
+            versions.agree(self.speaks, trainer)
             if not self.listening:
                 raise LoaderUnavailable("this loader was stopped")
             if self.draining:
@@ -78,7 +156,7 @@ class Books:
             return stream
 
     def end_stream(self, stream: Stream) -> None:
-        """The trainer is gone. Twice is fine."""
+        """The trainer is gone. Idempotent."""
         with self.changed:
             stream.is_over = True
             if stream in self.streams:
@@ -110,10 +188,3 @@ class Books:
         """Something changed that is not written here."""
         with self.changed:
             self.changed.notify_all()
-
-    def other_protocol(self, theirs: int) -> ProtocolMismatch:
-        """What a trainer of another version is told."""
-        return ProtocolMismatch(
-            f"the trainer speaks version {theirs} of feedline's protocol, this loader in memory version "
-            f"{self.protocol}; install the same feedline on both sides"
-        )
