@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from feedline.reading.plan import LARGEST, Cursor
 from feedline_wire.errors import DatasetChanged, InvalidRequest
 
-VERSION = 1
-"""Of the state's form and of what its numbers mean."""
+VERSION = 2
+"""Of the state's form and of what its numbers mean. 1 was feedline 0.1's."""
 
 State = dict[str, int | str]
 
@@ -47,6 +47,11 @@ def read(state: Mapping[str, object], ordering: Ordering) -> tuple[int, Cursor]:
     The state's seed wins over the feed's: with another one the samples already consumed would be other samples.
     Raises InvalidRequest or DatasetChanged, naming what differs.
     """
+    if state.get("version") == 1:
+        raise InvalidRequest(
+            "the state was saved by feedline 0.1, which this version does not continue: start without the state, or "
+            "finish the training with feedline 0.1"
+        )
     _same("version", state, VERSION, "save a new state with this version of feedline, or install the one that saved it")
     if _field(state, "fingerprint", str) != ordering.fingerprint.hex():
         raise DatasetChanged(

@@ -12,7 +12,7 @@ from feedline_wire.errors import DatasetChanged, FeedlineError, InvalidRequest
 ORDERING = Ordering(dataset="voxels", fingerprint=b"\x01\xab", view="train", order="shuffle", seed=7)
 
 SAVED: dict[str, object] = {
-    "version": 1,
+    "version": 2,
     "dataset": "voxels",
     "fingerprint": "01ab",
     "view": "train",
@@ -41,7 +41,8 @@ def test_the_saved_seed_is_what_continues() -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"version": 2}, InvalidRequest, "the state's version is 2, wanted is 1"),
+        ({"version": 1}, InvalidRequest, "the state was saved by feedline 0.1, which this version does not continue"),
+        ({"version": 3}, InvalidRequest, "the state's version is 3, wanted is 2"),
         ({"fingerprint": "77"}, DatasetChanged, "with the fingerprint 77; the loader serves 'voxels' with 01ab"),
         ({"view": "validation"}, InvalidRequest, "the state's view is 'validation', wanted is 'train'"),
         ({"order": "sequential"}, InvalidRequest, "the state's order is 'sequential', wanted is 'shuffle'"),
