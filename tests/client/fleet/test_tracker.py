@@ -1,6 +1,7 @@
 """How each event changes a fleet's books, with loaders that do exactly what the test says, at the time that it says."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -21,6 +22,7 @@ from feedline.fleet.tracker import RequestTracker, log
 from feedline_wire.errors import (
     BadSample,
     Closed,
+    Damaged,
     DatasetChanged,
     FeedlineError,
     LoaderBusy,
@@ -45,11 +47,15 @@ class NoOwner:
 class Clock:
     """A tracker, the time, and loaders that are told what to do."""
 
-    tracker: RequestTracker = field(default_factory=lambda: RequestTracker(lambda: None, lambda: None))
+    tracker: RequestTracker = field(init=False)
     now: float = 1000.0
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     offsets: count = field(default_factory=count)
     lines: list[str] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.tracker = RequestTracker(lambda: self.calls.update(["wake"]), lambda: self.calls.update(["ask names"]))
 
     def add(self, name: str) -> Endpoint:
         connection = Connection(Address(f"{name}:1"), NoOwner(), Buffers(0), Credentials())  # type: ignore[arg-type]
@@ -63,9 +69,9 @@ class Clock:
         described = Description("1", replica or name, {"voxels": info}, max_batch_nbytes=9999, max_window=max_window)
         return self.tracker.happened(endpoint, Joined(described, Outbox()), self.now)
 
-    def want(self, batches: int = 1) -> list[PendingBatch]:
+    def want(self, batches: int = 1, *, fingerprint: bytes = b"\x01") -> list[PendingBatch]:
         keys = [
-            Key("voxels", b"\x01", "train", "shuffle", seed=0, epoch=0, offset=next(self.offsets), rows=1)
+            Key("voxels", fingerprint, "train", "shuffle", seed=0, epoch=0, offset=next(self.offsets), rows=1)
             for _ in range(batches)
         ]
         return [self.tracker.want(key, NBYTES, self.now) for key in keys]
@@ -186,8 +192,106 @@ def test_a_key_stays_where_it_was_asked_while_the_loaders_open_their_streams(clo
     clock.join(name)
 
     assert clock.owes(name) == [wanted]
+    assert clock.asked(wanted) == [name]
     assert clock.read()[name] == ([wanted.ticket], [])
     assert clock.tracker.counts.retried == 0
+
+
+def test_a_key_that_was_cancelled_while_it_waited_is_not_asked_for(clock: Clock) -> None:
+    cancelled, wanted = clock.want(2)
+    clock.tracker.cancel(cancelled, clock.now)
+    clock.tracker.cancel(cancelled, clock.now)
+
+    clock.join("a")
+
+    assert clock.owes("a") == [wanted]
+    assert (clock.tracker.counts.wanted, clock.tracker.outstanding) == (2, 1)
+
+
+def test_what_is_to_be_said_to_a_loader_is_flushed_after_the_lock(clock: Clock) -> None:
+    clock.join("a")
+    (outbox,) = [endpoint.outbox for endpoint in clock.endpoints.values()]
+    clock.act()
+
+    (wanted,) = clock.want()
+    assert list(clock.tracker.after) == [outbox.flush]  # type: ignore[union-attr]
+    clock.act()
+
+    clock.tracker.cancel(wanted, clock.now)
+    assert list(clock.tracker.after) == [outbox.flush]  # type: ignore[union-attr]
+
+
+def test_readers_are_woken_by_what_may_end_their_wait_and_by_nothing_else(clock: Clock) -> None:
+    clock.join("a")
+    assert clock.calls["wake"] == 1
+    first, second = clock.want(2)
+    second.is_awaited = True
+
+    clock.answer("a", first)
+    assert clock.calls["wake"] == 1
+    clock.answer("a", second)
+    assert clock.calls["wake"] == 2
+    clock.lose("a")
+    assert clock.calls["wake"] == 3
+
+
+def test_an_answer_counts_with_what_it_really_takes(clock: Clock) -> None:
+    clock.join("a")
+    (wanted,) = clock.want()
+
+    clock.answer("a", wanted, outcome=Received(np.empty(0, np.uint8), Layout((), 5000)))
+
+    assert wanted.nbytes == clock.tracker.counts.nbytes == 5000
+    assert (clock.tracker.counts.answered, clock.endpoints["a"].answered, clock.endpoints["a"].nbytes) == (1, 1, 0)
+
+
+# ---- what is learnt ----
+
+
+def test_a_loader_is_as_fast_as_it_answers_while_it_owes_answers(clock: Clock) -> None:
+    clock.join("a")
+    clock.now += 60.0
+    first, second = clock.want(2)
+
+    clock.now += 0.1
+    clock.answer("a", first)
+    clock.now += 0.1
+    clock.answer("a", second)
+
+    assert clock.endpoints["a"].rate.bytes_per_s(clock.now) == pytest.approx(NBYTES / 0.1)
+
+
+def test_nothing_is_learnt_of_errors(clock: Clock) -> None:
+    clock.join("a")
+    for _ in range(8):
+        (wanted,) = clock.want()
+        clock.now += 0.1
+        clock.answer("a", wanted, outcome=BadSample("sample 3 is no image"))
+
+    assert clock.endpoints["a"].rate.bytes_per_s(clock.now) is None
+    assert (clock.tracker.lateness.late_after_s, clock.tracker.lateness.silent_after_s) == (2.0, 2.0)
+
+
+def test_one_long_silence_is_one_measurement(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a", batches=1, answer_s=5.0)
+
+    clock.train("a", batches=300)
+
+    assert clock.tracker.lateness.silent_after_s == pytest.approx(0.3)
+
+
+def test_the_first_answers_of_a_stream_that_was_made_anew_are_not_believed_one_by_one(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a")
+    clock.lose("a")
+    clock.now += 1.0
+    clock.join("a")
+    assert clock.endpoints["a"].heard_at == clock.now
+
+    clock.train("a", batches=7, answer_s=0.5)
+
+    assert clock.tracker.latency_s == pytest.approx(0.1)
 
 
 # ---- loss ----
@@ -201,6 +305,49 @@ def test_the_keys_of_a_lost_loader_are_wanted_of_the_others_before_anything_else
     assert two.owes("b") == [*of_b, *of_a]
     assert two.tracker.counts.retried == 3
     assert two.news() == ["lost a loader that had 3 batches to answer, reconnecting to a:1: reset by peer"]
+
+
+def test_the_names_are_asked_when_a_loader_was_lost_that_had_been_there(clock: Clock) -> None:
+    clock.add("a")
+    clock.lose("a")
+    clock.act()
+    assert clock.calls["ask names"] == 0
+
+    clock.join("a")
+    clock.lose("a")
+    clock.act()
+    assert clock.calls["ask names"] == 1
+
+
+def test_a_loss_is_told_unless_it_was_expected(clock: Clock) -> None:
+    for name in ("a", "b"):
+        clock.join(name)
+        clock.train(name)
+        clock.drain(name)
+        clock.want(2 if name == "a" else 0)
+    clock.lose("a")
+    assert clock.news() == [], "it was draining and had answered all it owed"
+    clock.join("a", replica="its successor")
+    clock.train("a")
+    clock.lose("a")
+    assert clock.news() == ["lost a loader that had 0 batches to answer, reconnecting to a:1: reset by peer"]
+    clock.join("a", replica="the next one")
+    clock.train("a")
+    clock.want()
+    clock.drain("a")
+    clock.lose("a")
+    assert clock.news() == ["lost a loader that had 1 batches to answer, reconnecting to a:1: reset by peer"]
+
+
+def test_damage_is_counted_and_told_also_of_a_loader_that_never_answered(clock: Clock) -> None:
+    clock.join("a")
+
+    clock.lose("a", Damaged("a:1: a message is not what was sent"))
+
+    assert clock.tracker.counts.damaged == 1
+    assert clock.news() == [
+        "lost a loader that had 0 batches to answer, reconnecting to a:1: a message is not what was sent"
+    ]
 
 
 def test_the_keys_of_all_wait_for_whoever_comes_back_first(two: Clock) -> None:
@@ -310,6 +457,85 @@ def test_an_answer_that_comes_second_is_counted_and_dropped(two: Clock) -> None:
     assert two.tracker.counts.answered == 41
 
 
+def test_the_answer_of_a_loader_that_was_told_not_to_is_a_duplicate(two: Clock) -> None:
+    (wanted,) = two.want()
+    (first,) = two.asked(wanted)
+    two.now += 0.26
+    two.look()
+    (other,) = set(two.asked(wanted)) - {first}
+    two.answer(other, wanted)
+
+    two.answer(first, wanted)
+
+    assert [two.endpoints[name].duplicates for name in (first, other)] == [1, 0]
+    assert two.tracker.counts.answered == 41
+
+
+def test_what_is_late_is_looked_after_while_keys_are_wanted_but_not_at_each(two: Clock) -> None:
+    (late,) = two.want()
+    (other,) = {"a", "b"} - set(two.asked(late))
+    two.now += 0.245
+    two.look()
+    two.hear(other)
+
+    two.now += 0.01
+    two.want()
+    assert two.tracker.counts.hedged == 0
+
+    two.now += 0.02
+    two.want()
+    assert two.tracker.counts.hedged == 1
+
+
+def test_a_reader_looks_again_when_a_key_gets_late_or_its_loader_silent(two: Clock) -> None:
+    began = two.now
+    (first,) = two.want()
+    two.now = began + 0.1
+    assert two.look() == pytest.approx(began + 0.25)
+
+    (name,) = two.asked(first)
+    (other,) = {"a", "b"} - {name}
+    two.now = began + 0.2
+    two.hear(other)
+    two.want(2)
+    assert (len(two.owes(name)), len(two.owes(other))) == (2, 1)
+    two.now = began + 0.26
+    assert two.look() == pytest.approx(began + 0.3), "the second key there is late at 0.45"
+    assert first.asked == 2
+    two.now = began + 0.31
+    assert two.look() == pytest.approx(began + 0.36), "this process itself may have stood still"
+
+
+def test_a_reader_looks_again_when_a_silent_loader_counts_as_stalled_if_too_much_was_asked_twice(two: Clock) -> None:
+    began = two.now
+    one_each(two, 1)
+    while two.tracker._budget.spend():
+        pass
+    two.now = began + 0.35
+    two.hear("b")
+    two.look()
+
+    two.now = began + 0.45
+    assert two.look() == pytest.approx(began + 1.0)
+    assert two.tracker.counts.hedged == 0
+
+    two.now = began + 1.01
+    two.hear("b")
+    two.look()
+    assert two.tracker.counts.hedged == 1
+
+
+def test_a_reader_looks_again_soon_when_this_process_stood_still_and_too_much_was_asked_twice(two: Clock) -> None:
+    two.want()
+    while two.tracker._budget.spend():
+        pass
+
+    two.now += 5.0
+
+    assert two.look() == pytest.approx(two.now + 0.05)
+    assert two.tracker.counts.hedged == 0
+
+
 # ---- silent ----
 
 
@@ -350,14 +576,14 @@ def test_a_silent_loader_is_used_again_as_soon_as_it_gives_a_sign_of_life(two: C
     let_a_be_silent(two, of_b, 0.45)
     two.answer("b", *of_a)
     a = two.endpoints["a"]
-    assert (len(a.in_flight), two.tracker.outstanding) == (3, 0)
+    assert (len(a.in_flight), a.in_vain, two.tracker.outstanding) == (3, 3, 0)
     two.train("b")
     assert a.asked == 23
     two.read()
 
     two.hear("a")
 
-    assert len(a.in_flight) == 0
+    assert (len(a.in_flight), a.in_vain) == (0, 0)
     assert two.read()["a"] == ([], [one.ticket for one in of_a])
     two.train("a", "b")
     assert a.asked > 23
@@ -368,6 +594,10 @@ def test_more_than_a_window_is_asked_twice_only_of_a_loader_that_is_silent_for_a
 
     let_a_be_silent(two, of_b, 0.9)
     assert two.tracker.counts.hedged == 64
+
+    two.want(16)
+    let_a_be_silent(two, of_b, 0.05)
+    assert two.tracker.counts.hedged == 65, "one of sixteen, all the time"
 
     let_a_be_silent(two, of_b, 0.3)
     assert two.tracker.counts.hedged == 100
@@ -541,6 +771,98 @@ def test_a_key_that_nobody_has_room_for_is_asked_for_again_after_a_pause(two: Cl
     assert wanted.asked == 1
 
 
+def refuse(clock: Clock, wanted: PendingBatch) -> list[str]:
+    """All loaders have no room for a key, one after the other; their names."""
+    names = []
+    while clock.asked(wanted):
+        names += clock.asked(wanted)
+        clock.answer(names[-1], wanted, outcome=LoaderBusy("no room", elsewhere=True))
+    return names
+
+
+def test_a_key_that_was_refused_is_asked_for_again_after_just_that_pause_whatever_came_later(two: Clock) -> None:
+    two.now = 2000.0
+    first, second = two.want(2)
+    assert len(refuse(two, first)) == 2
+    two.now = 2000.25
+    assert len(refuse(two, second)) == 2
+
+    assert two.look() == 2000.5
+    two.now = 2000.5
+    two.look()
+    assert (first.asked, second.asked) == (1, 0)
+
+
+def test_a_key_whose_second_loader_was_lost_may_be_asked_of_the_first_again(two: Clock) -> None:
+    """What refused it for want of room is all there is now."""
+    (wanted,) = two.want()
+    (first,) = two.asked(wanted)
+    two.answer(first, wanted, outcome=LoaderBusy("no room", elsewhere=True))
+    (second,) = two.asked(wanted)
+
+    two.lose(second)
+
+    assert two.asked(wanted) == [first]
+
+
+def test_a_loader_that_returns_may_be_asked_at_once_for_what_it_refused_before(two: Clock) -> None:
+    (wanted,) = two.want()
+    refuse(two, wanted)
+    two.lose("a")
+    assert two.asked(wanted) == []
+
+    two.join("a")
+
+    assert two.asked(wanted) == ["a"]
+
+
+def test_a_key_that_was_refused_by_loaders_that_are_gone_is_not_looked_after_until_one_is_there(two: Clock) -> None:
+    (wanted,) = two.want()
+    for name in refuse(two, wanted):
+        two.lose(name)
+
+    two.now += 0.6
+    assert two.look() > two.now + 60
+
+    two.join("b")
+    assert two.asked(wanted) == ["b"]
+
+
+def test_a_refusal_is_forgotten_with_its_key(two: Clock) -> None:
+    (wanted,) = two.want()
+    (first,) = two.asked(wanted)
+    two.answer(first, wanted, outcome=LoaderBusy("no room", elsewhere=True))
+    assert two.endpoints[first].refused == {wanted.ticket}
+
+    two.answer(*two.asked(wanted), wanted)
+
+    assert two.endpoints[first].refused == set()
+
+
+def test_the_only_loader_is_not_named_as_one_to_go_on_without(clock: Clock) -> None:
+    clock.join("a", fingerprint=b"\xfe")
+
+    assert isinstance(clock.want()[0].outcome, DatasetChanged)
+
+    assert clock.news() == []
+
+
+def test_a_loader_is_named_when_something_else_is_wanted_than_what_it_has(clock: Clock) -> None:
+    clock.join("a", fingerprint=b"\x01")
+    clock.join("b", fingerprint=b"\x02")
+    assert clock.news() == []
+
+    clock.want()
+    (line,) = clock.news()
+    assert line.startswith("going on without one of 2 loaders: the loader at b:1 now has the fingerprint 02")
+    clock.want()
+    assert clock.news() == []
+
+    clock.want(fingerprint=b"\x02")
+    (line,) = clock.news()
+    assert line.startswith("going on without one of 2 loaders: the loader at a:1 now has the fingerprint 01")
+
+
 def test_a_loader_with_other_data_is_named_once_and_the_others_go_on(two: Clock) -> None:
     two.lose("a")
     two.news()
@@ -607,6 +929,34 @@ def test_a_loader_that_the_target_no_longer_names_is_left_when_it_owes_nothing(t
     assert two.tracker.endpoints == (two.endpoints["b"],)
 
 
+def test_a_loader_that_owes_nothing_and_is_named_no_longer_is_left_and_closed(two: Clock) -> None:
+    two.tracker.name(["b:1"], two.now)
+    two.endpoints["a"].duplicates = 3
+    two.now += 10.0
+
+    two.tracker.name(["b:1"], two.now)
+
+    assert two.endpoints["a"].state is State.LEFT
+    assert two.tracker.counts.duplicates == 3
+    assert two.news() == ["left the loader at a:1: the target no longer names it"]
+    assert two.endpoints["a"].connection._closing.is_set()
+    assert not two.endpoints["b"].connection._closing.is_set()
+
+
+def test_a_loader_that_is_named_again_while_it_leaves_gets_keys_again(two: Clock) -> None:
+    one_each(two, 1)
+    two.tracker.name(["b:1"], two.now)
+    two.now += 10.0
+    two.tracker.name(["b:1"], two.now)
+    assert two.endpoints["a"].state is State.LEAVING
+
+    two.tracker.name(["a:1", "b:1"], two.now)
+
+    assert two.endpoints["a"].state is State.CONNECTED
+    one_each_more = two.want(2)
+    assert any(one in two.owes("a") for one in one_each_more)
+
+
 def test_a_loader_that_is_named_again_stays(two: Clock) -> None:
     two.tracker.name(["b:1"], two.now)
     two.now += 9.0
@@ -652,6 +1002,13 @@ def test_the_longest_way_is_what_decides_how_far_ahead_is_asked(clock: Clock) ->
     assert clock.tracker.latency_s == pytest.approx(0.01)
 
     clock.join("far")
-    clock.train("near", "far", batches=8, answer_s=0.04)
+    while clock.endpoints["far"].answered < 8:
+        wanted = clock.want(2)
+        clock.now += 0.01
+        clock.answer("near", *[one for one in wanted if clock.asked(one) == ["near"]])
+        clock.now += 0.03
+        clock.answer("far", *[one for one in wanted if clock.asked(one) == ["far"]])
 
     assert clock.tracker.latency_s == pytest.approx(0.04)
+    clock.lose("far")
+    assert clock.tracker.latency_s == pytest.approx(0.01)
