@@ -87,7 +87,7 @@ CHECKED = dataclasses.replace(DATASET, name="checked", nan="error")
 class Stage:
     """Scheduler over an arena of 16 grains and two workers; only the test moves them, and the clock."""
 
-    def __init__(self, scatterings: Mapping[str, ZeroCopySource]) -> None:
+    def __init__(self, from_files: Mapping[str, ZeroCopySource]) -> None:
         self.now = 1000.0
         self._epochs = itertools.count()
         self.arena = Arena(16 * GRAIN)
@@ -99,7 +99,7 @@ class Stage:
             arena=self.arena,
             workers=2,
             max_trainers=3,
-            scatterings=scatterings,
+            from_files=from_files,
             submit=self.tasks.extend,
             now=lambda: self.now,
         )
@@ -117,6 +117,10 @@ class Stage:
             "rows": rows,
         }
         return Key(**(fields | changes))  # type: ignore[arg-type]  # the test's own keyword arguments
+
+    def want(self, stream: Stream, ticket: int, key: Key) -> None:
+        """One key, as a trainer wants it that wants one at a time."""
+        self.scheduler.want(stream, [(ticket, key)])
 
     def finish(self, task: Task) -> None:
         self.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 1.0))
@@ -136,7 +140,7 @@ class Stage:
             [batch] = self.scheduler.next_deliveries(stream, 1)
             assert isinstance(batch, Batch)
             taken.append(batch.ticket)
-            self.scheduler.release(stream, batch, sent=True)
+            self.scheduler.release(stream, [batch], sent=True)
             self.finish_all()
         return taken
 
@@ -150,15 +154,15 @@ class Stage:
 
 
 @pytest.fixture
-def scatterings() -> Mapping[str, ZeroCopySource]:
+def from_files() -> Mapping[str, ZeroCopySource]:
     """What can be sent without being assembled: nothing."""
     return {}
 
 
 @pytest.fixture
-def stage(scatterings: Mapping[str, ZeroCopySource]) -> Iterator[Stage]:
+def stage(from_files: Mapping[str, ZeroCopySource]) -> Iterator[Stage]:
     """Scheduler without processes: tasks go into a list, the test plays the pool."""
-    stage = Stage(scatterings)
+    stage = Stage(from_files)
     yield stage
     stage.arena.close()
 

@@ -8,10 +8,11 @@ workers. They wait for the disk side by side, they may end over a file that was 
 trainers are told. The sample ids, a batch's last bytes, are sent when the files were seen to be the same once more.
 """
 
+import errno
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 
@@ -25,7 +26,7 @@ from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.source import HasExtents, check_ids
 from feedline_wire import IDS
-from feedline_wire.errors import DataError
+from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, Layout
 
@@ -79,19 +80,26 @@ class ZeroCopySource:
         """Leave it all to the workers from now on: a file is not what it was."""
         self._given_up = True
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """While batches are sent on this thread: if the kernel had to wait for the disk, workers should for a while."""
-        before = _waits_for_disk()
-        yield
-        if _waits_for_disk() == before:
-            self._rest_s = REST_S
-        else:
+    def note_disk(self, *, was_waited_for: bool) -> None:
+        """Batches were sent. If the kernel had to wait for the disk, workers should do so for a while."""
+        if was_waited_for:
             self._resting_until = time.monotonic() + self._rest_s
             self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
+        else:
+            self._rest_s = REST_S
 
-    def batch(self, key: Key) -> tuple[Layout, Iovec]:
-        """How the batch lies in its body, and the pieces of the body. DataError if a file changed."""
+    def batch(self, key: Key) -> tuple[Layout, Iovec] | None:
+        """How the batch lies in its body, and the pieces of the body; None if a worker has to assemble it."""
+        if not self.is_of_use:
+            return None
+        try:
+            return self._located(key)
+        except FeedlineError:  # a worker finds it too, and its error is the one that trainers get
+            self.give_up()
+            return None
+
+    def _located(self, key: Key) -> tuple[Layout, Iovec]:
+        """The batch where it lies. DataError if a file changed."""
         self._check()
         ids = sample_request(self._dataset, key).ids
         check_ids(ids, self._dataset.source.samples)  # an address is made of each
@@ -125,6 +133,29 @@ class ZeroCopySource:
     def _kept(self) -> dict[str, Array]:
         """Columns with short rows, whole (uint8, one a row)."""
         return {name: np.concatenate([_read(extent) for extent in one]) for name, one in self._short.items()}
+
+
+@contextmanager
+def sending(sources: Collection[ZeroCopySource]) -> Iterator[None]:
+    """While batches of these sources are sent on this thread: notes what stands in the way of sending more so.
+
+    Raises what the send raises. A source whose memory is no longer there, or whose file changed, is given up: a worker
+    says to trainers what is wrong.
+    """
+    if not sources:
+        yield
+        return
+    before = _waits_for_disk()
+    try:
+        yield
+    except (OSError, FeedlineError) as error:
+        if isinstance(error, FeedlineError) or error.errno == errno.EFAULT:
+            for source in sources:
+                source.give_up()
+        raise
+    was_waited_for = _waits_for_disk() != before
+    for source in sources:
+        source.note_disk(was_waited_for=was_waited_for)
 
 
 def zero_copy_source(dataset: Dataset) -> ZeroCopySource | None:

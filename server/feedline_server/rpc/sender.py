@@ -1,21 +1,20 @@
-"""What a stream is sent: batches out of their slots, as frames over gRPC or straight into the trainer's lane.
+"""What a stream is sent: batches out of their slots or their files, as frames over gRPC or straight into a lane.
 
-Memory of a slot is read only while the sender is at work; while it waits for the network (`unpin` to `pin`) the
-slot may be taken away for somebody else, and the batch comes again from its beginning.
+A slot is read only while the sender is at work. While it waits for the network, from `unpin` to `pin`, the scheduler
+may drop the batch and give the slot to another stream; the batch comes again from its start.
 """
 
-import contextlib
-import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
+from feedline_server.lanes.from_files import sending
 from feedline_server.lanes.lane import Lane, Message, Offer
-from feedline_server.memory.arena import ARENA
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream
 from feedline_wire import frames
 from feedline_wire.errors import FeedlineError, to_failure
+from feedline_wire.frames import Piece
 from feedline_wire.tensors import Layout, write_header
 
 LANE_NBYTES = 8 << 20
@@ -27,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Sender:
-    """Sends what scheduler has for one stream. One thread."""
+    """Sends what the scheduler has for one stream. One thread."""
 
     def __init__(self, scheduler: Scheduler, stream: Stream, offer: Offer | None) -> None:
         self._scheduler = scheduler
@@ -38,130 +37,99 @@ class Sender:
         return f"<Sender {self._stream!r}>"
 
     def frames(self) -> Iterator[bytes]:
-        """What goes over the stream, until it is to end; what has a lane goes there meanwhile."""
-        told = False
-        while deliveries := self._scheduler.next_deliveries(self._stream, self._at_once):
-            if self._scheduler.is_draining and not told:
-                told = True
+        """What goes over the stream, until it is to end. What has a lane goes there meanwhile."""
+        is_announced = False
+        while True:
+            at_once = frames.FRAME_BYTES if self._lane is None else LANE_NBYTES
+            deliveries = self._scheduler.next_deliveries(self._stream, at_once)
+            lane = self._lane  # the trainer may have come meanwhile
+            if self._scheduler.is_draining and not is_announced:
+                is_announced = True
                 yield frames.encode((), draining=True, checksum=self._stream.is_checksummed)
-            if self._offer is not None and self._offer.lane is not None:
-                if not self._by_lane(self._offer.lane, deliveries):
-                    return
-            elif len(deliveries) == 1:
-                yield from self._one(deliveries[0])
-            else:
-                wire = self._several(deliveries)
-                self._scheduler.unpin(self._stream)
-                yield wire
-        if self._scheduler.is_draining and not told:
-            yield frames.encode((), draining=True, checksum=self._stream.is_checksummed)
+            if not deliveries:
+                return
+            if lane is None:
+                yield from self._framed(deliveries)
+            elif not self._by_lane(lane, deliveries):
+                return
 
     @property
-    def _at_once(self) -> int:
-        """Bytes of batches that are sent together, of those that are ready."""
-        return frames.FRAME_BYTES if self._offer is None or self._offer.lane is None else LANE_NBYTES
+    def _lane(self) -> Lane | None:
+        return None if self._offer is None else self._offer.lane
 
-    def _by_lane(self, lane: Lane, deliveries: list[Delivery]) -> bool:
-        """Deliveries straight from their slots, or from where their rows lie; False if the lane broke, and the stream.
-
-        What cannot be sent from where it lies comes again, assembled.
-        """
-        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        scattered = [delivery for delivery in deliveries if isinstance(delivery, FileBatch)]
-        scatterings = {batch.scattering for batch in scattered}
-        postponed: list[FileBatch] = []
-        is_whole = False
+    def _by_lane(self, lane: Lane, deliveries: Sequence[Delivery]) -> bool:
+        """Send these over the lane; False if it broke, and with it the stream."""
+        in_slots = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+        of_files = [delivery for delivery in deliveries if isinstance(delivery, FileBatch)]
+        again: list[FileBatch] = []
+        is_sent = False
         try:
-            messages, postponed = self._messages(deliveries)
-            with contextlib.ExitStack() as watching:
-                for scattering in scatterings:
-                    watching.enter_context(scattering.watched())
+            messages = self._messages(deliveries, again)
+            with sending({batch.source for batch in of_files}):
                 lane.send(
                     messages,
                     unpin=lambda: self._scheduler.unpin(self._stream),
-                    pin=lambda: self._scheduler.pin(self._stream, batches),
+                    pin=lambda: self._scheduler.pin(self._stream, in_slots),
                 )
-            is_whole = True
+            is_sent = True
         except (OSError, FeedlineError) as error:
-            # Mapped memory that is no longer there, or a file that changed on the way: a worker says it to trainers.
-            if isinstance(error, FeedlineError) or error.errno == errno.EFAULT:
-                for scattering in scatterings:
-                    scattering.give_up()
             log.info("a lane ended", peer=self._stream.peer, reason=str(error))
         finally:
-            went = [batch for batch in scattered if batch not in postponed]
-            self._scheduler.release(self._stream, *batches, *went, sent=is_whole)
-        if is_whole and postponed:
-            self._scheduler.assemble(self._stream, postponed)
-        return is_whole
+            batches: list[Batch | FileBatch] = [*in_slots, *(batch for batch in of_files if batch not in again)]
+            self._scheduler.release(self._stream, batches, sent=is_sent, again=again if is_sent else ())
+        return is_sent
 
-    def _messages(self, deliveries: Sequence[Delivery]) -> tuple[list[Message], list[FileBatch]]:
-        """What goes over the lane now, and what is to be assembled first."""
+    def _messages(self, deliveries: Iterable[Delivery], again: list[FileBatch]) -> list[Message]:
+        """What goes over the lane now; what cannot be sent from files after all is added to `again`."""
         messages: list[Message] = []
-        postponed: list[FileBatch] = []
         for delivery in deliveries:
             match delivery:
                 case Batch(layout=layout, slot=slot):
-                    placed = None if slot.memory == ARENA else slot
-                    body = NOTHING if placed is not None else self._scheduler.memory(delivery)
-                    messages.append(Message(_head(delivery.ticket, layout), layout.nbytes, body, placed))
-                case FileBatch(want=want, scattering=scattering):
-                    try:
-                        found = scattering.batch(want.key) if scattering.is_of_use else None
-                    except FeedlineError:  # a worker finds it too, and says it as trainers are told
-                        scattering.give_up()
-                        found = None
-                    if found is None:
-                        postponed.append(delivery)
+                    in_place = None if delivery.is_in_arena else slot
+                    body = NOTHING if in_place is not None else self._scheduler.body(delivery)
+                    messages.append(Message(_head(delivery.ticket, layout), layout.nbytes, body, in_place))
+                case FileBatch(want=want, source=source):
+                    if (found := source.batch(want.key)) is None:
+                        again.append(delivery)
                     else:
                         layout, iovec = found
-                        messages.append(Message(_head(delivery.ticket, layout), layout.nbytes, iovec))
+                        messages.append(Message(_head(want.ticket, layout), layout.nbytes, iovec))
                 case Refusal(ticket=ticket, error=error):
                     piece = frames.failure_piece(ticket, to_failure(error))
                     messages.append(Message(frames.encode_head(piece), 0, NOTHING))
-        return messages, postponed
+        return messages
 
-    def _one(self, delivery: Delivery) -> Iterator[bytes]:
-        """One delivery, in as many frames as it takes; the slot is given back before the last of them is sent."""
-        assert not isinstance(delivery, FileBatch), "only what has a lane is sent such"
-        if not isinstance(delivery, Batch):
-            self._scheduler.unpin(self._stream)
-            piece = frames.failure_piece(delivery.ticket, to_failure(delivery.error))
-            yield frames.encode((piece,), checksum=self._stream.is_checksummed)
-            return
+    def _framed(self, deliveries: Sequence[Delivery]) -> Iterator[bytes]:
+        """One delivery in as many frames as it takes, or several in one; slots are released before the last is sent."""
+        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+        pieces = [piece for delivery in deliveries for piece in self._pieces(delivery)]
         wire = b""
-        copied = False
+        is_sent = False
         try:
-            with self._scheduler.memory(delivery) as body:
-                for piece in frames.cut(delivery.ticket, write_header(delivery.layout), body):
-                    if wire:
-                        self._scheduler.unpin(self._stream)
-                        yield wire
-                        if not self._scheduler.pin(self._stream, (delivery,)):
-                            return
-                    wire = frames.encode((piece,), checksum=self._stream.is_checksummed)
-            copied = True
+            for group in [pieces] if len(deliveries) > 1 else [[piece] for piece in pieces]:
+                if wire:
+                    self._scheduler.unpin(self._stream)
+                    yield wire
+                    if not self._scheduler.pin(self._stream, batches):
+                        return
+                wire = frames.encode(tuple(group), checksum=self._stream.is_checksummed)
+            is_sent = True
         finally:
-            self._scheduler.release(self._stream, delivery, sent=copied)
+            del pieces
+            self._scheduler.release(self._stream, batches, sent=is_sent)
         self._scheduler.unpin(self._stream)
         yield wire
 
-    def _several(self, deliveries: list[Delivery]) -> bytes:
-        """Small batches and refusals in one frame."""
-        pieces: list[frames.Piece] = []
-        for delivery in deliveries:
-            assert not isinstance(delivery, FileBatch), "only what has a lane is sent such"
-            if isinstance(delivery, Batch):
-                pieces += frames.cut(delivery.ticket, write_header(delivery.layout), self._scheduler.memory(delivery))
-            else:
-                pieces.append(frames.failure_piece(delivery.ticket, to_failure(delivery.error)))
-        wire = frames.encode(tuple(pieces), checksum=self._stream.is_checksummed)
-        del pieces
-        batches = [delivery for delivery in deliveries if isinstance(delivery, Batch)]
-        self._scheduler.release(self._stream, *batches, sent=True)
-        return wire
+    def _pieces(self, delivery: Delivery) -> Iterable[Piece]:
+        match delivery:
+            case Batch(layout=layout):
+                return frames.cut(delivery.ticket, write_header(layout), self._scheduler.body(delivery))
+            case Refusal(ticket=ticket, error=error):
+                return (frames.failure_piece(ticket, to_failure(error)),)
+            case FileBatch():
+                raise AssertionError("a batch is sent from files only over a lane")
 
 
 def _head(ticket: int, layout: Layout) -> bytes:
     """What goes before a body."""
-    return frames.encode_head(frames.Piece(ticket, 0, b"", header=write_header(layout)))
+    return frames.encode_head(Piece(ticket, 0, b"", header=write_header(layout)))

@@ -298,7 +298,7 @@ class Service:
             )
         if request.cancelled:
             self._scheduler.cancel(stream, request.cancelled)
-        self._scheduler.want_all(stream, [(want.ticket, from_message(want.key)) for want in request.wants])
+        self._scheduler.want(stream, [(want.ticket, from_message(want.key)) for want in request.wants])
 
 
 def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -59,7 +59,7 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
         workers=settings.workers,
         max_trainers=settings.max_trainers,
         max_streams_per_client=settings.max_streams_per_client,
-        scatterings=_scatterings(catalog) if settings.send_from_files else {},
+        from_files=_zero_copy_sources(catalog) if settings.send_from_files else {},
         submit=lambda tasks: pool.submit(tasks),  # noqa: PLW0108 - the pool is made next, and needs scheduler
         now=time.monotonic,
     )
@@ -156,7 +156,7 @@ def _open_catalog(settings: Settings) -> Catalog:
     return Catalog(served, max_batch_nbytes=settings.memory // 2)
 
 
-def _scatterings(catalog: Catalog) -> dict[str, ZeroCopySource]:
+def _zero_copy_sources(catalog: Catalog) -> dict[str, ZeroCopySource]:
     """What can be sent from where it lies, by dataset."""
     found = {name: zero_copy_source(one.dataset) for name, one in catalog.served.items()}
     return {name: one for name, one in found.items() if one is not None}

@@ -17,6 +17,12 @@ KEPT_PART = 2
 """At most one in so many bytes of the arena is kept for nobody in particular. The other half is what a single trainer
 may hold (turns.share_of), so keeping takes nothing from anybody."""
 
+
+def capacity(arena_nbytes: int) -> int:
+    """Bytes of an arena that may be kept."""
+    return arena_nbytes // KEPT_PART
+
+
 REMEMBERED = 4096
 """Keys remembered beyond their batches, to see that they are wanted again: 1.5 MB."""
 
@@ -49,7 +55,7 @@ class CachedBatch:
 
 
 class BatchCache:
-    """Finished batches. `put`, `find`; `leave` and `evict` those that nobody reads. Not locked."""
+    """Finished batches. `put`, `find`; `keep` and `evict` those that nobody reads. Not locked."""
 
     def __init__(self, kept_nbytes: int) -> None:
         self._most_nbytes = kept_nbytes
@@ -78,7 +84,7 @@ class BatchCache:
             del self._idle[slot]
             self.idle_nbytes -= slot.nbytes
 
-    def note_given(self, key: Key) -> None:
+    def note_request(self, key: Key) -> None:
         """A stream gets this key, whether it is assembled, is being assembled or lies here."""
         times = self._given[key] = self._given.get(key, 0) + 1
         if len(self._given) > REMEMBERED:
@@ -101,7 +107,7 @@ class BatchCache:
             if not sharing.left:
                 del self._sharing[family]
 
-    def leave(self, slot: Slot) -> bool:
+    def keep(self, slot: Slot) -> bool:
         """Nobody reads it any more: whether it lies on for whoever wants it next. If not it is gone from here."""
         cached = self._by_slot.get(slot)
         if cached is None:

@@ -1,4 +1,4 @@
-"""What this loader serves: datasets with their fingerprints, and whether a key asks for something that exists."""
+"""What this loader serves: its datasets with their fingerprints, and whether a key asks for something that exists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Catalog:
     max_batch_nbytes: int
 
     def seen_by(self, datasets: frozenset[str] | None) -> "Catalog":
-        """The catalog of a caller for whom there are only these; None: all."""
+        """The catalog of a caller who may have only these datasets; None: all."""
         if datasets is None:
             return self
         return Catalog({name: one for name, one in self.served.items() if name in datasets}, self.max_batch_nbytes)
@@ -67,12 +67,15 @@ class Catalog:
             )
         nbytes = most_nbytes(dataset, key.rows)
         if nbytes > self.max_batch_nbytes:
-            raise InvalidRequest(
-                f"a batch of {key.rows} rows takes {nbytes} bytes; this loader assembles at most "
-                f"{self.max_batch_nbytes} "
-                f"(half its memory budget): ask for fewer rows, or start it with more memory"
-            )
+            raise self.too_large(f"a batch of {key.rows} rows", nbytes)
         return nbytes
+
+    def too_large(self, batch: str, nbytes: int) -> InvalidRequest:
+        """The refusal of a batch that takes so many bytes."""
+        return InvalidRequest(
+            f"{batch} takes {nbytes} bytes; this loader assembles at most {self.max_batch_nbytes} (half its memory "
+            f"budget): ask for fewer rows, or start it with more memory"
+        )
 
 
 def _short(name: str) -> str:

@@ -1,6 +1,7 @@
-"""A batch at the pool: in which slot, and for whom.
+"""A batch that is being assembled: in which slot, and for which streams.
 
-Whoever wants a key that is being assembled takes part in it, so a batch is assembled once however many want it.
+A stream that wants a key that is being assembled takes part in that job, so a batch is assembled once however many
+streams want it.
 """
 
 from dataclasses import dataclass
@@ -10,20 +11,20 @@ from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.stream import Stream, Want
 from feedline_server.workers.messages import Failed, KilledWorkers, SlotTooSmall
-from feedline_wire.errors import BatchKillsWorkers, FeedlineError, InvalidRequest, LoaderBroken
+from feedline_wire.errors import BatchKillsWorkers, FeedlineError, LoaderBroken
 from feedline_wire.key import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """A stream that takes part in a batch, under its own ticket."""
+    """A stream that takes part in a job, under its own ticket."""
 
     stream: Stream
     want: Want
 
     @property
     def is_waiting(self) -> bool:
-        """It is to be told; else its stream ended, or it was cancelled."""
+        """It is still to be answered: its stream has not ended, and it was not cancelled."""
         return self.want.ticket in self.stream.assembling
 
 
@@ -34,7 +35,7 @@ class Job:
     key: Key
     slot: Slot
     is_shared: bool
-    """Others may take part: the batch is a pure function of its key, which that of a stream without keys is not."""
+    """Other streams may take part."""
     weight: float
     """Of its task."""
     waiters: list[Waiter]
@@ -54,7 +55,7 @@ class Jobs:
         return len(self._by_number)
 
     def begin(self, job: Job) -> int:
-        """Remember it; the number of its task."""
+        """Remember a job; the number of its task."""
         self._number += 1
         self._by_number[self._number] = job
         self.load += job.weight
@@ -63,11 +64,11 @@ class Jobs:
         return self._number
 
     def find(self, key: Key) -> Job | None:
-        """The one that assembles this key already."""
+        """The job that assembles this key already."""
         return self._by_key.get(key)
 
     def end(self, number: int) -> Job:
-        """It has an outcome."""
+        """The job has an outcome."""
         job = self._by_number.pop(number)
         self.load = self.load - job.weight if self._by_number else 0.0  # no sum of roundings
         if job.is_shared:
@@ -76,14 +77,14 @@ class Jobs:
 
 
 class TaskWeights:
-    """How long batches take to assemble, by dataset: of those that take no time, a worker is given several at once.
+    """How long batches of each dataset take to assemble: a worker is given several at once of those that take no time.
 
     A message and the wake-up that comes with it cost both sides as much as assembling a small batch. A dataset whose
     batches take long, or were not seen yet, is given one by one, so that fairness is not held up behind a queue.
     """
 
     LONG_S = 0.002
-    """What two of take a worker is ahead of the pool; some ten messages' worth."""
+    """Two such batches keep a worker busy ahead of the pool; some ten messages' worth."""
 
     LEAST = 1 / 8
     """Sixteen at once: sharing a message among more saves nothing that could be measured."""
@@ -91,8 +92,8 @@ class TaskWeights:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def weight(self, key: Key) -> float:
-        """What a task counts for."""
+    def of(self, key: Key) -> float:
+        """What a task counts for: 1 for a batch that takes long."""
         return min(max(self._seconds.get(key.dataset, self.LONG_S) / self.LONG_S, self.LEAST), 1.0)
 
     def note(self, key: Key, seconds: float | None) -> None:
@@ -105,7 +106,7 @@ class TaskWeights:
 
 
 class BatchSizes:
-    """What batches that outgrew their estimate took: the next of their kind is lent as much from the start."""
+    """What batches that outgrew their estimate took: the next of their kind gets as much from the start."""
 
     REMEMBERED = 1024
     """Kinds: a dataset and a number of rows. Real trainers ask for a few; a hostile one could ask for any number."""
@@ -121,33 +122,26 @@ class BatchSizes:
         """A batch took so many."""
         if len(self._taken) >= self.REMEMBERED:
             self._taken.clear()
-        self._taken[key.dataset, key.rows] = max(nbytes, self.of(key, 0))
+        self._taken[key.dataset, key.rows] = self.of(key, nbytes)
 
 
 def refusal(job: Job, outcome: SlotTooSmall | Failed | KilledWorkers, catalog: Catalog) -> FeedlineError | None:
-    """What whoever takes part in a job is told; None if it is to be assembled again, in a larger slot."""
-    if isinstance(outcome, Failed):
-        return outcome.error
-    if isinstance(outcome, KilledWorkers):
-        return _kills(job.key, outcome, catalog)
-    if outcome.nbytes <= job.slot.nbytes:  # it would be assembled again for ever
-        return LoaderBroken(f"the batch {job.key} did not fit {job.slot.nbytes} bytes and takes {outcome.nbytes}")
-    if outcome.nbytes > catalog.max_batch_nbytes:
-        return InvalidRequest(
-            f"the batch {job.key} takes {outcome.nbytes} bytes; this loader assembles at most "
-            f"{catalog.max_batch_nbytes} (half its memory budget): ask for fewer rows, or start it with more memory"
-        )
+    """What the streams that take part in a job are answered; None if it is to be assembled again, in a larger slot."""
+    match outcome:
+        case Failed(error=error):
+            return error
+        case KilledWorkers(deaths=deaths, cause=cause):
+            dataset = catalog.served[job.key.dataset].dataset
+            ids = () if dataset.is_stream else sample_ids(dataset, job.key)
+            first = ", ".join(map(str, ids[:8]))
+            look = f"its sample ids begin {first}: look at these samples" if first else "look at it"
+            return BatchKillsWorkers(
+                f"the batch {job.key} ended {deaths} workers, the last by {cause}; {look} and at the code that reads "
+                f"them",
+                samples=ids,
+            )
+        case SlotTooSmall(nbytes=nbytes) if nbytes <= job.slot.nbytes:  # it would be assembled again for ever
+            return LoaderBroken(f"the batch {job.key} did not fit {job.slot.nbytes} bytes and takes {nbytes}")
+        case SlotTooSmall(nbytes=nbytes) if nbytes > catalog.max_batch_nbytes:
+            return catalog.too_large(f"the batch {job.key}", nbytes)
     return None
-
-
-def _kills(key: Key, outcome: KilledWorkers, catalog: Catalog) -> BatchKillsWorkers:
-    dataset = catalog.served[key.dataset].dataset
-    ids = () if dataset.is_stream else sample_ids(dataset, key)
-    samples = (
-        f"its sample ids begin {', '.join(map(str, ids[:8]))}: look at these samples" if len(ids) else "look at it"
-    )
-    return BatchKillsWorkers(
-        f"the batch {key} ended {outcome.deaths} workers, the last by {outcome.cause}; {samples} and at the code that "
-        f"reads them",
-        samples=ids,
-    )

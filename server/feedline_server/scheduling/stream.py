@@ -1,11 +1,11 @@
-"""One trainer's stream: what it wants, what is being assembled for it, what is ready, what is being sent.
+"""One trainer's stream: the keys it wants, what is being assembled for it, what is ready and what is being sent.
 
-All of it is changed by scheduler alone, under scheduler's lock; `changed` is a condition on that lock that the stream's
-sender waits on.
+The scheduler alone changes it, under its lock. `changed` is a condition on that lock; the stream's sender waits on it.
 """
 
 import threading
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from feedline_server.access.tokens import ANYBODY, Caller
@@ -19,7 +19,7 @@ from feedline_wire.tensors import Layout
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A key the trainer asked for at `since`, under its own ticket; `nbytes` is what the batch takes."""
+    """A key that the trainer asked for at `since`, under its own ticket; the batch takes `nbytes`."""
 
     ticket: int
     key: Key
@@ -42,21 +42,26 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Of its body."""
+        """Bytes of its body."""
         return self.layout.nbytes
 
     @property
+    def is_in_arena(self) -> bool:
+        """It lies in the loader's memory; else in the trainer's own."""
+        return self.slot.memory == ARENA
+
+    @property
     def unsent_nbytes(self) -> int:
-        """Bytes that its sender has to move; what lies in the trainer's memory is there already."""
-        return self.nbytes if self.slot.memory == ARENA else 0
+        """Bytes that its sender has to move: none, if it lies in the trainer's memory."""
+        return self.nbytes if self.is_in_arena else 0
 
 
 @dataclass(frozen=True, slots=True)
 class FileBatch:
-    """A batch that nobody assembles: it will be sent from where its rows lie, and takes nothing until then."""
+    """A batch that is sent from the files where its rows lie: no worker assembles it, and it takes no memory."""
 
     want: Want
-    scattering: ZeroCopySource
+    source: ZeroCopySource
 
     @property
     def ticket(self) -> int:
@@ -65,13 +70,10 @@ class FileBatch:
 
     @property
     def nbytes(self) -> int:
-        """Of its body."""
+        """Bytes of its body, all of which its sender has to move."""
         return self.want.nbytes
 
-    @property
-    def unsent_nbytes(self) -> int:
-        """Bytes that its sender has to move."""
-        return self.nbytes
+    unsent_nbytes = nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,7 @@ class Refusal:
 
     ticket: int
     error: FeedlineError
-
-    @property
-    def unsent_nbytes(self) -> int:
-        """None: it is a few words."""
-        return 0
+    unsent_nbytes: int = 0
 
 
 Delivery = Batch | FileBatch | Refusal
@@ -92,13 +90,13 @@ Delivery = Batch | FileBatch | Refusal
 
 @dataclass(eq=False, slots=True)
 class Stream:
-    """A stream's books."""
+    """What the scheduler knows about one stream."""
 
     peer: str
     changed: threading.Condition
     caller: Caller = ANYBODY
     memory: TrainerMemory | None = None
-    """The trainer's own, if it is on this host: batches are assembled right there, and take nothing of the arena."""
+    """The trainer's own, if it is on this host: batches are assembled there and take nothing of the arena."""
     sends_from_files: bool = False
     """It has a lane over which a batch can be sent from many places."""
     waiting: deque[Want] = field(default_factory=deque)
@@ -112,16 +110,16 @@ class Stream:
     held_nbytes: int = 0
     """Bytes of the arena it holds: assembling, ready and being sent."""
     virtual_time: float = 0.0
-    """What its batches cost so far on the fair clock: whoever has the least goes first."""
+    """What its batches have cost; see fairness."""
     batches: int = 0
     nbytes: int = 0
     is_checksummed: bool = False
-    """Every message of the stream ends with a checksum; said by its first, before anything is sent."""
+    """Every message of the stream ends with a checksum; its first message says so, before anything is sent."""
     closed: bool = False
     wants_ended: bool = False
     """The trainer has said that it will want nothing more."""
     error: FeedlineError | None = None
-    """Why the stream was ended by the loader."""
+    """Why the loader ended the stream."""
 
     def __repr__(self) -> str:
         return (
@@ -135,12 +133,49 @@ class Stream:
         return len(self.waiting) + len(self.assembling) + len(self.ready)
 
     @property
-    def has_ready_batch(self) -> bool:
-        """A batch in the arena waits for its sender."""
-        return any(isinstance(delivery, Batch) and delivery.slot.memory == ARENA for delivery in self.ready)
-
-    @property
     def unsent(self) -> list[Batch]:
-        """Batches whose slots nobody reads or writes at this moment, as far as they are ready or the sender waits."""
+        """Batches that nothing reads or writes now: while the sender waits for the network those being sent, then those
+        ready."""
         ready = [delivery for delivery in self.ready if isinstance(delivery, Batch)]
         return ready if self.unread_since is None else [*self.sending, *ready]
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Something is ready for the sender."""
+        self.ready.append(delivery)
+        self.changed.notify()
+
+    def take(self, nbytes: int) -> list[Delivery]:
+        """The next delivery, and as many more as fit into `nbytes` with it. Something must be ready."""
+        taken: list[Delivery] = []
+        while self.ready and (not taken or self.ready[0].unsent_nbytes <= nbytes):
+            taken.append(self.ready.popleft())
+            nbytes -= taken[-1].unsent_nbytes
+        self.sending += [delivery for delivery in taken if isinstance(delivery, Batch)]
+        return taken
+
+    def cancel(self, tickets: Collection[int]) -> list[Batch]:
+        """Forget keys, wherever they are but at the sender; the batches among them that were ready."""
+        self.waiting = deque(want for want in self.waiting if want.ticket not in tickets)
+        self.assembling.difference_update(tickets)
+        cancelled = [delivery for delivery in self.ready if delivery.ticket in tickets]
+        self.ready = deque(delivery for delivery in self.ready if delivery.ticket not in tickets)
+        return [delivery for delivery in cancelled if isinstance(delivery, Batch)]
+
+    def forget(self, batch: Batch) -> None:
+        """One that is ready, or being sent, will not be sent."""
+        if batch in self.sending:
+            self.sending.remove(batch)
+        else:
+            self.ready.remove(batch)
+
+    def end(self, error: FeedlineError | None) -> list[Batch]:
+        """Forget everything; the batches to release. What is just being copied is released by its sender."""
+        self.closed, self.error = True, error
+        unsent = self.unsent
+        self.waiting.clear()
+        self.assembling.clear()
+        self.ready.clear()
+        if self.unread_since is not None:
+            self.sending.clear()
+        self.changed.notify_all()
+        return unsent

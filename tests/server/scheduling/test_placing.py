@@ -37,7 +37,7 @@ class Host:
         stage.scheduler.set_lane(self.stream, self.memory)
 
     def want(self, ticket: int, rows: int = ROWS, **changes: object) -> None:
-        self.stage.scheduler.want(self.stream, ticket, self.stage.key(rows=rows, **changes))
+        self.stage.want(self.stream, ticket, self.stage.key(rows=rows, **changes))
 
     def delivered(self) -> list[Batch]:
         return [one for one in self.stage.scheduler.next_deliveries(self.stream, 1 << 20) if isinstance(one, Batch)]
@@ -45,7 +45,7 @@ class Host:
     def send(self, batch: Batch) -> int:
         """What a sender does with a placed batch: the number that the trainer is told."""
         number = self.memory.publish(batch.slot)
-        self.stage.scheduler.release(self.stream, batch, sent=True)
+        self.stage.scheduler.release(self.stream, [batch], sent=True)
         return number
 
     def returns(self, number: int) -> None:
@@ -108,9 +108,9 @@ def test_what_lies_in_a_trainers_memory_is_given_to_nobody_else(stage: Stage, ho
     """Another who wants it has it assembled in the arena, and from there on it is shared."""
     key = stage.key(rows=ROWS)
     others = [stage.scheduler.open_stream(name) for name in ("b", "c")]
-    stage.scheduler.want(host.stream, 1, key)
+    stage.want(host.stream, 1, key)
     for stream in others:
-        stage.scheduler.want(stream, 1, key)
+        stage.want(stream, 1, key)
 
     assert [task.memory for task in stage.tasks] == [host.memory.number, ARENA]
     stage.finish_all()
@@ -125,14 +125,14 @@ def test_a_trainer_of_a_sweep_has_its_batches_from_the_arena(stage: Stage, host:
     first = stage.scheduler.open_stream("b")
     keys = [stage.key(rows=ROWS, epoch=5, offset=offset) for offset in (0, 10, 20)]
     for key in keys[:2]:
-        stage.scheduler.want(first, key.offset, key)
-        stage.scheduler.want(host.stream, key.offset, key)
+        stage.want(first, key.offset, key)
+        stage.want(host.stream, key.offset, key)
     assert [(task.key.offset, task.memory) for task in stage.tasks] == [(0, ARENA), (10, ARENA)]
     stage.finish_all()
     for batch in host.delivered():
-        stage.scheduler.release(host.stream, batch, sent=True)
+        stage.scheduler.release(host.stream, [batch], sent=True)
 
-    stage.scheduler.want(host.stream, 20, keys[2])  # which nobody was given yet, but it is one of the sweep's
+    stage.want(host.stream, 20, keys[2])  # which nobody was given yet, but it is one of the sweep's
 
     assert [(task.key.offset, task.memory) for task in stage.tasks] == [(20, ARENA)]
 
@@ -167,7 +167,7 @@ def test_a_batch_that_fails_or_outgrows_its_place_gives_it_back(stage: Stage, ho
     stage.finish_all()
     for delivery in stage.scheduler.next_deliveries(host.stream, 1 << 20):
         if isinstance(delivery, Batch):
-            stage.scheduler.release(host.stream, delivery, sent=False)
+            stage.scheduler.release(host.stream, [delivery], sent=False)
     assert host.room == PLACES
 
 
@@ -181,7 +181,7 @@ def test_a_place_that_was_returned_and_lent_again_is_not_taken_from_its_new_batc
     [task] = stage.tasks
     assert task.start == batch.slot.start
 
-    stage.scheduler.release(host.stream, batch, sent=True)
+    stage.scheduler.release(host.stream, [batch], sent=True)
 
     stage.finish_all()
     [second] = host.delivered()
@@ -200,10 +200,10 @@ def test_memory_that_was_closed_is_lent_no_more(stage: Stage, host: Host) -> Non
 
 def test_before_a_trainer_has_come_with_its_memory_its_batches_lie_in_the_arena(stage: Stage, host: Host) -> None:
     later = stage.scheduler.open_stream("b")
-    stage.scheduler.want(later, 1, stage.key(rows=ROWS))
+    stage.want(later, 1, stage.key(rows=ROWS))
 
     stage.scheduler.set_lane(later, host.memory)
-    stage.scheduler.want(later, 2, stage.key(rows=ROWS))
+    stage.want(later, 2, stage.key(rows=ROWS))
 
     assert [task.memory for task in stage.tasks] == [ARENA, host.memory.number]
 
@@ -232,7 +232,7 @@ def test_what_lies_in_a_stalled_trainers_own_memory_stays_when_others_need_room_
 ) -> None:
     """It would make none."""
     large = [stage.scheduler.open_stream(name) for name in ("b", "c")]
-    stage.scheduler.want(large[0], 1, stage.key(rows=8))
+    stage.want(large[0], 1, stage.key(rows=8))
     stage.finish_all()
     for ticket, rows in enumerate((ROWS, ROWS, 1, ROWS)):
         host.want(ticket, rows=rows)
@@ -241,9 +241,7 @@ def test_what_lies_in_a_stalled_trainers_own_memory_stays_when_others_need_room_
     stage.scheduler.unpin(host.stream)
     stage.now += STALLED_S
 
-    stage.scheduler.want(
-        large[1], 1, stage.key(rows=8)
-    )  # 16 grains, of which the stalled trainer's small batch has one
+    stage.want(large[1], 1, stage.key(rows=8))  # 16 grains, of which the stalled trainer's small batch has one
 
     stage.finish_all()
     assert stage.take(large[1]) == [1]
@@ -261,14 +259,14 @@ def test_a_stalled_trainer_with_nothing_in_the_arena_is_asked_for_nothing(stage:
     stage.finish_all()
     small, large = (stage.scheduler.open_stream(name) for name in ("small", "large"))
     for ticket, (stream, rows) in enumerate(((small, 1), (large, 5), (small, 1), (small, 1), (small, 1))):
-        stage.scheduler.want(stream, ticket, stage.key(rows=rows))
+        stage.want(stream, ticket, stage.key(rows=rows))
         stage.finish_all()
     stage.take(large)
     sending = stage.scheduler.next_deliveries(host.stream, 1)
     stage.scheduler.unpin(host.stream)
     stage.now += STALLED_S
 
-    stage.scheduler.want(large, 9, stage.key(rows=8))
+    stage.want(large, 9, stage.key(rows=8))
 
     assert (stage.scheduler.status().short_of, stage.scheduler.status().counters.reclaimed) == ("memory", 0)
     assert stage.scheduler.pin(host.stream, sending)
@@ -281,6 +279,6 @@ def test_a_batch_that_could_not_be_sent_gives_its_place_back(stage: Stage, host:
     stage.finish_all()
     [batch] = host.delivered()
 
-    stage.scheduler.release(host.stream, batch, sent=False)
+    stage.scheduler.release(host.stream, [batch], sent=False)
 
     assert host.room == PLACES

@@ -27,7 +27,7 @@ Stage = Any  # the fixture in conftest.py
 
 def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 7, stage.key())
+    stage.want(stream, 7, stage.key())
 
     [task] = stage.tasks
     stage.finish(task)
@@ -35,7 +35,7 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
 
     assert isinstance(delivery, Batch)
     assert delivery.ticket == 7
-    stage.scheduler.release(stream, delivery, sent=True)
+    stage.scheduler.release(stream, [delivery], sent=True)
     assert stage.arena.allocated_nbytes == 0
 
 
@@ -60,8 +60,8 @@ def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_
     stage: Stage, changes: dict[str, object], kind: type[FeedlineError], words: str
 ) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 1, stage.key(**changes))  # type: ignore[arg-type]  # the table's own values
-    stage.scheduler.want(stream, 2, stage.key())
+    stage.want(stream, 1, stage.key(**changes))  # type: ignore[arg-type]  # the table's own values
+    stage.want(stream, 2, stage.key())
 
     [refusal] = stage.scheduler.next_deliveries(stream, 1 << 20)
 
@@ -75,9 +75,9 @@ def test_a_key_that_cannot_be_had_is_refused_by_its_ticket_and_the_stream_lives_
 def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
     greedy, modest = stage.scheduler.open_stream("greedy"), stage.scheduler.open_stream("modest")
     for ticket in range(20):
-        stage.scheduler.want(greedy, ticket, stage.key(offset=ticket))
+        stage.want(greedy, ticket, stage.key(offset=ticket))
     for ticket in range(3):
-        stage.scheduler.want(modest, ticket, stage.key(offset=50 + ticket))
+        stage.want(modest, ticket, stage.key(offset=50 + ticket))
 
     served = []
     while len(served) < 10:
@@ -87,7 +87,7 @@ def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
         stream = greedy if task.key.offset < 50 else modest
         for delivery in stage.scheduler.next_deliveries(stream, 1):
             assert isinstance(delivery, Batch)
-            stage.scheduler.release(stream, delivery, sent=True)
+            stage.scheduler.release(stream, [delivery], sent=True)
 
     # The first four went to greedy, who was alone; then they alternate until modest has all it wanted.
     assert served == ["greedy"] * 4 + ["modest", "greedy", "modest", "greedy", "modest", "greedy"]
@@ -96,26 +96,26 @@ def test_two_streams_that_want_much_are_served_in_turn(stage: Stage) -> None:
 def test_a_stream_that_does_not_read_holds_its_share_and_another_goes_on(stage: Stage) -> None:
     stalled, other = stage.scheduler.open_stream("stalled"), stage.scheduler.open_stream("other")
     for ticket in range(30):
-        stage.scheduler.want(stalled, ticket, stage.key(offset=ticket))
+        stage.want(stalled, ticket, stage.key(offset=ticket))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
 
     assert stalled.held_nbytes == 8 * GRAIN  # half the arena, and there it stays
 
     for ticket in range(30):
-        stage.scheduler.want(other, ticket, stage.key(offset=ticket))
+        stage.want(other, ticket, stage.key(offset=ticket))
         while stage.tasks:
             stage.finish(stage.tasks.pop(0))
         [delivery] = stage.scheduler.next_deliveries(other, 1)
         assert isinstance(delivery, Batch)
-        stage.scheduler.release(other, delivery, sent=True)
+        stage.scheduler.release(other, [delivery], sent=True)
     assert other.batches == 30
 
 
 def test_a_stream_that_ends_gives_everything_back_also_what_is_still_being_assembled(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(6):
-        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
+        stage.want(stream, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))
 
     stage.scheduler.close_stream(stream)
@@ -130,7 +130,7 @@ def test_a_stream_that_ends_gives_everything_back_also_what_is_still_being_assem
 def test_a_cancelled_key_is_not_delivered_wherever_it_was(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(6):  # 0..3 at the workers, 4 and 5 waiting
-        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
+        stage.want(stream, ticket, stage.key(offset=ticket))
     stage.finish(stage.tasks.pop(0))  # 0 is ready
 
     stage.scheduler.cancel(stream, [0, 1, 4])
@@ -144,7 +144,7 @@ def test_a_cancelled_key_is_not_delivered_wherever_it_was(stage: Stage) -> None:
 
 def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 1, stage.key(offset=40, rows=2))
+    stage.want(stream, 1, stage.key(offset=40, rows=2))
 
     [task] = stage.tasks
     stage.answer(task, KilledWorkers(task.number, 3, "signal SIGSEGV"))
@@ -161,7 +161,7 @@ def test_a_batch_that_ended_its_workers_is_refused_with_its_sample_ids(stage: St
 
 def test_an_error_of_the_dataset_reaches_the_ticket_and_frees_the_slot(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 1, stage.key())
+    stage.want(stream, 1, stage.key())
 
     [task] = stage.tasks
     stage.answer(task, Failed(task.number, BadSample("sample 0 is bad", samples=[0])))
@@ -184,7 +184,7 @@ def test_a_stream_too_many_is_refused_and_not_queued(stage: Stage) -> None:
 def test_a_window_without_end_is_refused(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(MAX_WINDOW + 1):
-        stage.scheduler.want(stream, ticket, stage.key())
+        stage.want(stream, ticket, stage.key())
 
     [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
@@ -194,16 +194,16 @@ def test_a_window_without_end_is_refused(stage: Stage) -> None:
 def test_draining_finishes_what_was_begun_takes_nothing_new_and_then_ends_the_stream(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(6):
-        stage.scheduler.want(stream, ticket, stage.key(offset=ticket))
+        stage.want(stream, ticket, stage.key(offset=ticket))
 
     stage.scheduler.drain()
-    stage.scheduler.want(stream, 6, stage.key(offset=6))
+    stage.want(stream, 6, stage.key(offset=6))
     while stage.tasks:
         stage.finish(stage.tasks.pop(0))
     deliveries = stage.scheduler.next_deliveries(stream, 1 << 20)
     for delivery in deliveries:
         assert isinstance(delivery, Batch)
-        stage.scheduler.release(stream, delivery, sent=True)
+        stage.scheduler.release(stream, [delivery], sent=True)
 
     assert [delivery.ticket for delivery in deliveries] == [0, 1, 2, 3]
     assert stage.scheduler.next_deliveries(stream, 1) == []
@@ -215,7 +215,7 @@ def test_draining_finishes_what_was_begun_takes_nothing_new_and_then_ends_the_st
 
 def test_a_stream_whose_trainer_wants_nothing_more_ends_when_all_is_answered(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 1, stage.key())
+    stage.want(stream, 1, stage.key())
 
     stage.scheduler.end_wants(stream)
     stage.finish(stage.tasks.pop(0))
@@ -226,7 +226,7 @@ def test_a_stream_whose_trainer_wants_nothing_more_ends_when_all_is_answered(sta
 
 def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    stage.scheduler.want(stream, 1, stage.key())
+    stage.want(stream, 1, stage.key())
     answers: list[object] = []
     sender = threading.Thread(target=lambda: answers.append(stage.scheduler.next_deliveries(stream, 1)))
     sender.start()
@@ -243,20 +243,20 @@ def test_a_sender_that_waits_is_woken_when_its_stream_is_closed(stage: Stage) ->
 def test_what_a_stalled_trainer_holds_is_taken_for_another_and_assembled_again_when_it_reads(stage: Stage) -> None:
     longest, stalled, other = (stage.scheduler.open_stream(peer) for peer in ("longest", "stalled", "other"))
     for stream in (longest, stalled):  # half the arena each, in one batch
-        stage.scheduler.want(stream, 1, stage.key(rows=8))
+        stage.want(stream, 1, stage.key(rows=8))
         stage.finish_all()
     first = stage.stall(longest)
     second = stage.stall(stalled)
 
-    stage.scheduler.want(other, 1, stage.key(rows=1))
+    stage.want(other, 1, stage.key(rows=1))
     stage.finish_all()
 
     assert stage.take(other) == [1]
     assert stage.scheduler.status().counters.reclaimed == 1
     assert stage.scheduler.pin(stalled, [second])  # one had to go, and that was the other
-    stage.scheduler.release(stalled, second, sent=True)
+    stage.scheduler.release(stalled, [second], sent=True)
     assert not stage.scheduler.pin(longest, [first])
-    stage.scheduler.release(longest, first, sent=False)
+    stage.scheduler.release(longest, [first], sent=False)
     stage.finish_all()
     assert stage.take(longest) == [1]
     assert stage.arena.allocated_nbytes == 0
@@ -266,19 +266,19 @@ def test_a_large_batch_has_room_although_stalled_trainers_hold_slots_all_over_th
     stalled, other, large = (stage.scheduler.open_stream(peer) for peer in ("stalled", "other", "large"))
     for ticket in range(5):  # a slot of each in turn
         for stream in (stalled, other):
-            stage.scheduler.want(stream, ticket, stage.key())
+            stage.want(stream, ticket, stage.key())
             stage.finish_all()
     stage.take(other, 5)
     stage.stall(stalled)
 
-    stage.scheduler.want(large, 1, stage.key(rows=8))
+    stage.want(large, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [1]
     assert [want.ticket for want in stalled.waiting] == [4]  # nothing more was taken than had to be
 
-    stage.scheduler.want(large, 2, stage.key(rows=8))
-    stage.scheduler.want(other, 5, stage.key(rows=8))
+    stage.want(large, 2, stage.key(rows=8))
+    stage.want(other, 5, stage.key(rows=8))
     stage.finish_all()
 
     assert stage.take(large) == [2]
@@ -288,13 +288,13 @@ def test_a_large_batch_has_room_although_stalled_trainers_hold_slots_all_over_th
 
 def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> None:
     slow, other = stage.scheduler.open_stream("slow"), stage.scheduler.open_stream("other")
-    stage.scheduler.want(slow, 1, stage.key(rows=8))
-    stage.scheduler.want(slow, 2, stage.key(rows=1))
+    stage.want(slow, 1, stage.key(rows=8))
+    stage.want(slow, 2, stage.key(rows=1))
     stage.finish_all()
     [batch] = stage.scheduler.next_deliveries(slow, 1)
     stage.scheduler.unpin(slow)
     stage.now += STALLED_S / 2
-    stage.scheduler.want(other, 1, stage.key(rows=8))
+    stage.want(other, 1, stage.key(rows=8))
     stage.finish_all()
 
     assert isinstance(batch, Batch)
@@ -305,12 +305,12 @@ def test_a_trainer_that_read_a_moment_ago_keeps_what_it_holds(stage: Stage) -> N
 def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> None:
     """Its bytes are read at that moment: another's would be sent under its name."""
     copying, other = stage.scheduler.open_stream("copying"), stage.scheduler.open_stream("other")
-    stage.scheduler.want(copying, 1, stage.key(rows=8))
+    stage.want(copying, 1, stage.key(rows=8))
     stage.finish_all()
     stage.scheduler.next_deliveries(copying, 1)  # and no unpin
     stage.now += 1000
     for ticket in range(2):
-        stage.scheduler.want(other, ticket, stage.key(rows=8))
+        stage.want(other, ticket, stage.key(rows=8))
 
     assert [task.key.rows for task in stage.tasks] == [8]
     assert stage.scheduler.status().counters.reclaimed == 0
@@ -318,11 +318,11 @@ def test_a_batch_that_is_just_being_copied_is_never_taken_away(stage: Stage) -> 
 
 def test_a_stalled_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None:
     stalled = stage.scheduler.open_stream("stalled")
-    stage.scheduler.want(stalled, 1, stage.key())
+    stage.want(stalled, 1, stage.key())
     stage.finish_all()
     batch = stage.stall(stalled)
 
-    stage.scheduler.want(stalled, 2, stage.key(offset=7))
+    stage.want(stalled, 2, stage.key(offset=7))
     assert stage.tasks == []
 
     assert stage.scheduler.pin(stalled, [batch])
@@ -331,17 +331,17 @@ def test_a_stalled_trainer_gets_nothing_new_until_it_reads(stage: Stage) -> None
 
 def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhile(stage: Stage) -> None:
     stalled, other = stage.scheduler.open_stream("stalled"), stage.scheduler.open_stream("other")
-    stage.scheduler.want(stalled, 0, stage.key())
+    stage.want(stalled, 0, stage.key())
     stage.finish_all()
     batch = stage.stall(stalled)
     for ticket in range(1, 20):
-        stage.scheduler.want(stalled, ticket, stage.key(offset=ticket))
+        stage.want(stalled, ticket, stage.key(offset=ticket))
     for ticket in range(20):
-        stage.scheduler.want(other, ticket, stage.key(offset=50))
+        stage.want(other, ticket, stage.key(offset=50))
         stage.finish_all()
         stage.take(other)
     for ticket in range(20, 40):
-        stage.scheduler.want(other, ticket, stage.key(offset=50))
+        stage.want(other, ticket, stage.key(offset=50))
 
     stage.scheduler.pin(stalled, [batch])
     begun = []
@@ -352,7 +352,7 @@ def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhil
         stream = other if task.key.offset == 50 else stalled
         [delivery] = stage.scheduler.next_deliveries(stream, 1)
         assert isinstance(delivery, Batch)
-        stage.scheduler.release(stream, delivery, sent=True)
+        stage.scheduler.release(stream, [delivery], sent=True)
 
     assert begun == [*["other"] * 4, "stalled", "stalled", "other", "stalled", "other", "stalled", "other", "stalled"]
 
@@ -361,12 +361,12 @@ def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_i
     """Slots at both ends and in the middle: 8 grains in a row are nowhere, and a stream of small keys never ends."""
     slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.scheduler.want(slow, ticket, stage.key(offset=ticket))
-        stage.scheduler.want(small, ticket, stage.key(offset=10 + ticket, rows=1))
+        stage.want(slow, ticket, stage.key(offset=ticket))
+        stage.want(small, ticket, stage.key(offset=10 + ticket, rows=1))
     stage.finish_all()
-    stage.scheduler.want(large, 1, stage.key(rows=8))
+    stage.want(large, 1, stage.key(rows=8))
     for ticket in range(5, 100):
-        stage.scheduler.want(small, ticket, stage.key(offset=ticket % 100))
+        stage.want(small, ticket, stage.key(offset=ticket % 100))
     stage.finish_all()
 
     assert stage.scheduler.status().short_of == "memory"
@@ -381,15 +381,15 @@ def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_i
 def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stage) -> None:
     slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
     for ticket in range(5):
-        stage.scheduler.want(slow, ticket, stage.key(offset=ticket))
-        stage.scheduler.want(small, ticket, stage.key(offset=10 + ticket))
+        stage.want(slow, ticket, stage.key(offset=ticket))
+        stage.want(small, ticket, stage.key(offset=10 + ticket))
     stage.finish_all()
-    stage.scheduler.want(large, 1, stage.key(rows=8))
+    stage.want(large, 1, stage.key(rows=8))
     assert stage.scheduler.status().short_of == "memory"
 
     stage.scheduler.close_stream(large)
     stage.take(small, 5)
-    stage.scheduler.want(small, 5, stage.key(rows=7))  # fits behind what slow holds, and nowhere else
+    stage.want(small, 5, stage.key(rows=7))  # fits behind what slow holds, and nowhere else
     stage.finish_all()
 
     assert stage.take(small) == [5]
@@ -402,8 +402,8 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
     """By bytes alone the small one would have two batches for each of the large one's, though both cost as much."""
     large, small = stage.scheduler.open_stream("large"), stage.scheduler.open_stream("small")
     for ticket in range(200):
-        stage.scheduler.want(small, ticket, stage.key())
-        stage.scheduler.want(large, ticket, stage.key(rows=2))
+        stage.want(small, ticket, stage.key())
+        stage.want(large, ticket, stage.key(rows=2))
 
     served = {large: 0, small: 0}
     for _ in range(100):
@@ -413,7 +413,7 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
         served[stream] += 1
         [batch] = stage.scheduler.next_deliveries(stream, 1)
         assert isinstance(batch, Batch)
-        stage.scheduler.release(stream, batch, sent=True)
+        stage.scheduler.release(stream, [batch], sent=True)
 
     assert served[large] >= 45
     assert served[small] >= 45
@@ -425,7 +425,7 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
 def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(6):  # two workers hold four
-        stage.scheduler.want(stream, ticket, stage.key())
+        stage.want(stream, ticket, stage.key())
     stage.now += 7
 
     state = stage.scheduler.status()
@@ -437,7 +437,7 @@ def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: 
 def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage: Stage) -> None:
     stalled = stage.scheduler.open_stream("stalled")
     for ticket in range(20):
-        stage.scheduler.want(stalled, ticket, stage.key())
+        stage.want(stalled, ticket, stage.key())
     stage.finish_all()
     stage.stall(stalled)
     stage.now += 60
@@ -451,7 +451,7 @@ def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage:
 def test_overload_is_said_once_a_minute(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(30):
-        stage.scheduler.want(stream, ticket, stage.key())
+        stage.want(stream, ticket, stage.key())
 
     with structlog.testing.capture_logs() as said:
         for _ in range(20):
@@ -459,7 +459,7 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
             stage.finish(stage.tasks.pop(0))
             [batch] = stage.scheduler.next_deliveries(stream, 1)
             assert isinstance(batch, Batch)
-            stage.scheduler.release(stream, batch, sent=True)
+            stage.scheduler.release(stream, [batch], sent=True)
 
     assert [(entry["waited_s"], entry["short_of"], entry["trainers"]) for entry in said] == [
         (5.0, "workers", 1),
@@ -470,7 +470,7 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
 def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("flood")
     for ticket in range(2 * MAX_WINDOW + 1):
-        stage.scheduler.want(stream, ticket, stage.key(view="none"))
+        stage.want(stream, ticket, stage.key(view="none"))
 
     assert stream.closed
     assert stage.scheduler.status().streams == ()
