@@ -25,6 +25,9 @@ from feedline_wire.tensors import VARIES, Array, Column, Layout, clear_padding, 
 NUMBERS = np.dtype("<i8")
 """Of the columns of sample ids."""
 
+LAYOUTS = 64
+"""Numbers of rows whose layout is remembered: a trainer asks for one or two, a hostile one could ask for any."""
+
 NAMED = 5
 """Samples that a message lists."""
 
@@ -62,14 +65,19 @@ def sample_request(dataset: Dataset, key: Key) -> SampleRequest:
 
 
 def layout_of(dataset: Dataset, rows: int) -> Layout:
-    """How the largest batch of so many rows lies, as far as is known without reading it."""
+    """How the largest batch of so many rows lies, as far as is known without reading it. Computed once."""
+    if (layout := dataset.layouts.get(rows)) is not None:
+        return layout
     chain = dataset.chain
     shapes = []
     for column in dataset.columns:
         longest = chain.longest.get(column.name, 1)
         shapes.append((rows * chain.unit_rows, *(longest if size == VARIES else size for size in column.shape)))
     bad = None if dataset.on_bad_sample == "error" else np.broadcast_to(0, (rows, 2))
-    return _layout(dataset.columns, shapes, rows, bad)
+    if len(dataset.layouts) >= LAYOUTS:
+        dataset.layouts.clear()
+    layout = dataset.layouts[rows] = _layout(dataset.columns, shapes, rows, bad)
+    return layout
 
 
 def most_nbytes(dataset: Dataset, rows: int) -> int:
@@ -155,7 +163,11 @@ def _filled(
 def _fixed(dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
     """Where the layout follows from the number of samples: what can be written straight into the memory, is."""
     columns, chain = dataset.columns, dataset.chain
-    layout = _layout(columns, [(len(request.ids), *column.shape) for column in columns], len(request.ids), bad)
+    count = len(request.ids)
+    if bad is None:
+        layout = layout_of(dataset, count)
+    else:
+        layout = _layout(columns, [(count, *column.shape) for column in columns], count, bad)
     placed = _cleared(memory, layout)
     out = {column.name: placed[column.name] for column in columns}
     if chain.is_straight:

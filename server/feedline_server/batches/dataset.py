@@ -23,7 +23,7 @@ from feedline_server.transforms.chain import Chain, open_chain
 from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
-from feedline_wire.tensors import Column
+from feedline_wire.tensors import Column, Layout
 
 STREAM = ("stream",)
 """The only order of what has no ids."""
@@ -92,6 +92,8 @@ class Dataset:
     """Samples that were found to be bad, in this process."""
     announcing: Announcing | None = None
     """The source, if it should be told early what will be wanted."""
+    layouts: dict[int, Layout] = field(init=False, default_factory=dict, repr=False)
+    """Of batches of so many rows; see assembly.layout_of."""
 
     def lengths(self, view: View) -> ViewLengths | None:
         """How long the samples of a view are; None where all samples are of one length."""

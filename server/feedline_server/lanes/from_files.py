@@ -14,7 +14,7 @@ import resource
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,6 @@ class ZeroCopySource:
 
     def __init__(self, dataset: Dataset, extents: Mapping[str, tuple[Extent, ...]]) -> None:
         self._dataset = dataset
-        self._layout = lru_cache(16)(lambda rows: layout_of(dataset, rows))
         self._stamps = tuple({extent.stamp: None for one in extents.values() for extent in one})
         self._long = {name: _Rows(one) for name, one in extents.items() if one[0].row_nbytes >= LEAST_ROW_NBYTES}
         nbytes = sum(one.nbytes for one in self._long.values())
@@ -103,7 +102,7 @@ class ZeroCopySource:
         self._check()
         ids = sample_request(self._dataset, key).ids
         check_ids(ids, self._dataset.source.samples)  # an address is made of each
-        layout = self._layout(key.rows)
+        layout = layout_of(self._dataset, key.rows)
         pieces: list[Pieces] = []
         held: list[object] = [self]
         end = checked = 0

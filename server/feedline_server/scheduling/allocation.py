@@ -110,10 +110,8 @@ class Allocator:
         if self._readers[slot]:
             return
         del self._readers[slot]
-        if not self._cache.keep(slot):
-            self.arena.release(slot)
-        while self._cache.is_overfull and (evicted := self._cache.evict()) is not None:
-            self.arena.release(evicted)
+        for free in self._cache.release(slot):
+            self.arena.release(free)
 
     def _reclaim(self, stream: Stream, batch: Batch) -> None:
         """Drop a batch that its trainer does not read: its key waits again, before the others of that trainer."""

@@ -1,8 +1,9 @@
-"""Batches that lie finished in the arena, by key: whoever wants the same one is given it, and nothing is assembled.
+"""Finished batches in the arena, by key: a stream that wants the same one is given it, and nothing is assembled.
 
-The law: what nobody reads is kept only while trainers are seen to want the same keys, never beyond a stated part of
-the arena, and goes as soon as anybody needs the memory. A batch is a pure function of its key, so giving one up costs
-an assembly and nothing else.
+A batch that no stream reads is kept only while streams are seen to want the same keys, never beyond a part of the
+arena, and is the first to go when memory is needed: a batch is a pure function of its key, so evicting one costs an
+assembly and nothing else. Not an LRU over everything: keeping what is not wanted again walks through cold memory, which
+cost up to 1.4 times the loader's CPU with four trainers of the same keys (docs/design.md).
 """
 
 from collections import OrderedDict
@@ -14,14 +15,8 @@ from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
 
 KEPT_PART = 2
-"""At most one in so many bytes of the arena is kept for nobody in particular. The other half is what a single trainer
-may hold (turns.share_of), so keeping takes nothing from anybody."""
-
-
-def capacity(arena_nbytes: int) -> int:
-    """Bytes of an arena that may be kept."""
-    return arena_nbytes // KEPT_PART
-
+"""At most one in so many bytes of the arena is kept for no stream. The other half is what a single stream may hold
+(fairness.share_of), so keeping takes nothing from any."""
 
 REMEMBERED = 4096
 """Keys remembered beyond their batches, to see that they are wanted again: 1.5 MB."""
@@ -32,17 +27,17 @@ of one training, and trainers with seeds of their own, never want one twice, and
 last is used next, while the processor's cache still has it."""
 
 Family: TypeAlias = tuple[str, bytes, str, str, int]
-"""What trainers have in common that may want the same keys: a key but its place."""
+"""What keys of one order have in common: dataset, fingerprint, view, order and seed."""
 
 
 @dataclass(eq=False, slots=True)
 class _Sharing:
-    """A family whose keys are wanted by several."""
+    """A family whose keys several streams want."""
 
     left: int
     """Batches that are kept yet, if none of them is wanted again."""
     times: int
-    """How often a key was given: what has been given so often is not waited for any more."""
+    """How often a key was wanted at most: by then every stream that wants it has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +50,26 @@ class CachedBatch:
 
 
 class BatchCache:
-    """Finished batches. `put`, `find`; `keep` and `evict` those that nobody reads. Not locked."""
+    """`put` and `find` batches; `acquire` a slot to read it and `release` it after its last reader. Not locked."""
 
-    def __init__(self, kept_nbytes: int) -> None:
-        self._most_nbytes = kept_nbytes
+    def __init__(self, most_nbytes: int) -> None:
+        self._most_nbytes = most_nbytes
         self._by_key: dict[Key, CachedBatch] = {}
         self._by_slot: dict[Slot, CachedBatch] = {}
         self._idle: OrderedDict[Slot, None] = OrderedDict()  # the longest unread first
-        self._given: OrderedDict[Key, int] = OrderedDict()  # how often, the last first given last
+        self._requests: OrderedDict[Key, int] = OrderedDict()  # how often each was wanted, the oldest first
         self._sharing: dict[Family, _Sharing] = {}
         self.idle_nbytes = 0
-        """Kept, and read by nobody."""
+        """Bytes of batches that no stream reads."""
 
     def __repr__(self) -> str:
         return f"<BatchCache batches={len(self._by_key)} idle={self.idle_nbytes}/{self._most_nbytes}>"
 
-    def find(self, key: Key) -> CachedBatch | None:
-        """The batch, if it lies here; `acquire` its slot to read it."""
-        return self._by_key.get(key)
-
-    def is_shared(self, key: Key) -> bool:
-        """Somebody was given this key before, or several are seen to want keys of its kind."""
-        return key in self._given or _family(key) in self._sharing
-
-    def acquire(self, slot: Slot) -> None:
-        """Somebody reads it, again or beside others."""
-        if slot in self._idle:
-            del self._idle[slot]
-            self.idle_nbytes -= slot.nbytes
-
     def note_request(self, key: Key) -> None:
         """A stream gets this key, whether it is assembled, is being assembled or lies here."""
-        times = self._given[key] = self._given.get(key, 0) + 1
-        if len(self._given) > REMEMBERED:
-            self._given.popitem(last=False)
+        times = self._requests[key] = self._requests.get(key, 0) + 1
+        if len(self._requests) > REMEMBERED:
+            self._requests.popitem(last=False)
         if times > 1:
             family = _family(key)
             known = self._sharing.get(family)
@@ -96,9 +77,17 @@ class BatchCache:
                 self._sharing.clear()
             self._sharing[family] = _Sharing(KEEP_ON, max(times, known.times if known else 0))
 
+    def is_shared(self, key: Key) -> bool:
+        """A stream got this key before, or several are seen to want keys of its family."""
+        return key in self._requests or _family(key) in self._sharing
+
+    def find(self, key: Key) -> CachedBatch | None:
+        """The batch, if it lies here; `acquire` its slot to read it."""
+        return self._by_key.get(key)
+
     def put(self, key: Key, slot: Slot, layout: Layout) -> None:
-        """A batch is finished, and somebody reads it."""
-        if key in self._by_key:  # assembled twice, because the first may get no more readers
+        """A batch is finished, and a stream reads it."""
+        if key in self._by_key:  # assembled twice: a reservation kept the first from getting more readers
             return
         self._by_key[key] = self._by_slot[slot] = CachedBatch(key, slot, layout)
         family = _family(key)
@@ -107,29 +96,27 @@ class BatchCache:
             if not sharing.left:
                 del self._sharing[family]
 
-    def keep(self, slot: Slot) -> bool:
-        """Nobody reads it any more: whether it lies on for whoever wants it next. If not it is gone from here."""
-        cached = self._by_slot.get(slot)
-        if cached is None:
-            return False
-        sharing = self._sharing.get(_family(cached.key))
-        is_kept = (
-            sharing is not None and self._given.get(cached.key, 0) < sharing.times and slot.nbytes <= self._most_nbytes
-        )
-        if is_kept:
-            self._idle[slot] = None
-            self.idle_nbytes += slot.nbytes
-        else:
-            self._forget(cached)
-        return is_kept
+    def acquire(self, slot: Slot) -> None:
+        """A stream reads it, again or beside others."""
+        if slot in self._idle:
+            del self._idle[slot]
+            self.idle_nbytes -= slot.nbytes
 
-    @property
-    def is_overfull(self) -> bool:
-        """More is kept than may be: one is to be given up."""
-        return self.idle_nbytes > self._most_nbytes
+    def release(self, slot: Slot) -> list[Slot]:
+        """No stream reads this slot any more: the slots that are free now, its own or those evicted to keep it."""
+        cached = self._by_slot.get(slot)
+        if cached is None or not self._is_worth_keeping(cached):
+            self._forget(cached)
+            return [slot]
+        self._idle[slot] = None
+        self.idle_nbytes += slot.nbytes
+        free: list[Slot] = []
+        while self.idle_nbytes > self._most_nbytes and (evicted := self.evict()) is not None:
+            free.append(evicted)
+        return free
 
     def evict(self) -> Slot | None:
-        """One that nobody reads, the longest unread first; it is gone from here. None if there is none."""
+        """Free the batch that is unread for the longest time; None if each is read."""
         if not self._idle:
             return None
         slot, _ = self._idle.popitem(last=False)
@@ -137,9 +124,15 @@ class BatchCache:
         self._forget(self._by_slot[slot])
         return slot
 
-    def _forget(self, cached: CachedBatch) -> None:
-        del self._by_slot[cached.slot]
-        del self._by_key[cached.key]
+    def _is_worth_keeping(self, cached: CachedBatch) -> bool:
+        """Another stream is likely to want it."""
+        sharing = self._sharing.get(_family(cached.key))
+        return sharing is not None and self._requests.get(cached.key, 0) < sharing.times
+
+    def _forget(self, cached: CachedBatch | None) -> None:
+        if cached is not None:
+            del self._by_slot[cached.slot]
+            del self._by_key[cached.key]
 
 
 def _family(key: Key) -> Family:

@@ -34,17 +34,21 @@ class Catalog:
             return self
         return Catalog({name: one for name, one in self.served.items() if name in datasets}, self.max_batch_nbytes)
 
+    def dataset(self, key: Key) -> Dataset:
+        """The dataset of a key that was checked."""
+        return self.served[key.dataset].dataset
+
     def check(self, key: Key) -> int:
-        """The bytes a batch takes; InvalidRequest or DatasetChanged, saying what there is, if it cannot be had."""
+        """The bytes a batch takes. Raises InvalidRequest or DatasetChanged, saying what there is, if there is none."""
         served = self.served.get(key.dataset)
         if served is None:
             raise InvalidRequest(f"no dataset {_short(key.dataset)} is served here; there is: {_listed(self.served)}")
         dataset = served.dataset
         if key.fingerprint != served.fingerprint:
+            theirs = key.fingerprint[:LONGEST_NAME].hex() + "…" * (len(key.fingerprint) > LONGEST_NAME)
             raise DatasetChanged(
-                f"dataset {key.dataset!r} here has the fingerprint {served.fingerprint.hex()}, asked was "
-                f"{_short_hex(key.fingerprint)}: it is other data or another specification; connect anew, "
-                "or serve the same data"
+                f"dataset {key.dataset!r} has the fingerprint {served.fingerprint.hex()}, the request has {theirs}: "
+                "it is other data or another specification; connect anew, or serve the same data"
             )
         view = dataset.views.get(key.view)
         if view is None:
@@ -57,7 +61,7 @@ class Catalog:
             )
         if not 1 <= key.rows <= view.samples:
             raise InvalidRequest(
-                f"a batch of {key.rows} rows was asked; the view {key.view!r} has {view.samples} "
+                f"a batch of {key.rows} rows was requested; the view {key.view!r} has {view.samples} "
                 f"samples, ask for 1..{view.samples}"
             )
         if key.offset >= view.samples:
@@ -81,10 +85,6 @@ class Catalog:
 def _short(name: str) -> str:
     """A name that arrived, for a message: a hostile one may have half a megabyte, and each refusal would carry it."""
     return repr(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!r}… ({len(name)} characters)"
-
-
-def _short_hex(fingerprint: bytes) -> str:
-    return fingerprint[:LONGEST_NAME].hex() + "…" * (len(fingerprint) > LONGEST_NAME)
 
 
 def _listed(names: Mapping[str, object]) -> str:

@@ -76,11 +76,12 @@ class Jobs:
         return job
 
 
-class TaskWeights:
-    """How long batches of each dataset take to assemble: a worker is given several at once of those that take no time.
+class Estimates:
+    """What finished tasks tell about the next of their kind: how long it takes to assemble, and how much memory.
 
-    A message and the wake-up that comes with it cost both sides as much as assembling a small batch. A dataset whose
-    batches take long, or were not seen yet, is given one by one, so that fairness is not held up behind a queue.
+    A message to a worker and the wake-up that comes with it cost both sides as much as assembling a small batch, so a
+    worker is given several at once of those that take no time. Batches of a dataset that take long, or were not seen
+    yet, are given one by one, so that fairness is not held up behind a queue.
     """
 
     LONG_S = 0.002
@@ -89,14 +90,18 @@ class TaskWeights:
     LEAST = 1 / 8
     """Sixteen at once: sharing a message among more saves nothing that could be measured."""
 
+    REMEMBERED = 1024
+    """Kinds: a dataset and a number of rows. Real trainers ask for a few; a hostile one could ask for any number."""
+
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._outgrown: dict[tuple[str, int], int] = {}
 
-    def of(self, key: Key) -> float:
+    def weight(self, key: Key) -> float:
         """What a task counts for: 1 for a batch that takes long."""
         return min(max(self._seconds.get(key.dataset, self.LONG_S) / self.LONG_S, self.LEAST), 1.0)
 
-    def note(self, key: Key, seconds: float | None) -> None:
+    def note_seconds(self, key: Key, seconds: float | None) -> None:
         """A batch took so long; None: it failed, and nothing is known any more."""
         if seconds is None:
             self._seconds.pop(key.dataset, None)
@@ -104,25 +109,15 @@ class TaskWeights:
             known = self._seconds.get(key.dataset, self.LONG_S)
             self._seconds[key.dataset] = max(seconds, known + (seconds - known) / 8)
 
-
-class BatchSizes:
-    """What batches that outgrew their estimate took: the next of their kind gets as much from the start."""
-
-    REMEMBERED = 1024
-    """Kinds: a dataset and a number of rows. Real trainers ask for a few; a hostile one could ask for any number."""
-
-    def __init__(self) -> None:
-        self._taken: dict[tuple[str, int], int] = {}
-
-    def of(self, key: Key, estimate: int) -> int:
+    def nbytes(self, key: Key, at_least: int) -> int:
         """Bytes to allocate for a key."""
-        return max(estimate, self._taken.get((key.dataset, key.rows), 0))
+        return max(at_least, self._outgrown.get((key.dataset, key.rows), 0))
 
-    def note(self, key: Key, nbytes: int) -> None:
-        """A batch took so many."""
-        if len(self._taken) >= self.REMEMBERED:
-            self._taken.clear()
-        self._taken[key.dataset, key.rows] = self.of(key, nbytes)
+    def note_nbytes(self, key: Key, nbytes: int) -> None:
+        """A batch outgrew its slot, and takes so many."""
+        if len(self._outgrown) >= self.REMEMBERED:
+            self._outgrown.clear()
+        self._outgrown[key.dataset, key.rows] = self.nbytes(key, nbytes)
 
 
 def refusal(job: Job, outcome: SlotTooSmall | Failed | KilledWorkers, catalog: Catalog) -> FeedlineError | None:
@@ -131,7 +126,7 @@ def refusal(job: Job, outcome: SlotTooSmall | Failed | KilledWorkers, catalog: C
         case Failed(error=error):
             return error
         case KilledWorkers(deaths=deaths, cause=cause):
-            dataset = catalog.served[job.key.dataset].dataset
+            dataset = catalog.dataset(job.key)
             ids = () if dataset.is_stream else sample_ids(dataset, job.key)
             first = ", ".join(map(str, ids[:8]))
             look = f"its sample ids begin {first}: look at these samples" if first else "look at it"

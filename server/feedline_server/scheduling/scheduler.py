@@ -13,15 +13,16 @@ from dataclasses import replace
 import structlog
 
 from feedline_server.access.tokens import ANYBODY, Caller
+from feedline_server.batches.assembly import layout_of
 from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import ARENA, Arena, Slot
 from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
-from feedline_server.scheduling.admission import check_admission
+from feedline_server.scheduling.admission import StreamLimits
 from feedline_server.scheduling.allocation import Allocator
-from feedline_server.scheduling.cache import BatchCache, capacity
+from feedline_server.scheduling.cache import KEPT_PART, BatchCache
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.fairness import STALLED_S, FairQueue, choose, is_stalled, next_stall_s, share_of
-from feedline_server.scheduling.jobs import BatchSizes, Job, Jobs, TaskWeights, Waiter, refusal
+from feedline_server.scheduling.jobs import Estimates, Job, Jobs, Waiter, refusal
 from feedline_server.scheduling.overload import Overload, Shortage
 from feedline_server.scheduling.status import SchedulerStatus, status_of
 from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
@@ -36,6 +37,8 @@ MAX_WINDOW = 1024
 QUEUED_PER_WORKER = 2
 """Tasks given to the pool and not yet answered, a worker: the pool keeps that many at each (pool.HELD), more of those
 that take no time. Yet more would be served first come first served instead of fairly."""
+
+_WINDOW_FULL = InvalidRequest(f"more than {MAX_WINDOW} keys wanted and unanswered in one stream")
 
 log = structlog.get_logger()
 
@@ -58,19 +61,17 @@ class Scheduler:
         self._catalog = catalog
         self._arena = arena
         self._workers = workers
-        self._max_trainers = max_trainers
-        self._max_streams_per_client = max_streams_per_client
+        self._limits = StreamLimits(max_trainers, max_streams_per_client)
         self._from_files = from_files
         self._submit = submit
         self._now = now
         self._lock = threading.Lock()
         self._streams: list[Stream] = []
         self._queue = FairQueue()
-        self._cache = BatchCache(capacity(arena.nbytes))
+        self._cache = BatchCache(arena.nbytes // KEPT_PART)
         self._allocator = Allocator(arena, self._cache)
         self._jobs = Jobs()
-        self._sizes = BatchSizes()
-        self._weights = TaskWeights()
+        self._estimates = Estimates()
         self._overload = Overload()
         self._counts = LoaderCounters()
         self._draining = False
@@ -89,12 +90,7 @@ class Scheduler:
         with self._lock:
             if self._draining:
                 raise LoaderDraining("this loader is shutting down; ask another replica", elsewhere=True)
-            check_admission(
-                self._streams,
-                caller.name,
-                max_trainers=self._max_trainers,
-                max_streams_per_client=self._max_streams_per_client,
-            )
+            self._limits.check(self._streams, caller)
             stream = Stream(peer, threading.Condition(self._lock), caller)
             self._streams.append(stream)
             return stream
@@ -111,24 +107,27 @@ class Scheduler:
         A key that cannot be had is refused, and the stream lives on; one that reads no refusals either is ended.
         """
         catalog = self._catalog.seen_by(stream.caller.datasets)
-        checked = [(ticket, key, _nbytes_or_error(catalog, key)) for ticket, key in wants]
+        checked: list[tuple[int, Key, int | FeedlineError]] = []
+        for ticket, key in wants:
+            try:
+                checked.append((ticket, key, catalog.check(key)))
+            except FeedlineError as error:
+                checked.append((ticket, key, error))
         with self._event() as now:
-            for ticket, key, answer in checked:
+            for ticket, key, nbytes in checked:
                 if stream.closed or self._draining:
                     return  # the stream ends, and what was not answered is wanted elsewhere
-                if stream.unanswered >= 2 * MAX_WINDOW:
-                    log.warning(
-                        "ending a stream that reads no refusals", peer=stream.peer, unanswered=stream.unanswered
-                    )
-                    self._end(stream, _window_exceeded(stream.unanswered))
-                elif isinstance(answer, FeedlineError) or stream.unanswered >= MAX_WINDOW:
-                    self._counts.failures += 1
-                    error = answer if isinstance(answer, FeedlineError) else _window_exceeded(stream.unanswered + 1)
-                    stream.deliver(Refusal(ticket, error))
-                else:
+                found = _WINDOW_FULL if stream.unanswered >= MAX_WINDOW else nbytes
+                if not isinstance(found, FeedlineError):
                     if not stream.waiting:  # it was idle
                         self._queue.join(stream)
-                    stream.waiting.append(Want(ticket, key, self._sizes.of(key, answer), now))
+                    stream.waiting.append(Want(ticket, key, self._estimates.nbytes(key, found), now))
+                elif stream.unanswered < 2 * MAX_WINDOW:
+                    self._counts.failures += 1
+                    stream.deliver(Refusal(ticket, found))
+                else:
+                    log.warning("a stream is ended", peer=stream.peer, reason=str(found))
+                    self._end(stream, found)
 
     def cancel(self, stream: Stream, tickets: Iterable[int]) -> None:
         """Forget keys that are no longer wanted; one that is being sent already arrives all the same."""
@@ -221,9 +220,7 @@ class Scheduler:
         with self._lock:
             self._draining = True
             for stream in self._streams:
-                stream.waiting.clear()
-                stream.ready = type(stream.ready)(one for one in stream.ready if not isinstance(one, FileBatch))
-                stream.changed.notify_all()
+                stream.drain()
 
     @property
     def is_draining(self) -> bool:
@@ -285,9 +282,10 @@ class Scheduler:
         self._queue.charge(stream, want)
         stream.waiting.popleft()
         stream.assembling.add(want.ticket)
-        if is_shareable := self._is_shareable(want.key):
+        # Equal keys are equal batches; not those of a generator, each of which is another one.
+        if is_shareable := not self._catalog.dataset(want.key).is_stream:
             self._cache.note_request(want.key)
-        weight = self._weights.of(want.key)
+        weight = self._estimates.weight(want.key)
         # What lies in a trainer's memory is its own: no other stream takes part in it.
         job = Job(want.key, slot, is_shareable and slot.memory == ARENA, weight, [Waiter(stream, want)])
         return Task(self._jobs.begin(job), want.key, slot.start, slot.nbytes, weight, slot.memory)
@@ -296,19 +294,17 @@ class Scheduler:
         """Send the next key from files, or share what another had assembled; False if neither is possible."""
         if (source := self._source_in_files(stream, want.key)) is not None:
             stream.deliver(FileBatch(want, source))
-        elif not self._is_shareable(want.key):
-            return False
-        elif (job := self._jobs.find(want.key)) is not None:
-            job.waiters.append(Waiter(stream, want))
-            stream.assembling.add(want.ticket)
-            self._allocator.share(stream, job.slot)
-            self._counts.shared += 1
-        elif (cached := self._allocator.find(want.key)) is not None:
-            self._allocator.share(stream, cached.slot)
-            stream.deliver(Batch(want, cached.layout, cached.slot))
-            self._counts.shared += 1
         else:
-            return False
+            if (job := self._jobs.find(want.key)) is not None:
+                job.waiters.append(Waiter(stream, want))
+                stream.assembling.add(want.ticket)
+                self._allocator.share(stream, job.slot)
+            elif (cached := self._allocator.find(want.key)) is not None:
+                self._allocator.share(stream, cached.slot)
+                stream.deliver(Batch(want, cached.layout, cached.slot))
+            else:
+                return False
+            self._counts.shared += 1
         stream.waiting.popleft()
         self._cache.note_request(want.key)
         self._queue.join(stream)  # it costs nothing, and leaves no claim on the workers either
@@ -322,43 +318,40 @@ class Scheduler:
         # One gather for all costs less than each one's copies out of cold memory: four trainers 2.1 CPU s/GB, not 2.7.
         return None if len(self._streams) > 1 and self._cache.is_shared(key) else source
 
-    def _is_shareable(self, key: Key) -> bool:
-        """Equal keys are equal batches; not those of a generator, each of which is another one."""
-        return not self._catalog.served[key.dataset].dataset.is_stream
-
     def _is_in_place(self, want: Want) -> bool:
-        """It may be assembled in its trainer's memory, where the trainer can change it while a worker is at it.
-
-        Not if other streams want such keys too: what lies there is that trainer's alone.
-        """
+        """It may be assembled in its trainer's memory: what lies there is that trainer's alone, and it can change it."""
         return (
             want.nbytes >= IN_PLACE_NBYTES
-            and self._catalog.served[want.key.dataset].dataset.only_writes
+            and self._catalog.dataset(want.key).only_writes
             and not self._cache.is_shared(want.key)
         )
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """Give every stream that waits for a job what became of it."""
-        error = None if isinstance(outcome, Done) else refusal(job, outcome, self._catalog)
-        self._weights.note(job.key, outcome.seconds if isinstance(outcome, Done) else None)
-        if isinstance(outcome, Done) and job.is_shared:
-            self._cache.put(job.key, job.slot, outcome.layout)
-        elif isinstance(outcome, SlotTooSmall) and error is None:
-            self._sizes.note(job.key, outcome.nbytes)
-        # What no stream waits for any more has failed none.
-        self._counts.failures += error is not None and any(waiter.is_waiting for waiter in job.waiters)
+        layout = error = seconds = None
+        if isinstance(outcome, Done):
+            seconds = outcome.seconds
+            layout = outcome.layout or layout_of(self._catalog.dataset(job.key), job.key.rows)
+            if job.is_shared:
+                self._cache.put(job.key, job.slot, layout)
+        elif (error := refusal(job, outcome, self._catalog)) is not None:
+            # What no stream waits for any more has failed none.
+            self._counts.failures += any(waiter.is_waiting for waiter in job.waiters)
+        elif isinstance(outcome, SlotTooSmall):
+            self._estimates.note_nbytes(job.key, outcome.nbytes)
+        self._estimates.note_seconds(job.key, seconds)
         for waiter in job.waiters:
             stream, want = waiter.stream, waiter.want
             is_wanted = waiter.is_waiting
             stream.assembling.discard(want.ticket)
-            if isinstance(outcome, Done) and is_wanted:
-                stream.deliver(Batch(want, outcome.layout, job.slot))
+            if is_wanted and layout is not None:
+                stream.deliver(Batch(want, layout, job.slot))
                 continue
             self._allocator.release(stream, job.slot)
-            if error is not None and is_wanted:
+            if is_wanted and error is not None:
                 stream.deliver(Refusal(want.ticket, error))
             elif is_wanted:  # it outgrew its slot: again, before what is wanted next
-                stream.waiting.appendleft(replace(want, nbytes=self._sizes.of(want.key, want.nbytes)))
+                stream.waiting.appendleft(replace(want, nbytes=self._estimates.nbytes(want.key, want.nbytes)))
             else:
                 stream.changed.notify()  # it may have waited for this to end
 
@@ -405,15 +398,3 @@ class Scheduler:
             "trainers": len(self._streams),
             **for_log(replace(self._status_at(now).counters, workers=self._workers)),
         }
-
-
-def _nbytes_or_error(catalog: Catalog, key: Key) -> int | FeedlineError:
-    """What a batch takes, or why there is none."""
-    try:
-        return catalog.check(key)
-    except FeedlineError as error:
-        return error
-
-
-def _window_exceeded(unanswered: int) -> InvalidRequest:
-    return InvalidRequest(f"{unanswered} keys wanted and unanswered in one stream; at most {MAX_WINDOW} may be")

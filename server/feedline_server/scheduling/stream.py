@@ -168,6 +168,12 @@ class Stream:
         else:
             self.ready.remove(batch)
 
+    def drain(self) -> None:
+        """Forget what was not begun, here or elsewhere."""
+        self.waiting.clear()
+        self.ready = deque(delivery for delivery in self.ready if not isinstance(delivery, FileBatch))
+        self.changed.notify_all()
+
     def end(self, error: FeedlineError | None) -> list[Batch]:
         """Forget everything; the batches to release. What is just being copied is released by its sender."""
         self.closed, self.error = True, error

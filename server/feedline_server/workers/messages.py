@@ -74,7 +74,8 @@ class Done:
     """The batch lies in its slot."""
 
     number: int
-    layout: Layout
+    layout: Layout | None
+    """None: it lies as the front expects it to (assembly.layout_of)."""
     seconds: float
     """How long the worker took."""
 

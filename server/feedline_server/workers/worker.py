@@ -19,7 +19,7 @@ from typing import Any, Never
 import numpy as np
 
 from feedline_server.batches import assembly
-from feedline_server.batches.assembly import assemble
+from feedline_server.batches.assembly import assemble, layout_of
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import from_json
@@ -145,7 +145,8 @@ def _answer_all(
 def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | SlotTooSmall | Failed:
     started = time.perf_counter()
     try:
-        layout = assemble(datasets[task.key.dataset], task.key, memory[task.start : task.start + task.nbytes])
+        dataset = datasets[task.key.dataset]
+        layout = assemble(dataset, task.key, memory[task.start : task.start + task.nbytes])
     except assembly.Outgrown as outgrown:
         return SlotTooSmall(task.number, outgrown.nbytes)
     except FeedlineError as error:
@@ -155,7 +156,8 @@ def _answer(task: Task, datasets: dict[str, Dataset], memory: Array) -> Done | S
             task.number,
             LoaderBroken(f"assembling the batch {task.key} failed: {error!r}", traceback=traceback.format_exc()),
         )
-    return Done(task.number, layout, time.perf_counter() - started)
+    is_expected = layout is layout_of(dataset, task.key.rows)
+    return Done(task.number, None if is_expected else layout, time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
         ),
         ({"view": "test"}, InvalidRequest, "no view 'test'; there is: train"),
         ({"order": "sorted"}, InvalidRequest, "no order 'sorted'"),
-        ({"fingerprint": b"g" * 16}, DatasetChanged, "asked was 6767"),
+        ({"fingerprint": b"g" * 16}, DatasetChanged, "the request has 6767"),
         ({"rows": 0}, InvalidRequest, "ask for 1..100"),
         ({"rows": 101}, InvalidRequest, "has 100 samples"),
         ({"offset": 100}, InvalidRequest, "ask for position 0 of epoch 1"),

@@ -387,7 +387,7 @@ def test_keeping_ends_when_nothing_was_wanted_twice_for_long() -> None:
     for offset in range(1, KEEP_ON + 3):
         cache.note_request(a_place(offset))
         cache.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
-        kept.append(cache.keep(Slot(offset * 10, 10)))
+        kept.append(not cache.release(Slot(offset * 10, 10)))
 
     assert kept == [True] * (KEEP_ON - 1) + [False] * 3
 
@@ -400,8 +400,8 @@ def test_only_keys_of_the_order_that_is_shared_are_kept() -> None:
         cache.note_request(a_place(5, seed))
         cache.put(a_place(5, seed), Slot(10 * number, 10), LAYOUT)
 
-    assert cache.keep(Slot(0, 10))
-    assert not cache.keep(Slot(10, 10))
+    assert cache.release(Slot(0, 10)) == []
+    assert cache.release(Slot(10, 10)) == [Slot(10, 10)]
     assert cache.find(a_place(5, 1)) is not None
     assert cache.find(a_place(5, 2)) is None
 
@@ -412,7 +412,7 @@ def test_what_is_read_is_not_given_up() -> None:
         cache.note_request(a_place(0))
     for offset in (1, 2):
         cache.put(a_place(offset), Slot(offset * 10, 10), LAYOUT)
-        assert cache.keep(Slot(offset * 10, 10))
+        assert cache.release(Slot(offset * 10, 10)) == []
 
     cache.acquire(Slot(10, 10))
 
