@@ -319,7 +319,7 @@ class Scheduler:
         return None if len(self._streams) > 1 and self._cache.is_shared(key) else source
 
     def _is_in_place(self, want: Want) -> bool:
-        """It may be assembled in its trainer's memory: what lies there is that trainer's alone, and it can change it."""
+        """It may be assembled in its trainer's memory: what lies there is for that trainer, and it can change it."""
         return (
             want.nbytes >= IN_PLACE_NBYTES
             and self._catalog.dataset(want.key).only_writes
