@@ -1,5 +1,6 @@
 """A loader that dies, restarts, drains, comes late; a trainer that is interrupted or killed (promises G1, G4, G6)."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -220,3 +221,43 @@ def test_a_loader_that_is_told_to_stop_while_it_starts_leaves_nothing(
 
     assert loader.returncode in {0, 130}
     assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+FAMILY = """
+import os, subprocess, time
+
+subprocess.Popen(["sleep", "1000"])
+if os.fork() == 0:
+    time.sleep(1000)
+served = [1, 2, 3]
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_the_operators_code_has_started_ends_with_the_loader(
+    how: signal.Signals, replicas: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_loader: StartLoader
+) -> None:
+    """In the process that looks at the objects and in every worker; nothing of it is a child of the loader's."""
+    (tmp_path / "family.py").write_text(FAMILY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEEDLINE_TEST_FAMILY", str(tmp_path))
+    loader = start_loader(Path("family:served"), "--workers", str(2 * replicas), "--replicas", str(replicas))
+
+    def family() -> list[str]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("FEEDLINE_TEST_FAMILY") == str(tmp_path):
+                    found.append(" ".join(process.cmdline()))
+        return found
+
+    assert family().count("sleep 1000") == 2 * replicas  # of the process that looked there is nothing left
+
+    loader.process.send_signal(how)
+    loader.process.wait(30)
+
+    until = time.monotonic() + 30
+    while left := family():
+        assert time.monotonic() < until, left
+        time.sleep(0.05)  # what has no parent any more wakes nobody when it ends

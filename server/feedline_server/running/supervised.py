@@ -1,24 +1,19 @@
 """The main program of one loader out of several that one command started.
 
-It is started as `python -m feedline_server.running.supervised` with a descriptor, a socket to the command, and the
-command's process id. It receives its settings there, sends its port there, and ends with the command.
+It is a child process (`child_process`) of the command. It receives its settings from it, sends its port to it, and ends
+with it.
 """
 
-import socket
 import sys
-from multiprocessing.connection import Connection
-from typing import Any
 
-from feedline_server.host.die_with_parent import end_with
+from feedline_server.host.child_process import connect_to_parent, leave
 from feedline_server.host.signals import StopSignals
 
 
 def main() -> int:
     """Serve what the command says; the exit code."""
-    socket_fd, parent = (int(argument) for argument in sys.argv[1:3])
-    end_with(parent)
+    command = connect_to_parent()
     stop = StopSignals()  # before the slow imports
-    command: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
     from feedline_server.host.logs import configure_logs
     from feedline_server.settings.settings import Settings
     from feedline_wire.errors import FeedlineError
@@ -38,4 +33,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,30 +1,24 @@
 """Several loaders on one host from one command: started, watched, replaced, ended together.
 
 For hosts with more cores than one front process can send for. Each loader has a port of its own and knows nothing of
-the others; a trainer names all of them. This process holds no data, speaks no gRPC, and when it ends, however it ends,
-nothing of them is left.
+the others; a trainer names all of them. This process holds no data and speaks no gRPC.
 """
 
 import contextlib
 import os
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
 
 import structlog
 from pydantic import ByteSize
 
 from feedline_server.host.addresses import beside, with_port
+from feedline_server.host.child_process import ChildProcess, Exit
 from feedline_server.host.signals import StopSignals
 from feedline_server.settings.settings import LEAST_MEMORY, Settings
-from feedline_server.workers.process import cause_of_death
 from feedline_wire.errors import InvalidRequest
 
 FIRST_BACKOFF_S = 0.25
@@ -41,21 +35,23 @@ INTERRUPTED = 130
 log = structlog.get_logger()
 
 
+SUPERVISED = ("-m", "feedline_server.running.supervised")
+"""What Python runs as one of the loaders."""
+
+
 @dataclass(eq=False, slots=True)
 class SupervisedLoader:
     """One loader, over its lives: its place among the others, and the process it is now."""
 
     settings: Settings
-    process: "subprocess.Popen[bytes] | None" = None
-    connection: "Connection[Any, Any] | None" = None
-    pidfd: int = -1
+    child: ChildProcess | None = None
     is_serving: bool = False
     start_at: float = 0.0
     backoff_s: float = FIRST_BACKOFF_S
 
     @property
     def address(self) -> str:
-        """Where it serves; with port 0 before it did for the first time."""
+        """Where it serves; with port 0 until it has served for the first time."""
         return self.settings.listen
 
 
@@ -102,38 +98,39 @@ class Supervisor:
     def __init__(
         self, settings: Sequence[Settings], stop: StopSignals, listening: Callable[[Sequence[int]], None]
     ) -> None:
-        self._replicas = [SupervisedLoader(one) for one in settings]
+        self._loaders = [SupervisedLoader(one) for one in settings]
         self._stop = stop
         self._listening = listening
         self._selector = selectors.DefaultSelector()
         self._all_served = False
-        self._told: signal.Signals | None = None
+        self._sent: signal.Signals | None = None
+        """The signal that asked all loaders to end."""
         self._kill_at = float("inf")
-        self._codes: list[int] = []  # of those that ended when they were told, or that could not begin
+        self._codes: list[int] = []  # of loaders that ended when they were asked to, or that could not begin
 
     def __repr__(self) -> str:
-        serving = sum(replica.is_serving for replica in self._replicas)
-        return f"<Supervisor {','.join(replica.address for replica in self._replicas)} serving={serving}>"
+        serving = sum(loader.is_serving for loader in self._loaders)
+        return f"<Supervisor {','.join(loader.address for loader in self._loaders)} serving={serving}>"
 
     def run(self) -> int:
         """Start all, and keep them running until a signal asks for the end; the exit code."""
         self._stop.serving = True
         self._selector.register(self._stop, selectors.EVENT_READ)
         try:
-            while self._told is None or self._running():
+            while self._sent is None or self._running():
                 self._start_due()
                 for key, _ in self._selector.select(self._next_due_s()):
                     if key.data is None:
-                        self._pass_on()
-                    elif key.fd == key.data.pidfd:
-                        self._bury(key.data)
-                    elif key.data.connection is not None:  # else it was buried a moment ago
-                        self._hear(key.data)
+                        self._forward_signal()
+                    elif key.data.child is not None:  # else it was replaced a moment ago
+                        if key.fd == key.data.child.pidfd:
+                            self._on_exit(key.data)
+                        else:
+                            self._on_port(key.data, key.data.child)
                 self._kill_overdue()
         finally:
-            for replica in self._running():
-                self._send(replica, signal.SIGKILL)
-                self._let_go(replica)
+            for loader in self._running():
+                self._close(loader)
             self._selector.close()
         return exit_code(self._codes)
 
@@ -141,109 +138,92 @@ class Supervisor:
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for replica in self._replicas:
-            if replica.process is None and replica.start_at <= now and self._told is None:
-                self._start(replica)
+        for loader in self._loaders:
+            if loader.child is None and loader.start_at <= now and self._sent is None:
+                loader.child = ChildProcess(SUPERVISED)
+                self._selector.register(loader.child.connection.fileno(), selectors.EVENT_READ, loader)
+                self._selector.register(loader.child.pidfd, selectors.EVENT_READ, loader)
+                with contextlib.suppress(OSError):  # it ended already; that is noticed by its pidfd
+                    loader.child.connection.send_bytes(loader.settings.model_dump_json().encode())
 
-    def _start(self, replica: SupervisedLoader) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            replica.process = subprocess.Popen(  # noqa: S603 - our own module, with numbers
-                [sys.executable, "-m", "feedline_server.running.supervised", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # A group of its own: Ctrl-C on the terminal comes to this process alone, which passes it on once.
-                process_group=0,
-            )
-        replica.pidfd = os.pidfd_open(replica.process.pid)
-        replica.connection = Connection(ours.detach())
-        self._selector.register(replica.connection.fileno(), selectors.EVENT_READ, replica)
-        self._selector.register(replica.pidfd, selectors.EVENT_READ, replica)
-        with contextlib.suppress(OSError):  # it ended already; that is noticed by its pidfd
-            replica.connection.send_bytes(replica.settings.model_dump_json().encode())
-
-    def _hear(self, replica: SupervisedLoader) -> None:
-        """It says its port: it serves."""
-        assert replica.connection is not None, "who is heard runs"
+    def _on_port(self, loader: SupervisedLoader, child: ChildProcess) -> None:
+        """It sends its port: it serves."""
         try:
-            port = int(replica.connection.recv_bytes())
-        except (EOFError, OSError):  # it is ending, see _bury
-            self._selector.unregister(replica.connection.fileno())
+            port = int(child.connection.recv_bytes())
+        except (EOFError, OSError):  # it is ending, see _on_exit
+            self._selector.unregister(child.connection.fileno())
             return
-        replica.is_serving = True
-        replica.backoff_s = FIRST_BACKOFF_S
+        loader.is_serving = True
+        loader.backoff_s = FIRST_BACKOFF_S
         # Over its next lives it keeps the port that trainers know.
-        replica.settings = replica.settings.model_copy(update={"listen": with_port(replica.settings.listen, port)})
-        if not self._all_served and all(one.is_serving for one in self._replicas):
+        loader.settings = loader.settings.model_copy(update={"listen": with_port(loader.settings.listen, port)})
+        if not self._all_served and all(one.is_serving for one in self._loaders):
             self._all_served = True
-            addresses = [one.address for one in self._replicas]
+            addresses = [one.address for one in self._loaders]
             self._listening([int(address.rpartition(":")[2]) for address in addresses])
             log.info("all replicas serve", addresses=",".join(addresses), replicas=len(addresses), pid=os.getpid())
 
-    def _bury(self, replica: SupervisedLoader) -> None:
-        """It ended: told to, or it is started again, or it never could begin and all is over."""
-        had_served = replica.is_serving
-        code = self._let_go(replica)
-        if self._told is not None:
-            self._codes.append(code)
+    def _on_exit(self, loader: SupervisedLoader) -> None:
+        """It ended: as it was asked to, or it is started again, or it never could begin and all end."""
+        had_served = loader.is_serving
+        ended = self._close(loader)
+        crash = {"traceback": ended.report} if ended.report else {}
+        if self._sent is not None:
+            self._codes.append(ended.code)
+            if crash:
+                log.error("a replica crashed while it ended", address=loader.address, cause=str(ended), **crash)
             return
-        cause = cause_of_death(code)
         if not self._all_served:
-            log.error("a replica cannot begin", address=replica.address, cause=cause)
-            self._codes.append(code if code > 0 else 1)
-            self._tell(signal.SIGINT)
+            log.error("a replica cannot begin", address=loader.address, cause=str(ended), **crash)
+            self._codes.append(ended.code if ended.code > 0 else 1)
+            self._send_all(signal.SIGINT)
             return
-        pause_s = 0.0 if had_served else replica.backoff_s
-        replica.backoff_s = FIRST_BACKOFF_S if had_served else min(replica.backoff_s * 2, MAX_BACKOFF_S)
-        replica.start_at = time.monotonic() + pause_s
-        log.warning("a replica ended, starting it again", address=replica.address, cause=cause, after_s=pause_s)
+        pause_s = 0.0 if had_served else loader.backoff_s
+        loader.backoff_s = FIRST_BACKOFF_S if had_served else min(loader.backoff_s * 2, MAX_BACKOFF_S)
+        loader.start_at = time.monotonic() + pause_s
+        log.warning(
+            "a replica ended, starting it again", address=loader.address, cause=str(ended), after_s=pause_s, **crash
+        )
 
-    def _pass_on(self) -> None:
-        """A signal came: all of them get it."""
+    def _forward_signal(self) -> None:
         self._stop.clear()
         if self._stop.is_requested:
-            self._tell(signal.SIGINT if self._stop.is_immediate else signal.SIGTERM)
+            self._send_all(signal.SIGINT if self._stop.is_immediate else signal.SIGTERM)
 
-    def _tell(self, number: signal.Signals) -> None:
-        self._told = number
-        patience_s = KILL_AFTER_S
+    def _send_all(self, number: signal.Signals) -> None:
+        self._sent = number
+        limit_s = KILL_AFTER_S
         if number == signal.SIGTERM:
-            patience_s += max(replica.settings.drain_timeout_s for replica in self._replicas)
-        self._kill_at = time.monotonic() + patience_s
-        for replica in self._running():
-            self._send(replica, number)
+            limit_s += max(loader.settings.drain_timeout_s for loader in self._loaders)
+        self._kill_at = time.monotonic() + limit_s
+        for loader in self._running():
+            if loader.child is not None:
+                loader.child.signal(number)
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:
-            for replica in self._running():
-                log.error("a replica did not end in time, killing it", address=replica.address)
-                self._send(replica, signal.SIGKILL)
+            for loader in self._running():
+                log.error("a replica did not end in time, killing it", address=loader.address)
+                self._codes.append(self._close(loader).code)
             self._kill_at = float("inf")
 
     # ---- small things ----
 
     def _running(self) -> list[SupervisedLoader]:
-        return [replica for replica in self._replicas if replica.process is not None]
+        return [loader for loader in self._loaders if loader.child is not None]
 
-    def _send(self, replica: SupervisedLoader, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(replica.pidfd, number)
-
-    def _let_go(self, replica: SupervisedLoader) -> int:
-        """Take leave of a process that ended, or is about to; its exit code."""
-        assert replica.process is not None, "who ended ran"
-        assert replica.connection is not None, "who ended ran"
-        for fd in (replica.pidfd, replica.connection.fileno()):
+    def _close(self, loader: SupervisedLoader) -> Exit:
+        """End its process, if it has not ended."""
+        assert loader.child is not None, "the loader has a process"
+        for fd in (loader.child.pidfd, loader.child.connection.fileno()):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(fd)
-        code = replica.process.wait()
-        replica.connection.close()
-        os.close(replica.pidfd)
-        replica.process, replica.connection, replica.pidfd, replica.is_serving = None, None, -1, False
-        return code
+        ended = loader.child.close()
+        loader.child, loader.is_serving = None, False
+        return ended
 
     def _next_due_s(self) -> float | None:
-        """Seconds until something must be done although nobody calls; None if there is nothing."""
-        starts = [] if self._told else [replica.start_at for replica in self._replicas if replica.process is None]
+        """Seconds until something must be done although nothing happens; None if there is nothing."""
+        starts = [] if self._sent else [loader.start_at for loader in self._loaders if loader.child is None]
         due = min([*starts, self._kill_at])
         return None if due == float("inf") else max(due - time.monotonic(), 0.0)

@@ -4,6 +4,8 @@ One frozen dataclass a meaning, sent over a socket pair between our own processe
 wire.
 """
 
+import mmap
+import struct
 from dataclasses import dataclass, field
 
 from feedline_server.host.logs import LogFormat
@@ -109,3 +111,33 @@ class KilledWorkers:
 
 
 Outcome = Done | SlotTooSmall | Failed | KilledWorkers
+
+
+CELL_NBYTES = mmap.PAGESIZE
+
+_NUMBER = struct.Struct("<Q")
+
+
+class ProgressCell:
+    """Which task a worker is at, for when it can say nothing any more: the worker writes it, its pool reads it.
+
+    Tasks and answers travel several in a message, so what was not answered need not be what a worker died of. The
+    number is in memory that both have mapped, and there however the worker ended.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Map it; the descriptor stays the caller's."""
+        self._memory = mmap.mmap(fd, CELL_NBYTES)
+
+    @property
+    def number(self) -> int:
+        """The task begun last; 0 before the first."""
+        return int(_NUMBER.unpack_from(self._memory)[0])
+
+    @number.setter
+    def number(self, number: int) -> None:
+        _NUMBER.pack_into(self._memory, 0, number)
+
+    def close(self) -> None:
+        """Unmap it. Idempotent."""
+        self._memory.close()

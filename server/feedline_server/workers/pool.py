@@ -8,6 +8,7 @@ import collections
 import contextlib
 import os
 import selectors
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import structlog
 
 from feedline_server.memory.arena import ARENA
 from feedline_server.workers.messages import CannotOpen, Done, Failed, KilledWorkers, OpenDatasets, Outcome, Ready, Task
-from feedline_server.workers.process import WorkerProcess, cause_of_death, start_worker
+from feedline_server.workers.process import WorkerProcess, start_worker
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 from feedline_wire.status import LoaderCounters
 
@@ -155,7 +156,7 @@ class Pool:
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake)
-                elif key.fd == key.data.pidfd:
+                elif key.fd == key.data.child.pidfd:
                     self._bury(key.data)
                 else:
                     self._hear(key.data)
@@ -169,8 +170,8 @@ class Pool:
         for _ in due:
             worker = start_worker(self._opening, self._arena_fd)
             self._workers.append(worker)
-            self._selector.register(worker.connection.fileno(), selectors.EVENT_READ, worker)
-            self._selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+            self._selector.register(worker.child.connection.fileno(), selectors.EVENT_READ, worker)
+            self._selector.register(worker.child.pidfd, selectors.EVENT_READ, worker)
 
     def _hand_out(self) -> None:
         while self._inbox:
@@ -189,12 +190,12 @@ class Pool:
                 if task.memory not in self._memories:
                     lost.append(task)
                     continue
-                worker.lend(task.memory, self._memories[task.memory])
+                worker.map_memory(task.memory, self._memories[task.memory])
             if not worker.held:
                 worker.busy_since = time.monotonic()
-            worker.give(task)
+            worker.assign(task)
         for worker in self._workers:
-            worker.tell()
+            worker.flush()
         if lost:
             gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
             self._give([(task, Failed(task.number, gone)) for task in lost])
@@ -208,7 +209,7 @@ class Pool:
         elif (fd := self._memories.pop(memory.number, None)) is not None:
             os.close(fd)
             for worker in self._workers:
-                worker.withdraw(memory.number)
+                worker.unmap_memory(memory.number)
 
     def _hear(self, worker: WorkerProcess) -> None:
         for message in worker.messages():
@@ -221,7 +222,7 @@ class Pool:
                     if sum(other.ready for other in self._workers) == self._size:
                         self._all_ready.set()
                 case CannotOpen(error):
-                    log.error("worker cannot open the datasets", pid=worker.pid, error=str(error))
+                    log.error("worker cannot open the datasets", pid=worker.child.pid, error=str(error))
                     self._unfit = error
                     self._all_ready.set()
                 case outcomes:
@@ -232,19 +233,25 @@ class Pool:
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Take leave of a worker that ended: hear its last words, redo its tasks, have it replaced."""
-        self._selector.unregister(worker.pidfd)
-        self._selector.unregister(worker.connection.fileno())
+        self._selector.unregister(worker.child.pidfd)
+        self._selector.unregister(worker.child.connection.fileno())
         self._hear(worker)
         self._workers.remove(worker)
-        culprit = worker.at
-        code = worker.reap()
+        culprit = worker.current
+        ended = worker.close()
         cause = (
             f"being ended here: it was at one batch for longer than batch_timeout_s = {self._batch_timeout_s:g}"
             if worker.is_overdue
-            else cause_of_death(code)
+            else str(ended)
         )
         self._restarted += 1
-        log.warning("worker ended", pid=worker.pid, cause=cause, redone=len(worker.held))
+        log.warning(
+            "worker ended",
+            pid=worker.child.pid,
+            cause=cause,
+            redone=len(worker.held),
+            **({"traceback": ended.report} if ended.report else {}),
+        )
         if worker.ready:
             self._start_at.append(time.monotonic())
         else:
@@ -289,23 +296,23 @@ class Pool:
         now = time.monotonic()
         for worker in self._workers:
             if worker.held and now >= worker.busy_since + self._batch_timeout_s:
-                log.error("batch overdue, ending its worker", pid=worker.pid, batch=str(worker.at and worker.at.key))
+                log.error(
+                    "batch overdue, ending its worker",
+                    pid=worker.child.pid,
+                    batch=str(worker.current and worker.current.key),
+                )
                 worker.is_overdue = True
-                worker.kill()
+                worker.child.signal(signal.SIGKILL)
                 worker.busy_since = now  # its end arrives through the pidfd
 
     def _end_workers(self) -> None:
-        for worker in self._workers:
-            worker.hang_up()
-            if not worker.ready:
-                worker.kill()  # it is importing or opening, which can take long and finishes nothing
         deadline = time.monotonic() + CLOSE_S
         for worker in self._workers:
-            with selectors.DefaultSelector() as ended:
-                ended.register(worker.pidfd, selectors.EVENT_READ)
-                if not ended.select(max(deadline - time.monotonic(), 0.0)):
-                    worker.kill()
-            worker.reap()
+            worker.child.connection.close()  # it ends after the batch that it works on
+        for worker in self._workers:
+            if worker.ready:  # else it imports or opens, which can take long and finishes nothing
+                worker.child.has_ended(deadline - time.monotonic())
+            worker.close()
         self._workers.clear()
         memories = [one for one in self._inbox if isinstance(one, _Memory)]
         memories += [_Memory(number, fd) for number, fd in self._memories.items()]

@@ -1,20 +1,17 @@
 """A worker process: takes tasks, fills slots, until its loader is gone.
 
-It is started as `python -m feedline_server.workers.worker` with two descriptors, a socket to the pool and the arena,
-and imports no gRPC and no framework. It ends when the socket ends, and the kernel ends it when the loader is killed, so
-it never outlives its loader.
+It is a child process (`child_process`) of the loader and imports no gRPC and no framework. It ends when its connection
+ends, and never outlives its loader.
 """
 
 import mmap
 import os
 import signal
-import socket
-import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +20,7 @@ from feedline_server.batches.assembly import assemble, layout_of
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import from_json
-from feedline_server.host.die_with_parent import end_with
+from feedline_server.host.child_process import connect_to_parent, leave
 from feedline_server.host.logs import configure_logs
 from feedline_server.memory.arena import ARENA
 from feedline_server.sources.selection import Selection
@@ -34,12 +31,12 @@ from feedline_server.workers.messages import (
     MapMemory,
     OpenDatasets,
     Outcome,
+    ProgressCell,
     Ready,
     SlotTooSmall,
     Task,
     UnmapMemory,
 )
-from feedline_server.workers.progress_cell import Mark
 from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
 
@@ -49,20 +46,22 @@ batch; to wait longer would hold back larger ones."""
 
 
 def main() -> None:
-    """Serve one pool; the arguments are three descriptors (socket, arena, mark) and the pool's process id."""
-    socket_fd, arena_fd, mark_fd, parent = (int(argument) for argument in sys.argv[1:5])
-    end_with(parent)
-    # Ctrl-C on the terminal reaches the whole process group; only the loader decides when its workers end.
+    """Serve one pool."""
+    pool = connect_to_parent()
+    # Service managers send these to every process; only the loader decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pool: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
     try:
-        memories = {ARENA: _mapped(arena_fd)}
-        mark = Mark(mark_fd)
-        os.close(mark_fd)
         opening: OpenDatasets = pool.recv()
+        memories = {ARENA: _mapped(recv_handle(pool))}
+        cell_fd = recv_handle(pool)
+        cell = ProgressCell(cell_fd)
+        os.close(cell_fd)
         configure_logs(opening.log_format, opening.log_level)
-        datasets = _open(opening, pool)
+        datasets = _open(opening)
+        if isinstance(datasets, CannotOpen):
+            pool.send(datasets)
+            leave(1)
         pool.send(Ready())
         while True:
             match pool.recv():
@@ -71,9 +70,9 @@ def main() -> None:
                 case UnmapMemory(number):
                     del memories[number]  # and with the last reference the mapping goes
                 case tasks:
-                    _answer_all(tasks, datasets, memories, mark, pool)
+                    _answer_all(tasks, datasets, memories, cell, pool)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        _leave(0)  # the loader closed the socket: it is done with us
+        leave(0)  # the loader closed the socket: it is done with us
 
 
 def _mapped(fd: int) -> Array:
@@ -84,27 +83,17 @@ def _mapped(fd: int) -> Array:
         os.close(fd)
 
 
-def _leave(code: int) -> Never:
-    # Not sys.exit: the user's modules may hold threads and exit handlers that would keep the process, and a shared
-    # arena needs no tidying.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _open(opening: OpenDatasets, pool: "Connection[Any, Any]") -> dict[str, Dataset]:
+def _open(opening: OpenDatasets) -> dict[str, Dataset] | CannotOpen:
     try:
         return {
             name: _open_one(name, config, wanted, opening.kept.get(name))
             for name, (config, wanted) in opening.datasets.items()
         }
     except FeedlineError as error:
-        pool.send(CannotOpen(error))
+        return CannotOpen(error)
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
-        pool.send(
-            CannotOpen(LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc()))
-        )
-    _leave(1)
+        broken = LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())
+        return CannotOpen(broken)
 
 
 def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
@@ -125,14 +114,14 @@ def _answer_all(
     tasks: tuple[Task, ...],
     datasets: dict[str, Dataset],
     memories: dict[int, Array],
-    mark: Mark,
+    cell: ProgressCell,
     pool: "Connection[Any, Any]",
 ) -> None:
     """Answer tasks that came together, those that take no time together too."""
     outcomes: list[Outcome] = []
     said = time.perf_counter()
     for task in tasks:
-        mark.number = task.number
+        cell.number = task.number
         outcomes.append(_answer(task, datasets, memories[task.memory]))
         if time.perf_counter() - said >= TOGETHER_S:
             pool.send(tuple(outcomes))

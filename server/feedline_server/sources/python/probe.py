@@ -3,18 +3,14 @@
 The law: it does what a worker does when it starts, in the same order, so what it finds is what workers will have.
 """
 
-import faulthandler
-import os
-import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from feedline_server.declared.datasets import PythonConfig, from_json
-from feedline_server.host.die_with_parent import end_with
+from feedline_server.host.child_process import connect_to_parent, give_up_after, leave, stay
 from feedline_server.sources.python.object_source import PythonSource, opened
 from feedline_server.sources.python.process import READ, Answer
 from feedline_server.sources.source import Opened
@@ -24,43 +20,28 @@ Result = TypeVar("Result")
 
 
 def main() -> NoReturn:
-    """Look at the objects that the socket names, or read from them.
-
-    The arguments are the socket's descriptor, the report's, the process id of who asks, and the purpose.
-    """
-    socket_fd, report_fd, parent = (int(argument) for argument in sys.argv[1:4])
-    end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; who asks decides
-    connection: Connection[Any, Any] = Connection(socket.socket(fileno=socket_fd).detach())
+    """Look at the objects that the connection names, or read from them; the last argument says which."""
+    connection = connect_to_parent()
     config = from_json(connection.recv_bytes())
     assert isinstance(config, PythonConfig), "only Python is looked at so"
-    with os.fdopen(report_fd, "wb") as report:
-        faulthandler.enable(report)
-        _watch(config, report)
-        if sys.argv[4] == READ:
-            _read(connection, config, report)
-        else:
-            connection.send(_tried(lambda: _found(opened(config))))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)  # the operator's modules may hold threads and exit handlers that would keep the process
+    give_up_after(config.start_timeout_s)
+    if sys.argv[1] == READ:
+        _read(connection, config)
+    else:
+        connection.send(_tried(lambda: _found(opened(config))))
+    leave(0)
 
 
-def _watch(config: PythonConfig, report: BinaryIO) -> None:
-    """Begin the time that may pass until the next answer; when it is over, the report says where everything stood."""
-    faulthandler.dump_traceback_later(config.start_timeout_s, exit=True, file=report)
-
-
-def _read(connection: "Connection[Any, Any]", config: PythonConfig, report: BinaryIO) -> None:
+def _read(connection: "Connection[Any, Any]", config: PythonConfig) -> None:
     """Read samples until nobody asks any more."""
     found = _tried(lambda: opened(config).source)
     while True:
-        faulthandler.cancel_dump_traceback_later()
+        stay()
         try:
             request = connection.recv()
         except EOFError:
             return
-        _watch(config, report)
+        give_up_after(config.start_timeout_s)
         connection.send(_tried(lambda: found.draw(request)) if isinstance(found, PythonSource) else found)  # noqa: B023
 
 

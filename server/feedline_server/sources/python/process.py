@@ -4,21 +4,17 @@ The law: whatever becomes of it, there is an answer: what it found, what the ope
 or where it hung when its time was over.
 """
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 from typing import Any
 
 import structlog
 
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.host.environment import ENVIRONMENT
+from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, ChildProcess
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
 from feedline_server.sources.source import SampleRequest
@@ -32,8 +28,8 @@ SAY_S = 10.0
 GRACE_S = 5.0
 """The process ends itself when its time is over; one that cannot even do that is killed so much later."""
 
-PROBE = "feedline_server.sources.python.probe"
-"""Its main module. Not imported: what it sends is named by the modules that both have."""
+PROBE = ("-m", "feedline_server.sources.python.probe")
+"""What it runs. Not imported: what it sends is named by the modules that both have."""
 
 LOOK, READ = "look", "read"
 """What it is for: to say what the objects are and end, or to read samples until nobody asks any more."""
@@ -65,18 +61,8 @@ class Process:
 
     def __init__(self, config: PythonConfig, purpose: str) -> None:
         self._config = config
-        self._report = os.fdopen(os.memfd_create("feedline-traceback"), "r+b")
-        ours, theirs = socket.socketpair()
-        self._connection: Connection[Any, Any] = Connection(ours.detach())
-        with theirs:
-            descriptors = (theirs.fileno(), self._report.fileno())
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, with numbers
-                [sys.executable, "-m", PROBE, *map(str, descriptors), str(os.getpid()), purpose],
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                env=ENVIRONMENT | dict(os.environ),
-            )
-        self._connection.send_bytes(config.model_dump_json().encode())
+        self._child = ChildProcess((*PROBE, purpose), USER_CODE_ENVIRONMENT)
+        self._child.connection.send_bytes(config.model_dump_json().encode())
 
     def found(self) -> Answer:
         """What it found; blocks until it has. DataError if it cannot."""
@@ -86,29 +72,30 @@ class Process:
     def read(self, request: SampleRequest) -> Read:
         """Have these samples read; blocks. Raises what reading them raised."""
         try:
-            self._connection.send(request)
+            self._child.connection.send(request)
         except OSError:
             raise self._why_it_ended() from None
         answer: Read = self._heard()
         return answer
 
     def close(self) -> None:
-        """End it; twice is fine."""
-        self._process.kill()
-        self._process.wait()
-        self._connection.close()
-        self._report.close()
+        """End it. Idempotent."""
+        self._child.close()
 
     def _heard(self) -> Any:  # noqa: ANN401 - what was asked for
         started = time.monotonic()
         most_s = self._config.start_timeout_s + GRACE_S
         try:
             while (waited_s := time.monotonic() - started) < most_s:
-                if self._connection.poll(min(SAY_S, most_s - waited_s)):
-                    answer = self._connection.recv()
+                # Its end too: what the operator's code has forked may hold the connection open.
+                happened = wait([self._child.connection, self._child.pidfd], min(SAY_S, most_s - waited_s))
+                if self._child.connection in happened:
+                    answer = self._child.connection.recv()
                     if isinstance(answer, FeedlineError):
                         raise answer
                     return answer
+                if happened:
+                    raise self._why_it_ended()
                 waited_s = time.monotonic() - started
                 log.info("waiting for the dataset's Python", objects=self._objects, waited_s=round(waited_s))
         except (EOFError, ConnectionError) as ended:
@@ -120,17 +107,16 @@ class Process:
         return ", ".join(self._config.objects.values())
 
     def _why_it_ended(self) -> DataError:
-        code = self._process.wait()
-        self._report.seek(0)
-        text = self._report.read().decode(errors="replace")
-        if code == 1 and text.startswith("Timeout"):
-            return self._hung(text)
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        self._child.has_ended(GRACE_S)  # its connection ends a moment before it
+        ended = self._child.close()
+        if ended.code == 1 and ended.report.startswith("Timeout"):
+            return self._hung(ended.report)
+        how = f"by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"with exit code {ended.code}"
         module = self._objects.partition(":")[0]
         return DataError(
             f"{self._objects}: the process that imports and builds it ended {how}; run "
             f"`python -c 'import {module}'` in {self._config.path} to see it alone",
-            traceback=text,
+            traceback=ended.report,
         )
 
     def _hung(self, text: str) -> DataError:

@@ -18,7 +18,7 @@ import numpy as np
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import DatasetConfig, from_json, to_json
-from feedline_server.host.die_with_parent import end_with
+from feedline_server.host.child_process import end_with
 from feedline_server.sources.source import GeneratedSource, SampleRequest
 from feedline_server.tools.convert import destination
 from feedline_server.tools.convert.description import write_description

@@ -31,7 +31,9 @@ def looked_at(folder: Path, text: str, **declared: Any) -> Dataset:
 def looking() -> set[int]:
     """Processes that look at objects, by id; loaders that other tests share are none."""
     return {
-        child.pid for child in psutil.Process().children() if any("python_probe" in word for word in child.cmdline())
+        child.pid
+        for child in psutil.Process().children()
+        if any("sources.python.probe" in word for word in child.cmdline())
     }
 
 
