@@ -43,8 +43,8 @@ def test_long_files_begin_first_and_tests_alone_come_last() -> None:
     assert begin_with(units) == [*reversed(units)]
 
 
-@pytest.mark.parametrize("processes", [0, 1, 2, 3])
-@pytest.mark.parametrize("files", [1, 2, 5])
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "files"), [(0, 2), (1, 2), (2, 1), (2, 2), (2, 5), (3, 2)])
 def test_no_test_runs_beside_one_that_is_alone(processes: int, files: int, tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     (tmp_path / "pytest.ini").write_text(PYTEST_INI)
