@@ -18,6 +18,9 @@ from feedline_wire.errors import FeedlineError
 INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
 
+CODES = ("success", "failure (the reason is on standard error)")
+"""What exit codes 0 and 1 mean where a command says nothing else."""
+
 Run = Callable[[argparse.Namespace], int]
 """Does what the arguments say; the exit code. The command line as it was written is in `args.words`."""
 
@@ -33,7 +36,9 @@ class Command:
     declare: Callable[[argparse.ArgumentParser], object] | None = None
     """Adds its options; None: `run` has the words only, and another program understands them."""
     epilog: str = ""
-    """The end of its `--help`, as it is written."""
+    """What its `--help` explains after its options, as it is written: examples."""
+    codes: tuple[str, str] = CODES
+    """What exit codes 0 and 1 mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Program:
         parser = argparse.ArgumentParser(
             prog=f"{self.name} {command.name}",
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            epilog=command.epilog,
+            epilog=f"{command.epilog}\n{exit_codes(*command.codes)}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,  # `--token SECRET` would be read as --token-file
         )
@@ -97,7 +102,12 @@ class Program:
         lines = [f"usage: {self.name} COMMAND …\n\n{self.description}\n"]
         for title, group in self.groups.items():
             lines += [f"{title}:", *(f"  {command.name:{width}}  {command.summary}" for command in group), ""]
-        return "\n".join([*lines, self.epilog.rstrip()])
+        return "\n".join([*lines, self.epilog, exit_codes(*CODES)])
+
+
+def exit_codes(success: str, failure: str) -> str:
+    """The last line of every `--help`."""
+    return f"exit codes: 0 {success}, 1 {failure}, 2 wrong usage, {INTERRUPTED} Ctrl-C"
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> None:

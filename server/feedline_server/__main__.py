@@ -37,7 +37,6 @@ A trainer then writes:
   model.fit(RemoteSequence("127.0.0.1:50051"), validation_data=RemoteSequence("127.0.0.1:50051", view="validation"))
 
 SIGTERM finishes what is being assembled and lets trainers move on; Ctrl-C, or a second SIGTERM, stops at once.
-exit codes: 0 stopped by a signal, 1 cannot serve (the reason is printed), 2 wrong usage
 """
 
 
@@ -84,7 +83,7 @@ def _declare_serve(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("operation").add_argument
     running("--drain-timeout-s", type=float, metavar="S", help="SIGTERM waits this long for trainers (default 20)")
     running("--health-listen", metavar="HOST:PORT", help="also answer health checks here, without TLS (default: no)")
-    running("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line")
+    running("--port-file", type=Path, metavar="FILE", help="write the port here once serving, one a line; - for stdout")
     running("--log-format", choices=["auto", "text", "json"], help="default auto: text on a terminal")
     running("--log-level", choices=["debug", "info", "warning", "error"], help="default info")
 
@@ -108,7 +107,9 @@ def _serve(args: argparse.Namespace) -> int:
     configure_logs(settings.log_format, settings.log_level)
 
     def listening(*ports: int) -> None:
-        if args.port_file is not None:
+        if args.port_file == Path("-"):
+            print(*ports, sep="\n", flush=True)
+        elif args.port_file is not None:
             write_ports(args.port_file, ports)
 
     if settings.replicas > 1:
@@ -127,7 +128,12 @@ PROGRAM = Program(
     {
         "commands": (
             Command(
-                "serve", "serve datasets to trainers over gRPC until stopped", _serve, _declare_serve, SERVE_EPILOG
+                "serve",
+                "serve datasets to trainers over gRPC until stopped",
+                _serve,
+                _declare_serve,
+                SERVE_EPILOG,
+                ("stopped by a signal", "cannot serve (the reason is printed)"),
             ),
             convert.COMMAND,
             inspect.COMMAND,

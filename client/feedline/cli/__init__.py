@@ -16,7 +16,6 @@ a first tour:
   feedline bench 127.0.0.1:50051     how fast it arrives here
 
 `feedline COMMAND --help` explains a command, with examples; `feedline --version` says which feedline this is.
-exit codes: 0 success, 1 failure (the reason is on standard error), 2 wrong usage, 130 Ctrl-C
 """
 
 PROGRAM = Program(

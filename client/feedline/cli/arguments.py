@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from typing import cast
 
 import feedline
 from feedline.connection.credentials import CredentialArguments
@@ -56,14 +57,8 @@ def add_batches(parser: argparse.ArgumentParser, *, batch_size: int) -> None:
 
 def credentials(args: argparse.Namespace) -> CredentialArguments:
     """The credentials of `add_connection`, as arguments of `feedline.connect`."""
-    return {
-        "ca": args.ca,
-        "certificate": args.certificate,
-        "key": args.key,
-        "server_name": args.server_name,
-        "token_file": args.token_file,
-        "insecure": args.insecure,
-    }
+    names = CredentialArguments.__annotations__.keys() & vars(args).keys()
+    return cast("CredentialArguments", {name: getattr(args, name) for name in names})  # each is an option of that name
 
 
 def connected(args: argparse.Namespace, target: str | None = None) -> Loader:

@@ -26,8 +26,6 @@ examples:
   feedline bench 127.0.0.1:50051
   feedline bench loader:50051 --batch-size 256 --step-ms 40     a model that computes 40 ms a step
   feedline bench loader:50051 --json | jq .gigabytes_per_s
-
-exit codes: 0 measured, 1 failure (the reason is on standard error), 2 wrong usage
 """
 
 

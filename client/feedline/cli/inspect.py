@@ -39,8 +39,6 @@ examples:
   feedline inspect 127.0.0.1:50051
   feedline inspect loader-1:50051,loader-2:50051       also says whether both serve the same data
   feedline inspect loader:50051 --json | jq .datasets.digits.views
-
-exit codes: 0 all is well, 1 something is not, one did not answer, or two serve different data, 2 wrong usage
 """
 
 
@@ -249,5 +247,10 @@ def _name(operation: Elementwise) -> str:
 
 
 COMMAND = Command(
-    "inspect", "show what would be served of data here, or what loaders serve and do", run, declare, EPILOG
+    "inspect",
+    "show what would be served of data here, or what loaders serve and do",
+    run,
+    declare,
+    EPILOG,
+    ("all is well", "something is not, one did not answer, or two serve different data"),
 )

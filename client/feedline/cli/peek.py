@@ -20,8 +20,6 @@ examples:
   feedline peek 127.0.0.1:50051
   feedline peek 127.0.0.1:50051 --view validation --order sequential --batch-size 4
   feedline peek loader:50051 --seed 7 --epoch 3 --start 118      the batch at step 118 of epoch 3
-
-exit codes: 0 shown, 1 failure (the reason is on standard error), 2 wrong usage
 """
 
 FEW = 16

@@ -22,8 +22,6 @@ FEEDLINE_TOKEN_FILE.
 examples:
   feedline token alice --into alice.token >> tokens.toml
   feedline token ci --into ci.token --datasets digits,scans >> tokens.toml      for these datasets only
-
-exit codes: 0 made, 1 failure (the reason is on standard error), 2 wrong usage
 """
 
 RANDOM_NBYTES = 32

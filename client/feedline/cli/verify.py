@@ -39,9 +39,9 @@ examples:
   feedline verify 127.0.0.1:50051
   feedline verify loader:50051 --view validation --order sequential
   feedline verify loader:50051 --again 500 --batches 1000       more batches twice, not the whole epoch
-
-exit codes: 0 the law is kept, 1 it is not, or a failure (the reason is on standard error), 2 wrong usage
 """
+
+CODES = ("both hold", "one does not, or a failure (the reason is on standard error)")
 
 AT_ONCE = 8
 """Batches fetched at the same time: enough that every worker of a usual loader has some."""
@@ -240,4 +240,6 @@ def _as_json(
     }
 
 
-COMMAND = Command("verify", "check that every sample comes once and batches never differ", run, declare, EPILOG)
+COMMAND = Command(
+    "verify", "check that every sample comes once, in batches that never differ", run, declare, EPILOG, CODES
+)

@@ -5,7 +5,6 @@ once.
 """
 
 import argparse
-import io
 import os
 import secrets
 import shutil
@@ -43,19 +42,19 @@ def write_digits(folder: Path) -> None:
     Nothing is done if the folder holds them already. Raises InvalidRequest if it holds anything else, or if
     scikit-learn is not installed.
     """
-    files = _digits()
-    if _holds(folder, files):
+    arrays = _digits()
+    if _holds(folder, arrays):
         return
     folder = folder.absolute()
     partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
     try:
-        for name, content in files.items():
+        for name, array in arrays.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
+            np.save(partial / name, array)
         os.rename(partial, folder)  # noqa: PTH104 - takes the place of an empty folder, and of no other
     except OSError as error:
-        # Another loader may have been quicker with the same digits.
-        if not _holds(folder, files):
+        # Another process may have been quicker with the same digits.
+        if not _holds(folder, arrays):
             raise InvalidRequest(
                 f"{folder}: the digits cannot be written there ({error.strerror}); name a folder that is new or empty"
             ) from error
@@ -63,8 +62,8 @@ def write_digits(folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _digits() -> dict[str, bytes]:
-    """Every file's content by its name in the folder."""
+def _digits() -> dict[str, Array]:
+    """Every array by the name of its file in the folder."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -74,22 +73,16 @@ def _digits() -> dict[str, bytes]:
     y = labels.astype("<i8")
     held_out = np.arange(len(y)) % VALIDATION_EVERY == 0
     return {
-        f"{view}/{name}.npy": _as_npy(column[rows])
+        f"{view}/{name}.npy": column[rows]
         for view, rows in (("train", ~held_out), ("validation", held_out))
         for name, column in (("x", x), ("y", y))
     }
 
 
-def _as_npy(array: Array) -> bytes:
-    written = io.BytesIO()
-    np.save(written, array)
-    return written.getvalue()
-
-
-def _holds(folder: Path, files: dict[str, bytes]) -> bool:
+def _holds(folder: Path, arrays: dict[str, Array]) -> bool:
     try:
-        return all((folder / name).read_bytes() == content for name, content in files.items())
-    except OSError:
+        return all(np.array_equal(np.load(folder / name), array) for name, array in arrays.items())
+    except (OSError, ValueError):
         return False
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -216,25 +217,25 @@ def test_a_killed_conversion_leaves_nobody_and_the_next_one_ends_it(tmp_path: Pa
 
 
 def test_a_piece_is_believed_only_when_its_line_is_whole(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", b"data", 5) as journal:
+    with closing(Journal(tmp_path / "j", b"data", 5)) as journal:
         journal.add([3, 12])
     with (tmp_path / "j").open("a") as file:
         file.write("4")  # of 47, when the power went
 
-    with Journal(tmp_path / "j", b"data", 5) as journal:
+    with closing(Journal(tmp_path / "j", b"data", 5)) as journal:
         assert journal.done == {3, 12}
         journal.add([7])
 
-    with Journal(tmp_path / "j", b"data", 5) as journal:
+    with closing(Journal(tmp_path / "j", b"data", 5)) as journal:
         assert journal.done == {3, 7, 12}
 
 
 @pytest.mark.parametrize(("identity", "rows"), [(b"other", 5), (b"data", 6)])
 def test_a_journal_of_something_else_is_none(tmp_path: Path, identity: bytes, rows: int) -> None:
-    with Journal(tmp_path / "j", b"data", 5) as journal:
+    with closing(Journal(tmp_path / "j", b"data", 5)) as journal:
         journal.add([3])
 
-    with Journal(tmp_path / "j", identity, rows) as journal:
+    with closing(Journal(tmp_path / "j", identity, rows)) as journal:
         assert not journal.is_continued
         assert journal.done == set()
 

@@ -1,6 +1,7 @@
 """`feedline convert SRC DST`: its options, and what it prints."""
 
 import argparse
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,6 @@ examples:
   feedline convert scans/ scans-columns/                 then: feedline serve scans-columns/
   feedline convert loader.toml fast/ --dataset plants --skip-bad
   feedline convert iris.csv iris/ --target species --codes species
-
-exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage, 130 Ctrl-C
 """
 
 
@@ -44,10 +43,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--skip-bad", action="store_true", help="leave samples that cannot be read out of all views; they are listed"
     )
     csv = parser.add_argument_group("of a .csv")
+    names = re.compile("[^,]+").findall
     csv.add_argument("--target", metavar="COLUMN", help="is y; all other columns together are x")
-    csv.add_argument("--codes", metavar="COLUMNS", type=_names, default=(), help="text becomes numbers: a,b,c")
-    csv.add_argument("--float", metavar="COLUMNS", type=_names, default=(), dest="floats", help="read as floats")
-    csv.add_argument("--drop", metavar="COLUMNS", type=_names, default=(), help="leave out")
+    csv.add_argument("--codes", metavar="COLUMNS", type=names, default=[], help="text becomes numbers: a,b,c")
+    csv.add_argument("--float", metavar="COLUMNS", type=names, default=[], dest="floats", help="read as floats")
+    csv.add_argument("--drop", metavar="COLUMNS", type=names, default=[], help="leave out")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,10 +94,6 @@ def _converted(args: argparse.Namespace) -> "Converted":
         skip_bad=args.skip_bad,
         show=Progress("samples"),
     )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
 
 
 COMMAND = Command("convert", "write a dataset as columns that are read where they lie", run, declare, EPILOG)

@@ -6,7 +6,7 @@ value is NaN among floats and refused among anything else.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,11 @@ class CsvOptions:
 
     target: str | None = None
     """The column that is `y`; all others are `x` together, float32. None: each column by itself."""
-    codes: tuple[str, ...] = ()
+    codes: Sequence[str] = ()
     """Columns of text that become numbers: 0 for the value that comes first, and so on."""
-    floats: tuple[str, ...] = ()
+    floats: Sequence[str] = ()
     """Columns of floats although their first values are whole."""
-    drop: tuple[str, ...] = ()
+    drop: Sequence[str] = ()
     """Columns that are left out."""
 
 

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def convert(
     with unfinished(folder, anew=False) as place:
         names = [column.name for column in source.columns]
         bad_file = place / BAD_SAMPLES
-        with Journal(place / "journal", fingerprint(dataset, config), rows) as journal:
+        with closing(Journal(place / "journal", fingerprint(dataset, config), rows)) as journal:
             if not journal.is_continued:
                 destination.create(place, source.columns, samples)
                 bad_file.unlink(missing_ok=True)

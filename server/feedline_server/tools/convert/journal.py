@@ -8,14 +8,13 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
 
 FORM = 1
 """Raised when what the numbers of pieces mean changes."""
 
 
 class Journal:
-    """An open journal; close it, or use it with `with`."""
+    """An open journal; close it."""
 
     def __init__(self, path: Path, identity: bytes, rows: int) -> None:
         """Open the journal of a conversion of the data of that identity, in pieces of so many rows."""
@@ -44,12 +43,6 @@ class Journal:
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _write(self, lines: Iterable[str]) -> None:
         self._file.write("".join(f"{line}\n" for line in lines))

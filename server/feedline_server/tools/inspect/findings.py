@@ -87,7 +87,7 @@ def read(found: Found, show: Callable[[int, int], None]) -> Found:
     dataset = found.dataset
     if dataset is None or dataset.is_stream:
         return found
-    bad = _Reading(dataset, found.fingerprint).bad(show)
+    bad = _bad(replace(dataset, on_bad_sample="error"), found.fingerprint, show)  # none is mended
     first = tuple(islice(bad, NAMED))
     return replace(
         found,
@@ -97,46 +97,38 @@ def read(found: Found, show: Callable[[int, int], None]) -> Found:
     )
 
 
-class _Reading:
-    """Goes through a dataset as through batches, none of which is mended."""
+def _bad(dataset: Dataset, identity: bytes, show: Callable[[int, int], None]) -> Iterator[Bad]:
+    """Every sample that cannot be served, view by view, gone through as through batches."""
+    memory: Array = np.empty(most_nbytes(dataset, ROWS), np.uint8)
 
-    def __init__(self, dataset: Dataset, identity: bytes) -> None:
-        self._dataset = replace(dataset, on_bad_sample="error")
-        self._identity = identity
-        self._memory: Array = np.empty(most_nbytes(self._dataset, ROWS), np.uint8)
-
-    def bad(self, show: Callable[[int, int], None]) -> Iterator[Bad]:
-        """Every sample that cannot be served, view by view."""
-        views = self._dataset.views.values()
-        whole, done = sum(view.samples for view in views), 0
-        for view in views:
-            for offset in range(0, view.samples, ROWS):
-                rows = min(ROWS, view.samples - offset)
-                key = Key(self._dataset.name, self._identity, view.name, "sequential", 0, 0, offset, rows)
-                yield from self._bad_of(key)
-                done += rows
-                show(done, whole)
-
-    def _bad_of(self, key: Key) -> Iterator[Bad]:
+    def bad_of(key: Key) -> Iterator[Bad]:
         """What is bad in one batch; looked at sample by sample if something is."""
+        nonlocal memory
+        keys: list[Key] = []
         try:
-            assemble(self._dataset, key, self._memory)
+            assemble(dataset, key, memory)
         except Outgrown as error:
-            self._memory = np.empty(error.nbytes, np.uint8)
+            memory = np.empty(error.nbytes, np.uint8)
             keys = [key]
         except DataError as error:
             if key.rows == 1:
                 if not isinstance(error, BadSample) and not error.samples:
                     raise  # of the dataset, not of a sample: every other would fail alike
-                sample = int(self._dataset.views[key.view].ids(np.array([key.offset]))[0])
+                sample = int(dataset.views[key.view].ids(np.array([key.offset]))[0])
                 yield Bad(key.view, sample, str(error))
                 return
             keys = [replace(key, offset=key.offset + row, rows=1) for row in range(key.rows)]
-        else:
-            return
         # Not while the first error is handled: the traceback of a sample would show it and these lines, too.
         for smaller in keys:
-            yield from self._bad_of(smaller)
+            yield from bad_of(smaller)
+
+    whole, done = sum(view.samples for view in dataset.views.values()), 0
+    for view in dataset.views.values():
+        for offset in range(0, view.samples, ROWS):
+            rows = min(ROWS, view.samples - offset)
+            yield from bad_of(Key(dataset.name, identity, view.name, "sequential", 0, 0, offset, rows))
+            done += rows
+            show(done, whole)
 
 
 def _classes(dataset: Dataset) -> Mapping[str, int]:
