@@ -142,19 +142,20 @@ def described(loader: Seen) -> str:
     """The loader for people."""
     found, status = loader.description, loader.status
     state = "draining" if status.draining else "serving"
-    lines = [
-        f"loader at {loader.address}: {state}",
-        f"version    {found.version}, replica {found.replica}",
-        f"limits     {size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
-        f"lanes      {', '.join(['grpc', *map(_lane, found.lanes.items())])}",
-        *([f"short of   {status.short_of}: trainers wait for this loader"] if status.short_of else []),
-        *(f"{name:<17}  {_reading(one)}" for name, one in status.counters.of.items()),
-        f"trainers   {len(status.trainers)}",
-        *(
+    rows = {
+        "version": f"{found.version}, replica {found.replica}",
+        "limits": f"{size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
+        "lanes": ", ".join(["grpc", *map(_lane, found.lanes.items())]),
+        **({"short of": f"{status.short_of}: trainers wait for this loader"} if status.short_of else {}),
+        **{name: _reading(counter) for name, counter in status.counters.of.items()},
+        "trainers": str(len(status.trainers)),
+    }
+    width = max(map(len, rows))
+    lines = [f"loader at {loader.address}: {state}", *(f"{name:<{width}}  {text}" for name, text in rows.items())]
+    for trainer in status.trainers:
+        lines.append(
             f"  {trainer.peer}: {'; '.join(_reading(one) for one in trainer.counters.of.values() if one.value)}"
-            for trainer in status.trainers
-        ),
-    ]
+        )
     for dataset in found.datasets.values():
         lines += _of_dataset(dataset)
     return "\n".join(lines)

@@ -120,7 +120,7 @@ def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytes
         "  done late    x: scale divide_by=255.0; y: one_hot classes=5\n",
         "  orders       shuffle, sequential, replacement, blocks\n",
         "dataset fake: 1 batches an epoch, a stream: nothing can be asked for twice\n",
-        "lanes      grpc\n",
+        "lanes              grpc\n",
     ):
         assert text in in_words
     assert as_json["lanes"] == ["grpc"]
@@ -142,7 +142,7 @@ def test_inspect_says_what_a_loader_is_short_of_and_which_trainer_does_not_read(
 
     shown = described(Seen("loader:50051", description, status))
 
-    assert "short of   memory: trainers wait for this loader\n" in shown
+    assert "short of           memory: trainers wait for this loader\n" in shown
     assert "\nwaited_s           9.4 s that the oldest key has waited for this loader\n" in shown
     assert "\nreclaimed          4 batches dropped unsent for want of room, to be assembled again\n" in shown
     assert "\narena_lent         3.0 MB of it lent to batches on their way\n" in shown
@@ -157,7 +157,7 @@ def test_inspect_shows_a_counter_that_only_a_newer_loader_has() -> None:
     status = read_status(pb.StatusReply(counters=[newer]))
     seen = Seen("loader:50051", Description("1", "r", {}, 1 << 20, 64), status)
 
-    assert "\nengines            3 engines warming up\n" in described(seen)
+    assert "\nengines   3 engines warming up\n" in described(seen)
     assert as_json(seen)["status"] == {"draining": False, "short_of": "", "engines": 3, "trainers": []}
 
 
