@@ -51,8 +51,12 @@ class Program:
     """The commands as `--help` lists them, by the titles of their groups."""
     epilog: str = ""
 
-    def main(self, words: Sequence[str]) -> int:
-        """Run the command that `words` name; the exit code. Raises SystemExit(2) after wrong usage."""
+    def main(self, words: Sequence[str] | None = None) -> int:
+        """Run the command that `words` name, by default the process' own; the exit code.
+
+        Raises SystemExit(2) after wrong usage.
+        """
+        words = sys.argv[1:] if words is None else words
         commands = {command.name: command for group in self.groups.values() for command in group}
         first = words[0] if words else ""
         if first in {"-h", "--help"}:
@@ -102,7 +106,7 @@ class Program:
         lines = [f"usage: {self.name} COMMAND …\n\n{self.description}\n"]
         for title, group in self.groups.items():
             lines += [f"{title}:", *(f"  {command.name:{width}}  {command.summary}" for command in group), ""]
-        return "\n".join([*lines, self.epilog, exit_codes(*CODES)])
+        return "\n".join([*lines, *([self.epilog] if self.epilog else []), exit_codes(*CODES)])
 
 
 def exit_codes(success: str, failure: str) -> str:

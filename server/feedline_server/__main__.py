@@ -6,7 +6,6 @@ too.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,6 @@ A trainer then writes:
 
 SIGTERM finishes what is being assembled and lets trainers move on; Ctrl-C, or a second SIGTERM, stops at once.
 """
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. Raises SystemExit(2) after wrong usage."""
-    return PROGRAM.main(sys.argv[1:] if words is None else words)
 
 
 def _declare_serve(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +135,8 @@ PROGRAM = Program(
         )
     },
 )
+
+main = PROGRAM.main
 
 if __name__ == "__main__":
     sys.exit(main())

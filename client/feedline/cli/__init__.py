@@ -1,8 +1,5 @@
 """The command line: `feedline COMMAND …`, one module a command."""
 
-import sys
-from collections.abc import Sequence
-
 from feedline.cli import bench, demo, demo_train, inspect, peek, serve, token, verify
 from feedline_wire.command_line import Program
 
@@ -30,7 +27,4 @@ PROGRAM = Program(
     EPILOG,
 )
 
-
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. Raises SystemExit(2) after wrong usage."""
-    return PROGRAM.main(sys.argv[1:] if words is None else words)
+main = PROGRAM.main

@@ -15,7 +15,7 @@ PARTS = 10
 """Equal parts of the dataset that each batch should draw from alike; a batch of 64 then has six or seven of each."""
 
 NAMED = 5
-"""Samples that a message lists; enough to find the cause, few enough to read."""
+"""Samples or batches that a message lists; enough to find the cause, few enough to read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,10 +142,11 @@ def described(loader: Seen) -> str:
     """The loader for people."""
     found, status = loader.description, loader.status
     state = "draining" if status.draining else "serving"
+    lanes = [f"{lane} (port {at})" if at.isdigit() else lane for lane, at in found.lanes.items()]
     rows = {
         "version": f"{found.version}, replica {found.replica}",
         "limits": f"{size(found.max_batch_nbytes)} a batch, {found.max_window} batches wanted by a trainer at once",
-        "lanes": ", ".join(["grpc", *map(_lane, found.lanes.items())]),
+        "lanes": ", ".join(["grpc", *lanes]),
         **({"short of": f"{status.short_of}: trainers wait for this loader"} if status.short_of else {}),
         **{name: _reading(counter) for name, counter in status.counters.of.items()},
         "trainers": str(len(status.trainers)),
@@ -159,12 +160,6 @@ def described(loader: Seen) -> str:
     for dataset in found.datasets.values():
         lines += _of_dataset(dataset)
     return "\n".join(lines)
-
-
-def _lane(lane: tuple[str, str]) -> str:
-    """A lane, and its port if that is where it is."""
-    name, address = lane
-    return f"{name} (port {address})" if address.isdigit() else name
 
 
 def _reading(counter: Reading) -> str:

@@ -46,9 +46,6 @@ CODES = ("both hold", "one does not, or a failure (the reason is on standard err
 AT_ONCE = 8
 """Batches fetched at the same time: enough that every worker of a usual loader has some."""
 
-NAMED = 5
-"""Batches that a message lists."""
-
 MEASURES = {
     "drift": (0, "correlation of position and place in the dataset"),
     "next_epoch": (0, "correlation of position in this epoch and in the next"),
@@ -212,7 +209,7 @@ def _described(
 ) -> Iterator[str]:
     if differences:
         yield f"same       NO: {len(differences)} of {2 * count} batches that were fetched again are others"
-        yield from (f"  {difference}" for difference in differences[:NAMED])
+        yield from (f"  {difference}" for difference in differences[: evidence.NAMED])
         yield "  the code that makes them depends on something besides dataset, seed, epoch and sample"
     else:
         yield f"same       yes: {many(count)} batches, fetched twice again from every loader"

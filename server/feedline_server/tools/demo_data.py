@@ -86,6 +86,4 @@ def _holds(folder: Path, arrays: dict[str, Array]) -> bool:
         return False
 
 
-COMMAND = Command(
-    "demo-data", "write scikit-learn's 1,797 handwritten digits: train/ and validation/, x.npy and y.npy", run, declare
-)
+COMMAND = Command("demo-data", "write the demo's digits: train/ and validation/, x.npy and y.npy", run, declare)

@@ -11,9 +11,6 @@ from feedline_server.batches.dataset import Dataset, View
 from feedline_server.declared.datasets import DatasetConfig
 from feedline_wire.structure import column_names
 
-PARTS = ("inputs", "targets")
-"""What the first two parts of a batch are called in a declaration; the third, the sample weights, is one column."""
-
 
 def write_description(folder: Path, name: str, config: DatasetConfig, dataset: Dataset, bad: Collection[int]) -> None:
     """Write the loader.toml, and the ids of views that are no range, to a folder of columns; `bad` are in no view."""
@@ -50,7 +47,7 @@ def _parts(dataset: Dataset) -> Iterator[str]:
     """Inputs, targets and sample weight, as far as they are columns of the data and not made by a transform."""
     there = {column.name for column in dataset.source.columns}
     parts = dataset.structure if isinstance(dataset.structure, tuple) else (dataset.structure,)
-    for key, part in zip(PARTS, parts, strict=False):
+    for key, part in zip(("inputs", "targets"), parts, strict=False):
         names = [name for name in column_names(part) if name in there]
         if names:
             yield f"{key} = {json.dumps(names)}"
