@@ -132,6 +132,7 @@ class Lane(ABC):
     and nothing was lost; `ended` if there was one and it broke.
     """
 
+    name: ClassVar[str]
     _head: ClassVar[struct.Struct] = HEAD
     """Of an answer: lengths of its piece and body, and where a lane has such things, what says its place."""
 
@@ -163,7 +164,7 @@ class Lane(ABC):
         self._closing = False
         self._finishing = threading.Event()
         self._connection: socket.socket | None = None
-        self._thread = threading.Thread(target=self._run, name=f"feedline lane {host} {address}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"feedline {self.name} {host}", daemon=True)
 
     def start(self) -> None:
         """Begin to connect."""

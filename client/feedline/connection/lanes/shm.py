@@ -23,6 +23,7 @@ from feedline_wire.lane import (
     PLACED_HEAD,
     PROOF_NBYTES,
     RETURNED_NBYTES,
+    SHM,
     SHM_GREETING,
     TICKET_NBYTES,
 )
@@ -81,6 +82,7 @@ class ShmLane(Lane):
     at once; what finds no room comes through the socket.
     """
 
+    name = SHM
     _head = PLACED_HEAD
     _memory: Memory
 

@@ -4,11 +4,13 @@ import socket
 from typing import Final
 
 from feedline.connection.lanes.lane import CONNECT_S, Lane
-from feedline_wire.lane import ACCEPTED, GREETING
+from feedline_wire.lane import ACCEPTED, GREETING, TCP
 
 
 class TcpLane(Lane):
     """The lane to a port of the loader's host."""
+
+    name = TCP
 
     @classmethod
     def is_reachable(cls, address: str) -> bool:

@@ -11,6 +11,7 @@ def test_a_lane_of_the_table_is_in_the_module_of_its_name(name: str) -> None:
     kind = kind_of(name)
 
     assert issubclass(kind, Lane)
+    assert kind.name == name
     assert kind.__module__ == f"feedline.connection.lanes.{name}"
 
 
