@@ -8,8 +8,9 @@
 Importing it imports no framework; `RemoteSequence` and `SaveState` bring keras in when they are first named.
 """
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feedline.reading.batch import Batch
 from feedline.reading.epoch import Epoch, EpochIncomplete
@@ -32,6 +33,7 @@ from feedline_wire.errors import (
     NotTrusted,
     ProtocolMismatch,
 )
+from feedline_wire.extras import ExtraMissing, need
 
 if TYPE_CHECKING:
     from feedline.keras.resume import SaveState
@@ -66,13 +68,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> type["RemoteSequence"] | type["SaveState"]:
-    if name == "RemoteSequence":
-        from feedline.keras.sequence import RemoteSequence
+_OF_KERAS = {"RemoteSequence": "feedline.keras.sequence", "SaveState": "feedline.keras.resume"}
 
-        return RemoteSequence
-    if name == "SaveState":
-        from feedline.keras.resume import SaveState
 
-        return SaveState
-    raise AttributeError(f"module 'feedline' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # a class, which the annotations above name
+    if name not in _OF_KERAS:
+        raise AttributeError(f"module 'feedline' has no attribute {name!r}")
+    try:
+        need(["keras"], extra="keras")
+    except ExtraMissing as missing:
+        raise ExtraMissing(f"feedline.{name} {missing}") from None
+    return getattr(import_module(_OF_KERAS[name]), name)

@@ -8,11 +8,10 @@ that works, since connections and threads stay behind: using the client there is
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 from feedline.connection.credentials import CredentialArguments
-from feedline.connection.description import DatasetInfo
-from feedline.keras.passes import Passes, SequenceStatistics
+from feedline.keras.passes import Passes
 from feedline.reading.feed import Feed
 from feedline.reading.loader import Loader, connect
 from feedline.reading.options import FeedArguments, order_in_place
@@ -35,83 +34,57 @@ class Connection:
     canonical: Feed
     passes: Passes
 
-    @property
-    def dataset(self) -> DatasetInfo:
-        """The dataset that is read."""
-        return self.canonical.dataset
-
-    @property
-    def statistics(self) -> SequenceStatistics:
-        """Counters until now."""
-        return replace(self.passes.statistics, bad_samples=self.loader.bad_samples.count)
-
     def close(self) -> None:
         """Close all of it; threads that wait get Closed. Idempotent."""
         self.passes.close()
         self.loader.close()
 
 
+@dataclass(eq=False)
 class Client:
     """A connection that can be copied and is not shared by processes. Thread-safe."""
 
-    def __init__(
-        self,
-        target: str | Sequence[str],
-        arguments: FeedArguments,
-        credentials: CredentialArguments,
-        *,
-        connect_timeout_s: float,
-        connections: int,
-        checksum: bool,
-        backend: str,
-    ) -> None:
-        self.target = target
-        self.credentials = credentials
-        self.backend = backend
-        self.arguments = arguments
-        self.connect_timeout_s = connect_timeout_s
-        self.connections = connections
-        self.checksum = checksum
-        self.steps = 0
-        """Batches of a pass; known from the first connection on, never asked for again."""
-        self.fingerprint = b""
-        self.next_number = 0
-        """The plan number of the first training pass after connecting."""
-        self.rest: Cursor | None = None
-        """Where the training passes begin, if they are what is left of one epoch."""
-        self.is_closed = False
-        self._start()
+    target: str | Sequence[str]
+    arguments: FeedArguments
+    credentials: CredentialArguments
+    connect_timeout_s: float
+    connections: int
+    checksum: bool
+    backend: str
+    steps: int = 0
+    """Batches of a pass; known from the first connection on, never asked for again."""
+    fingerprint: bytes = b""
+    next_number: int = 0
+    """The plan number of the first training pass after connecting."""
+    rest: Cursor | None = None
+    """Where the training passes begin, if they are what is left of one epoch."""
+    is_closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.connection: Connection | None = None
+        """What is, or was, connected; None before the first use."""
+        self._connecting = threading.Lock()
+        self._owner = os.getpid()
 
     def __getstate__(self) -> dict[str, object]:
-        connection = self._connection
-        state = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
-        if connection is not None:
-            state["next_number"] = connection.passes.resumes_with()
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.connection is not None:
+            state["next_number"] = self.connection.passes.resumes_with()
         return state
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._start()
-
-    def _start(self) -> None:
-        self._connecting = threading.Lock()
-        self._connection: Connection | None = None
-        self._owner = os.getpid()
+        self.__post_init__()
 
     @property
     def name(self) -> str:
         """`dataset/view`, for people."""
-        dataset = self.arguments.get("dataset") if self._connection is None else self._connection.dataset.name
+        dataset = self.arguments.get("dataset") if self.connection is None else self.connection.canonical.dataset.name
         return f"{dataset or '?'}/{self.arguments.get('view')}"
-
-    @property
-    def connection(self) -> Connection | None:
-        """What is, or was, connected; None before the first use."""
-        return self._connection
 
     def connected(self) -> Connection:
         """The connection, made if this is the first use. Raises Closed if it was closed, or is another process'."""
-        connection = self._connection
+        connection = self.connection
         # Before anything else: in a forked process every lock may be held by a thread that is not there.
         if connection is not None and self._owner != os.getpid():
             raise Closed(
@@ -124,8 +97,8 @@ class Client:
 
     def _connect(self) -> Connection:
         with self._connecting:
-            if self._connection is not None:
-                return self._connection
+            if self.connection is not None:
+                return self.connection
             loader = connect(
                 self.target,
                 timeout_s=self.connect_timeout_s,
@@ -152,7 +125,7 @@ class Client:
                 probe_batches=0 if self.backend == "tensorflow" else PROBE_BATCHES,
                 rest=self.rest,
             )
-            self._connection = connection = Connection(loader, training, canonical, passes)
+            self.connection = connection = Connection(loader, training, canonical, passes)
         if self.is_closed:  # while it was connecting
             connection.close()
         return connection
@@ -175,22 +148,17 @@ class Client:
         self.fingerprint = dataset.fingerprint
         self.steps = len(feed) if self.rest is None else plan.steps_from(self.rest.offset)
 
-    def begin_at(self, cursor: Cursor) -> None:
-        """Training passes are what is left of an epoch from a place on. For a copy, before it connects."""
-        self.rest, self.next_number = cursor, cursor.epoch
-        self.connected()
-
     def set_next_number(self, number: int) -> None:
         """The next training pass has plan `number`."""
         self.next_number = number
-        if self._connection is not None:
-            self._connection.passes.set_next_number(number)
+        if self.connection is not None:
+            self.connection.passes.set_next_number(number)
 
     def close(self) -> None:
         """Close the connection. Idempotent. In a forked process it leaves the parent's connection alone."""
         self.is_closed = True
-        if self._connection is not None and self._owner == os.getpid():
-            self._connection.close()
+        if self.connection is not None and self._owner == os.getpid():
+            self.connection.close()
 
 
 # ---- what Keras can take, measured on TensorFlow, JAX and torch ----

@@ -55,7 +55,7 @@ class SequenceStatistics:
     waited_s: float = 0.0
     """Seconds spent waiting for batches."""
     passes_s: float = 0.0
-    """Seconds from the first request of a pass to its last answer, over all passes: compute and waiting."""
+    """Seconds from the first request of a pass to its last answer, over all passes: computing and waiting."""
     surprises: int = 0
     """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
     bad_samples: int = 0
@@ -69,24 +69,28 @@ class SequenceStatistics:
 
 @dataclass(slots=True, eq=False)
 class Pass:
-    """One run of Keras' generator, and how far it is. Changed under the lock of its `Passes`."""
+    """One run of Keras' generator, or a request without one, and how far it is. Changed under its `Passes`' lock."""
 
-    frame: FrameType | None
-    """The run's identity; None once the run has asked for its last batch."""
-    adapter: ref[object] | None
-    shuffled: bool
-    number: int
-    """Of its plan; 0 in dataset order."""
-    order: Sequence[int] | None
-    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
-    positions: Sequence[int] | None
-    """Of each index, which batch of the plan it is; None: the batch of that index."""
-    probed: int
-    """So many of the first requests may be only for a look at what a batch is like."""
+    feed: Feed
+    """The training feed in a shuffled pass, otherwise that in dataset order."""
+    start: Cursor
+    """Where it begins."""
+    seen_at: float
+    """When it began, or its latest batch was given."""
     kept: int
     """So many of the first batches are not read ahead, as they are kept from requests before the pass."""
-    seen_at: float
-    """When its latest batch was given."""
+    frame: FrameType | None = None
+    """The run's identity; None once the run has asked for its last batch."""
+    adapter: ref[object] | None = None
+    shuffled: bool = False
+    number: int = 0
+    """Of a shuffled pass: which plan it has."""
+    order: Sequence[int] | None = None
+    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
+    positions: Sequence[int] | None = None
+    """Of each index, which batch of the plan it is; None: the batch of that index."""
+    probed: int = 0
+    """So many of the first requests may be only for a look at what a batch is like."""
     follows: bool = False
     """It is the next pass of a `fit` after a whole one, so another one may follow."""
     asked: int = 0
@@ -104,18 +108,31 @@ class Pass:
         """The adapter that made it; None if it has none, or its `fit` is over."""
         return self.adapter() if self.adapter is not None else None
 
-    @property
-    def unread(self) -> int:
-        """Where in the order a window begins that is made now."""
-        return max(self.asked, self.kept)
-
     def limit(self) -> int | None:
-        """How many batches may be read ahead now, from `unread` on; None: on into the pass after this."""
+        """How many of the batches not kept and not asked for may be read ahead; None: on into the pass after this."""
         if self.order is None:
             return 0
+        given = max(self.asked, self.kept)
         if self.asked < self.probed:
-            return max(self.probed - self.unread, 0)
-        return None if self.follows else len(self.order) - self.unread
+            return max(self.probed - given, 0)
+        return None if self.follows else len(self.order) - given
+
+    def step(self, index: int) -> Step:
+        """The step that it gets for an index.
+
+        Keras mixes the indices, but what it asks for first is the plan's first batch: so what was trained is always
+        the plan up to some place, from where it can be continued.
+        """
+        return self.feed.plan.step_after(self.start, index if self.positions is None else self.positions[index])
+
+    def steps(self, indices: Sequence[int]) -> Iterator[Step]:
+        """The steps that it gets for these indices, and behind them those of the passes after it."""
+        after = self.start
+        for index in indices:
+            step = self.step(index)
+            yield step
+            after = Cursor(step.epoch, step.after)
+        yield from self.feed.plan.onward(after)
 
     def take_window(self) -> list[ReadAhead]:
         """What was read ahead, which it has no longer; to be closed without the lock."""
@@ -168,22 +185,24 @@ class Passes:
         started = time.monotonic()
         dropped: list[ReadAhead] = []
         with self._lock:
-            current = None if run is None else self._held(run.frame) or self._begin(run, dropped, keep=keep)
-            window = None if current is None else self._window(current, index, dropped)
+            if run is None:
+                current = Pass(self._canonical, Cursor(0, 0), started, kept=1)
+            else:
+                current = self._held(run.frame) or self._begin(run, dropped, keep=keep)
+            window = self._window(current, index, dropped)
             # What a pass has in its window it takes from there, to stay in step with it.
-            batch = self._kept.get(index) if keep and (current is None or current.asked <= current.kept) else None
+            batch = self._kept.get(index) if keep and current.asked <= current.kept else None
         for unwanted in dropped:
             unwanted.close()
 
         is_ready = batch is not None or (window is not None and window.is_ready)
         try:
-            if window is not None and current is not None:
+            if window is not None:
                 batch = self._next(window, current)
             if batch is None:
-                batch = self._feed(current).fetch(self._step(current, index))
+                batch = current.feed.fetch(current.step(index))
         except BaseException:
-            if current is not None:
-                self._end(current, goes_on=False)  # its generator ends with this exception
+            self._end(current, goes_on=False)  # its generator ends with this exception
             raise
         now = time.monotonic()
         with self._lock:
@@ -191,12 +210,14 @@ class Passes:
             statistics.requests += 1
             statistics.ready += is_ready
             statistics.waited_s += now - started
-            statistics.passes_s += now - (started if current is None else current.seen_at)
-            if keep and (current is None or not current.shuffled):
-                self._keep(index, batch)
-            if current is not None:
-                current.seen_at = now
-        if current is not None and current.is_over:
+            statistics.passes_s += now - current.seen_at
+            current.seen_at = now
+            if keep and not current.shuffled:
+                self._kept[index] = batch
+                self._kept.move_to_end(index)
+                while len(self._kept) > BATCHES_KEPT:
+                    self._kept.popitem(last=False)
+        if current.is_over:
             self._end(current, goes_on=True)
         return batch
 
@@ -264,21 +285,28 @@ class Passes:
     def _begin(self, run: Run, dropped: list[ReadAhead], *, keep: bool) -> Pass:
         """A new pass; older ones of its kind lose what was read ahead for them, but to one that follows."""
         order, adapter = run.order(), run.adapter
-        kept = 0
+        feed, start, number, kept = self._canonical, Cursor(0, 0), 0, 0
         if order is None:
             self._surprise("its order cannot be read")
         elif keep and not run.shuffled:
             kept = sum(1 for _ in itertools.takewhile(self._kept.__contains__, order))
+        if run.shuffled:
+            feed, number = self._training, self._following(adapter)
+            # Keras' passes are of equal length; under `wrap` they are cut from all epochs, end to end.
+            whole = number * self._steps * feed.plan.stride
+            start = self._rest or (Cursor(0, whole) if feed.plan.remainder == "wrap" else Cursor(number, 0))
         current = Pass(
+            feed,
+            start,
+            time.monotonic(),
+            kept,
             frame=run.frame,
             adapter=None if adapter is None else ref(adapter, self._forget),
             shuffled=run.shuffled,
-            number=self._following(adapter) if run.shuffled else 0,
+            number=number,
             order=order,
             positions=np.argsort(order).tolist() if run.shuffled and run.shards == 1 and order is not None else None,
             probed=0 if adapter is None or adapter in self._adapters else self._probe_batches,
-            kept=kept,
-            seen_at=time.monotonic(),
         )
         if adapter is not None:
             self._adapters.add(adapter)
@@ -327,8 +355,8 @@ class Passes:
             self._surprise(f"request {current.asked} was for batch {index}")
         limit = current.limit()
         if current.window is None and order is not None and limit != 0:
-            steps = self._steps_of(current, order[current.unread :])
-            current.window = self._feed(current).readahead(steps, limit=limit)
+            steps = current.steps(order[max(current.asked, current.kept) :])
+            current.window = current.feed.readahead(steps, limit=limit)
         elif current.window is not None and current.asked == current.probed > 0:
             current.window.limit = limit  # it is no probe
         current.asked += 1
@@ -343,18 +371,12 @@ class Passes:
             )
         self._statistics.surprises += 1
 
-    def _keep(self, index: int, batch: Batch) -> None:
-        self._kept[index] = batch
-        self._kept.move_to_end(index)
-        while len(self._kept) > BATCHES_KEPT:
-            self._kept.popitem(last=False)
-
     # ---- actions ----
 
     def _next(self, window: ReadAhead, current: Pass) -> Batch | None:
         """The window's next batch; None when a younger pass took the window away meanwhile."""
         try:
-            return next(window, None)
+            return window.take()
         except Closed:
             with self._lock:
                 if self._closed or current.window is window:
@@ -378,29 +400,3 @@ class Passes:
         if last is not None and last.adapter is adapter:
             for window in last.take_window():
                 window.drop()
-
-    # ---- plans ----
-
-    def _feed(self, current: Pass | None) -> Feed:
-        return self._training if current is not None and current.shuffled else self._canonical
-
-    def _steps_of(self, current: Pass, indices: Sequence[int]) -> Iterator[Step]:
-        """The steps that a pass gets for these indices, and behind them those of the passes after it."""
-        yield from (self._step(current, index) for index in indices)
-        yield from self._training.plan.onward(self._start(current.number + 1))
-
-    def _step(self, current: Pass | None, index: int) -> Step:
-        """The step that a pass gets for an index; without a pass, that in dataset order.
-
-        Keras mixes the indices, but what it asks for first is the plan's first batch: so what was trained is always
-        the plan up to some place, from where it can be continued.
-        """
-        if current is None or not current.shuffled:
-            return self._canonical.plan.step_after(Cursor(0, 0), index)
-        number = index if current.positions is None else current.positions[index]
-        return self._training.plan.step_after(self._rest or self._start(current.number), number)
-
-    def _start(self, number: int) -> Cursor:
-        """Where pass `number` begins. Keras' passes are of equal length; under `wrap` they are cut from all epochs."""
-        plan = self._training.plan
-        return Cursor(0, number * self._steps * plan.stride) if plan.remainder == "wrap" else Cursor(number, 0)

@@ -1,7 +1,7 @@
 """Training with Keras that may be killed at any moment: the weights and the place in the data, saved as one.
 
-The law: `state.json` is written last, in one step, and names the weights that belong to it. So whatever interrupts a
-save, what the folder holds is one moment of the training, and no batch is trained twice or left out.
+`state.json` is written last, in one step, and names the weights that belong to it. So whatever interrupts a save, what
+the folder holds is one moment of the training, and no batch is trained twice or left out.
 """
 
 import json
@@ -33,9 +33,9 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         saved.fit(model, epochs=20, validation_data=validation)
 
     The same line begins the training and, in a new process, continues it with the very next batch, in mid-epoch too.
-    What is saved with the weights is the optimizer, and what the next random numbers of `Dropout` and the like are.
-    With ranks, rank 0 saves and all of them restore; what is saved holds for any number of ranks and any batch size.
-    InvalidRequest if a training with this sequence cannot be continued, see `RemoteSequence.state_dict`.
+    The optimizer and the random states of `Dropout` and the like are saved with the weights. With ranks, rank 0 saves
+    and all of them restore; what is saved holds for any number of ranks and any batch size. Raises InvalidRequest if a
+    training with this sequence cannot be continued, see `RemoteSequence.state_dict`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], sequence: RemoteSequence, *, every: int | None = None) -> None:
@@ -63,7 +63,7 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         """`model.fit` over the sequence, from where the folder says that the training is; the arguments are fit's.
 
         What is left of an epoch is a `fit` of its own, because Keras asks for the length of a sequence once a `fit`.
-        The history is that of this process.
+        Returns the history of this process. Raises what `restore` raises.
         """
         epoch, state = self.restore(model)
         with_self = [*callbacks, self]
@@ -83,10 +83,10 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         return history if begun is None else _joined(begun, history)
 
     def restore(self, model: Model) -> tuple[int, Mapping[str, object]]:
-        """Load the weights that were saved, if any were: the epoch to go on with, and the state they belong to.
+        """Load the weights that were saved, if any were. Returns the epoch to go on with, and the state they belong to.
 
-        For those who call `model.fit` themselves: the epoch is `initial_epoch`, and `RemoteSequence.rest` takes the
-        state. InvalidRequest or DatasetChanged if it was saved on something else.
+        For code that calls `model.fit` itself: the epoch is `initial_epoch`, and `RemoteSequence.rest` takes the state.
+        Raises InvalidRequest or DatasetChanged if it was saved on something else.
         """
         path = self._folder / STATE
         if not path.exists():
@@ -107,25 +107,19 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         _put_back(random, model)
         return place.epoch, state
 
-    # ---- what Keras calls ----
-
-    @property
-    def _trains(self) -> Any:  # noqa: ANN401  # the model; Keras says that it may be None, before it calls anything here
-        return self.model
-
-    @property
-    def _told(self) -> Any:  # noqa: ANN401  # the same
-        return self.params
+    # ---- called by Keras ----
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """See that what Keras counts is what was meant."""
-        steps = self._told.get("steps")
+        """Check that Keras counts the sequence's batches. Raises InvalidRequest if not."""
+        params: Any = self.params  # for type checkers None, like the model; not when Keras calls
+        steps = params.get("steps")
         if steps != len(self._running):
             raise InvalidRequest(
                 f"fit goes through {steps} batches an epoch and the sequence has {len(self._running)}: with "
                 f"steps_per_epoch SaveState cannot tell what was trained; leave it out"
             )
-        self._at_once = self._trains.steps_per_execution
+        model: Any = self.model
+        self._at_once = model.steps_per_execution
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Give the epoch the plan of its number."""
@@ -141,7 +135,7 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Save; where training was stopped in mid-epoch, the place is there."""
+        """Save; where training was stopped in mid-epoch, that place."""
         self._save()
 
     # ---- the folder ----
@@ -150,14 +144,15 @@ class SaveState(Callback):  # type: ignore[misc]  # keras publishes no types
         self._unsaved = 0
         if self._sequence.rank:
             return
+        model: Any = self.model
         self._folder.mkdir(parents=True, exist_ok=True)
         state = self._running.state_dict(self._epoch, self._trained)
         # A name of its own: the weights that are named now stay whole until others are.
         weights = f"weights-{1 + max(map(_number, self._folder.glob(f'weights-*{WEIGHTS}')), default=0)}{WEIGHTS}"
-        self._trains.save_weights(self._folder / weights, overwrite=True)
+        model.save_weights(self._folder / weights, overwrite=True)
         _put(self._folder / weights)
         new = self._folder / f"{STATE}.new"
-        random = [np.asarray(ops.convert_to_numpy(each)).tolist() for each in _random(self._trains)]
+        random = [np.asarray(ops.convert_to_numpy(each)).tolist() for each in _random(model)]
         new.write_text(json.dumps({"state": state, "weights": weights, "random": random}, indent=2) + "\n")
         _put(new)
         new.replace(self._folder / STATE)
@@ -192,7 +187,7 @@ def _put_back(random: Sequence[Any], model: Model) -> None:
 
 
 def _put(path: Path) -> None:
-    """Have it on the disk, so that a machine that loses power does not keep the name without what it names."""
+    """Flush it to the disk, so that a machine that loses power does not keep the name without what it names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

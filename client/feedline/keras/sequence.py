@@ -10,11 +10,11 @@ import operator
 import sys
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from types import TracebackType
+from dataclasses import replace
 from typing import Any, Self
 
 from keras.backend import backend
-from keras.callbacks import Callback
+from keras.callbacks import Callback, LambdaCallback
 from keras.utils import PyDataset
 
 from feedline.connection.credentials import CredentialArguments, FilePath
@@ -28,20 +28,29 @@ from feedline.reading.plan import Cursor, Remainder
 from feedline.reading.state import State, read, write
 from feedline_wire.errors import InvalidRequest
 
+STAY = {
+    "workers": "Keras' own workers lose and repeat batches; use prefetch= and more loader workers",
+    "use_multiprocessing": "the work is done by the loaders' processes",
+    "max_queue_size": "Keras makes no queue here; use prefetch=",
+}
+"""What Keras may not change, and why: batches are fetched in parallel already (docs/keras.md)."""
+
 
 class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no types
-    """A view of a served dataset, for `model.fit`, `evaluate` and `predict`. Needs no flags; any thread may use it.
+    """A view of a served dataset, for `model.fit`, `evaluate` and `predict`. Needs no flags. Thread-safe.
 
     `target` names the loaders: `"loader:50051"`, several of them, or `"dns:///name:port"`. `batch_size` None is 32, or
-    whatever size the batches have that the dataset's own code makes on the loader. `order` is what the training passes
-    of `fit` use, each with a new plan of the whole view ("shuffle" where nothing is said; docs/orders.md); everything
-    else (`evaluate`, `predict`, validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order.
-    `remainder` says what becomes of the samples that do not fill a batch: a `"short"` last batch (the default: Keras
-    takes it, nothing is lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"`
-    (filled from the next epoch).
-    `prefetch` and `prefetch_bytes` bound what is read ahead in each pass; no wait is longer than `timeout_s`.
-    `connections`, `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and `insecure` are those
-    of `feedline.connect`. Raises where no loader answers, or where Keras could not use the batches.
+    the size of the batches that the dataset's own code makes on the loader. `order` is that of the training passes of
+    `fit`, each with a new plan of the whole view ("shuffle" by default; docs/orders.md); everything else (`evaluate`,
+    `predict`, validation, `fit(shuffle=False)`, `seq[i]` in your code) is in dataset order. `remainder` says what
+    becomes of the samples that do not fill a batch: a `"short"` last batch (the default: Keras takes it, nothing is
+    lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"` (filled from the next
+    epoch). `prefetch` batches and `prefetch_bytes` bytes bound what is read ahead in each pass; no wait is longer than
+    `timeout_s` seconds. `connections`, `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file` and
+    `insecure` are those of `feedline.connect`.
+
+    Blocks until a loader answered. Raises LoaderUnavailable after `connect_timeout_s` seconds, and InvalidRequest if
+    the arguments make no sense together or Keras could not use the batches.
     """
 
     def __init__(  # noqa: PLR0917  # a dataset is named left to right: where, what, which part, how many, how mixed
@@ -70,7 +79,10 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         server_name: str | None = None,
         insecure: bool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=prefetch or AHEAD_FIRST)
+        self._warned: set[str] = set()
+        self.rank = rank
+        """Which trainer of the job this is."""
         self._client = Client(
             target,
             FeedArguments(
@@ -109,7 +121,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         """Batch `index`: `(x,)`, `(x, y)` or `(x, y, sample_weight)`. Blocks until it is there, `timeout_s` at most.
 
-        In dataset order, except where Keras itself asks in a training pass. IndexError if there is no such batch.
+        In dataset order, except where Keras itself asks in a training pass. Raises IndexError if there is no such
+        batch, LoaderStalled or LoaderUnavailable after `timeout_s`, and what the loader says is wrong with the batch.
         """
         number = operator.index(index)
         if not -len(self) <= number < len(self):
@@ -148,14 +161,14 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         Without it passes count from 0 in every process: each has a new plan, but a restarted training repeats the
         first ones.
         """
-        return _FollowEpochs(self)
+        return LambdaCallback(on_epoch_begin=lambda epoch, logs=None: self.set_epoch(epoch))
 
     # ---- state ----
 
     def state_dict(self, epoch: int, trained: int = 0) -> State:
-        """Where a training is that has trained so many batches of the pass of `epoch`: small, JSON.
+        """Where a training is that has trained so many batches of the pass of `epoch`: a small dict, JSON.
 
-        `rest` takes it, and so does `load_state_dict` of a feed, with any batch size and number of ranks.
+        `rest` takes it, and so does `load_state_dict` of a feed, with any batch size and number of ranks. Raises
         InvalidRequest where what Keras trains is no place in a plan: under `remainder="wrap"`, in a subclass with a
         `__getitem__` of its own, and of a stream.
         """
@@ -164,15 +177,10 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         cursor = Cursor(epoch_number(epoch), min(offset, training.plan.samples))
         return write(training.ordering, training.plan.settled(cursor))
 
-    @property
-    def rank(self) -> int:
-        """Which trainer of the job this is."""
-        return self._client.arguments.get("rank", 0)
-
     def place_of(self, state: Mapping[str, object]) -> Cursor:
         """The epoch that a state was saved in, and how many of its positions were trained.
 
-        InvalidRequest or DatasetChanged if the state was saved on something else, or with another seed.
+        Raises InvalidRequest or DatasetChanged if the state was saved on something else, or with another seed.
         """
         training = self._resumable()
         seed, cursor = read(state, training.ordering)
@@ -192,7 +200,8 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         """
         begin = self.place_of(state)
         rest = copy.deepcopy(self)
-        rest._client.begin_at(begin)
+        rest._client.rest, rest._client.next_number = begin, begin.epoch
+        rest._client.connected()
         return rest
 
     def _resumable(self) -> Feed:
@@ -214,9 +223,11 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
 
     @property
     def stats(self) -> SequenceStatistics:
-        """What happened until now: batches asked for, found ready, seconds waited, their share of the time."""
+        """Counters until now: batches asked for, found ready, seconds waited, their share of the time."""
         connection = self._client.connection
-        return SequenceStatistics() if connection is None else connection.statistics
+        if connection is None:
+            return SequenceStatistics()
+        return replace(connection.passes.statistics, bad_samples=connection.loader.bad_samples.count)
 
     def __repr__(self) -> str:
         connection, name = self._client.connection, self._client.name
@@ -232,62 +243,18 @@ class RemoteSequence(PyDataset):  # type: ignore[misc]  # keras publishes no typ
         )
 
     def close(self) -> None:
-        """Let the loaders go; whoever waits for a batch gets Closed. Safe to call twice."""
+        """End the connection; threads that wait for a batch get Closed. Idempotent."""
         self._client.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # ---- what Keras may not change ----
-
-    @property
-    def workers(self) -> int:
-        """1: batches are fetched in parallel already, and Keras' own workers lose and repeat some (docs/keras.md)."""
-        return 1
-
-    @workers.setter
-    def workers(self, value: int) -> None:
-        self._stays(
-            "workers", 1, value, "Keras' own workers lose and repeat batches; use prefetch= and more loader workers"
-        )
-
-    @property
-    def use_multiprocessing(self) -> bool:
-        """False: the work is done in other processes already, those of the loaders."""
-        return False
-
-    @use_multiprocessing.setter
-    def use_multiprocessing(self, value: bool) -> None:
-        self._stays("use_multiprocessing", False, value, "the work is done by the loaders' processes")
-
-    @property
-    def max_queue_size(self) -> int:
-        """What `prefetch` is, or begins with; Keras makes no queue of its own."""
-        return self._client.arguments.get("prefetch") or AHEAD_FIRST
-
-    @max_queue_size.setter
-    def max_queue_size(self, value: int) -> None:
-        self._stays("max_queue_size", self.max_queue_size, value, "Keras makes no queue here; use prefetch=")
-
-    def _stays(self, name: str, value: int, wanted: int, why: str) -> None:
-        warned: set[str] = self.__dict__.setdefault("_warned", set())
-        if wanted != value and name not in warned:
-            warned.add(name)
-            warnings.warn(f"{name} of a RemoteSequence stays {value}, not {wanted}: {why}", stacklevel=3)
-
-
-class _FollowEpochs(Callback):  # type: ignore[misc]  # keras publishes no types
-    """Tells a sequence which epoch `fit` is in, before the epoch's pass begins."""
-
-    def __init__(self, sequence: RemoteSequence) -> None:
-        super().__init__()
-        self._sequence = sequence
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Announce the epoch."""
-        self._sequence.set_epoch(epoch)
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401  # any attribute
+        if name not in STAY:
+            super().__setattr__(name, value)
+        elif value != (stays := getattr(self, name)) and name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(f"{name} of a RemoteSequence stays {stays}, not {value}: {STAY[name]}", stacklevel=2)

@@ -21,21 +21,14 @@ class BadSampleCounter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = 0
-        self._logged: set[str] = set()
-
-    def __repr__(self) -> str:
-        return f"<BadSampleCounter {self._count}>"
-
-    @property
-    def count(self) -> int:
+        self.count = 0
         """Bad samples in the batches handed out; one that comes in every epoch counts in every epoch."""
-        return self._count
+        self._logged: set[str] = set()
 
     def add(self, samples: NDArray[np.int64], dataset: str, *, replaced: bool) -> None:
         """Count the bad samples of a batch that is handed out, by id. Logs the first ones of a dataset."""
         with self._lock:
-            self._count += len(samples)
+            self.count += len(samples)
             is_first = dataset not in self._logged
             self._logged.add(dataset)
         if is_first:

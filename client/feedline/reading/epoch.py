@@ -5,7 +5,6 @@ The audit is apart from what fetches: it compares the plan's arithmetic with the
 
 import weakref
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 from feedline.reading.batch import Batch
 from feedline.reading.plan import Cursor, Plan, Step
@@ -98,9 +97,7 @@ class Epoch(Iterator[Batch]):
     def __enter__(self) -> "Epoch":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -113,9 +110,6 @@ class EpochAudit:
         self._promised = plan.steps_from(begin.offset)
         self.delivered = 0
         """Steps handed out."""
-
-    def __repr__(self) -> str:
-        return f"<EpochAudit epoch={self._epoch} delivered={self.delivered}/{self._promised}>"
 
     def count(self, step: Step, positions: int, offset: int) -> None:
         """A step is about to be handed out, which answers so many positions; all before `offset` were handed out.

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 from typing import TypeAlias
 
 from feedline.connection.buffers import Received
@@ -21,7 +20,7 @@ from feedline.reading import batch, state
 from feedline.reading.bad_samples import BadSampleCounter
 from feedline.reading.batch import Batch
 from feedline.reading.epoch import Epoch
-from feedline.reading.options import FeedArguments, Options, epoch_number, start_number
+from feedline.reading.options import FeedArguments, Options, epoch_number, number
 from feedline.reading.plan import Cursor, Plan, Step
 from feedline.reading.readahead import ReadAhead, Waits
 from feedline.reading.state import Ordering, State
@@ -52,13 +51,15 @@ class Feed:
         self.waits = Waits()
         """How long this feed's readers waited for batches, all together."""
         self._fleet = fleet
-        self._options = options
+        self.options = options
+        """Complete and checked."""
         self._bad_samples = bad_samples
         self._reopen = reopen
         self._prefetch = PrefetchWindow(options.prefetch)
-        self._ordering = Ordering(
+        self.ordering = Ordering(
             options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed
         )
+        """Which samples it reads, in which order: what a state's epoch and offset count in."""
         self._cursor = Cursor(0, 0)
         self._is_under_way = False  # of the cursor's epoch something was consumed since the cursor was set
         self._current: object = None  # what moves the cursor: the Epoch begun last
@@ -71,7 +72,7 @@ class Feed:
     def __repr__(self) -> str:
         cursor, closed = self._cursor, " closed" if self._closed else ""
         return (
-            f"<Feed {self._ordering.dataset}/{self._ordering.view} epoch={cursor.epoch} "
+            f"<Feed {self.ordering.dataset}/{self.ordering.view} epoch={cursor.epoch} "
             f"next={self.plan.index(cursor.offset)} buffered={self.buffered}/{self._prefetch.batches} "
             f"replicas={self._fleet.connected}{closed}>"
         )
@@ -91,22 +92,12 @@ class Feed:
     @property
     def plan(self) -> Plan:
         """Which positions this rank has in which step."""
-        return self._options.plan
+        return self.options.plan
 
     @property
     def dataset(self) -> DatasetInfo:
         """The dataset that is read."""
-        return self._options.dataset
-
-    @property
-    def options(self) -> Options:
-        """The feed's options, complete and checked."""
-        return self._options
-
-    @property
-    def ordering(self) -> Ordering:
-        """Which samples it reads, in which order: what a state's epoch and offset count in."""
-        return self._ordering
+        return self.options.dataset
 
     @property
     def buffered(self) -> int:
@@ -123,7 +114,8 @@ class Feed:
         epoch = epoch_number(epoch)
         if start:
             self._check_places("an epoch cannot be entered in its middle")
-        return self._begin(self.plan.cursor(epoch, start_number(start, self.plan.steps_in(epoch))))
+        steps = self.plan.steps_in(epoch)
+        return self._begin(self.plan.cursor(epoch, number("start", start, 0, steps, f"the epoch has {steps} batches")))
 
     def __iter__(self) -> Epoch:
         """What is left of the current epoch; the one after it, when nothing is."""
@@ -142,7 +134,7 @@ class Feed:
         continued.
         """
         self._check_places("there is no state to continue from")
-        return state.write(self._ordering, self._cursor)
+        return state.write(self.ordering, self._cursor)
 
     def load_state_dict(self, saved: Mapping[str, object]) -> None:
         """Continue at a saved place, with the seed it was saved with; the next batch is the one that would have come.
@@ -150,15 +142,15 @@ class Feed:
         Raises InvalidRequest or DatasetChanged if it was saved on something else.
         """
         self._check_places("there is no state to continue from")
-        seed, cursor = state.read(saved, self._ordering)
-        self._ordering = replace(self._ordering, seed=seed)
+        seed, cursor = state.read(saved, self.ordering)
+        self.ordering = replace(self.ordering, seed=seed)
         self._stand_at(self.plan.settled(cursor))
 
     # ---- single batches ----
 
     def key(self, step: Step) -> Key:
         """The identity of a step's batch. Positions past an epoch's end are counted in the following one."""
-        return self._key(self._ordering, step)
+        return self._key(self.ordering, step)
 
     def fetch(self, wanted: Step | Key) -> Batch:
         """One batch, now. Blocks until it is there, `timeout_s` at most. Does not move the feed. Thread-safe."""
@@ -169,7 +161,7 @@ class Feed:
             step, key = Step(self.plan.index(wanted.offset), wanted.epoch, wanted.offset, wanted.rows, 0, 0), wanted
         pending = self._fleet.want(key, key.rows * self._row_nbytes)
         try:
-            return self._deliver(step, self._fleet.wait(pending, self._options.timeout_s))
+            return self._deliver(step, self._fleet.wait(pending, self.options.timeout_s))
         finally:
             self._fleet.cancel([pending])
 
@@ -180,11 +172,11 @@ class Feed:
             self._fleet,
             steps,
             limit=limit,
-            want=partial(self._want, self._ordering),
+            want=partial(self._want, self.ordering),
             deliver=self._deliver,
             prefetch=self._prefetch,
-            nbytes=self._options.prefetch_nbytes,
-            timeout_s=self._options.timeout_s,
+            nbytes=self.options.prefetch_nbytes,
+            timeout_s=self.options.timeout_s,
             waits=self.waits,
         )
         self._aheads.add(ahead)
@@ -204,15 +196,13 @@ class Feed:
     def __enter__(self) -> "Feed":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         """A copy is a feed of its own, over a connection of its own, at the same place with nothing in flight."""
         saved = None if self.dataset.is_stream else self.state_dict()
-        return (operator.call, (self._reopen, self._options.as_arguments(), saved))
+        return (operator.call, (self._reopen, self.options.as_arguments(), saved))
 
     # ---- inside ----
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
 from typing import Unpack
 
 from feedline.connection.credentials import Credentials, FilePath
@@ -76,7 +75,9 @@ class Loader:
         self.bad_samples = BadSampleCounter()
         """Of the batches that its feeds handed out."""
         self._timeout_s = timeout_s
-        self._connections = options.connections_number(connections)
+        self._connections = options.number(
+            "connections", connections, 1, options.MOST_CONNECTIONS, "they are counted for each address"
+        )
         self._credentials = credentials
         self._checksum = checksum
         keep_freed_memory()
@@ -156,7 +157,12 @@ class Loader:
             prefetch_bytes=prefetch_bytes,
             timeout_s=timeout_s,
         )
-        return Feed(self._fleet, checked, bad_samples=self.bad_samples, reopen=self._reopen)
+        return Feed(
+            self._fleet,
+            checked,
+            bad_samples=self.bad_samples,
+            reopen=self._reopen,
+        )
 
     def epoch(self, epoch: int = 0, *, start: int = 0, **arguments: Unpack[FeedArguments]) -> Epoch:
         """The batches of one epoch, from batch number `start` on; the arguments are those of `feed`."""
@@ -176,9 +182,7 @@ class Loader:
     def __enter__(self) -> "Loader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[object, ...]:

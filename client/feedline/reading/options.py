@@ -5,7 +5,6 @@ kind of dataset cannot promise is refused with the reason, not left out silently
 """
 
 import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -71,12 +70,13 @@ class Options:
 def chosen(description: Description, name: str | None) -> DatasetInfo:
     """The dataset of that name, or the only one. Raises InvalidRequest, naming those that are served."""
     datasets = description.datasets
+    served = ", ".join(sorted(datasets)) or "nothing"
     if name is None and len(datasets) == 1:
         return next(iter(datasets.values()))
     if name is None:
-        raise InvalidRequest(f"the loader serves {len(datasets)} datasets, say which: {_listed(datasets)}")
+        raise InvalidRequest(f"the loader serves {len(datasets)} datasets, say which: {served}")
     if name not in datasets:
-        raise InvalidRequest(f"the loader serves no dataset {name!r}; it serves: {_listed(datasets)}")
+        raise InvalidRequest(f"the loader serves no dataset {name!r}; it serves: {served}")
     return datasets[name]
 
 
@@ -97,7 +97,8 @@ def checked(
 ) -> Options:
     """The options, if all of them make sense together. Raises InvalidRequest, saying which does not and what would."""
     info = chosen(description, dataset)
-    samples = info.views.get(_one_of("view", view, tuple(info.views), f"dataset {info.name!r}"), 0)
+    _check_one_of("view", view, tuple(info.views), f"dataset {info.name!r} has")
+    samples = info.views[view]
     if info.is_stream:
         _check_stream(info.name, order=order, seed=seed, world=world, remainder=remainder)
         samples = samples or ENDLESS
@@ -105,12 +106,14 @@ def checked(
         raise InvalidRequest(f"the view {view!r} of dataset {info.name!r} has no samples")
     if remainder is None:
         remainder = "short"
+    _check_one_of("remainder", remainder, REMAINDERS, "there is")
+    world = number("world", world, 1, 2**32 - 1, "the trainers of a job are counted from 1")
     plan = Plan(
         samples=samples,
         batch_size=_batch_size(info, view, batch_size, samples),
-        remainder=_remainder(remainder),
-        world=(world := _number("world", world, 1, 2**32 - 1, "the trainers of a job are counted from 1")),
-        rank=_number("rank", rank, 0, world - 1, f"the world has {world} ranks"),
+        remainder=remainder,
+        world=world,
+        rank=number("rank", rank, 0, world - 1, f"the world has {world} ranks"),
     )
     if remainder == "drop" and plan.stride > samples:
         raise InvalidRequest(
@@ -126,20 +129,17 @@ def checked(
         )
     if not timeout_s > 0:
         raise InvalidRequest(f"timeout_s is {timeout_s!r}; it is the number of seconds a batch may take, more than 0")
+    if prefetch is not None:
+        prefetch = number("prefetch", prefetch, 1, LARGEST, "it is the number of batches wanted ahead")
+    nbytes = number("prefetch_bytes", prefetch_bytes, 1, LARGEST, "it is the memory for batches wanted ahead")
     return Options(
         dataset=info,
         view=view,
         order=_order(info, order),
-        seed=_number("seed", seed, 0, LARGEST, "seeds are 64 bits"),
+        seed=number("seed", seed, 0, LARGEST, "seeds are 64 bits"),
         plan=plan,
-        prefetch=(
-            None
-            if prefetch is None
-            else _number("prefetch", prefetch, 1, LARGEST, "it is the number of batches wanted ahead")
-        ),
-        prefetch_nbytes=_number(
-            "prefetch_bytes", prefetch_bytes, 1, LARGEST, "it is the memory for batches wanted ahead"
-        ),
+        prefetch=prefetch,
+        prefetch_nbytes=nbytes,
         timeout_s=timeout_s,
     )
 
@@ -149,31 +149,22 @@ def order_in_place(info: DatasetInfo) -> str:
     return "sequential" if "sequential" in info.orders else _order(info, None)
 
 
-def connections_number(connections: int) -> int:
-    """How many connections are opened to each address, checked."""
-    return _number("connections", connections, 1, MOST_CONNECTIONS, "they are counted for each address")
-
-
 def epoch_number(epoch: int) -> int:
     """An epoch's number, checked."""
-    return _number("epoch", epoch, 0, LARGEST, "epochs are counted from 0")
+    return number("epoch", epoch, 0, LARGEST, "epochs are counted from 0")
 
 
-def start_number(start: int, steps: int) -> int:
-    """The number of the batch to start at, checked; `steps` is the epoch's end."""
-    return _number("start", start, 0, steps, f"the epoch has {steps} batches")
-
-
-def _number(name: str, value: int, least: int, most: int, because: str) -> int:
+def number(name: str, value: int, least: int, most: int, because: str) -> int:
+    """A number as an int. Raises InvalidRequest, with the reason for its bounds, if it is none of least..most."""
     try:
-        number = operator.index(value)  # takes numpy's integers too
+        whole = operator.index(value)  # takes numpy's integers too
     except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or not least <= number <= most:
+        whole = None
+    if whole is None or isinstance(value, bool) or not least <= whole <= most:
         wanted = f"ask for {least}..{most}" if most < LARGEST else f"ask for {least} or more"
-        wanted += ", a whole number" if number is None else ""
+        wanted += ", a whole number" if whole is None else ""
         raise InvalidRequest(f"{name} is {value!r}; {because}, {wanted}")
-    return number
+    return whole
 
 
 def _order(info: DatasetInfo, order: str | None) -> str:
@@ -188,7 +179,7 @@ def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: i
     """Positions of a batch: samples, or one ready batch where the dataset's own code makes them."""
     if not info.is_batched:
         wanted = BATCH_SIZE if batch_size is None else batch_size
-        return _number("batch_size", wanted, 1, samples, f"the view {view!r} has {samples} samples")
+        return number("batch_size", wanted, 1, samples, f"the view {view!r} has {samples} samples")
     if batch_size not in {None, 1}:
         raise InvalidRequest(
             f"batch_size is {batch_size!r}, and the batches of dataset {info.name!r} are made by its own code on the "
@@ -213,18 +204,6 @@ def _check_stream(name: str, *, order: str | None, seed: int, world: int, remain
         )
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...], where: str) -> str:
+def _check_one_of(name: str, value: str, choices: tuple[str, ...], where: str) -> None:
     if value not in choices:
-        raise InvalidRequest(f"{name} is {value!r}; {where} has: {', '.join(choices)}")
-    return value
-
-
-def _remainder(value: str) -> Remainder:
-    match value:
-        case "drop" | "short" | "pad" | "wrap":
-            return value
-    raise InvalidRequest(f"remainder is {value!r}; there is: {', '.join(REMAINDERS)}")
-
-
-def _listed(datasets: Iterable[str]) -> str:
-    return ", ".join(sorted(datasets)) or "nothing"
+        raise InvalidRequest(f"{name} is {value!r}; {where}: {', '.join(choices)}")

@@ -78,41 +78,39 @@ class ReadAhead:
     @property
     def buffered(self) -> int:
         """Batches that are here and not handed out."""
-        return sum(wanted.is_ready for _, wanted in list(self._window))
+        return sum(pending.is_ready for _, pending in list(self._window))
 
     @property
     def is_ready(self) -> bool:
-        """`next` will find its batch here."""
+        """`take` will find its batch here."""
         try:
             return self._window[0][1].is_ready
         except IndexError:  # empty
             return False
 
-    def __iter__(self) -> "ReadAhead":
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch; blocks until it is there. Raises what `Fleet.wait` does, and Closed after `close`."""
-        batch = self.take()
-        if batch is None:
-            raise StopIteration
-        return batch
+    def __iter__(self) -> Iterator[Batch]:
+        while (batch := self.take()) is not None:
+            yield batch
 
     def take(self, epoch: int | None = None) -> Batch | None:
-        """As `next`, but None at the end, and where the next batch is of another epoch than this one."""
+        """The next batch; None at the end, and where the next batch is of another epoch than this one.
+
+        Blocks until it is there. Raises what `Fleet.wait` does, and Closed after `close`.
+        """
         self._fleet.check_open()  # before the lock: in a forked child it may be held by a thread that is not there
         with self._reading:
-            self._check_open()
+            if self._closed:
+                raise Closed("this iteration was closed; begin another with epoch() or iter()")
             self._fill()
             if not self._window:
                 return None
-            step, wanted = self._window[0]
+            step, pending = self._window[0]
             if epoch is not None and step.epoch != epoch:
                 return None
-            if wanted.has_failed:
-                wanted = self._want(step)
-                self._window[0] = (step, wanted)
-            received = self._wait(wanted)
+            if pending.has_failed:
+                pending = self._want(step)
+                self._window[0] = (step, pending)
+            received = self._wait(pending)
             batch = self._deliver(step, received)
             self._window.popleft()
             self._prefetch.delivered(time.perf_counter(), self._fleet.latency)
@@ -122,44 +120,39 @@ class ReadAhead:
     def close(self) -> None:
         """Want nothing more; a thread that waits here gets Closed. Does not block. Idempotent."""
         self._closed = True
-        self._fleet.cancel([wanted for _, wanted in list(self._window)])
+        self._fleet.cancel([pending for _, pending in list(self._window)])
 
     def drop(self) -> None:
         """Close without taking a lock: called by the garbage collector."""
         self._closed = True
-        self._fleet.drop(wanted for _, wanted in self._window)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed("this iteration was closed; begin another with epoch() or iter()")
+        self._fleet.drop(pending for _, pending in self._window)
 
     def _fill(self) -> None:
         """Want as many steps as the window holds, at least one; once there is room for a few."""
         window = self._window
         if len(window) > self._refill_at:
             return
-        nbytes = sum([wanted.nbytes for _, wanted in window])
+        nbytes = sum([pending.nbytes for _, pending in window])
         while len(window) < self._prefetch.batches and (not window or nbytes < self._nbytes):
             step = None if self.limit == 0 else next(self._steps, None)
             if step is None:
                 return
             if self.limit is not None:
                 self.limit -= 1
-            wanted = self._want(step)
-            window.append((step, wanted))
-            nbytes += wanted.nbytes
+            pending = self._want(step)
+            window.append((step, pending))
+            nbytes += pending.nbytes
         self._refill_at = len(window) - max(min(len(window) // REFILL_PART, REFILL_MOST), 1)
 
-    def _wait(self, wanted: PendingBatch) -> Received:
-        waits = self._waits
-        if wanted.is_ready:
-            received = self._fleet.wait(wanted, 0)
-            waits.ready += 1
+    def _wait(self, pending: PendingBatch) -> Received:
+        if pending.is_ready:
+            received = self._fleet.wait(pending, 0)
+            self._waits.ready += 1
         else:
             began = time.perf_counter()
             try:
-                received = self._fleet.wait(wanted, self._timeout_s)
+                received = self._fleet.wait(pending, self._timeout_s)
             finally:
-                waits.seconds += time.perf_counter() - began
-        waits.batches += 1
+                self._waits.seconds += time.perf_counter() - began
+        self._waits.batches += 1
         return received

@@ -15,7 +15,7 @@ import pytest
 import feedline
 from feedline import Batch
 from feedline.keras.caller import Run, asking_frame, run_of
-from feedline.keras.passes import PASSES_HELD, Passes
+from feedline.keras.passes import PASSES_HELD, Pass, Passes
 from feedline.testing import FakeLoader, serve
 
 N = 40
@@ -284,6 +284,36 @@ def test_a_copy_starts_with_the_pass_in_progress_or_else_the_next_one(passes: Pa
 
 
 # ---- reading ahead ----
+
+
+@pytest.mark.parametrize(
+    ("state", "limit"),
+    [
+        # It may be a build probe: no more than that.
+        ({"probed": 2}, 2),
+        ({"probed": 2, "asked": 1}, 1),
+        ({"probed": 2, "kept": 1}, 1),
+        ({"probed": 2, "kept": 3}, 0),
+        # It is none: the rest of its order.
+        ({"probed": 2, "asked": 2}, 8),
+        ({}, 10),
+        ({"asked": 4}, 6),
+        ({"kept": 2}, 8),
+        ({"kept": 2, "asked": 1}, 8),
+        ({"kept": 2, "asked": 3}, 7),
+        ({"asked": 10}, 0),
+        # It is the second or a later one of a `fit`: as far as there is room.
+        ({"follows": True}, None),
+        ({"follows": True, "asked": 9}, None),
+        # Nobody knows what is asked for next.
+        ({"order": None}, 0),
+        ({"order": None, "follows": True}, 0),
+    ],
+)
+def test_how_much_is_read_ahead_follows_from_the_state_of_a_pass(state: dict[str, Any], limit: int | None) -> None:
+    fields: dict[str, Any] = {"feed": None, "start": None, "seen_at": 0.0, "kept": 0, "order": range(10)}
+
+    assert Pass(**fields | state).limit() == limit
 
 
 def test_little_is_read_ahead_for_what_may_be_a_build_probe(loader: FakeLoader, passes: Passes) -> None:
