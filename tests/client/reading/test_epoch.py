@@ -117,7 +117,7 @@ def test_what_is_missing_is_handed_out_when_the_feed_goes_on(connection: feedlin
     feed = connection.feed(batch_size=10)
     epoch, got = iter(feed), []
     got += next(epoch).ids.tolist()
-    next(epoch._ahead)  # taken, and lost
+    epoch._ahead.take()  # taken, and lost
     with pytest.raises(EpochIncomplete, match=r"missing: positions 10\.\.19\."):
         next(epoch)
 

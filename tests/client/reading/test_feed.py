@@ -205,7 +205,7 @@ def test_a_read_ahead_follows_any_order_of_steps(connection: feedline.Loader, lo
     ahead = feed.readahead(feed.plan.step(0, number) for number in numbers)
 
     assert [batch.index for batch in ahead] == numbers
-    assert next(ahead, None) is None
+    assert ahead.take() is None
     assert [key.offset for key in loader.requests] == [70, 20, 90, 0, 30, 50]
 
 
@@ -268,7 +268,7 @@ def test_an_epoch_from_which_a_batch_was_lost_by_an_interrupt_says_so(connection
     feed = connection.feed(batch_size=5)
     epoch = iter(feed)
     first = next(epoch)
-    next(epoch._ahead)  # taken and never handed out
+    epoch._ahead.take()  # taken and never handed out
 
     with pytest.raises(Closed, match="interrupted while it handed out a batch"):
         next(epoch)
@@ -280,7 +280,7 @@ def test_an_epoch_whose_last_batch_was_lost_by_an_interrupt_does_not_end_as_if_c
 ) -> None:
     epoch = connection.epoch(batch_size=60)
     next(epoch)
-    next(epoch._ahead)
+    epoch._ahead.take()
 
     with pytest.raises(Closed, match="interrupted while it handed out a batch"):
         next(epoch)
@@ -672,6 +672,23 @@ def test_set_epoch_goes_to_an_epoch_but_keeps_a_place_just_loaded(connection: fe
     assert following == [(4, index) for index in range(11)]
     assert again == [0, 1]
     assert [batch.index for batch in feed] == list(range(11)), "an epoch begun and left starts anew"
+
+
+def test_set_epoch_keeps_a_place_that_was_loaded_into_a_feed_that_had_been_read_from(
+    connection: feedline.Loader,
+) -> None:
+    """As a training loop does that goes back to its last checkpoint and announces each epoch."""
+    feed = connection.feed(batch_size=10)
+    epoch = iter(feed)
+    for _ in range(4):
+        next(epoch)
+    saved = feed.state_dict()
+    next(epoch)
+
+    feed.load_state_dict(saved)
+    feed.set_epoch(0)
+
+    assert [batch.index for batch in feed] == list(range(4, 11))
 
 
 def test_an_iteration_begun_before_a_state_was_loaded_does_not_move_the_place(connection: feedline.Loader) -> None:

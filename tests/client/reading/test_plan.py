@@ -111,6 +111,75 @@ def test_where_the_rest_is_dropped_an_epoch_ends_before_it(cursor: Cursor, settl
     assert Plan(samples=10, batch_size=4, remainder="drop", rank=0, world=1).settled(cursor) == settled
 
 
+# ---- over the epochs' ends ----
+
+
+def onward(plan: Plan, cursor: Cursor, count: int) -> list[Step]:
+    return list(itertools.islice(plan.onward(cursor), count))
+
+
+def test_from_a_place_on_the_steps_go_on_from_epoch_to_epoch() -> None:
+    plan = Plan(samples=10, batch_size=4, remainder="short", rank=0, world=1)
+
+    assert [(step.epoch, step.offset, step.rows) for step in onward(plan, Cursor(3, 4), 6)] == [
+        (3, 4, 4),
+        (3, 8, 2),
+        (4, 0, 4),
+        (4, 4, 4),
+        (4, 8, 2),
+        (5, 0, 4),
+    ]
+
+
+def test_wrapped_batches_go_on_end_to_end_from_any_offset() -> None:
+    """One reached with another batch size is on no multiple of this one's."""
+    plan = Plan(samples=10, batch_size=4, remainder="wrap", rank=1, world=2)
+
+    assert [(step.epoch, step.offset, step.after) for step in onward(plan, Cursor(0, 3), 5)] == [
+        (0, 7, 11),
+        (1, 5, 9),
+        (1, 13, 17),
+        (2, 11, 15),
+        (3, 9, 13),
+    ]
+
+
+def test_a_rank_without_a_share_of_the_rest_goes_on_with_the_next_epoch() -> None:
+    plan = Plan(samples=9, batch_size=2, remainder="short", rank=1, world=4)
+
+    assert [(step.epoch, step.offset) for step in onward(plan, Cursor(0, 0), 2)] == [(0, 2), (1, 2)]
+
+
+def test_a_rank_without_any_step_has_none_onward() -> None:
+    plan = Plan(samples=7, batch_size=1, remainder="short", rank=7, world=8)
+
+    assert list(plan.onward(Cursor(0, 0))) == []
+
+
+def test_the_largest_epoch_is_the_last() -> None:
+    plan = Plan(samples=4, batch_size=2, remainder="short", rank=0, world=1)
+
+    assert [step.offset for step in plan.onward(Cursor(2**64 - 1, 2))] == [2]
+    assert [step.epoch for step in plan.onward(Cursor(2**64 - 2, 2))] == [2**64 - 2, 2**64 - 1, 2**64 - 1]
+
+
+def test_an_epoch_without_an_end_is_known_by_its_size() -> None:
+    endless, large = (Plan(samples, 1, "short", 0, 1) for samples in (2**62, 2**62 - 1))
+
+    assert (endless.is_endless, large.is_endless) == (True, False)
+
+
+def test_a_step_so_many_batches_behind_a_place() -> None:
+    short, wrap = (Plan(10, 2, remainder, 1, 2) for remainder in ("short", "wrap"))  # type: ignore[arg-type]
+
+    assert short.step_after(Cursor(3, 1), 1) == Step(1, 3, 7, 2, 0, 9)
+    assert wrap.step_after(Cursor(3, 1), 1) == Step(1, 3, 7, 2, 0, 9)
+    assert wrap.step_after(Cursor(3, 1), 3) == Step(0, 4, 5, 2, 0, 7)
+    assert wrap.step_after(Cursor(3, 21), 0) == Step(0, 5, 3, 2, 0, 5)
+    with pytest.raises(IndexError, match="epoch 3 has no step at 13 of 10"):
+        short.step_after(Cursor(3, 1), 3)
+
+
 def test_an_epoch_in_which_no_global_batch_starts_has_no_steps() -> None:
     plan = Plan(samples=3, batch_size=2, remainder="wrap", rank=0, world=4)  # a global batch is 2 epochs and 2 samples
 

@@ -34,6 +34,13 @@ def test_a_state_is_read_as_it_was_written() -> None:
     assert state.read(SAVED, ORDERING) == (7, Cursor(3, 118))
 
 
+@pytest.mark.parametrize("number", [0, 2**64 - 1])
+def test_numbers_have_64_bits(number: int) -> None:
+    saved = SAVED | {"seed": number, "epoch": number, "offset": number}
+
+    assert state.read(saved, ORDERING) == (number, Cursor(number, number))
+
+
 def test_the_saved_seed_is_what_continues() -> None:
     assert state.read(SAVED, Ordering("voxels", b"\x01\xab", "train", "shuffle", seed=99)) == (7, Cursor(3, 118))
 
