@@ -23,6 +23,13 @@ def test_every_import_contract_is_kept() -> None:
     assert linter.returncode == 0, linter.stdout + linter.stderr
 
 
+def test_no_file_of_the_library_has_more_than_400_lines() -> None:
+    files = [path for part in ("protos", "server", "client") for path in (ROOT / part).rglob("*.py")]
+    lines = {path: len(path.read_text().splitlines()) for path in files if not path.name.endswith("_pb2.py")}
+
+    assert {str(path.relative_to(ROOT)): number for path, number in lines.items() if number > 400} == {}
+
+
 def test_importing_feedline_loads_no_framework() -> None:
     """Importing TensorFlow takes seconds and a gigabyte; a torch trainer must not pay for it."""
     assert _loaded_by("import feedline") & FRAMEWORKS == set()
