@@ -52,7 +52,7 @@ def test_it_starts_when_the_operator_says_insecure_and_warns_what_that_means(
     with feedline.connect(loader.address) as connection:
         assert connection.replicas == 1
     assert "nothing that is sent is encrypted" in loader.log_text()
-    assert "whoever reaches the port may read every dataset" in loader.log_text()
+    assert "everybody who reaches the port may read every dataset" in loader.log_text()
 
 
 def test_it_starts_with_tls_alone_and_warns_that_anybody_may_read(
@@ -67,7 +67,7 @@ def test_it_starts_with_tls_alone_and_warns_that_anybody_may_read(
     with feedline.connect(loader.address, ca=authority.file) as connection:
         assert connection.replicas == 1
     assert "encrypted" not in loader.log_text()
-    assert "whoever reaches the port may read every dataset" in loader.log_text()
+    assert "everybody who reaches the port may read every dataset" in loader.log_text()
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_what_a_loader_may_not_be_told(served: Protection, says: list[str]) -> N
         (protection("127.0.0.1:1"), []),
         (protection(certificate=FILE, key=FILE, tokens=FILE), []),
         (protection(certificate=FILE, key=FILE, client_ca=FILE), []),
-        (protection(certificate=FILE, key=FILE), ["whoever reaches the port may read every dataset"]),
+        (protection(certificate=FILE, key=FILE), ["everybody who reaches the port may read every dataset"]),
         (
             protection(insecure=True, tokens=FILE),
-            ["nothing that is sent is encrypted: whoever is on the way reads the"],
+            ["nothing that is sent is encrypted: everybody on the way can read the"],
         ),
         (
             protection(insecure=True),
-            ["nothing that is sent is encrypted", "whoever reaches the port may read every dataset"],
+            ["nothing that is sent is encrypted", "everybody who reaches the port may read every dataset"],
         ),
     ],
 )

@@ -49,7 +49,7 @@ def test_certificates_and_tokens_made_by_its_commands_are_what_loader_and_traine
         assert set(alice.datasets) == {"digits", "hidden"}
     with feedline.connect(loader.address, token_file=tmp_path / "bob.token", **shown) as bob:
         assert set(bob.datasets) == {"digits"}
-    with pytest.raises(NotAllowed, match="answers only to who has a token"):
+    with pytest.raises(NotAllowed, match="needs a token"):
         feedline.connect(loader.address, **shown)
     assert "is for a dataset 'scans', which is not served here" in loader.log_text()
 

@@ -63,7 +63,7 @@ def test_a_token_in_the_environment_is_enough(
 
 
 def test_without_a_token_the_answer_is_what_to_give(token_loader: Any) -> None:
-    with pytest.raises(NotAllowed, match=r"answers only to who has a token: give token_file= \(or FEEDLINE_TOKEN_FILE"):
+    with pytest.raises(NotAllowed, match=r"needs a token: give token_file= \(or FEEDLINE_TOKEN_FILE"):
         feedline.connect(token_loader.address, timeout_s=LONG_S)
 
 

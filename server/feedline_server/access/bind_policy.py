@@ -23,7 +23,7 @@ class Protection:
 
 
 def problems(protection: Protection) -> Iterator[str]:
-    """What makes no sense together, or would open more than the operator has said."""
+    """Settings that contradict each other, or that would let more be read than the operator has allowed."""
     if protection.certificate is not None and protection.key is None:
         yield "tls_certificate: is set without tls_key; wanted both, the certificate and the private key it belongs to"
     if protection.key is not None and protection.certificate is None:
@@ -43,12 +43,12 @@ def problems(protection: Protection) -> Iterator[str]:
 
 
 def warnings(protection: Protection) -> Iterator[str]:
-    """What is allowed and should be known: an operator may not have meant it."""
+    """What is allowed, and may not be meant."""
     if reach.is_loopback(protection.listen):
         return
     if protection.certificate is None:
-        yield "nothing that is sent is encrypted: whoever is on the way reads the data" + (
+        yield "nothing that is sent is encrypted: everybody on the way can read the data" + (
             " and the tokens" if protection.tokens is not None else ""
         )
     if protection.tokens is None and protection.client_ca is None:
-        yield "whoever reaches the port may read every dataset: set tokens or tls_client_ca"
+        yield "everybody who reaches the port may read every dataset: set tokens or tls_client_ca"

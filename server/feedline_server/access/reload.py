@@ -1,7 +1,6 @@
-"""What files say, read again when they change: certificates and tokens are replaced without a restart.
+"""Hot reload: certificates and tokens are read again when their files change, without a restart.
 
-The law: what was read last and made sense stays in use until something newer makes sense. A broken new file is told in
-the log, once, and changes nothing.
+The last valid value stays in use until there is a newer valid one. A new file that is not valid is logged, once.
 """
 
 import os
@@ -24,10 +23,10 @@ log = structlog.get_logger()
 
 
 class HotReloaded(Generic[Value]):
-    """The newest good value of some files. Any thread; asking costs a `stat` a file."""
+    """The newest valid value of some files. Thread-safe; asking costs a `stat` a file."""
 
     def __init__(self, what: str, files: Sequence[Path], read: Callable[[], Value]) -> None:
-        """`read` raises InvalidRequest if the files make no sense; now, it comes through."""
+        """Read the files. `read` raises InvalidRequest if they are not valid; here it propagates."""
         self._what = what
         self._files = tuple(files)
         self._read = read
@@ -39,7 +38,7 @@ class HotReloaded(Generic[Value]):
         return f"<HotReloaded {self._what}: {', '.join(map(str, self._files))}>"
 
     def now(self) -> Value:
-        """The value; the same object as long as the files are the same."""
+        """The value; the same object while the files are the same."""
         if _stamps(self._files) != self._seen:
             with self._lock:
                 self._renew()

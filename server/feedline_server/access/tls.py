@@ -1,4 +1,4 @@
-"""The loader's certificates: what it shows, and whose it accepts."""
+"""The loader's certificate, and the authorities whose clients it accepts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from feedline_wire.pem import Pair
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What the loader shows, and whose certificates it accepts; None: trainers need none."""
+    """The loader's certificate and key, and the authorities whose clients it accepts; None: clients need none."""
 
     pair: Pair
     client_ca: bytes | None
 
 
 def hot_reloaded_tls(certificate: Path, key: Path, client_ca: Path | None) -> HotReloaded[Tls]:
-    """The loader's TLS, read again when the files change; InvalidRequest if they make no sense now."""
+    """The loader's TLS, hot reloaded. Raises InvalidRequest if the files are not valid now."""
     return HotReloaded(
         "certificates",
         (certificate, key) if client_ca is None else (certificate, key, client_ca),

@@ -1,7 +1,6 @@
-"""Who asks, and what there is for them: the tokens file, and the answer to every call.
+"""Who may call, and which datasets exist for them: the tokens file, and the authorization of every call.
 
-The law: a token is never kept, only its SHA-256; neither is ever in a message, a log or a repr. What a caller may not
-have does not exist for them.
+Only the SHA-256 of a token is kept. Neither is in a message, a log or a repr.
 """
 
 import hashlib
@@ -26,10 +25,10 @@ ENTRY = 'sha256 = "…" and, for some datasets only, datasets = ["…"]'
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and which datasets there are for them."""
+    """Who calls, and which datasets exist for them."""
 
     name: str
-    """The token's name, or of whom the certificate is, or the host: streams are counted by it."""
+    """Of the token, or of the client's certificate, or of the host: streams are counted by it."""
     datasets: frozenset[str] | None = None
     """None: all of them."""
 
@@ -47,7 +46,7 @@ class Token:
 
     @property
     def caller(self) -> Caller:
-        """Whoever has it."""
+        """Who calls with it."""
         return Caller(self.name, self.datasets)
 
 
@@ -55,7 +54,7 @@ Tokens = tuple[Token, ...]
 
 
 class Authorization:
-    """One call's leave: who it is, and whether that still holds. Any thread."""
+    """One call's authorization: who calls, and whether that is still so. Thread-safe."""
 
     def __init__(self, tokens: HotReloaded[Tokens] | None, header: Sequence[str], otherwise: str) -> None:
         """`header` is what was sent as `authorization`. `otherwise` names the caller
@@ -69,7 +68,7 @@ class Authorization:
         return f"<Authorization {self.caller}>"
 
     def is_valid(self) -> bool:
-        """The tokens file still says the same about this caller."""
+        """The tokens file has the same entry for this caller as when the call began."""
         if self._tokens is None or (now := self._tokens.now()) is self._known:
             return True
         try:
@@ -82,11 +81,11 @@ class Authorization:
 
 
 def authenticate(tokens: Tokens, authorization: Sequence[str]) -> Caller:
-    """Whose token was sent; NotAllowed if none was, or one that is not known."""
+    """The caller whose token was sent. Raises NotAllowed if none was, or an unknown one."""
     if not authorization:
         raise NotAllowed(
-            "this loader answers only to who has a token: give token_file= (or FEEDLINE_TOKEN_FILE) the file that "
-            "whoever runs the loader gave you"
+            "this loader needs a token: give token_file= (or FEEDLINE_TOKEN_FILE) the file that the loader's operator "
+            "gave you"
         )
     scheme, _, sent = authorization[0].partition(" ")
     digest = hashlib.sha256(sent.encode()).digest()
@@ -96,14 +95,14 @@ def authenticate(tokens: Tokens, authorization: Sequence[str]) -> Caller:
             found = token
     if len(authorization) > 1 or scheme.lower() != rpc.BEARER.lower() or found is None:
         raise NotAllowed(
-            "this loader does not know the token that was sent: it was replaced, or is of another loader; ask whoever "
-            "runs this one for a token"
+            "this loader does not know the token that was sent: it was replaced, or is of another loader; ask the "
+            "loader's operator for a token"
         )
     return found.caller
 
 
 def read_tokens(file: Path) -> Tokens:
-    """The tokens file; InvalidRequest with all that is wrong, one a line, and nothing of what may be a secret."""
+    """Read a tokens file. Raises InvalidRequest with all problems, one a line, and nothing that may be a secret."""
     try:
         entries = tomllib.loads(pem.read(file).decode())
     except ValueError as error:  # not TOML, or not even text; tomllib quotes at most one character
@@ -121,7 +120,7 @@ def read_tokens(file: Path) -> Tokens:
 
 
 def unknown_datasets(tokens: Tokens, served: Iterable[str]) -> Iterator[str]:
-    """A sentence for each dataset that a token is for and that is not served: most likely it is misspelt."""
+    """A sentence for each dataset that a token names and that is not served: most likely it is misspelt."""
     there = frozenset(served)
     for token in tokens:
         for name in sorted((token.datasets or frozenset()) - there):

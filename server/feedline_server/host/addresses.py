@@ -16,7 +16,7 @@ def beside(address: str, index: int) -> str:
 
 
 def write_ports(file: Path, ports: Iterable[int]) -> None:
-    """One port a line; whoever waits for the file never reads half of it."""
+    """Write one port a line. Atomic: a script that waits for the file never reads half of it."""
     partial = file.with_name(file.name + ".partial")
     partial.write_text("".join(f"{port}\n" for port in ports))
     partial.replace(file)

@@ -1,7 +1,7 @@
-"""What the operator's signals ask for: the first SIGTERM drains, SIGINT or a second SIGTERM stops at once.
+"""Signals: the first SIGTERM drains, SIGINT or a second SIGTERM stops at once.
 
 The main thread waits on a descriptor that the signal itself writes to. A lock would not do: a signal that comes
-between Python's last look and the moment the thread falls asleep in the lock wakes nobody (seen once in ten Ctrl-C).
+between Python's last look and the moment the thread falls asleep in the lock would not wake it (one Ctrl-C in ten).
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import signal
 
 
 class StopSignals:
-    """Listens for signals from its making on; main thread only.
+    """Handles signals from its construction on. Main thread only.
 
     Until `serving` is set there is nothing to drain, and a signal ends the start: SIGTERM with SystemExit(0), which is
     how an orchestrator's stop should look, SIGINT with KeyboardInterrupt.
@@ -27,13 +27,13 @@ class StopSignals:
             signal.signal(number, self._on_signal)
 
     def wait(self) -> None:
-        """Wait until a signal asks for the end."""
+        """Blocks until a signal asks for the end."""
         while not self.is_requested:
             select.select([self], [], [])
             self.clear()
 
     def fileno(self) -> int:
-        """Readable after a signal, for who waits for other things too."""
+        """Readable after a signal, to wait for other things too."""
         return self._woken
 
     def clear(self) -> None:

@@ -1,7 +1,7 @@
 """The operator's own code: `module:name`, found beside the loader.toml, in the current folder or where it is installed.
 
-The law: what is imported is named by the operator, never by a trainer, and it is the file that stands where it was
-looked for first, or an error: two modules of one name are not mixed up.
+What is imported is named by the operator, never by a trainer. It is the file where it is looked for first, or an error:
+two modules of one name are not mixed up.
 """
 
 import importlib
@@ -29,7 +29,7 @@ class Imported:
 
 
 def imported(reference: str, folders: Sequence[Path]) -> Imported:
-    """What `module:name` means; DataError, with the module's own traceback, if it cannot be imported.
+    """What `module:name` names. Raises DataError, with the module's own traceback, if it cannot be imported.
 
     The folders are searched in their order, before everything else.
     """

@@ -1,7 +1,7 @@
 """A loader from start to end: open, listen, drain, stop.
 
-Whatever the way it ends, nothing is left: streams are told, workers end with their sockets (and with this process, by
-the kernel), the arena has no name anywhere.
+Nothing is left when it ends, however it ends: workers and all that they have started end with it (`child_process`), and
+the arena has no name anywhere.
 """
 
 import importlib.metadata
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None]) -> None:
-    """Serve until told to stop; returns when everything has ended. A FeedlineError if it cannot begin.
+    """Serve until a signal asks for the end. Blocks; raises a FeedlineError if it cannot begin.
 
     `listening` is called with the port once trainers can connect.
     """

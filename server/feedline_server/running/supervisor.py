@@ -26,8 +26,8 @@ MAX_BACKOFF_S = 5.0
 """Pauses before a loader is started again that ended before it served: such an end is likely to come again."""
 
 KILL_AFTER_S = 2.0
-"""A loader that was told to stop at once is gone in under a second; one that was told to drain, that much after its own
-drain_timeout_s and this. What runs on then is stuck."""
+"""A loader stops in under a second, one that drains in under a second more than its drain_timeout_s. One
+that takes this much longer is stuck."""
 
 INTERRUPTED = 130
 """What a loader that is interrupted while it starts ends with: 128 + SIGINT, as shells have it."""
@@ -80,15 +80,15 @@ def divide(settings: Settings) -> list[Settings]:
 
 def exit_code(codes: Sequence[int]) -> int:
     """The command's exit code, of those of its loaders: the worst, negative ones being signals."""
-    as_told = {0, -signal.SIGTERM, -signal.SIGINT}  # told so early that they had not learnt to listen
-    failed = [code for code in codes if code not in as_told]
-    # Those that were told to stop while they started say 130; one that failed by itself is the reason for it.
+    asked = {0, -signal.SIGTERM, -signal.SIGINT}  # negative: the signal came before they had a handler for it
+    failed = [code for code in codes if code not in asked]
+    # Those that were stopped while they started end with 130; one that failed by itself is the reason for it.
     by_themselves = [code for code in failed if code != INTERRUPTED] or failed
     return 0 if not failed else max(code if code > 0 else 1 for code in by_themselves)
 
 
 def serve_replicas(settings: Settings, stop: StopSignals, listening: Callable[[Sequence[int]], None]) -> int:
-    """Serve until told to stop; the exit code. `listening` is called once, with all ports, when all of them serve."""
+    """Serve until a signal asks for the end; the exit code. `listening` gets all ports once all of them serve."""
     return Supervisor(divide(settings), stop, listening).run()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from feedline_server.batches.assembly import layout_of
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import to_json
@@ -67,8 +68,9 @@ class Bench:
     def rows(self, task: Task, outcome: Outcome, fd: int | None = None) -> list[int]:
         assert isinstance(outcome, Done)
         with os.fdopen(os.dup(self.arena.fd if fd is None else fd), "rb") as memory:
-            body = np.frombuffer(os.pread(memory.fileno(), outcome.layout.nbytes, task.start), dtype=np.uint8)
-        rows: list[int] = views(body, outcome.layout)["x"].tolist()
+            layout = outcome.layout or layout_of(self.dataset, task.key.rows)
+            body = np.frombuffer(os.pread(memory.fileno(), layout.nbytes, task.start), dtype=np.uint8)
+        rows: list[int] = views(body, layout)["x"].tolist()
         return rows
 
 

@@ -25,7 +25,7 @@ from feedline_wire.tensors import Array, Column
 SAY_S = 10.0
 """How often a long wait is said: an import of TensorFlow takes less, even on a busy machine."""
 
-GRACE_S = 5.0
+GRACE_S = 20.0
 """The process ends itself when its time is over; one that cannot even do that is killed so much later."""
 
 PROBE = ("-m", "feedline_server.sources.python.probe")
