@@ -30,7 +30,7 @@ class Heard:
     """The loader gave a sign of life: something of an answer came."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made for every batch: frozen would cost each 1 us
 class Answered:
     """These tickets have an outcome, which is a sign of life as well."""
 

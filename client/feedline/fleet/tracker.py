@@ -117,8 +117,8 @@ class RequestTracker:
     def happened(self, endpoint: Endpoint, event: ConnectionEvent, now: float) -> LoaderUnavailable | None:
         """Something happened on an endpoint's connection. Why that is of no use now, if it is not."""
         match event:
-            case Answered(answers):
-                self._answered(endpoint, answers, now)
+            case Answered():  # for every batch: a pattern with its fields would be slower
+                self._answered(endpoint, event.answers, now)
             case Heard():
                 self._heard(endpoint, now)
             case Joined():

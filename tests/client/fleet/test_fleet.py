@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline.connection import connection as replica
+from feedline.connection import connection as connecting
 from feedline.connection.description import Description, from_message
 from feedline.connection.outbox import Outbox
 from feedline.fleet import rates
@@ -64,7 +64,7 @@ def aside() -> Iterator[Callable[..., "Future[object]"]]:
 
 
 @pytest.fixture
-def said() -> Iterator["SimpleQueue[str]"]:
+def logged() -> Iterator["SimpleQueue[str]"]:
     """What is logged, from WARNING on."""
     lines: SimpleQueue[str] = SimpleQueue()
     handler = QueueHandler(lines)
@@ -108,10 +108,10 @@ def connection_threads() -> list[str]:
 
 
 def test_a_loader_that_starts_later_than_its_trainer_is_waited_for(
-    free_address: str, aside: Callable[..., "Future[feedline.Loader]"], said: "SimpleQueue[str]"
+    free_address: str, aside: Callable[..., "Future[feedline.Loader]"], logged: "SimpleQueue[str]"
 ) -> None:
     connecting = aside(feedline.connect, free_address, timeout_s=WAIT_S)
-    line = said.get(timeout=WAIT_S)  # a person at the terminal is told what is waited for
+    line = logged.get(timeout=WAIT_S)  # a person at the terminal is told what is waited for
     assert line.startswith(f"waiting for up to 30 s for a loader at {free_address}: UNAVAILABLE: ")
 
     with serve({"y": Y}, address=free_address), connecting.result(WAIT_S) as connection:
@@ -122,10 +122,10 @@ def test_an_address_where_nobody_listens_is_named_with_seconds_reason_and_remedy
     with pytest.raises(LoaderUnavailable) as error:
         feedline.connect(free_address, timeout_s=0.3)
 
-    told = str(error.value)
-    assert told.startswith(f"after 0.3 s no loader answers. Last words: {free_address}: UNAVAILABLE: ")
-    assert "refused" in told
-    assert "Is it running (`feedline serve`), is this its address, is the port open?" in told
+    message = str(error.value)
+    assert message.startswith(f"after 0.3 s no loader answers. Last words: {free_address}: UNAVAILABLE: ")
+    assert "refused" in message
+    assert "Is it running (`feedline serve`), is this its address, is the port open?" in message
     assert connection_threads() == []
 
 
@@ -275,7 +275,7 @@ def test_a_call_that_was_damaged_on_its_way_is_made_again_before_a_loader_is_tak
         asked.append(rpc.DESCRIBE)
         return rpc.DESCRIBE if len(asked) > 1 else rpc.DESCRIBE.replace("Describe", "Dascribe")
 
-    monkeypatch.setattr(replica, "rpc", _Methods(damaged_once))
+    monkeypatch.setattr(connecting, "rpc", _Methods(damaged_once))
     loader.drop_streams()
 
     assert len(list(epoch)) == 39
@@ -292,7 +292,7 @@ def test_with_checksums_a_description_that_was_damaged_on_its_way_is_not_believe
         described.append(from_message(message, address))
         return described[-1] if len(described) > 1 else dataclasses.replace(described[-1], max_window=7)
 
-    monkeypatch.setattr(replica, "from_message", damaged_once)
+    monkeypatch.setattr(connecting, "from_message", damaged_once)
     with feedline.connect(loader.address, timeout_s=WAIT_S, checksum=True) as connection:
         assert len(list(connection.epoch(batch_size=10))) == 40
 
@@ -314,7 +314,7 @@ def test_a_loader_that_comes_back_as_another_generation_is_an_error_at_once(
 
 
 def test_the_loss_of_a_loader_is_told_with_what_it_leaves_unanswered(
-    connection: feedline.Loader, loader: FakeLoader, said: "SimpleQueue[str]"
+    connection: feedline.Loader, loader: FakeLoader, logged: "SimpleQueue[str]"
 ) -> None:
     loader.stall(after=1)
     epoch = connection.epoch(batch_size=10, prefetch=5)
@@ -323,13 +323,13 @@ def test_the_loss_of_a_loader_is_told_with_what_it_leaves_unanswered(
 
     loader.drop_streams()
 
-    assert said.get(timeout=WAIT_S).startswith(
+    assert logged.get(timeout=WAIT_S).startswith(
         f"lost a loader that had 5 batches to answer, reconnecting to {loader.address}: UNAVAILABLE: "
     )
 
 
 def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goes_on(
-    connection: feedline.Loader, loader: FakeLoader, said: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
+    connection: feedline.Loader, loader: FakeLoader, logged: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection lives, so keepalive sees nothing; with one loader there is nobody else to ask."""
     feed = connection.feed()
@@ -351,7 +351,7 @@ def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goe
 
     assert Counter(got) == Counter(range(SAMPLES))
     assert re.match(
-        "lost a loader .*: nothing came for [12] s although the connection stands", said.get(timeout=WAIT_S)
+        "lost a loader .*: nothing came for [12] s although the connection stands", logged.get(timeout=WAIT_S)
     )
 
 
@@ -370,7 +370,7 @@ def test_a_loader_that_is_connected_and_silent_is_a_stall(connection: feedline.L
 
 
 def test_a_long_wait_is_told_with_what_is_awaited_and_from_whom(
-    connection: feedline.Loader, loader: FakeLoader, said: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
+    connection: feedline.Loader, loader: FakeLoader, logged: "SimpleQueue[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedline.fleet.fleet.LOG_WAIT_AFTER_S", 0.05)
     next(connection.epoch(batch_size=10))
@@ -380,7 +380,7 @@ def test_a_long_wait_is_told_with_what_is_awaited_and_from_whom(
         next(connection.epoch(1, batch_size=10, timeout_s=0.3))
 
     key = "fake/train shuffle seed=0 epoch=1 positions 0..9"
-    assert said.get(timeout=WAIT_S) == f"waiting for up to 0.3 s for the batch {key} from {loader.address}"
+    assert logged.get(timeout=WAIT_S) == f"waiting for up to 0.3 s for the batch {key} from {loader.address}"
 
 
 def test_a_loader_that_is_gone_is_unavailable_and_an_epoch_can_go_on_when_it_is_back(
@@ -541,7 +541,7 @@ def test_loaders_are_spoken_to_without_the_lock(
         monkeypatch.setattr(kind, name, outside)
 
     watched(Outbox, "flush")
-    watched(replica.Connection, "renew")
+    watched(connecting.Connection, "renew")
     for constant in ("RENEW_AFTER_S", "RENEW_UNKNOWN_S"):
         monkeypatch.setattr(rates, constant, 0.1)
     monkeypatch.setattr(rates, "FIRST_LATE_S", 0.02)

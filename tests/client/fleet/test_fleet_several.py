@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline.connection import connection as replica
+from feedline.connection import connection as connecting
 from feedline.fleet import resolve, tracker
 from feedline.testing import FakeLoader, serve
 from feedline_wire.errors import DatasetChanged, LoaderUnavailable, ProtocolMismatch
@@ -47,7 +47,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def said() -> Iterator["SimpleQueue[str]"]:
+def logged() -> Iterator["SimpleQueue[str]"]:
     """What is logged, from WARNING on."""
     lines: SimpleQueue[str] = SimpleQueue()
     handler = QueueHandler(lines)
@@ -129,7 +129,7 @@ def test_a_name_that_has_no_address_for_a_while_takes_no_loader_away(fakes: Flee
     (loader,) = fakes(1)
     asked = SimpleQueue[None]()
 
-    def told() -> list[str]:
+    def names_now() -> list[str]:
         asked.put(None)
         if not names:
             raise OSError("no route to the name server")
@@ -137,7 +137,7 @@ def test_a_name_that_has_no_address_for_a_while_takes_no_loader_away(fakes: Flee
 
     names[:] = [loader.address]
     got: list[int] = []
-    with connected(told, 1) as connection:
+    with connected(names_now, 1) as connection:
         epoch = connection.epoch(batch_size=2)
         read(epoch, got, until=lambda: len(got) >= 100)
         names.clear()
@@ -203,7 +203,7 @@ def test_a_loader_that_says_nothing_more_costs_the_learnt_time_and_no_batch(fake
         assert connection.stats.duplicates > 0
 
 
-def test_a_draining_loader_is_left_without_anybody_noticing(fakes: Fleet, said: "SimpleQueue[str]") -> None:
+def test_a_draining_loader_is_left_without_anybody_noticing(fakes: Fleet, logged: "SimpleQueue[str]") -> None:
     draining, other = fakes(2)
     got: list[int] = []
     with connected([draining.address, other.address], 2) as connection:
@@ -254,7 +254,7 @@ def test_a_slow_loader_gets_less_of_the_work(fakes: Fleet) -> None:
 
 
 def test_a_loader_with_other_data_is_named_once_and_the_epoch_goes_on_without_it(
-    fakes: Fleet, said: "SimpleQueue[str]"
+    fakes: Fleet, logged: "SimpleQueue[str]"
 ) -> None:
     (good,) = fakes(1)
     got: list[int] = []
@@ -272,24 +272,24 @@ def test_a_loader_with_other_data_is_named_once_and_the_epoch_goes_on_without_it
     assert Counter(got) == WHOLE
     assert not odd.requests
     assert refused.address == odd.address
-    line = said.get(timeout=WAIT_S)
+    line = logged.get(timeout=WAIT_S)
     assert line.startswith(f"going on without one of 2 loaders: the loader at {odd.address} now has the fingerprint ")
-    assert said.empty()
+    assert logged.empty()
 
 
 def test_a_loader_of_another_generation_is_named_once_and_the_epoch_goes_on_without_it(
-    fakes: Fleet, said: "SimpleQueue[str]"
+    fakes: Fleet, logged: "SimpleQueue[str]"
 ) -> None:
     (good,) = fakes(1)
     got: list[int] = []
     with serve({"y": Y}, protocol=99) as other, connected([good.address, other.address], 1) as connection:
-        line = said.get(timeout=WAIT_S)
+        line = logged.get(timeout=WAIT_S)
         read(connection.epoch(batch_size=10, timeout_s=WAIT_S), got)
 
     assert Counter(got) == WHOLE
     assert line.startswith("going on without one of 2 loaders: ")
     assert "version 99" in line
-    assert said.empty()
+    assert logged.empty()
 
 
 def test_a_typed_error_says_so_when_no_loader_with_the_same_data_is_left(fakes: Fleet) -> None:
@@ -312,7 +312,7 @@ def test_a_typed_error_says_so_when_no_loader_with_the_same_data_is_left(fakes: 
 def test_one_loader_behind_two_addresses_is_asked_by_one_connection(
     monkeypatch: pytest.MonkeyPatch, fakes: Fleet
 ) -> None:
-    monkeypatch.setattr(replica, "SAME_AGAIN_S", 0.01)
+    monkeypatch.setattr(connecting, "SAME_AGAIN_S", 0.01)
     (loader,) = fakes(1, address="0.0.0.0:0")
     port = loader.address.rpartition(":")[2]
     got: list[int] = []

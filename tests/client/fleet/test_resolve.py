@@ -96,10 +96,10 @@ def watch(
     monkeypatch.setattr(resolve, "EVERY_S", 3600.0)
 
     def ask() -> list[str]:
-        told = answers.get(timeout=WAIT_S)
-        if isinstance(told, Exception):
-            raise told
-        return told
+        found = answers.get(timeout=WAIT_S)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def note(_entry: Entry, found: Seen) -> None:
         seen.put(found)

@@ -89,12 +89,12 @@ class Clock:
 
     def read(self) -> dict[str, tuple[list[int], list[int]]]:
         """What each is told since this was last read: (tickets wanted, tickets cancelled)."""
-        told = {}
+        read = {}
         for name, endpoint in self.endpoints.items():
             if (outbox := endpoint.outbox) is not None:
                 wants, cancelled = outbox._taken()
-                told[name] = (list(wants), cancelled)
-        return told
+                read[name] = (list(wants), cancelled)
+        return read
 
     def hear(self, name: str) -> None:
         self.tracker.happened(self.endpoints[name], HEARD, self.now)
@@ -487,6 +487,18 @@ def test_what_is_late_is_looked_after_while_keys_are_wanted_but_not_at_each(two:
     assert two.tracker.counts.hedged == 1
 
 
+def test_what_is_late_is_looked_after_each_20_ms_at_most(clock: Clock) -> None:
+    clock.now = 0.0
+    clock.look()
+    looks: list[float] = []
+    clock.tracker.look = looks.append  # type: ignore[method-assign, assignment]
+
+    for clock.now in (0.0, 0.01, 0.02):
+        clock.want()
+
+    assert looks == [0.02]
+
+
 def test_a_reader_looks_again_when_a_key_gets_late_or_its_loader_silent(two: Clock) -> None:
     began = two.now
     (first,) = two.want()
@@ -521,6 +533,39 @@ def test_a_reader_looks_again_when_a_silent_loader_counts_as_stalled_if_too_much
 
     two.now = began + 1.01
     two.hear("b")
+    two.look()
+    assert two.tracker.counts.hedged == 1
+
+
+def test_a_loader_that_was_silent_for_just_as_long_as_it_may_be_is_not_silent(clock: Clock) -> None:
+    clock.now = 2000.0
+    clock.join("a")
+    clock.join("b")
+    of_a, _ = one_each(clock, 1)
+    clock.now = 2001.0
+    (later,) = clock.want()
+    assert clock.asked(later) == ["a"]
+    clock.now = 2001.5
+    clock.hear("b")
+
+    clock.now = 2002.0
+    assert clock.look() == 2002.0, "from now on it may be"
+    assert clock.asked(*of_a) == ["a", "b"]
+    clock.answer("b", *of_a)
+    assert (clock.owes("a"), clock.endpoints["a"].in_vain) == ([later], 0)
+
+
+def test_a_loader_counts_as_stalled_after_more_than_a_second(two: Clock) -> None:
+    two.now = 2000.0
+    one_each(two, 1)
+    while two.tracker._budget.spend():
+        pass
+    for two.now in (2000.5, 2001.0):
+        two.hear("b")
+        assert two.look() == 2001.0
+    assert two.tracker.counts.hedged == 0
+
+    two.now = 2001.0625
     two.look()
     assert two.tracker.counts.hedged == 1
 
@@ -650,6 +695,20 @@ def test_a_stream_on_which_nothing_comes_is_made_anew_also_where_there_is_no_oth
     clock.lose("a")
     clock.join("a")
     assert clock.owes("a") == [wanted]
+
+
+def test_a_stream_is_made_anew_after_just_ten_seconds_if_its_loader_is_found_silent_twice(clock: Clock) -> None:
+    clock.join("a")
+    clock.train("a")
+    clock.now = 2000.0
+    reasons = renewals(clock, "a")
+    clock.want()
+
+    clock.now = 2010.0
+    assert clock.look() == 2010.05
+    clock.now = 2010.25
+    assert clock.look() > 3000
+    assert len(reasons) == 1
 
 
 def look_for(clock: Clock, seconds: int) -> None:
