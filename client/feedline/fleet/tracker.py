@@ -133,8 +133,7 @@ class RequestTracker:
                 self._lost(endpoint, reason)
         self._place_waiting(now)
         self._look_if_due(now)
-        if endpoint.state is State.LEAVING and endpoint.is_idle:
-            self._move(endpoint, Event.IDLE)
+        self._leave_if_idle(endpoint)
         return None
 
     def _heard(self, endpoint: Endpoint, now: float) -> None:
@@ -211,8 +210,11 @@ class RequestTracker:
                 endpoint.unnamed_since = now
             elif now - endpoint.unnamed_since >= LEAVE_AFTER_S:
                 self._move(endpoint, Event.UNNAMED)
-                if endpoint.is_idle:
-                    self._move(endpoint, Event.IDLE)
+                self._leave_if_idle(endpoint)
+
+    def _leave_if_idle(self, endpoint: Endpoint) -> None:
+        if endpoint.state is State.LEAVING and endpoint.is_idle:
+            self._move(endpoint, Event.IDLE)
 
     def _move(self, endpoint: Endpoint, event: Event) -> None:
         """Its state is the next one; what is late is looked after at once. At the last state it is let go."""

@@ -1002,6 +1002,20 @@ def test_a_loader_that_owes_nothing_and_is_named_no_longer_is_left_and_closed(tw
     assert not two.endpoints["b"].connection._closing.is_set()
 
 
+@pytest.mark.parametrize("reason", [None, LoaderUnavailable("refused"), ProtocolMismatch("version 2")])
+def test_a_loader_that_is_not_connected_and_named_no_longer_is_left(two: Clock, reason: FeedlineError | None) -> None:
+    gone = two.add("gone")
+    if reason is not None:
+        two.lose("gone", reason)
+
+    for _ in range(2):
+        two.tracker.name(["a:1", "b:1"], two.now)
+        two.now += 10.0
+
+    assert gone.state is State.LEFT
+    assert gone not in two.tracker.endpoints
+
+
 def test_a_loader_that_is_named_again_while_it_leaves_gets_keys_again(two: Clock) -> None:
     one_each(two, 1)
     two.tracker.name(["b:1"], two.now)
