@@ -1,13 +1,13 @@
 """What can be done to a column value by value: cast, scale, normalise, one_hot.
 
-The law: the same values come out wherever it is done. The loader does it, or, where the dataset says so (`late`), the
-trainer after the batch arrived, which spares the wire what only makes the bytes more. The list is closed: nothing that
-arrives is ever looked up by name and called.
+The same values come out wherever it is done. The loader does it, or the trainer after the batch arrived where the
+dataset defers it, which spares the wire what only makes the bytes more. The list is closed: no name that arrives is
+looked up and called.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -183,26 +183,17 @@ Deferred: TypeAlias = tuple[str, Elementwise]
 # ---- on the wire ----
 
 
+_NAMES: dict[type[Elementwise], str] = {Cast: "cast", Scale: "scale", Normalise: "normalise", OneHot: "one_hot"}
+"""In `Deferred`; each message has the fields of its class."""
+
+
 def to_messages(deferred: Iterable[Deferred]) -> list[pb.Deferred]:
     """Deferred operations, as they travel."""
-    return [_to_message(column, operation) for column, operation in deferred]
-
-
-def _to_message(column: str, operation: Elementwise) -> pb.Deferred:
-    match operation:
-        case Cast(dtype):
-            return pb.Deferred(column=column, cast=pb.Cast(dtype=dtype))
-        case Scale(factor, divide_by, offset, dtype):
-            scale = pb.Scale(factor=factor, divide_by=divide_by, offset=offset, dtype=dtype)
-            return pb.Deferred(column=column, scale=scale)
-        case Normalise(mean, std, dtype):
-            return pb.Deferred(column=column, normalise=pb.Normalise(mean=mean, std=std, dtype=dtype))
-        case OneHot(classes, dtype):
-            return pb.Deferred(column=column, one_hot=pb.OneHot(classes=classes, dtype=dtype))
+    return [pb.Deferred(column=column, **{_NAMES[type(one)]: asdict(one)}) for column, one in deferred]
 
 
 def from_messages(messages: Iterable[pb.Deferred]) -> tuple[Deferred, ...]:
-    """The deferred operations that arrived. ProtocolMismatch if this side cannot do it."""
+    """The deferred operations that arrived. ProtocolMismatch if one cannot be done here."""
     return tuple([(message.column, _from_message(message)) for message in messages])
 
 

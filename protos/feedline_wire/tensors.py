@@ -141,8 +141,12 @@ def write_header(layout: Layout) -> bytes:
 
 
 def from_header(header: pb.BatchHeader) -> Layout:
-    """The layout that arrived, checked: every array is of an allowed dtype, on its boundary and inside the body."""
+    """The layout that arrived, checked: every array is of an allowed dtype, on its boundary and inside the body.
+
+    The body ends where the last array does: no memory is taken for bytes that belong to none.
+    """
     placed = []
+    end = 0
     for array in header.arrays:
         dtype = _allowed(array.dtype)
         shape = tuple(array.shape)
@@ -156,6 +160,9 @@ def from_header(header: pb.BatchHeader) -> Layout:
         if len(shape) > MAX_DIMENSIONS or dtype.itemsize * math.prod(max(size, 1) for size in shape) > MAX_NBYTES:
             raise ProtocolMismatch(f"array {array.name!r} has the shape {shape}, which no array can have")
         placed.append(Placed(array.name, dtype, shape, array.offset))
+        end = max(end, array.offset + nbytes)
+    if header.nbytes != end:
+        raise ProtocolMismatch(f"a batch announced {header.nbytes} bytes; its arrays end at {end}")
     return Layout(tuple(placed), header.nbytes)
 
 

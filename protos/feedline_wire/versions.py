@@ -6,11 +6,11 @@ that takes, and additions are optional fields. What an older peer must act on ha
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from feedline_wire import OLDEST_PROTOCOL, PROTOCOL
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
 
 CHECKSUM = "checksum"
@@ -23,19 +23,6 @@ FIRST_RELEASE = 2
 """What feedline 0.1 speaks. It says neither a range nor, as a trainer, its package version."""
 
 Side = Literal["trainer", "loader"]
-
-
-class Said(Protocol):
-    """The fields that DescribeRequest, Description and a stream's first FetchRequest share."""
-
-    protocol: int
-    oldest_protocol: int
-    version: str
-
-    @property
-    def features(self) -> Iterable[str]:
-        """Names of features."""
-        ...
 
 
 class Agreement(NamedTuple):
@@ -82,7 +69,7 @@ def here(side: Side) -> Peer:
     return Peer(side, f"this {side}", version, OLDEST_PROTOCOL, PROTOCOL, FEATURES)
 
 
-def read(message: Said, side: Side, name: str) -> Peer:
+def read(message: pb.DescribeRequest | pb.Description | pb.FetchRequest, side: Side, name: str) -> Peer:
     """What the other side says that it speaks; `name` is what errors call it."""
     oldest = message.oldest_protocol or message.protocol
     return Peer(side, name, message.version, oldest, message.protocol, frozenset(message.features))

@@ -136,14 +136,16 @@ def test_a_header_survives_the_wire() -> None:
     [
         pytest.param(header(shape=(17,)), id="a row too many"),
         pytest.param(header(nbytes=63), id="a body a byte too short"),
+        pytest.param(header(nbytes=65), id="a body a byte longer than its arrays need"),
+        pytest.param(pb.BatchHeader(nbytes=1), id="a body of no arrays"),
         pytest.param(header(offset=64), id="past the end"),
-        pytest.param(header(nbytes=128, offset=4), id="off its boundary"),
+        pytest.param(header(nbytes=68, offset=4), id="off its boundary"),
         pytest.param(header(shape=(0,), offset=128), id="nothing, but outside"),
         pytest.param(header(shape=(2**62, 4)), id="2^66 bytes, 0 in 64 bits"),
         pytest.param(header(shape=(2**63, 2**63, 4)), id="2^130 bytes"),
-        pytest.param(header(shape=(2**62, 0)), id="no bytes, but too long for numpy"),
-        pytest.param(header(shape=(2**64 - 1, 0)), id="no bytes, but longer than any integer of numpy"),
-        pytest.param(header(shape=(1,) * 33), id="too many dimensions"),
+        pytest.param(header(nbytes=0, shape=(2**62, 0)), id="no bytes, but too long for numpy"),
+        pytest.param(header(nbytes=0, shape=(2**64 - 1, 0)), id="no bytes, but longer than any integer of numpy"),
+        pytest.param(header(nbytes=4, shape=(1,) * 33), id="too many dimensions"),
         pytest.param(header(offset=2**64 - 64), id="an offset at the end of numbers"),
         pytest.param(header(dtype="object"), id="objects"),
         pytest.param(header(dtype="float128"), id="a dtype of some machines only"),
@@ -156,6 +158,15 @@ def test_a_header_survives_the_wire() -> None:
 def test_a_header_that_lies_is_refused(lie: pb.BatchHeader) -> None:
     with pytest.raises(ProtocolMismatch):
         tensors.from_header(lie)
+
+
+@pytest.mark.parametrize("shape", [(1,) * 32, (2**60 + 2**59, 0), (2**61 - 1, 0), (0,)])
+def test_an_array_as_large_as_numpy_makes_them_is_let_in(shape: tuple[int, ...]) -> None:
+    nbytes = 4 * math.prod(shape)
+
+    layout = tensors.from_header(header(nbytes=nbytes, shape=shape))
+
+    assert tensors.views(np.zeros(nbytes, np.uint8), layout)["x"].shape == shape
 
 
 @given(

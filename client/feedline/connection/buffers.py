@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from feedline.connection.description import BAD_COLUMN, IDS_COLUMN, DatasetInfo, Description
 from feedline_wire import BAD, IDS, tensors
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key
@@ -64,7 +62,7 @@ class Buffers:
 
     def __repr__(self) -> str:
         with self._lock:
-            free = sum(_holders(self._roots, at) == _NOBODY for at in range(len(self._roots)))
+            free = sum(sys.getrefcount(self._roots[at]) == _UNUSED for at in range(len(self._roots)))
             return f"<Buffers kept={len(self._roots)} free={free} nbytes={sum(root.nbytes for root in self._roots)}>"
 
     def expect(self, nbytes: int) -> None:
@@ -81,7 +79,7 @@ class Buffers:
         whole = -(-nbytes // step) * step + ALIGNMENT
         with self._lock:
             for at in range(len(self._roots)):
-                if self._roots[at].nbytes == whole and _holders(self._roots, at) == _NOBODY:
+                if self._roots[at].nbytes == whole and sys.getrefcount(self._roots[at]) == _UNUSED:
                     start = self._starts[at]
                     return self._roots[at][start : start + nbytes]
             root = np.empty(whole, np.uint8)
@@ -100,12 +98,9 @@ class Buffers:
             del self._roots[0], self._starts[0]
 
 
-def _holders(roots: list[Array], at: int) -> int:
-    return sys.getrefcount(roots[at])
-
-
-_NOBODY = _holders([np.empty(0, np.uint8)], 0)
-"""What `_holders` counts for a root that only its list refers to; asked of the interpreter, because versions differ."""
+_root = [np.empty(0, np.uint8)]
+_UNUSED = sys.getrefcount(_root[0])
+"""What is counted for a root that only its list refers to; asked of the interpreter, because versions differ."""
 
 
 def _start(root: Array) -> int:
@@ -194,13 +189,10 @@ class _Arrival:
 def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: int) -> Layout:
     """A batch's layout from its header: just the columns that were described, with the rows that were asked for.
 
-    Fewer rows only beside as many bad samples. ProtocolMismatch if it is anything else, or more bytes than its arrays
-    need, or than the loader said a batch may have.
+    Fewer rows only beside as many bad samples. ProtocolMismatch if it is anything else, or more bytes than the loader
+    said a batch may have.
     """
-    try:
-        layout = tensors.from_header(pb.BatchHeader.FromString(header))
-    except DecodeError as error:
-        raise ProtocolMismatch(f"a batch of {dataset.name!r} came with a header that is none") from error
+    layout = tensors.read_header(header)
     wanted = {column.name: column for column in (*dataset.arriving, IDS_COLUMN)}
     found = {array.name: array for array in layout.arrays}
     if BAD in found:
@@ -210,7 +202,6 @@ def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: i
             f"a batch of {dataset.name!r} came with the columns {', '.join(found)}; described were {', '.join(wanted)}"
         )
     lengths = _lengths(found, rows)
-    end = 0
     for name, array in found.items():
         length = VARIES if dataset.is_batched and name not in {IDS, BAD} else lengths[name == BAD]
         if not _is_of(wanted[name], length, array):
@@ -218,11 +209,9 @@ def checked_layout(header: bytes, dataset: DatasetInfo, rows: int, max_nbytes: i
                 f"a batch of {rows} rows of {dataset.name!r} came with {name} as {array.dtype.name}{array.shape}; "
                 f"described was {wanted[name]}"
             )
-        end = max(end, array.offset + array.dtype.itemsize * int(np.prod(array.shape, dtype=np.int64)))
-    if layout.nbytes > min(end + ALIGNMENT, max_nbytes):
+    if layout.nbytes > max_nbytes:
         raise ProtocolMismatch(
-            f"a batch of {dataset.name!r} announced {layout.nbytes} bytes; its arrays end at {end}, "
-            f"and the loader's limit is {max_nbytes}"
+            f"a batch of {dataset.name!r} announced {layout.nbytes} bytes; the loader's limit is {max_nbytes}"
         )
     return layout
 

@@ -233,9 +233,8 @@ class Connection:
 
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
-        fetch = channel.stream_stream(
-            rpc.FETCH, request_serializer=_sealed if self._is_checksummed else _plain, response_deserializer=None
-        )
+        serializer = _sealed if self._is_checksummed else pb.FetchRequest.SerializeToString
+        fetch = channel.stream_stream(rpc.FETCH, request_serializer=serializer, response_deserializer=None)
         call: Any = fetch(outbox, metadata=self._dialer.metadata)
         receiver = Receiver(description, self._buffers)
         lane: Lane | None = None
@@ -361,10 +360,6 @@ def _forget_locals(error: BaseException) -> None:
     while seen is not None:
         traceback.clear_frames(seen.__traceback__)
         seen = seen.__cause__ or seen.__context__
-
-
-def _plain(request: pb.FetchRequest) -> bytes:
-    return request.SerializeToString()
 
 
 def _sealed(request: pb.FetchRequest) -> bytes:

@@ -47,7 +47,8 @@ class Outbox:
     def wait(self) -> bool:
         """Wait for something to say; False if the outbox ended. True at once where there is something already."""
         with self._changed:
-            self._changed.wait_for(lambda: self._unsaid or self._has_ended)
+            while not (self._unsaid or self._has_ended):
+                self._changed.wait()
             return not self._has_ended
 
     @property
@@ -59,27 +60,17 @@ class Outbox:
         return self
 
     def __next__(self) -> pb.FetchRequest:
-        wants: dict[int, Key] = {}
+        """All that was put down until now; a ticket that was wanted and cancelled since the last time is left out."""
+        wants: dict[int, pb.Want] = {}
         cancelled: list[int] = []
         while not wants and not cancelled:
             if not self.wait():
                 raise StopIteration
-            wants, cancelled = self._taken()
+            while self._unsaid:
+                ticket, key = self._unsaid.popleft()
+                if key is not None:
+                    wants[ticket] = pb.Want(ticket=ticket, key=to_message(key))
+                elif wants.pop(ticket, None) is None:
+                    cancelled.append(ticket)
         first, self._first = self._first, {}
-        return pb.FetchRequest(
-            **first,
-            wants=[pb.Want(ticket=ticket, key=to_message(key)) for ticket, key in wants.items()],
-            cancelled=cancelled,
-        )
-
-    def _taken(self) -> tuple[dict[int, Key], list[int]]:
-        """All that was put down until now; a ticket that was wanted and cancelled in it is in neither."""
-        wants: dict[int, Key] = {}
-        cancelled: list[int] = []
-        while self._unsaid:
-            ticket, key = self._unsaid.popleft()
-            if key is not None:
-                wants[ticket] = key
-            elif wants.pop(ticket, None) is None:
-                cancelled.append(ticket)
-        return wants, cancelled
+        return pb.FetchRequest(**first, wants=wants.values(), cancelled=cancelled)

@@ -51,6 +51,8 @@ class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # ge
 
     def __init__(self, tokens: HotReloaded[Tokens] | None) -> None:
         self._tokens = tokens
+        self.has_tokens = tokens is not None
+        """Not every call is let in."""
 
     def __repr__(self) -> str:
         return f"<AccessInterceptor {'open' if self._tokens is None else self._tokens}>"

@@ -273,7 +273,7 @@ class Service:
             for request in requests:
                 if isinstance(request, Unreadable):
                     raise request.error
-                if not authorization.is_valid():
+                if self._interceptor.has_tokens and not authorization.is_valid():
                     raise LoaderUnavailable(
                         "the loader's tokens have changed, and what was said of this stream's has; connect again"
                     )

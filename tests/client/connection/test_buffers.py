@@ -271,7 +271,7 @@ def test_a_batch_larger_than_the_loaders_own_limit_is_refused() -> None:
 
 
 def test_bytes_that_are_no_header_are_refused() -> None:
-    with pytest.raises(ProtocolMismatch, match="a header that is none"):
+    with pytest.raises(ProtocolMismatch, match="3 bytes stand where a batch's header belongs and are none"):
         receiver(X).take(Piece(1, 0, b"", b"\xff\xff\xff"), KEY)
 
 
