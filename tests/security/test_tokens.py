@@ -212,7 +212,8 @@ def test_no_token_is_in_what_a_trainer_shows_of_itself(token_loader: Any, tokens
     with feedline.connect(token_loader.address, token=tokens["alice"]) as loader:
         feed = loader.feed(dataset="scans", batch_size=7)
         shown = [repr(thing) for thing in (loader, feed, loader._credentials, loader._fleet, loader.datasets)]
-        members = loader._fleet._ledger.members
-        shown += [repr(member.replica) + repr(member.replica._line) for member in members]
+        connections = list(loader._fleet._endpoint_of)
+        assert connections
+        shown += [repr(connection) + repr(connection._dialer) for connection in connections]
 
     assert tokens["alice"] not in " ".join(shown)
