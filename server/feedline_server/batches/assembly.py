@@ -20,6 +20,7 @@ from feedline_server.sources.source import SampleRequest
 from feedline_wire import BAD, IDS
 from feedline_wire.errors import BadSample, DataError, FeedlineError
 from feedline_wire.key import Key
+from feedline_wire.listing import EXAMPLES, listed
 from feedline_wire.tensors import VARIES, Array, Column, Layout, clear_padding, lay_out, views
 
 NUMBERS = np.dtype("<i8")
@@ -27,9 +28,6 @@ NUMBERS = np.dtype("<i8")
 
 LAYOUTS = 64
 """Numbers of rows whose layout is remembered: a trainer asks for one or two, a hostile one could ask for any."""
-
-NAMED = 5
-"""Samples that a message lists."""
 
 Filled: TypeAlias = tuple[Layout, dict[str, Array], NDArray[np.int64]]
 """How a batch lies, its arrays in place, and the sample id of each of their rows."""
@@ -244,7 +242,7 @@ def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[
             samples = np.unique(of_rows[np.isnan(values.reshape(len(values), -1)).any(axis=1)])
             raise BadSample(
                 f"dataset {dataset.name!r}: column {column.name!r} holds what is not a number (nan) in "
-                f"sample{'s' if len(samples) > 1 else ''} {', '.join(map(str, samples[:NAMED]))}; mend the data, or "
+                f"sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}; mend the data, or "
                 'set nan = "allow", or leave such samples out with on_bad_sample = "skip"',
                 samples=samples,
             )

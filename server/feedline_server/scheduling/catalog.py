@@ -7,6 +7,7 @@ from feedline_server.batches.assembly import most_nbytes
 from feedline_server.batches.dataset import Dataset
 from feedline_wire.errors import DatasetChanged, InvalidRequest
 from feedline_wire.key import Key
+from feedline_wire.listing import listed
 from feedline_wire.orders import parse
 
 LONGEST_NAME = 64
@@ -42,7 +43,9 @@ class Catalog:
         """The bytes a batch takes. Raises InvalidRequest or DatasetChanged, saying what there is, if there is none."""
         served = self.served.get(key.dataset)
         if served is None:
-            raise InvalidRequest(f"no dataset {_short(key.dataset)} is served here; there is: {_listed(self.served)}")
+            raise InvalidRequest(
+                f"no dataset {_short(key.dataset)} is served here; there is: {listed(sorted(self.served))}"
+            )
         dataset = served.dataset
         if key.fingerprint != served.fingerprint:
             theirs = key.fingerprint[:LONGEST_NAME].hex() + "…" * (len(key.fingerprint) > LONGEST_NAME)
@@ -53,7 +56,7 @@ class Catalog:
         view = dataset.views.get(key.view)
         if view is None:
             raise InvalidRequest(
-                f"dataset {key.dataset!r} has no view {_short(key.view)}; there is: {_listed(dataset.views)}"
+                f"dataset {key.dataset!r} has no view {_short(key.view)}; there is: {listed(sorted(dataset.views))}"
             )
         if parse(key.order).family not in dataset.orders:
             raise InvalidRequest(
@@ -85,7 +88,3 @@ class Catalog:
 def _short(name: str) -> str:
     """A name that arrived, for a message: a hostile one may have half a megabyte, and each refusal would carry it."""
     return repr(name) if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]!r}… ({len(name)} characters)"
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names)) or "nothing"

@@ -3,7 +3,7 @@
 The law: a folder is recognised for certain or not at all; what could be two things is an error that says so.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from feedline_server.sources.images.manifest import USUAL as USUAL_MANIFESTS
 from feedline_server.sources.kinds.arrow import arrow_files
 from feedline_server.sources.kinds.columns import column_folders
 from feedline_wire.errors import DataError, InvalidRequest
+from feedline_wire.listing import listed
 
 UNDERSTOOD = (
     "a loader.toml; columns, such as x.npy and y.npy; sub-folders of columns, such as train/x.npy and "
@@ -30,9 +31,6 @@ UNDERSTOOD = (
     "one a subject; Arrow or Parquet files; or manifest.json or manifest.csv with a list of images. Of a CSV or a "
     "single .npz, `feedline convert` makes columns. Folders of classes are declared: kind = class_folders"
 )
-
-NAMED = 8
-"""Entries of a folder that a message lists."""
 
 
 def recognised(path: Path) -> DatasetConfig:
@@ -60,7 +58,7 @@ def recognised(path: Path) -> DatasetConfig:
     if {entry.name for entry in entries} & set(USUAL_MANIFESTS):
         return ImagesConfig(path=path)
     names = [entry.name + "/" * entry.is_dir() for entry in entries]
-    raise InvalidRequest(f"{path}: found {_listed(names)}; understood is {UNDERSTOOD}")
+    raise InvalidRequest(f"{path}: found {listed(names)}; understood is {UNDERSTOOD}")
 
 
 def python_object(path: Path) -> tuple[str, dict[str, Any]] | None:
@@ -139,8 +137,3 @@ def _arrow_views(folder: Path) -> DatasetConfig | None:
     except DataError:
         return None
     return ArrowConfig(path=folder)
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:NAMED]) + (f", … ({len(listed)} in all)" if len(listed) > NAMED else "") or "nothing"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feedline_server.declared.selections import SLICE
 from feedline_server.sources.arrays import npy
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,6 @@ Chosen: TypeAlias = range | NDArray[np.int64]
 
 Selection: TypeAlias = Chosen | Ranges
 """The same; several ranges where that is what there is."""
-
-NAMED = 5
-"""Samples that a message lists; enough to find the cause, few enough to read."""
 
 
 def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -84,12 +82,12 @@ def leaks(views: Mapping[str, Chosen], name: Callable[[int], str] = str) -> Iter
         if not isinstance(selection, range):
             ids, counts = np.unique(selection, return_counts=True)
             if len(ids) < len(selection):
-                yield f"view {view!r} holds {_listed(ids[counts > 1], name)} more than once"
+                yield f"view {view!r} holds {counted(ids[counts > 1], 'sample', name)} more than once"
     for (first, one), (second, other) in combinations(views.items(), 2):
         shared = _shared(one, other)
         if len(shared):
             yield (
-                f"views {first!r} and {second!r} share {_listed(shared, name)}: "
+                f"views {first!r} and {second!r} share {counted(shared, 'sample', name)}: "
                 "what is trained on is also measured on, unless that is meant"
             )
 
@@ -126,8 +124,3 @@ def _shared(one: Chosen, other: Chosen) -> Chosen:
     if isinstance(other, range):
         return np.unique(one[(one >= other.start) & (one < other.stop)])  # type: ignore[operator]  # an array here
     return np.intersect1d(one, other)
-
-
-def _listed(ids: Chosen, name: Callable[[int], str]) -> str:
-    first = ", ".join(name(int(sample)) for sample in ids[:NAMED])
-    return f"{len(ids)} sample{'s' if len(ids) > 1 else ''} ({first}{', …' if len(ids) > NAMED else ''})"

@@ -38,6 +38,7 @@ from feedline_server.transforms.sequences import Pad, Truncate
 from feedline_server.transforms.transform import Spec, Transform
 from feedline_wire.elementwise import Deferred, columns_after
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import VARIES, Array, Column
 
 TRIED = 2
@@ -291,8 +292,8 @@ class _Opening:
         columns, others = [spec.column for spec in one.values()], [spec.column for spec in other.values()]
         if columns != others:
             raise DataError(
-                f"dataset {self._dataset!r}: the transforms make {_listed(columns)} of view {first!r}, but "
-                f"{_listed(others)} of view {view!r}; give all views the same columns: where one has random_crop, "
+                f"dataset {self._dataset!r}: the transforms make {listed(columns)} of view {first!r}, but "
+                f"{listed(others)} of view {view!r}; give all views the same columns: where one has random_crop, "
                 "the other wants crop"
             )
 
@@ -351,7 +352,3 @@ def _ends(steps: list[Step], read: tuple[str, ...]) -> tuple[frozenset[str], ...
 
 def _name(config: TransformConfig) -> str:
     return config.code if isinstance(config, CodeTransform) else config.name
-
-
-def _listed(columns: list[Column]) -> str:
-    return ", ".join(map(str, columns))

@@ -22,6 +22,7 @@ from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import VARIES, Array, Column, wire_dtype
 
 ROOM = 2
@@ -100,7 +101,9 @@ class Function:
         varying: dict[str, list[Array]] = {name: [] for name, spec in self._returned.items() if spec.varies}
         for row, result in enumerate(self._samples(rows)):
             if result.keys() != self._returned.keys():
-                raise rows.bad([row], f"{self._code} returned {_listed(result)}; wanted {_listed(self._returned)}")
+                raise rows.bad(
+                    [row], f"{self._code} returned the columns {listed(result)}; wanted {listed(self._returned)}"
+                )
             for name, value in result.items():
                 column = self._returned[name].column
                 if wrong := self._wrong(column, value):
@@ -140,7 +143,7 @@ class Function:
     def _of_batch(self, rows: Rows) -> dict[str, Array | Ragged]:
         results = self._batch_results(rows)
         if results.keys() != self._returned.keys():
-            raise self._batch_error(rows, f"returned {_listed(results)}; wanted {_listed(self._returned)}")
+            raise self._batch_error(rows, f"returned the columns {listed(results)}; wanted {listed(self._returned)}")
         columns: dict[str, Array | Ragged] = {}
         for name, values in results.items():
             column = self._returned[name].column
@@ -223,7 +226,3 @@ def _traceback(error: Exception) -> str:
     for _ in range(2):  # this module's two frames say nothing about what is wrong
         inside = inside.tb_next if inside is not None and inside.tb_next is not None else inside
     return "".join(traceback.format_exception(type(error), error, inside))
-
-
-def _listed(names: Mapping[str, object]) -> str:
-    return "the columns " + ", ".join(names)

@@ -15,6 +15,7 @@ from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms import randomness
 from feedline_wire.errors import BadSample
+from feedline_wire.listing import EXAMPLES, listed
 from feedline_wire.tensors import Array
 
 KEPT_NBYTES = 64 << 20
@@ -80,9 +81,8 @@ class Rows:
     def bad(self, rows: Iterable[int], message: str, traceback: str = "") -> BadSample:
         """The error that says which samples these rows are."""
         samples = np.unique(self.request.ids[list(rows)])
-        named = ", ".join(map(str, samples[:5])) + (", …" if len(samples) > 5 else "")
         return BadSample(
-            f"{self._named}: sample{'s' if len(samples) > 1 else ''} {named}: {message}",
+            f"{self._named}: sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}: {message}",
             traceback=traceback,
             samples=samples,
         )

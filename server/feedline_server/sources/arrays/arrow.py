@@ -16,9 +16,9 @@ import numpy as np
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.stamp import Stamp
-from feedline_server.sources.arrays.stored import listed
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.extras import pip_install
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stamp import Stamp
-from feedline_server.sources.arrays.stored import listed
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.extras import pip_install
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array, wire_dtype
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stamp import Stamp
-from feedline_server.sources.arrays.stored import listed
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array
 
 LOCAL_HEADER = 30

@@ -3,7 +3,7 @@
 The law: finding one reads headers only; what is wrong with the file is found then, not in the middle of an epoch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -17,9 +17,6 @@ from feedline_server.sources.arrays.stamp import Stamp
 from feedline_wire import IDS
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array
-
-NAMED = 8
-"""Names that a message lists."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,8 +153,3 @@ def costs(arrays: Iterable[Stored]) -> Iterator[str]:
         nbytes = sum(array.header.nbytes for array in slow)
         others = f" and {len(slow) - 1} more are" if len(slow) > 1 else " is"
         yield f"{slow[0].named}{others} ({nbytes >> 20} MiB) {cost}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:NAMED]) + (f", … ({len(names)} in all)" if len(names) > NAMED else "") or "none"

@@ -6,7 +6,7 @@ addresses everywhere; a view whose ids are consecutive costs nothing.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.files.links import stays_inside
-from feedline_server.sources.selection import NAMED, Chosen, compact
+from feedline_server.sources.selection import Chosen, compact
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted
 
 
 def read_partition(path: Path) -> dict[str, list[str]]:
@@ -43,20 +44,16 @@ def classes_of(ids: Sequence[str], labels: Mapping[str, Any], path: Path, classe
     """The class of each id; DataError naming the ids that have none, or none from 0 to below `classes`."""
     without = [name for name in ids if name not in labels]
     if without:
-        raise DataError(f"{path}: no label for {listed(without)} of the partition; add them or take the ids out")
+        raise DataError(
+            f"{path}: no label for {counted(without, 'id', repr)} of the partition; add them or take the ids out"
+        )
     limit = classes if classes is not None else 1 << 63  # what int64 holds
     wrong = [name for name in ids if type(labels[name]) is not int or not 0 <= labels[name] < limit]
     if wrong:
         wanted = "from 0" if classes is None else f"0..{classes - 1} (classes = {classes})"
-        found = listed(wrong, lambda name: f"{name!r}: {json.dumps(labels[name])}")
+        found = counted(wrong, "id", lambda name: f"{name!r}: {json.dumps(labels[name])}")
         raise DataError(f"{path}: the labels of {found} are no classes; wanted whole numbers {wanted}")
     return np.fromiter(map(labels.__getitem__, ids), np.int64, len(ids))
-
-
-def listed(ids: Sequence[str], show: Callable[[str], str] = repr) -> str:
-    """The count and the first few, for a message."""
-    first = ", ".join(show(name) for name in ids[:NAMED])
-    return f"{len(ids)} id{'s' if len(ids) > 1 else ''} ({first}{', …' if len(ids) > NAMED else ''})"
 
 
 def _ids(path: Path, view: str, ids: object) -> list[str]:
@@ -71,8 +68,8 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
     outside = [name for name in names if not stays_inside(name)]
     if outside:
         raise DataError(
-            f"{path}: view {view!r} has {listed(outside)} that name no file inside the data folder; wanted names "
-            "relative to it, such as subject-7/scan-2, without .."
+            f"{path}: view {view!r} has {counted(outside, 'id', repr)} that name no file inside the data folder; "
+            "wanted names relative to it, such as subject-7/scan-2, without .."
         )
     return names
 

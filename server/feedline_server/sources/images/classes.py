@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.arrays.stored import listed
 from feedline_server.sources.images.manifest import Entries
 from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 
 LARGEST = 1 << 31
 """Class numbers beyond are no classes but something else, such as ids."""

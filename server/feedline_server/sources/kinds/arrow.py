@@ -20,13 +20,13 @@ from feedline_server.sources.arrays.content import one_of
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.mapped import ahead_nbytes, ask_for, is_large, runs_of
 from feedline_server.sources.arrays.resident import RESIDENT
-from feedline_server.sources.arrays.stored import listed
 from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.concatenated import parts_of
 from feedline_server.sources.tables.table import EVERYTHING, train_first
 from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array
 
 VIEWS_KEPT = 1024

@@ -13,7 +13,6 @@ import numpy as np
 
 from feedline_server.declared.datasets import ClassFoldersConfig, Declaration, ImageForm
 from feedline_server.declared.files import ARRAYS
-from feedline_server.sources.arrays.stored import listed
 from feedline_server.sources.files.array_files import array_files
 from feedline_server.sources.files.links import check_inside
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
@@ -24,6 +23,7 @@ from feedline_server.sources.selection import Selection, join
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import EVERYTHING
 from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 
 SLOT = "{name}"
 

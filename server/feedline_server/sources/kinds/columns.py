@@ -14,6 +14,7 @@ from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
 from feedline_wire import IDS
 from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 
 LOST = "lost+found"
 """What a file system keeps at its root; nobody but root can look into it, and a volume may be mounted right here."""
@@ -55,8 +56,8 @@ def column_folders(folder: Path, aside: tuple[str, ...] = ()) -> dict[str, list[
     same = [name for name, files in inside.items() if names & {path.name for path in files}]
     if same:
         raise DataError(
-            f"{folder}: the columns {_listed(names)} are here and also in {_listed(f'{name}/' for name in same)}; "
-            "move away the ones that are not meant"
+            f"{folder}: the columns {listed(sorted(names))} are here and also in "
+            f"{listed(f'{name}/' for name in sorted(same))}; move away the ones that are not meant"
         )
     if own:
         return {"": own}
@@ -100,7 +101,3 @@ def _find(path: Path) -> Stored:
         array = file.stored("x")
     check_rows(array.header, array.named)
     return array
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, names)))

@@ -7,10 +7,11 @@ from pathlib import Path
 from feedline_server.declared.datasets import Hdf5Config
 from feedline_server.declared.files import HDF5
 from feedline_server.sources.arrays.formats import opened
-from feedline_server.sources.arrays.stored import check_rows, chosen, costs, listed
+from feedline_server.sources.arrays.stored import check_rows, chosen, costs
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
 from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 
 
 def open_hdf5(config: Hdf5Config, *, checked: bool = False) -> Opened:

@@ -14,12 +14,13 @@ import numpy as np
 from feedline_server.declared.datasets import IdFilesConfig
 from feedline_server.sources.files.array_files import array_files
 from feedline_server.sources.files.links import missing_files
-from feedline_server.sources.files.partition import addresses, classes_of, listed, read_labels, read_partition
+from feedline_server.sources.files.partition import addresses, classes_of, read_labels, read_partition
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_server.sources.files.sample_files import Labels, SampleFiles
 from feedline_server.sources.selection import leaks
 from feedline_server.sources.source import Opened
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted
 
 SLOT = "{id}"
 
@@ -74,6 +75,6 @@ def _check_files(folder: Path, ids: Sequence[str], where: Sequence[FilePattern],
         if missing:
             names = [ids[number] for number in missing]
             raise DataError(
-                f"{folder}: no file for {listed(names)} of the partition, wanted {place.of(names[0])}; "
+                f"{folder}: no file for {counted(names, 'id', repr)} of the partition, wanted {place.of(names[0])}; "
                 "add the files, take the ids out, or set `data` to the folder that has them"
             )

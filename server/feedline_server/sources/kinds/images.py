@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import ImagesConfig
 from feedline_server.declared.files import MANIFESTS
 from feedline_server.sources.files.links import missing_files
-from feedline_server.sources.files.partition import listed
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files, Labels, SampleFiles
 from feedline_server.sources.images.classes import Classes, classes_of
@@ -24,6 +23,7 @@ from feedline_server.sources.selection import compact, declared, leaks
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import EVERYTHING
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted
 
 SLOT = "{id}"
 
@@ -161,4 +161,4 @@ def _missing(folder: Path, names: Sequence[str], place: FilePattern, *, follow_l
     if not missing:
         return ""
     absent = [names[number] for number in missing]
-    return f"{folder}: no file for {listed(absent)} of the manifest, wanted {place.of(absent[0])}"
+    return f"{folder}: no file for {counted(absent, 'id', repr)} of the manifest, wanted {place.of(absent[0])}"

@@ -20,10 +20,11 @@ from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.selection import join
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.concatenated import Concatenated
-from feedline_server.sources.tables.subject_names import counted, find_subjects, patterns_of, shared, view_subjects
+from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, shared, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths
 from feedline_server.sources.tables.windows import Windows
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.listing import counted
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 OPEN_AT_ONCE = 128
@@ -200,5 +201,5 @@ def _notes(
     short = [name for name, subject in subjects.items() if not subject.samples]
     if short:
         have = "have" if len(short) > 1 else "has"
-        yield f"{counted(short)} {have} less than the {config.window} rows of a window, so no samples"
+        yield f"{counted(short, 'subject')} {have} less than the {config.window} rows of a window, so no samples"
     yield from shared(chosen, list(subjects))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from feedline_server.declared.datasets import SubjectsConfig
 from feedline_server.declared.files import HDF5
-from feedline_server.sources.arrays.stored import listed
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted, listed
 
 SLOT = "{subject}"
 
@@ -75,17 +75,12 @@ def shared(views: Mapping[str, Sequence[str]], subjects: Sequence[str]) -> Itera
         both = [subject for subject in one if subject in set(other)]
         if both:
             yield (
-                f"views {first!r} and {second!r} share {counted(both)}: "
+                f"views {first!r} and {second!r} share {counted(both, 'subject')}: "
                 "what is trained on is also measured on, unless that is meant"
             )
     left = [subject for subject in subjects if subject not in set().union(*views.values())]
     if views and left:
-        yield f"{counted(left)} in no view"
-
-
-def counted(subjects: Sequence[str]) -> str:
-    """The number and the first few, for a message."""
-    return f"{len(subjects)} subject{'s' if len(subjects) > 1 else ''} ({listed(subjects)})"
+        yield f"{counted(left, 'subject')} in no view"
 
 
 def _matching(folder: Path, place: FilePattern) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Columns of one length, and parts of such columns as views: what every kind of data with a row a sample ends as."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 Part = TypeVar("Part")
@@ -99,7 +100,7 @@ def concatenated(folder: Path, parts: Mapping[str, Columns]) -> Concatenated:
     for name, other in others:
         if other.columns != one.columns:
             raise DataError(
-                f"{folder}: {first}/ has {_listed(one.columns)}, but {name}/ has {_listed(other.columns)}; "
+                f"{folder}: {first}/ has {listed(one.columns)}, but {name}/ has {listed(other.columns)}; "
                 "give every part the same columns, or move away what is no view"
             )
     return Concatenated(parts)
@@ -118,7 +119,3 @@ def train_first(parts: Mapping[str, Part]) -> dict[str, Part]:
 
 def _short(array: Stored, place: Path) -> str:
     return array.named.removeprefix(str(place)).lstrip("/:")
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, names)))
