@@ -12,7 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.batches.bad_samples import Fault, faults_named, replaced, without
 from feedline_server.batches.dataset import Dataset
 from feedline_server.order.positions import run_ahead, run_indices, view_indices
 from feedline_server.sources.ragged import Ragged, pad_into
@@ -119,12 +118,15 @@ def _read_ahead(dataset: Dataset, key: Key) -> None:
 
 def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -> Layout:
     """The batch without its bad samples, or with others for them: read until all that is read is good."""
-    chain, view = dataset.chain, dataset.views[key.view]
+    from feedline_server.batches.bad_samples import Fault, faults_named, replaced, without
+
+    chain, view, known = dataset.chain, dataset.views[key.view], dataset.known_bad
+    assert known is not None, "only a dataset that leaves out or replaces bad samples is mended"
     is_random = chain.is_generated or chain.ways[key.view].is_random
     found: set[Fault] = set()
 
     def bad(faults: Collection[Fault]) -> set[Fault]:
-        return found.intersection(faults) | dataset.known_bad.among(faults)
+        return found.intersection(faults) | known.among(faults)
 
     while True:
         if dataset.on_bad_sample == "skip":
@@ -138,7 +140,7 @@ def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -
             if not faults:
                 raise
             found |= set(faults)
-            dataset.known_bad.learn(faults, error)
+            known.learn(faults, error)
 
 
 # ---- samples, as if all were good ----

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
+from feedline_server.host.logs import log
 from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms.randomness import words
 from feedline_wire.errors import BadSample, DataError
@@ -29,8 +29,6 @@ LOG_EVERY_S = 60.0
 
 REMEMBERED = 100_000
 """Bad samples that are remembered in a process: a few megabytes. With more, some are read again."""
-
-log = structlog.get_logger()
 
 Fault: TypeAlias = tuple[int, ...]
 """A sample that is bad: its id, or, where something random decides that, (id, epoch, seed)."""

@@ -6,24 +6,24 @@ declaration has the same dataset.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.batches.bad_samples import KnownBad
-from feedline_server.batches.filters import filtered
-from feedline_server.declared.datasets import ColumnsConfig, DatasetConfig, Declaration
+from feedline_server.declared.datasets import ColumnsConfig, Declaration
 from feedline_server.order.positions import ORDERS, ORDERS_BY_LENGTH
-from feedline_server.sources.kinds.columns import another_kind
-from feedline_server.sources.kinds.opening import open_source
+from feedline_server.sources.kinds.opening import describe_source, open_source
 from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import Announcing, AnySource, Opened, RaggedSource
+from feedline_server.sources.source import Announcing, AnySource, Closeable, Opened, RaggedSource
 from feedline_server.transforms.chain import Chain, open_chain
-from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
 from feedline_wire.tensors import Column, Layout
+
+if TYPE_CHECKING:
+    from feedline_server.batches.bad_samples import KnownBad
+    from feedline_wire.elementwise import Deferred
 
 STREAM = ("stream",)
 """The only order of what has no ids."""
@@ -88,8 +88,8 @@ class Dataset:
     """What it may be asked in."""
     nan: Literal["allow", "error"] = "allow"
     on_bad_sample: Literal["error", "skip", "substitute"] = "error"
-    known_bad: KnownBad = field(default_factory=lambda: KnownBad(""))
-    """Samples that were found to be bad, in this process."""
+    known_bad: "KnownBad | None" = None
+    """Samples that were found to be bad, in this process; None where those are errors."""
     announcing: Announcing | None = None
     """The source, if it should be told early what will be wanted."""
     layouts: dict[int, Layout] = field(init=False, default_factory=dict, repr=False)
@@ -99,6 +99,14 @@ class Dataset:
         """How long the samples of a view are; None where all samples are of one length."""
         # Asked for every batch: a protocol's isinstance would cost more than its order.
         return ViewLengths(view, self.source) if "buckets" in self.orders else None  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the process that reads samples of the operator's Python here, if there is one. Idempotent.
+
+        It is started again when samples are read, so a dataset can be described and read after it.
+        """
+        if isinstance(self.source, Closeable):
+            self.source.close()
 
     @property
     def only_writes(self) -> bool:
@@ -112,27 +120,33 @@ class Dataset:
         return tuple(column for column in self.chain.columns if column.name in used)
 
     @property
-    def deferred(self) -> tuple[Deferred, ...]:
+    def deferred(self) -> "tuple[Deferred, ...]":
         """What the trainer does to columns that a batch carries."""
         used = set(column_names(self.structure))
         return tuple((name, operation) for name, operation in self.chain.deferred if name in used)
 
 
-def open_dataset(
-    name: str, config: DatasetConfig, *, checked: bool = False, kept: Mapping[str, Selection] | None = None
-) -> Dataset:
-    """The dataset that a declaration means; DataError naming file, found, wanted and what to change if there is none.
+def open_dataset(name: str, config: Declaration) -> Dataset:
+    """The dataset that a declaration means, looked at as a whole: every file of a list, every sample that is filtered.
 
-    `checked` is for workers: the front has opened the same declaration, so long checks and notes are left out, and it
-    says what filters `kept` of each view, for which it had to read the data.
+    DataError naming file, found, wanted and what to change if there is none. `close` it when it is described.
     """
-    opened = open_source(config, checked=checked)
+    opened = describe_source(config)
+    notes = tuple(opened.notes())
     if config.filters:
-        opened = replace(opened, views=filtered(name, config, opened.source, opened.views) if kept is None else kept)
-    return dataset_of(name, config, opened)
+        from feedline_server.batches.filters import filtered
+
+        opened = replace(opened, views=filtered(name, config, opened.source, opened.views))
+    return dataset_of(name, config, opened, notes)
 
 
-def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
+def open_dataset_in_worker(name: str, config: Declaration, kept: Mapping[str, Selection] | None = None) -> Dataset:
+    """The same to read from, after another process has looked at it, which knows what filters `kept` of each view."""
+    opened = open_source(config)
+    return dataset_of(name, config, opened if kept is None else replace(opened, views=kept))
+
+
+def dataset_of(name: str, config: Declaration, opened: Opened, notes: Sequence[str] = ()) -> Dataset:
     """The dataset that a declaration makes of an open source; DataError if its columns or transforms do not fit."""
     source = opened.source
     chain = open_chain(name, config, source, opened.views, is_batched=opened.is_batched)
@@ -140,7 +154,7 @@ def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
     structure = _own_structure(opened, columns, config) or structure_of(columns, config)
     used = set(column_names(structure))
     unused = [column for column in columns if column not in used]
-    notes = (*opened.notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
+    notes = (*notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
     return Dataset(
         name,
         source,
@@ -154,9 +168,15 @@ def dataset_of(name: str, config: Declaration, opened: Opened) -> Dataset:
         orders=opened.orders or _orders(opened),
         nan=config.nan,
         on_bad_sample=config.on_bad_sample,
-        known_bad=KnownBad(name),
+        known_bad=_known_bad(name) if config.on_bad_sample != "error" else None,
         announcing=source if isinstance(source, Announcing) and source.most_ahead else None,
     )
+
+
+def _known_bad(name: str) -> "KnownBad":
+    from feedline_server.batches.bad_samples import KnownBad
+
+    return KnownBad(name)
 
 
 def _orders(opened: Opened) -> tuple[str, ...]:
@@ -181,6 +201,8 @@ def structure_of(columns: Sequence[str], config: Declaration) -> Structure:
         raise DataError(f"{config.path}: there is no column {unknown[0]!r}; the columns are {', '.join(columns)}")
     inputs, targets = _inputs_and_targets([name for name in columns if name not in said], config)
     if not inputs:
+        from feedline_server.sources.kinds.columns import another_kind
+
         raise DataError(
             f"{config.path}: the columns {', '.join(columns)} do not show which are inputs and which are targets; "
             f'say so in loader.toml, such as inputs = ["{columns[0]}"] and targets = ["{columns[-1]}"]'

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import FilterConfig
+from feedline_server.host.logs import log
 from feedline_server.host.user_code import imported
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, compact, ids_at
@@ -34,8 +34,6 @@ SAY_EVERY_S = 5.0
 Ids: TypeAlias = NDArray[np.int64]
 Keeps: TypeAlias = Callable[[Ids, list[Array | Ragged]], NDArray[np.bool_]]
 """Ids and columns of some samples → which of them stay."""
-
-log = structlog.get_logger()
 
 
 def filtered(

@@ -15,7 +15,7 @@ from hashlib import blake2b
 import numpy as np
 
 from feedline_server.batches.dataset import Dataset
-from feedline_server.declared.datasets import DatasetConfig
+from feedline_server.declared.datasets import Declaration
 from feedline_server.order.positions import ORDER_VERSION
 from feedline_server.sources.selection import Ranges
 
@@ -23,7 +23,7 @@ FORM = 1
 """Raised when what is hashed, or how, changes: an old and a new loader must not agree by chance."""
 
 
-def fingerprint(dataset: Dataset, config: DatasetConfig) -> bytes:
+def fingerprint(dataset: Dataset, config: Declaration) -> bytes:
     """16 bytes of identity: content, structure, views, what the declaration says, and the version of the orders."""
     found = blake2b(digest_size=16)
     for chunk in _identity(dataset, config):
@@ -32,7 +32,7 @@ def fingerprint(dataset: Dataset, config: DatasetConfig) -> bytes:
     return found.digest()
 
 
-def _identity(dataset: Dataset, config: DatasetConfig) -> Iterator[bytes]:
+def _identity(dataset: Dataset, config: Declaration) -> Iterator[bytes]:
     yield json.dumps(
         {
             "form": FORM,

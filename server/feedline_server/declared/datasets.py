@@ -1,21 +1,22 @@
-"""What an operator may say about a dataset: one class a kind of data, told apart by `kind`.
+"""What an operator may write about a dataset in loader.toml: one class a kind of data, told apart by `kind`.
 
-The law: a declaration is a plain value that survives JSON, because the front hands it to worker processes, and it
-is checked in form only. Whether the files answer to it is found when the dataset is opened.
+A declaration is a frozen value that can be pickled, because the front hands it to worker processes. It is checked in
+form only: whether the files answer to it is found when the dataset is opened. A new kind is a class here and a module
+of its name in sources/kinds/.
 """
 
 from collections.abc import Iterable
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
-from pydantic_core import PydanticCustomError
-
-from feedline_server.declared.files import ONLY_OTHER
 from feedline_server.declared.forms import (
+    ONLY_OTHER,
     AbsolutePath,
+    After,
     Arrays,
     ColumnNames,
+    Contradiction,
     Count,
     FieldOrNone,
     FileName,
@@ -25,34 +26,39 @@ from feedline_server.declared.forms import (
     ImageFiles,
     ImageViews,
     NameOrNone,
+    Names,
     ObjectName,
     ObjectViews,
+    OneOf,
     Patterns,
+    Seconds,
     Share,
     Size,
     Slices,
+    Table,
     is_object_name,
+    some,
 )
-from feedline_server.declared.images import Bits, ColorMode, ImageFormat, Interpolation
-from feedline_server.declared.transforms import SAID, FilterConfig, TransformConfig
+from feedline_server.declared.transforms import Filter, Interpolation, TransformConfig
 
 MAX_PIXELS = 89_478_485
 """A quarter of a gigabyte as RGB, from where on Pillow speaks of decompression bombs; cameras have fewer."""
 
+ColorMode: TypeAlias = Literal["rgb", "bgr", "grayscale", "rgba"]
+Bits: TypeAlias = Literal[8, 16]
 
-class Declaration(BaseModel):
+
+class Declaration(Table):
     """What every kind of dataset can say. `path` is made absolute; other file names are relative to it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     path: AbsolutePath
-    inputs: Annotated[ColumnNames, Field(min_length=1)] | None = None
+    inputs: Names | None = None
     """Columns that make up a batch's inputs; None: found by their names."""
     targets: ColumnNames | None = None
     """Columns that make up its targets; None: found by their names, an empty tuple: none."""
     sample_weight: str | None = None
     """The column of sample weights, as a batch's third part."""
-    filters: tuple[FilterConfig, ...] = ()
+    filters: tuple[Filter, ...] = ()
     """Which samples the views keep."""
     transforms: tuple[TransformConfig, ...] = ()
     """What is done to samples, one after the other."""
@@ -62,21 +68,24 @@ class Declaration(BaseModel):
     """What becomes of a batch with a sample that cannot be read or transformed."""
     modules: AbsolutePath | None = None
     """The folder where modules of `code` are looked for first; in loader.toml its own folder is the default."""
+    kind: str
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind"})
+    version: ClassVar[int] = 1
+    """Raised when the same files and the same table mean other samples: see batches/fingerprint."""
+    meant: ClassVar[tuple[str, ...]] = ()
     """Fields that decide what is in a batch and show in neither its columns nor its views: part of the fingerprint."""
 
     @property
     def meaning(self) -> dict[str, object]:
-        """The fields of `says`, and what is done to samples: what two of the same dataset must have in common."""
-        meant = self.model_dump(mode="json", include=set(self.says))
+        """What two of the same dataset have in common of what is declared: kind and version, and what is set."""
+        meant = {
+            name: value for name, value in self.set_fields().items() if name in {*self.meant, "nan", "on_bad_sample"}
+        }
         if self.transforms:
             meant["transforms"] = [transform.meaning for transform in self.transforms]
         if self.filters:
-            meant["filters"] = [one.model_dump(mode="json") for one in self.filters]
-        if (self.nan, self.on_bad_sample) != ("allow", "error"):
-            meant["bad_samples"] = [self.nan, self.on_bad_sample]
-        return meant
+            meant["filters"] = [one.meaning for one in self.filters]
+        return {"kind": self.kind, "version": self.version, **meant}
 
     @property
     def code_folders(self) -> tuple[Path, ...]:
@@ -89,7 +98,7 @@ class ColumnsConfig(Declaration):
     """A folder of `.npy` files, one a column, or of sub-folders of them, one a view."""
 
     kind: Literal["columns"] = "columns"
-    views: Slices = Field(default_factory=dict)
+    views: Slices = field(default_factory=dict)
 
 
 class IdFilesConfig(Declaration):
@@ -112,7 +121,7 @@ class IdFilesConfig(Declaration):
     follow_links: bool = False
     """Ids may lead to links out of the folder."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+    meant: ClassVar[tuple[str, ...]] = ("one_hot",)
 
 
 class ImageForm(Declaration):
@@ -130,9 +139,10 @@ class ImageForm(Declaration):
     """Of a file. What says that it has more is not decoded."""
 
     @property
-    def wanted(self) -> ImageFormat:
-        """The same as a value."""
-        return ImageFormat(self.size, self.color_mode, self.interpolation, self.bits, self.max_pixels)
+    def set_image_fields(self) -> list[str]:
+        """The keys of images that are not at their defaults."""
+        own = {one.name for one in ImageForm.fields()} - {one.name for one in Declaration.fields()}
+        return sorted(own & self.set_fields().keys())
 
 
 class ClassFoldersConfig(ImageForm):
@@ -141,20 +151,20 @@ class ClassFoldersConfig(ImageForm):
     kind: Literal["class_folders"] = "class_folders"
     of: Literal["arrays", "images"] | None = None
     """Which files are meant; None: what there is, if there is not both."""
-    classes: Annotated[tuple[FolderName, ...], Field(min_length=1)] | None = None
+    classes: Annotated[tuple[FolderName, ...], After(some)] | None = None
     """The classes by their numbers; None: all sub-folders, sorted."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
     arrays: Arrays | None = None
     """The arrays in a file that are meant; None: all."""
-    views: dict[str, FolderName] = Field(default_factory=dict)
+    views: dict[str, FolderName] = field(default_factory=dict)
     """The folder of class folders for each view; empty: the class folders are right here."""
     validation_split: Share | None = None
     """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files and folders may be links out of the folder."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+    meant: ClassVar[tuple[str, ...]] = ("one_hot",)
 
 
 class ImagesConfig(ImageForm):
@@ -171,11 +181,11 @@ class ImagesConfig(ImageForm):
     """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
     files: ImageFiles = "{id}"
     """How files are named."""
-    classes: Count | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    classes: Count | Annotated[tuple[str, ...], After(some)] | None = None
     """How many classes there are, or their names by number; None: what the manifest shows."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
-    views: ImageViews = Field(default_factory=dict)
+    views: ImageViews = field(default_factory=dict)
     """A manifest for each view, or, of the only one, `start:stop` or an `.npy` of places in it."""
     split: FileName | None = None
     """The field with the view that an image belongs to."""
@@ -184,7 +194,7 @@ class ImagesConfig(ImageForm):
     follow_links: bool = False
     """Files may be links out of the folder."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind", "one_hot"})
+    meant: ClassVar[tuple[str, ...]] = ("one_hot",)
 
 
 class SubjectsConfig(Declaration):
@@ -199,10 +209,10 @@ class SubjectsConfig(Declaration):
     """Rows that make up a sample; None: each row is one."""
     stride: Count | None = None
     """Rows from the beginning of one window to the next; None: 1."""
-    views: dict[str, Patterns] = Field(default_factory=dict)
+    views: dict[str, Patterns] = field(default_factory=dict)
     """The subjects of each view: names, patterns, or `!` and what is left out; empty: everything as `train`."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind", "window", "stride"})
+    meant: ClassVar[tuple[str, ...]] = ("window", "stride")
 
 
 class SequencesConfig(Declaration):
@@ -213,9 +223,9 @@ class SequencesConfig(Declaration):
     """The file with the steps of each sequence; None: `lengths.npy`, if there is no file of offsets."""
     offsets: FileName | None = None
     """The file with the first step of each sequence, and the end; None: `offsets.npy`, if there is one."""
-    steps: Annotated[ColumnNames, Field(min_length=1)] | None = None
+    steps: Names | None = None
     """Columns that have a row a step; None: those that are as long as all sequences together."""
-    views: Slices = Field(default_factory=dict)
+    views: Slices = field(default_factory=dict)
 
 
 class Hdf5Config(Declaration):
@@ -224,7 +234,7 @@ class Hdf5Config(Declaration):
     kind: Literal["hdf5"] = "hdf5"
     arrays: Arrays | None = None
     """The datasets that are meant; None: all."""
-    views: Slices = Field(default_factory=dict)
+    views: Slices = field(default_factory=dict)
 
 
 class ArrowConfig(Declaration):
@@ -233,7 +243,7 @@ class ArrowConfig(Declaration):
     kind: Literal["arrow"] = "arrow"
     arrays: Arrays | None = None
     """The columns of the files that are meant; None: all."""
-    views: Slices = Field(default_factory=dict)
+    views: Slices = field(default_factory=dict)
 
 
 class PythonConfig(Declaration):
@@ -242,9 +252,9 @@ class PythonConfig(Declaration):
     kind: Literal["python"] = "python"
     object: ObjectName | None = None
     """`module:name` of what is served as `train`, or parted by `views`; None: `views` names an object for each view."""
-    views: ObjectViews = Field(default_factory=dict)
+    views: ObjectViews = field(default_factory=dict)
     """`module:name` for each view, or, of a single object, `start:stop` or an `.npy` of sample ids."""
-    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     """What functions and classes are called with."""
     batched: bool | None = None
     """Whether `object[i]` is a ready batch; None: so if it is a Keras Sequence or has an `on_epoch_end`."""
@@ -252,24 +262,22 @@ class PythonConfig(Declaration):
     """Batches that make up an epoch of a generator."""
     deterministic: bool = True
     """Samples are the same when they are read again, their random numbers seeded alike; checked at the start."""
-    start_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    start_timeout_s: Seconds = 600.0
     """Importing and building may take so long. Whoever reads a few gigabytes first needs minutes; longer is a hang."""
 
-    says: ClassVar[frozenset[str]] = frozenset({"kind", "batched", "steps_per_epoch", "deterministic"})
+    meant: ClassVar[tuple[str, ...]] = ("batched", "steps_per_epoch", "deterministic")
 
     @property
-    def meaning(self) -> dict[str, Any]:  # Any: what TOML can say; `object` is a field here
-        """As of every declaration, and the arguments but for those that are places, which differ from host to host."""
+    def meaning(self) -> dict[str, Any]:  # `object` is a field here
+        """As of every declaration, and the arguments but for those that are paths, which differ from host to host."""
         meant = {name: value for name, value in self.arguments.items() if not (isinstance(value, str) and "/" in value)}
-        return {**super().meaning, "arguments": meant}
+        return {**super().meaning, **({"arguments": meant} if meant else {})}
 
-    @model_validator(mode="after")
-    def _names_an_object(self) -> "PythonConfig":
-        if self.object is None and not any(is_object_name(text) for text in self.views.values()):
-            raise PydanticCustomError(SAID, 'names no object; say object = "module:name", or views.train = …')
+    def __post_init__(self) -> None:
+        if self.object is None and not any(map(is_object_name, self.views.values())):
+            raise Contradiction('names no object; say object = "module:name", or views.train = …')
         if self.object is not None and is_object_name(self.views.get("train", "")):
-            raise PydanticCustomError(SAID, "has both object and views.train, which is the same view; say one of them")
-        return self
+            raise Contradiction("has both object and views.train, which is the same view; say one of them")
 
     @property
     def objects(self) -> dict[str, str]:
@@ -283,20 +291,6 @@ class PythonConfig(Declaration):
         return {view: text for view, text in self.views.items() if not is_object_name(text)}
 
 
-DatasetConfig: TypeAlias = Annotated[
-    ColumnsConfig
-    | IdFilesConfig
-    | ClassFoldersConfig
-    | ImagesConfig
-    | SubjectsConfig
-    | SequencesConfig
-    | Hdf5Config
-    | ArrowConfig
-    | PythonConfig,
-    Field(discriminator="kind"),
-]
-"""Any kind of dataset."""
-
 KINDS: dict[str, type[Declaration]] = {
     "columns": ColumnsConfig,
     "id_files": IdFilesConfig,
@@ -308,26 +302,17 @@ KINDS: dict[str, type[Declaration]] = {
     "arrow": ArrowConfig,
     "python": PythonConfig,
 }
-"""Every kind by its name in loader.toml."""
+"""Every kind by its name in loader.toml, which is the name of its module in sources/kinds/."""
+
+DatasetConfig: TypeAlias = Annotated[Declaration, OneOf(KINDS, "kind")]
+"""Any kind of dataset."""
 
 
-_ANY: TypeAdapter[DatasetConfig] = TypeAdapter(DatasetConfig)
-
-
-def to_json(config: DatasetConfig) -> str:
-    """The declaration as the front hands it to a worker."""
-    return config.model_dump_json()
-
-
-def from_json(text: str | bytes) -> DatasetConfig:
-    """The declaration as a worker receives it."""
-    return _ANY.validate_json(text)
-
-
-def kind_of(said: Iterable[str]) -> str | None:
+def kind_of(keys: Iterable[str]) -> str | None:
     """The kind that most of these keys belong to; None if that is so of several kinds, or of none."""
-    keys = set(said) - set(Declaration.model_fields)
-    fits = {kind: len(keys & set(declaration.model_fields)) for kind, declaration in KINDS.items()}
+    common = {one.name for one in Declaration.fields()}
+    own = set(keys) - common
+    fits = {kind: len(own & {one.name for one in declaration.fields()}) for kind, declaration in KINDS.items()}
     most = max(fits.values())
     kinds = [kind for kind, fit in fits.items() if fit == most]
     if len(kinds) > 1 and "images" in kinds:  # it shares keys with most kinds, and has those of a manifest of its own

@@ -1,17 +1,191 @@
-"""Forms of what an operator says about a dataset: names, patterns, parts, and short ways to say them.
+"""How tables of loader.toml become frozen values, and how names, patterns, parts and numbers are written in them.
 
-The law: a form is checked from the text alone, and its message says what would have been right.
+A form is checked from the text alone, and its message says what would have been right. Pydantic does the checking and
+is imported for it: who only receives checked values, as a worker does, never loads it.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, dataclass_transform
 
-from pydantic import AfterValidator, BeforeValidator, Field
+ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+"""Suffixes of files with arrays in them."""
 
-from feedline_server.declared.files import ARRAYS, MANIFESTS
-from feedline_server.declared.selections import check_form
-from feedline_server.declared.transforms import CODE, one_or_several
+HDF5 = (".h5", ".hdf5")
+"""Of those, the ones that h5py reads."""
+
+ARROW = (".arrow", ".feather", ".ipc", ".parquet")
+"""Suffixes of files with tables in them, which pyarrow reads."""
+
+MANIFESTS = (".json", ".csv")
+"""Suffixes of lists of images with the class of each."""
+
+ONLY_OTHER = ""
+"""As a manifest's field of labels: the only field that is not named otherwise."""
+
+CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+"""`module:name`, with dots in either."""
+
+SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
+"""`start:stop`: both bounds, as text; either may be left out."""
+
+VIEW = 'start:stop, such as "0:1500", "1500:" or ":-100", or the name of an .npy file of sample ids'
+
+
+class Contradiction(ValueError):
+    """A table whose keys do not fit together; the message says everything itself."""
+
+
+# ---- tables ----
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Table:
+    """A table of loader.toml as a frozen value: subclasses are dataclasses whose fields are the table's keys.
+
+    A subclass becomes one when it is first used as one. To generate all of them takes half as long as loading numpy,
+    and a worker, which is sent a few values, needs none.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    def __new__(cls, *_: object, **values: object) -> Self:
+        """Pickle makes one without values."""
+        if values:
+            cls.fields()
+        return super().__new__(cls)
+
+    @classmethod
+    def declare(cls, **values: Any) -> Self:  # noqa: ANN401  # nothing is checked yet
+        """The value that these keys mean; pydantic's ValidationError if they mean none."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python(values)
+
+    @classmethod
+    def fields(cls) -> tuple[Field[Any], ...]:
+        """The table's keys."""
+        if "__dataclass_fields__" not in cls.__dict__:
+            for base in cls.__bases__:
+                if issubclass(base, Table) and base is not Table:
+                    base.fields()
+            dataclass(frozen=True, kw_only=True)(cls)
+        return fields(cls)  # type: ignore[arg-type]  # it is a dataclass now
+
+    def set_fields(self, *left_out: str) -> dict[str, object]:
+        """Every field that is not at its default, but for those that are left out."""
+        found = {}
+        for one in self.fields():
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            if one.name not in left_out and (value := getattr(self, one.name)) != default:
+                found[one.name] = value
+        return found
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
+        cls.fields()
+        return handler(source)
+
+
+class Before:
+    """A field's value goes through this before its type is looked at: short ways to write it become the usual one."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self._change = change
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self._change, handler(source))
+
+
+class After:
+    """A field's value goes through this when its type is right. ValueError says what was wanted."""
+
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self._check = check
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+
+class OneOf:
+    """A table is one of these classes, by the name that `tag` finds in it, or that this key has.
+
+    `change` gives keys that may be written otherwise the names of fields. `problem` is said of a table that is none of
+    them; without it, pydantic's own errors are.
+    """
+
+    def __init__(
+        self,
+        classes: Mapping[str, type[Table]],
+        tag: str | Callable[[Any], str | None],
+        change: Callable[[Any], Any] | None = None,
+        problem: str | None = None,
+    ) -> None:
+        self._classes = classes
+        self._tag = tag
+        self._change = change
+        self._problem = problem
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
+        from pydantic_core import core_schema
+
+        choices = {name: handler.generate_schema(one) for name, one in self._classes.items()}
+        if (change := self._change) is not None:
+            choices = {
+                name: core_schema.no_info_before_validator_function(change, one) for name, one in choices.items()
+            }
+        return core_schema.tagged_union_schema(
+            choices,
+            self._tag,
+            custom_error_type=self._problem and UNKNOWN,
+            custom_error_message=self._problem,
+        )
+
+
+UNKNOWN = "unknown_table"
+"""The type of the validation error that has a `problem` for its message."""
+
+
+# ---- forms ----
+
+
+def check_form(text: str) -> str:
+    """The text; ValueError saying what is wanted, if it is neither a slice nor a file name."""
+    if text.count(":") > 1 and not text.endswith(".npy"):
+        raise ValueError(f"{VIEW}; a step is not allowed")
+    if not SLICE.fullmatch(text) and not text.endswith(".npy"):
+        raise ValueError(VIEW)
+    return text
+
+
+def is_object_name(text: str) -> bool:
+    """The text has the form `module:name`, with dots in either."""
+    return CODE.fullmatch(text) is not None
+
+
+def one_or_several(value: object) -> object:
+    """`columns = "x"` is the same as `columns = ["x"]`."""
+    return (value,) if isinstance(value, str) else value
+
+
+def one_column(values: object) -> object:
+    """`column` is `columns` of one."""
+    if not isinstance(values, dict) or "column" not in values:
+        return values
+    if "columns" in values:
+        raise Contradiction("has both column and columns; say one of them")
+    return {("columns" if key == "column" else key): value for key, value in values.items()}
+
+
+def _numbers(value: object) -> object:
+    # `mean = 0.5` is the same as `mean = [0.5]`.
+    return (value,) if isinstance(value, int | float) else value
 
 
 def _not_a_flag(value: object) -> object:
@@ -26,31 +200,50 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-def _view_form(text: str) -> str:
-    check_form(text)
-    return text
-
-
 def _none_for_false(value: object) -> object:
-    """`labels = false`, because TOML has no null."""
+    # `labels = false`, because TOML has no null.
     return None if value is False else value
 
 
 def _one_for_all(value: object) -> object:
-    """`files = "{id}.npz"` is a pattern for all columns."""
+    # `files = "{id}.npz"` is a pattern for all columns.
     return {"": value} if isinstance(value, str) else value
 
 
-def _files_named_by(slot: str) -> Callable[[str], str]:
-    """A check that a text names files below the folder, one for each sample or subject."""
+def _at_least(least: int) -> After:
+    def check(number: int) -> int:
+        if number < least:
+            raise ValueError(f"greater than or equal to {least}")
+        return number
+
+    return After(check)
+
+
+def _between(low: float, high: float, wanted: str) -> After:
+    def check(number: float) -> float:
+        if not low < number < high:
+            raise ValueError(wanted)
+        return number
+
+    return After(check)
+
+
+def some(values: Any) -> Any:  # noqa: ANN401  # a text, list or table
+    """The same; ValueError if there is nothing in it."""
+    if not values:
+        raise ValueError("at least one" if not isinstance(values, str) else "a text of at least one letter")
+    return values
+
+
+def _pattern(slot: str, suffixes: tuple[str, ...], example: str) -> After:
+    """A text names files below the folder, one for each sample or subject."""
 
     def check(text: str) -> str:
-        steps = text.split("/")
-        if slot not in text or ".." in steps or "" in steps or not text.lower().endswith(ARRAYS):
-            raise ValueError(f"a file name below the folder with {slot} in it, such as {slot}.npz or {slot}_x.npy")
+        if slot not in text or {"", ".."} & set(text.split("/")) or not text.lower().endswith(suffixes):
+            raise ValueError(f"a file name below the folder with {slot} in it, such as {example}")
         return text
 
-    return check
+    return After(check)
 
 
 def _width_and_height(value: object) -> object:
@@ -59,45 +252,30 @@ def _width_and_height(value: object) -> object:
     return value
 
 
-def _image_pattern(text: str) -> str:
-    if "{id}" not in text or ".." in text.split("/") or "" in text.split("/"):
-        raise ValueError("a file name below the folder with {id} in it, such as {id}.jpg")
-    return text
+def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: str) -> After:
+    """Views that all have something of their own, or are all parts of the only thing there is."""
+
+    def check(views: dict[str, str]) -> dict[str, str]:
+        for text in views.values():
+            if not is_own(text):
+                try:
+                    check_form(text)
+                except ValueError as error:
+                    raise ValueError(f"{own(text)} {error}") from error
+        if len(set(map(is_own, views.values()))) > 1:
+            raise ValueError(mixed)
+        return views
+
+    return After(check)
 
 
-def _manifests_or_parts(views: dict[str, str]) -> dict[str, str]:
-    for text in views.values():
-        if not text.endswith(MANIFESTS):
-            try:
-                check_form(text)
-            except ValueError as error:
-                raise ValueError(f"the name of a manifest, .json or .csv; or of one manifest {error}") from error
-    if len({text.endswith(MANIFESTS) for text in views.values()}) > 1:
-        raise ValueError("either a manifest for each view, or a part of one manifest for each")
-    return views
-
-
-def is_object_name(text: str) -> bool:
-    """The text has the form `module:name`, with dots in either."""
-    return CODE.fullmatch(text) is not None
-
-
-def _object_form(text: str) -> str:
-    if not is_object_name(text):
-        raise ValueError('module:name, such as "my_classes:training_generator" for my_classes.py')
-    return text
-
-
-def _objects_or_parts(views: dict[str, str]) -> dict[str, str]:
-    for text in views.values():
+def _code(wanted: str) -> After:
+    def check(text: str) -> str:
         if not is_object_name(text):
-            try:
-                check_form(text)
-            except ValueError as error:
-                raise ValueError(f"module:name, such as my_classes:{text}; or of one object {error}") from error
-    if len({is_object_name(text) for text in views.values()}) > 1:
-        raise ValueError("either an object for each view, or object = … and a part of it for each")
-    return views
+            raise ValueError(wanted)
+        return text
+
+    return After(check)
 
 
 def _below(text: str) -> str:
@@ -106,38 +284,62 @@ def _below(text: str) -> str:
     return text
 
 
-ObjectName: TypeAlias = Annotated[str, AfterValidator(_object_form)]
-"""`module:name`."""
-ColumnNames: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(one_or_several)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
-FileName: TypeAlias = Annotated[str, Field(min_length=1)]
-FolderName: TypeAlias = Annotated[str, AfterValidator(_below)]
-Slices: TypeAlias = dict[str, Annotated[str, AfterValidator(_view_form)]]
-"""`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
-Arrays: TypeAlias = Annotated[dict[str, FileName], Field(min_length=1)]
-"""The name in its file of the array that is each column."""
-Size: TypeAlias = Annotated[tuple[Count, Count], BeforeValidator(_width_and_height)]
-"""Width and height, in the order in which OpenCV takes them."""
-Patterns: TypeAlias = Annotated[tuple[FileName, ...], BeforeValidator(one_or_several), Field(min_length=1)]
-AbsolutePath: TypeAlias = Annotated[Path, AfterValidator(_absolute)]
-"""Made absolute where it was said; a link stays one."""
-NameOrNone: TypeAlias = Annotated[FileName | None, BeforeValidator(_none_for_false)]
+Whole: TypeAlias = Annotated[int, Before(_not_a_flag), _at_least(0)]
+Count: TypeAlias = Annotated[int, Before(_not_a_flag), _at_least(1)]
+Numbers: TypeAlias = Annotated[tuple[float, ...], Before(_numbers), After(some)]
+Share: TypeAlias = Annotated[float, _between(0, 1, "more than 0 and less than 1")]
+Seconds: TypeAlias = Annotated[float, _between(0, float("inf"), "a number of seconds, more than 0")]
+Size: TypeAlias = Annotated[tuple[Count, Count], Before(_width_and_height)]
+"""Width and height, in the order in which OpenCV and Keras' users say them."""
+ColumnNames: TypeAlias = Annotated[tuple[str, ...], Before(one_or_several)]
+"""None or more."""
+Names: TypeAlias = Annotated[tuple[str, ...], Before(one_or_several), After(some)]
+"""One or more."""
+FileName: TypeAlias = Annotated[str, After(some)]
+FolderName: TypeAlias = Annotated[str, After(_below)]
+NameOrNone: TypeAlias = Annotated[FileName | None, Before(_none_for_false)]
 """A file's name; `false` for none."""
-FieldOrNone: TypeAlias = Annotated[str | None, BeforeValidator(_none_for_false)]
+FieldOrNone: TypeAlias = Annotated[str | None, Before(_none_for_false)]
 """The name of a field; `false` for none."""
+AbsolutePath: TypeAlias = Annotated[Path, After(_absolute)]
+"""Made absolute where it was written; a link stays one."""
+Arrays: TypeAlias = Annotated[dict[str, FileName], After(some)]
+"""The name in its file of the array that is each column."""
+Patterns: TypeAlias = Annotated[tuple[FileName, ...], Before(one_or_several), After(some)]
+Slices: TypeAlias = dict[str, Annotated[str, After(check_form)]]
+"""`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
 FilesById: TypeAlias = Annotated[
-    dict[str, Annotated[str, AfterValidator(_files_named_by("{id}"))]] | None, BeforeValidator(_one_for_all)
+    dict[str, Annotated[str, _pattern("{id}", ARRAYS, "{id}.npz or {id}_x.npy")]] | None, Before(_one_for_all)
 ]
 """How the files of samples are named, by column, or for all columns under the empty name."""
 FilesBySubject: TypeAlias = Annotated[
-    dict[str, Annotated[str, AfterValidator(_files_named_by("{subject}"))]] | None, BeforeValidator(_one_for_all)
+    dict[str, Annotated[str, _pattern("{subject}", ARRAYS, "{subject}.npz or {subject}_x.npy")]] | None,
+    Before(_one_for_all),
 ]
 """The same of subjects."""
-ImageFiles: TypeAlias = Annotated[str, AfterValidator(_image_pattern)]
+ImageFiles: TypeAlias = Annotated[str, _pattern("{id}", ("",), "{id}.jpg")]
 """How images' files are named."""
-ImageViews: TypeAlias = Annotated[dict[str, FileName], AfterValidator(_manifests_or_parts)]
+Code: TypeAlias = Annotated[
+    str, _code('module:function, such as "my_transforms:brighten" for brighten in my_transforms.py')
+]
+"""`module:function`."""
+ObjectName: TypeAlias = Annotated[str, _code('module:name, such as "my_classes:training_generator" for my_classes.py')]
+"""`module:name`."""
+ImageViews: TypeAlias = Annotated[
+    dict[str, FileName],
+    _all_alike(
+        lambda text: text.endswith(MANIFESTS),
+        lambda text: "the name of a manifest, .json or .csv; or of one manifest",
+        "either a manifest for each view, or a part of one manifest for each",
+    ),
+]
 """A manifest for each view, or a part of the only one."""
-ObjectViews: TypeAlias = Annotated[dict[str, str], AfterValidator(_objects_or_parts)]
+ObjectViews: TypeAlias = Annotated[
+    dict[str, str],
+    _all_alike(
+        is_object_name,
+        lambda text: f"module:name, such as my_classes:{text}; or of one object",
+        "either an object for each view, or object = … and a part of it for each",
+    ),
+]
 """`module:name` for each view, or a part of the only object."""
-Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
-"""More than nothing, less than all."""

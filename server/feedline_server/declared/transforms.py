@@ -1,101 +1,81 @@
-"""What an operator may say about transforms, filters and bad samples.
+"""What an operator may write about transforms and filters in loader.toml. (What they do: the room transforms/.)
 
-The law: as of a declaration, a plain value that survives JSON and is checked in form only. What a transform makes of a
-dataset's columns is found when the dataset is opened.
+Frozen values that are checked in form only. What a transform makes of a dataset's columns is found when the dataset is
+opened.
 """
 
-import re
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
-
-from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
+from feedline_server.declared.forms import (
+    After,
+    Before,
+    Code,
+    Contradiction,
+    Count,
+    FileName,
+    Names,
+    Numbers,
+    OneOf,
+    Size,
+    Table,
+    Whole,
+    one_column,
+    some,
+)
 from feedline_wire.errors import DataError
 
-SAID = "said"
-"""The kind of a validation error whose message says everything itself."""
+if TYPE_CHECKING:
+    from feedline_wire.elementwise import Elementwise
 
-CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-
-def one_or_several(value: object) -> object:
-    """`columns = "x"` says the same as `columns = ["x"]`."""
-    return (value,) if isinstance(value, str) else value
+Interpolation: TypeAlias = Literal["nearest", "linear", "area", "cubic"]
 
 
-def _numbers(value: object) -> object:
-    """`mean = 0.5` says the same as `mean = [0.5]`."""
-    return (value,) if isinstance(value, int | float) else value
-
-
-def _not_a_flag(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a whole number")  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError
-    return value
-
-
-def _code(text: str) -> str:
-    if not CODE.fullmatch(text):
-        raise ValueError('module:function, such as "my_transforms:brighten" for brighten in my_transforms.py')
-    return text
-
-
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(one_or_several), Field(min_length=1)]
-Whole: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0)]
-Count: TypeAlias = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
-Size: TypeAlias = tuple[Count, Count]
-"""Width and height, as OpenCV and Keras' users say it."""
-Code: TypeAlias = Annotated[str, AfterValidator(_code)]
-Numbers: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_numbers), Field(min_length=1)]
-
-
-class Transform(BaseModel):
+class Transform(Table):
     """What every transform can say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    columns: Names
-    """The columns it changes; `column` says the same of one."""
+    name: str
+    columns: Names | None
+    """The columns it changes; `column` is the same of one. None: all, which only code can say."""
     views: Names | None = None
     """The views it is for; None: all."""
 
-    unmeant: ClassVar[frozenset[str]] = frozenset()
+    version: ClassVar[int] = 1
+    """Raised when the same table makes other values of the same samples: see batches/fingerprint."""
+    paths: ClassVar[tuple[str, ...]] = ()
     """Fields that hold paths: the fingerprint has what is in the files instead."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_column(cls, values: object) -> object:
-        if isinstance(values, dict) and "column" in values:
-            if "columns" in values:
-                raise PydanticCustomError(SAID, "has both column and columns; say one of them")
-            values = {**values, "columns": values["column"]}
-            del values["column"]
-        return values
+    @property
+    def key(self) -> str:
+        """What messages and random numbers call it: its name, or its function."""
+        return self.name
 
     @property
     def meaning(self) -> dict[str, object]:
-        """What two of the same dataset must have in common."""
-        return self.model_dump(mode="json", exclude=set(self.unmeant), exclude_none=True)
+        """What two of the same dataset have in common: its name, its version, and what is set."""
+        return {"name": self.name, "version": self.version, **self.set_fields("name", *self.paths)}
 
 
-class ElementwiseTransform(Transform):
+class ColumnTransform(Transform):
+    """What changes columns that are named."""
+
+    columns: Names
+
+
+class ElementwiseTransform(ColumnTransform):
     """Value by value; with `late` the trainer does it."""
 
     late: bool = False
 
     @property
-    def operation(self) -> Elementwise:
-        """What is done to a value."""
+    def operation(self) -> "Elementwise":
+        """What is done to a value. The wire's operations are imported by who has any."""
         raise NotImplementedError
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> "ElementwiseTransform":
+    def __post_init__(self) -> None:
         try:
             _ = self.operation
         except DataError as error:
-            raise PydanticCustomError(SAID, "{said}", {"said": str(error)}) from error
-        return self
+            raise Contradiction(str(error)) from error
 
 
 class CastTransform(ElementwiseTransform):
@@ -105,8 +85,10 @@ class CastTransform(ElementwiseTransform):
     dtype: str
 
     @property
-    def operation(self) -> Cast:
+    def operation(self) -> "Elementwise":
         """See ElementwiseTransform."""
+        from feedline_wire.elementwise import Cast
+
         return Cast(self.dtype)
 
 
@@ -120,8 +102,10 @@ class ScaleTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> Scale:
+    def operation(self) -> "Elementwise":
         """See ElementwiseTransform."""
+        from feedline_wire.elementwise import Scale
+
         return Scale(self.factor, self.divide_by, self.offset, self.dtype)
 
 
@@ -134,8 +118,10 @@ class NormaliseTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> Normalise:
+    def operation(self) -> "Elementwise":
         """See ElementwiseTransform."""
+        from feedline_wire.elementwise import Normalise
+
         return Normalise(self.mean, self.std, self.dtype)
 
 
@@ -147,19 +133,21 @@ class OneHotTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> OneHot:
+    def operation(self) -> "Elementwise":
         """See ElementwiseTransform."""
+        from feedline_wire.elementwise import OneHot
+
         return OneHot(self.classes, self.dtype)
 
 
-class PadTransform(Transform):
+class PadTransform(ColumnTransform):
     """Zeros behind each sample, up to `length` steps."""
 
     name: Literal["pad"] = "pad"
     length: Count
 
 
-class TruncateTransform(Transform):
+class TruncateTransform(ColumnTransform):
     """At most `length` steps of each sample."""
 
     name: Literal["truncate"] = "truncate"
@@ -167,32 +155,32 @@ class TruncateTransform(Transform):
     keep: Literal["first", "last"] = "first"
 
 
-class EmbedTransform(Transform):
+class EmbedTransform(ColumnTransform):
     """Each number becomes its row of a table."""
 
     name: Literal["embed"] = "embed"
-    table: Annotated[str, Field(min_length=1)]
+    table: FileName
     """An `.npy` with a row for each number, relative to the dataset's path."""
 
-    unmeant: ClassVar[frozenset[str]] = frozenset({"table"})
+    paths: ClassVar[tuple[str, ...]] = ("table",)
 
 
-class ResizeTransform(Transform):
+class ResizeTransform(ColumnTransform):
     """Images of another size."""
 
     name: Literal["resize"] = "resize"
     size: Size
-    interpolation: Literal["nearest", "linear", "area", "cubic"] = "linear"
+    interpolation: Interpolation = "linear"
 
 
-class CropTransform(Transform):
+class CropTransform(ColumnTransform):
     """The middle of each image."""
 
     name: Literal["crop"] = "crop"
     size: Size
 
 
-class RandomCropTransform(Transform):
+class RandomCropTransform(ColumnTransform):
     """A part of each image, drawn anew every epoch; all columns lose the same."""
 
     name: Literal["random_crop"] = "random_crop"
@@ -201,29 +189,33 @@ class RandomCropTransform(Transform):
     """Zeros on each side before it is cropped."""
 
 
-class RandomFlipTransform(Transform):
+class RandomFlipTransform(ColumnTransform):
     """Each image mirrored with a probability of one half, drawn anew every epoch; all columns alike."""
 
     name: Literal["random_flip"] = "random_flip"
     horizontal: bool = True
     vertical: bool = False
 
-    @model_validator(mode="after")
-    def _flips(self) -> "RandomFlipTransform":
+    def __post_init__(self) -> None:
         if not (self.horizontal or self.vertical):
-            raise PydanticCustomError(SAID, "flips neither way; say horizontal = true or vertical = true")
-        return self
+            raise Contradiction("flips neither way; say horizontal = true or vertical = true")
 
 
 class CodeTransform(Transform):
     """A function of the operator's own."""
 
     name: Literal["code"] = "code"
-    columns: Names | None = None  # type: ignore[assignment]  # None: the function has samples as mappings of all
+    columns: Names | None = None
+    """None: the function has samples as mappings of all."""
     code: Code
     per: Literal["sample", "batch"] = "sample"
     varies: bool = False
     """What it returns differs in its first dimension from sample to sample."""
+
+    @property
+    def key(self) -> str:
+        """See Transform."""
+        return self.code
 
 
 TRANSFORMS: dict[str, type[Transform]] = {
@@ -251,52 +243,47 @@ def _named(value: Any) -> str | None:  # noqa: ANN401  # nothing is checked yet
 
 
 TransformConfig: TypeAlias = Annotated[
-    Annotated[CastTransform, Tag("cast")]
-    | Annotated[ScaleTransform, Tag("scale")]
-    | Annotated[NormaliseTransform, Tag("normalise")]
-    | Annotated[OneHotTransform, Tag("one_hot")]
-    | Annotated[PadTransform, Tag("pad")]
-    | Annotated[TruncateTransform, Tag("truncate")]
-    | Annotated[EmbedTransform, Tag("embed")]
-    | Annotated[ResizeTransform, Tag("resize")]
-    | Annotated[CropTransform, Tag("crop")]
-    | Annotated[RandomCropTransform, Tag("random_crop")]
-    | Annotated[RandomFlipTransform, Tag("random_flip")]
-    | Annotated[CodeTransform, Tag("code")],
-    Discriminator(
+    Transform,
+    OneOf(
+        TRANSFORMS,
         _named,
-        custom_error_type=SAID,
-        custom_error_message=f"is no transform; wanted name = one of {', '.join(TRANSFORMS)}, or code = a function",
+        one_column,
+        f"is no transform; wanted name = one of {', '.join(TRANSFORMS)}, or code = a function",
     ),
 ]
 """Any transform."""
 
 
-class FilterConfig(BaseModel):
+class FilterConfig(Table):
     """Which samples the views keep: decided once, when the dataset is opened."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
     columns: Names
-    """The columns that are read for it; `column` says the same of one."""
-    one_of: Annotated[tuple[bool | int | float, ...], Field(min_length=1)] | None = Field(None, alias="is")
-    """Kept is what has one of these values."""
+    """The columns that are read for it; `column` is the same of one."""
+    one_of: Annotated[tuple[bool | int | float, ...], After(some)] | None = None
+    """Kept is what has one of these values; `is` in loader.toml."""
     code: Code | None = None
     """Kept is what this function of the columns of one sample says yes to."""
     views: Names | None = None
     """The views it is for; None: all."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_column(cls, values: object) -> object:
-        return Transform._one_column(values)  # type: ignore[operator]  # a classmethod under the validator
-
-    @model_validator(mode="after")
-    def _says_which(self) -> "FilterConfig":
+    def __post_init__(self) -> None:
         if (self.one_of is None) == (self.code is None):
-            raise PydanticCustomError(
-                SAID, 'says not which samples to keep; give is = [0, 1] or code = "module:function"'
-            )
+            raise Contradiction('says not which samples to keep; give is = [0, 1] or code = "module:function"')
         if self.one_of is not None and len(self.columns) > 1:
-            raise PydanticCustomError(SAID, "is = […] is about one column; give each its own filter")
-        return self
+            raise Contradiction("is = […] is about one column; give each its own filter")
+
+    @property
+    def meaning(self) -> dict[str, object]:
+        """What two of the same dataset have in common: what is set."""
+        return self.set_fields()
+
+
+def _usual_keys(values: object) -> object:
+    values = one_column(values)
+    if isinstance(values, dict) and "is" in values:
+        return {("one_of" if key == "is" else key): value for key, value in values.items()}
+    return values
+
+
+Filter: TypeAlias = Annotated[FilterConfig, Before(_usual_keys)]
+"""As it is written: with `column`, and `is`."""

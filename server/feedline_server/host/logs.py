@@ -5,12 +5,12 @@ has ended, is no reason to stop serving.
 """
 
 import contextlib
-import logging
 import os
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 STANDARD_ERROR = 2
 """The descriptor."""
@@ -18,8 +18,44 @@ STANDARD_ERROR = 2
 LogFormat = Literal["auto", "text", "json"]
 
 
+class Log:
+    """A log that loads structlog with its first line: that takes as long as loading numpy, and a worker says little."""
+
+    def __init__(self) -> None:
+        self._later: tuple[LogFormat, str] | None = None
+
+    def configure_later(self, log_format: LogFormat, level: str) -> None:
+        """Have the first line configure the logs of this process, as `configure_logs` would now."""
+        self._later = log_format, level
+
+    def info(self, event: str, **more: object) -> None:
+        """A line of this level; `more` are its fields."""
+        self._logger().info(event, **more)
+
+    def warning(self, event: str, **more: object) -> None:
+        """A line of this level; `more` are its fields."""
+        self._logger().warning(event, **more)
+
+    def _logger(self) -> "structlog.typing.FilteringBoundLogger":
+        import structlog
+
+        if self._later is not None:
+            configure_logs(*self._later)
+            self._later = None
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+        return logger
+
+
+log = Log()
+"""Of the modules that workers load."""
+
+
 def configure_logs(log_format: LogFormat, level: str) -> None:
     """Set how this process logs; `auto` is text on a terminal and JSON elsewhere. Call it before gRPC is imported."""
+    import logging
+
+    import structlog
+
     # Each handshake that fails would be a line of gRPC's own form among ours, and anybody can make handshakes fail.
     # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its own words back.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

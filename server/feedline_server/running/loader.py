@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import structlog
 
@@ -18,7 +19,6 @@ from feedline_server.access.tls import Tls, hot_reloaded_tls
 from feedline_server.access.tokens import Tokens, read_tokens, unknown_datasets
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import to_json
 from feedline_server.host.addresses import with_port
 from feedline_server.host.signals import StopSignals
 from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
@@ -148,8 +148,8 @@ def _open_catalog(settings: Settings) -> Catalog:
     served = {}
     for name, config in settings.datasets.items():
         started = time.perf_counter()
-        dataset = open_dataset(name, config)
-        served[name] = Served(dataset, fingerprint(dataset, config))
+        with closing(open_dataset(name, config)) as dataset:
+            served[name] = Served(dataset, fingerprint(dataset, config))
         log.debug("opened", dataset=name, seconds=round(time.perf_counter() - started, 3))
         for note in dataset.notes:
             log.warning("about the dataset", dataset=name, note=note)
@@ -166,7 +166,7 @@ def _opening(settings: Settings, catalog: Catalog) -> OpenDatasets:
     """What every worker opens."""
     served = catalog.served
     return OpenDatasets(
-        {name: (to_json(config), served[name].fingerprint) for name, config in settings.datasets.items()},
+        {name: (config, served[name].fingerprint) for name, config in settings.datasets.items()},
         kept={
             name: {view.name: view.selection for view in served[name].dataset.views.values()}
             for name, config in settings.datasets.items()

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from feedline_server.declared.datasets import KINDS
-from feedline_server.declared.transforms import SAID, TRANSFORMS, FilterConfig
+from feedline_server.declared.forms import UNKNOWN, Contradiction, Table
+from feedline_server.declared.transforms import TRANSFORMS, FilterConfig
 
 PREFIX = "FEEDLINE_"
 """What every environment variable of a loader begins with."""
@@ -36,6 +37,9 @@ WANTED = {
 }
 """What pydantic's kinds of errors want, where its own words are for programmers."""
 
+WRITTEN: Mapping[int | str, int | str] = {"one_of": "is"}
+"""How keys are written whose names as fields would be Python's own words."""
+
 Layer = tuple[str, Mapping[str, Any]]
 """Where values come from, and the values. Any: nothing is checked yet."""
 
@@ -51,12 +55,11 @@ def misspelt(environ: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
 
 def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) -> str:
     """One problem that pydantic found; `settings` are the names at the top."""
-    # Left out: which kind's class was asked, and what a name stands under that is written as the value of its key.
-    hidden = {"[key]", ""}
+    # Left out: which class was asked, and what pydantic calls a check ("[key]", "function-after[…]").
     key = [
-        part
+        WRITTEN.get(part, part)
         for at, part in enumerate(problem["loc"])
-        if not ((at == 2 and part in KINDS) or (at == 5 and part in TRANSFORMS)) and part not in hidden
+        if not ((at == 2 and part in KINDS) or (at == 5 and part in TRANSFORMS) or "[" in str(part) or part == "")
     ]
     where = next((name for name, values in layers if _has(values, key)), None)
     if where is None:  # a value that is missing stands where its table stands
@@ -69,8 +72,9 @@ def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) ->
 
 
 def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
+    error = problem.get("ctx", {}).get("error")
     match problem["type"]:
-        case "extra_forbidden":
+        case "extra_forbidden" | "unexpected_keyword_argument":
             known = _fields(problem["loc"], settings)
             near = _near(str(problem["loc"][-1]), known)
             return "there is no such setting; " + (f"did you mean {near}?" if near else f"there is {', '.join(known)}")
@@ -83,10 +87,10 @@ def _meaning(problem: ErrorDetails, settings: list[str]) -> str:
             return f"found kind {found!r}; wanted one of {', '.join(KINDS)}" + (f", such as {near}" if near else "")
         case "union_tag_not_found":
             return f"has neither a kind nor a path to recognise it by; wanted kind = one of {', '.join(KINDS)}"
-        case kind if kind == SAID:
-            return problem["msg"] + _misnamed(problem)
+        case kind if kind == UNKNOWN or isinstance(error, Contradiction):
+            return (str(error) if error else problem["msg"]) + _misnamed(problem)
         case "value_error":
-            wanted = str(problem.get("ctx", {}).get("error"))
+            wanted = str(error)
         case kind:
             wanted = WANTED.get(kind, problem["msg"].removeprefix("Input should be "))
     return f"found {problem['input']!r}; wanted {wanted}"
@@ -105,12 +109,16 @@ def _fields(loc: tuple[int | str, ...], settings: list[str]) -> list[str]:
     """The names that can stand where `loc` stands."""
     match loc:
         case (_, _, _, "transforms", int(), str(name), _):
-            return [*TRANSFORMS[name].model_fields, "column"]
+            return [*_names(TRANSFORMS[name]), "column"]
         case (_, _, _, "filters", int(), _):
-            return ["column", *(field.alias or name for name, field in FilterConfig.model_fields.items())]
+            return ["column", *(str(WRITTEN.get(name, name)) for name in _names(FilterConfig))]
         case (_, _, kind, _, *_):
-            return list(KINDS[str(kind)].model_fields)
+            return _names(KINDS[str(kind)])
     return settings
+
+
+def _names(table: type[Table]) -> list[str]:
+    return [field.name for field in table.fields()]
 
 
 def _near(name: str, known: Iterable[str]) -> str | None:

@@ -10,15 +10,13 @@ from typing import Any
 from feedline_server.declared.datasets import (
     ArrowConfig,
     ColumnsConfig,
-    DatasetConfig,
+    Declaration,
     Hdf5Config,
     IdFilesConfig,
     ImagesConfig,
     SubjectsConfig,
 )
-from feedline_server.declared.files import ARRAYS, HDF5
-from feedline_server.declared.forms import is_object_name
-from feedline_server.sources.arrays import arrow
+from feedline_server.declared.forms import ARRAYS, ARROW, HDF5, is_object_name
 from feedline_server.sources.images.manifest import USUAL as USUAL_MANIFESTS
 from feedline_server.sources.kinds.arrow import arrow_files
 from feedline_server.sources.kinds.columns import column_folders
@@ -33,7 +31,7 @@ UNDERSTOOD = (
 )
 
 
-def recognised(path: Path) -> DatasetConfig:
+def recognised(path: Path) -> Declaration:
     """The declaration that a folder's names amount to; InvalidRequest saying what is there if they amount to none.
 
     A path that is a file is what its suffix says.
@@ -88,23 +86,23 @@ def dataset_name(folder: Path) -> str:
     return name.strip(".-_") or "data"
 
 
-def _file(path: Path) -> DatasetConfig:
+def _file(path: Path) -> Declaration:
     suffix = path.suffix.lower()
     if suffix in HDF5:
         return Hdf5Config(path=path)
-    if suffix in arrow.SUFFIXES:
+    if suffix in ARROW:
         return ArrowConfig(path=path)
     if suffix == ".py":
         raise InvalidRequest(f"{path}: is a module; name the object in it that is served: {path}:NAME")
     if suffix in (".npz", ".csv"):
         raise InvalidRequest(f"{path}: make columns of it first: feedline convert {path} {path.with_suffix('')}")
-    wanted = ", ".join((*HDF5, *arrow.SUFFIXES))
+    wanted = ", ".join((*HDF5, *ARROW))
     raise InvalidRequest(
         f"{path}: is a file; wanted a loader.toml, a folder of data, such as {path.parent}, or a file of {wanted}"
     )
 
 
-def _lists(folder: Path, names: Sequence[str]) -> DatasetConfig | None:
+def _lists(folder: Path, names: Sequence[str]) -> Declaration | None:
     """Files named by the ids of lists, if there are both lists."""
     lists = {"partition.json", "labels.json"} & set(names)
     if len(lists) == 2:
@@ -116,12 +114,12 @@ def _lists(folder: Path, names: Sequence[str]) -> DatasetConfig | None:
     raise InvalidRequest(f"{folder}: has {there} but no {other}; wanted both, or a loader.toml that names them")
 
 
-def _by_suffix(folder: Path, suffixes: Sequence[str]) -> DatasetConfig | None:
+def _by_suffix(folder: Path, suffixes: Sequence[str]) -> Declaration | None:
     """What files of one kind amount to: other kinds of arrays beside them could be meant as well."""
-    known = [suffix for suffix in suffixes if suffix in (*ARRAYS, *arrow.SUFFIXES)]
+    known = [suffix for suffix in suffixes if suffix in (*ARRAYS, *ARROW)]
     if not known:
         return _arrow_views(folder)
-    if all(suffix in arrow.SUFFIXES for suffix in known):
+    if all(suffix in ARROW for suffix in known):
         return ArrowConfig(path=folder)
     if len(known) == 1 and known[0] in HDF5:
         return Hdf5Config(path=folder)
@@ -130,7 +128,7 @@ def _by_suffix(folder: Path, suffixes: Sequence[str]) -> DatasetConfig | None:
     return None
 
 
-def _arrow_views(folder: Path) -> DatasetConfig | None:
+def _arrow_views(folder: Path) -> Declaration | None:
     """Sub-folders of Arrow or Parquet files, which no other kind has."""
     try:
         arrow_files(folder)

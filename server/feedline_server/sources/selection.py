@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.declared.selections import SLICE
+from feedline_server.declared.forms import SLICE
 from feedline_server.sources.arrays import npy
 from feedline_wire.errors import DataError
 from feedline_wire.listing import counted

@@ -4,7 +4,7 @@ The law: a source writes exactly what its files hold, or raises. It never fills 
 nobody would know.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -140,6 +140,15 @@ class GeneratedSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Closeable(Protocol):
+    """Data that is read by something which has to be ended."""
+
+    def close(self) -> None:
+        """End it. Idempotent; it is begun again when samples are read."""
+        ...
+
+
 AnySource: TypeAlias = Source | GeneratedSource
 """A RaggedSource is a Source too, of which only the columns that do not vary can be gathered."""
 
@@ -150,8 +159,11 @@ class Opened:
 
     source: AnySource
     views: Mapping[str, Selection]
-    notes: tuple[str, ...] = ()
-    """What an operator should know at the start and what stops nothing."""
+    notes: Callable[[], Iterable[str]] = tuple
+    """Looks at what takes long, every file and every boundary, and says what an operator should know at the start.
+
+    DataError if something is wrong. Called once, by the process that serves; workers open what was looked at.
+    """
     classes: Mapping[str, int] = field(default_factory=dict)
     """How many samples each class has, in the order of their numbers; empty where there are no classes."""
     is_batched: bool = False

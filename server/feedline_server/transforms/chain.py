@@ -4,10 +4,10 @@ The law: what comes out is decided when the dataset is opened, and it is the sam
 operator's own is tried on a few samples then, so that it fails at the start and not in the night.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import assert_never
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +15,23 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import (
     CodeTransform,
-    CropTransform,
     ElementwiseTransform,
     EmbedTransform,
     PadTransform,
-    RandomCropTransform,
-    RandomFlipTransform,
-    ResizeTransform,
     TransformConfig,
     TruncateTransform,
 )
-from feedline_server.host.user_code import imported
 from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import AnySource, GeneratedSource, SampleRequest, Source
-from feedline_server.transforms.code import Function
-from feedline_server.transforms.elementwise import ValueByValue
-from feedline_server.transforms.embedding import Embed
-from feedline_server.transforms.images import Crop, RandomCrop, RandomFlip, Resize
 from feedline_server.transforms.reading import Reader, reader
 from feedline_server.transforms.rows import Rows, Scratch
-from feedline_server.transforms.sequences import Pad, Truncate
 from feedline_server.transforms.transform import Spec, Transform
-from feedline_wire.elementwise import Deferred, columns_after
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import listed
 from feedline_wire.tensors import VARIES, Array, Column
+
+if TYPE_CHECKING:
+    from feedline_wire.elementwise import Deferred
 
 TRIED = 2
 """Samples that an operator's function is tried on: with one, what differs between samples does not show."""
@@ -89,7 +81,7 @@ class Chain:
     """The columns of the source that are needed."""
     ways: Mapping[str, Way]
     """By view."""
-    deferred: tuple[Deferred, ...]
+    deferred: "tuple[Deferred, ...]"
     """What the trainer does, after everything else."""
     content: tuple[bytes, ...]
     """What stands for code and tables in the dataset's identity."""
@@ -187,10 +179,8 @@ class _Opening:
         for view, (_, other) in others:
             self._check_alike(first, out, view, other)
         columns = tuple(spec.column for spec in out.values())
-        try:
-            columns_after(columns, deferred)
-        except DataError as error:
-            raise DataError(f"dataset {self._dataset!r}, late transforms: {error}") from error
+        if deferred:
+            self._check_deferred(columns, deferred)
         ways = {view: way for view, (way, _) in walked.items()}
         varies = any(VARIES in column.shape for column in columns)
         return Chain(
@@ -208,7 +198,7 @@ class _Opening:
             gather=_never if isinstance(self._source, GeneratedSource) else self._source.gather,
         )
 
-    def _parted(self) -> tuple[list[tuple[int, TransformConfig]], tuple[Deferred, ...]]:
+    def _parted(self) -> "tuple[list[tuple[int, TransformConfig]], tuple[Deferred, ...]]":
         """What the loader does, numbered, and what the trainer does; DataError if their order cannot be kept."""
         early: list[tuple[int, TransformConfig]] = []
         deferred: list[Deferred] = []
@@ -243,7 +233,7 @@ class _Opening:
             before = specs
             transform, specs = self._step(view, number, config, steps, specs)
             columns = tuple({**before, **specs}) if config.columns is None else config.columns
-            steps.append(Step(f"{number} {_name(config)}", named, columns, transform))
+            steps.append(Step(f"{number} {config.key}", named, columns, transform))
         return Way(tuple(steps), _ends(steps, tuple(self._specs))), specs
 
     def _step(
@@ -260,7 +250,7 @@ class _Opening:
             try:
                 transform = make(config, self._config)
                 after = transform.columns(
-                    specs, partial(self._trial, view, before, f"{number} {_name(config)}", named, trial)
+                    specs, partial(self._trial, view, before, f"{number} {config.key}", named, trial)
                 )
             except BadSample:
                 if trial == trials - 1:
@@ -288,6 +278,14 @@ class _Opening:
         rows.begin(purpose, named, {})
         return rows
 
+    def _check_deferred(self, columns: Sequence[Column], deferred: "Sequence[Deferred]") -> None:
+        from feedline_wire.elementwise import columns_after
+
+        try:
+            columns_after(columns, deferred)
+        except DataError as error:
+            raise DataError(f"dataset {self._dataset!r}, late transforms: {error}") from error
+
     def _check_alike(self, first: str, one: dict[str, Spec], view: str, other: dict[str, Spec]) -> None:
         columns, others = [spec.column for spec in one.values()], [spec.column for spec in other.values()]
         if columns != others:
@@ -298,7 +296,7 @@ class _Opening:
             )
 
     def _named(self, number: int, config: TransformConfig) -> str:
-        return f"dataset {self._dataset!r}, transforms.{number} ({_name(config)})"
+        return f"dataset {self._dataset!r}, transforms.{number} ({config.key})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,29 +309,32 @@ class _Made:
     after: dict[str, Spec]
 
 
-def make(config: TransformConfig, declaration: Declaration) -> Transform:  # noqa: PLR0911  # one line a kind
-    """The transform that a table means; DataError if its code or its files are not there."""
+def make(config: TransformConfig, declaration: Declaration) -> Transform:
+    """The transform that a table means; DataError if its code or its files are not there.
+
+    Its module is imported for it: a worker without transforms needs none of them.
+    """
     match config:
         case ElementwiseTransform():
+            from feedline_server.transforms.elementwise import ValueByValue
+
             return ValueByValue(config)
-        case PadTransform():
-            return Pad(config)
-        case TruncateTransform():
-            return Truncate(config)
+        case PadTransform() | TruncateTransform():
+            from feedline_server.transforms import sequences
+
+            return sequences.Pad(config) if isinstance(config, PadTransform) else sequences.Truncate(config)
         case EmbedTransform():
+            from feedline_server.transforms.embedding import Embed
+
             return Embed(config, declaration)
-        case ResizeTransform():
-            return Resize(config)
-        case CropTransform():
-            return Crop(config)
-        case RandomCropTransform():
-            return RandomCrop(config)
-        case RandomFlipTransform():
-            return RandomFlip(config)
         case CodeTransform():
+            from feedline_server.host.user_code import imported
+            from feedline_server.transforms.code import Function
+
             return Function(config, imported(config.code, declaration.code_folders))
-        case _:
-            assert_never(config)
+    from feedline_server.transforms import images
+
+    return images.make(config)
 
 
 def _never(ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
@@ -348,7 +349,3 @@ def _ends(steps: list[Step], read: tuple[str, ...]) -> tuple[frozenset[str], ...
         ends.append(frozenset(step.columns) - later)
         later |= frozenset(step.columns)
     return (frozenset(read) - later, *reversed(ends))
-
-
-def _name(config: TransformConfig) -> str:
-    return config.code if isinstance(config, CodeTransform) else config.name

@@ -5,7 +5,7 @@ import numpy as np
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import EmbedTransform
 from feedline_server.sources.arrays import content
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import is_large
 from feedline_server.sources.arrays.stored import check_rows
 from feedline_server.sources.ragged import Ragged
@@ -24,7 +24,7 @@ class Embed:
     def __init__(self, config: EmbedTransform, declaration: Declaration) -> None:
         self._names = config.columns
         folder = declaration.path if declaration.path.is_dir() else declaration.path.parent
-        with opened(folder / config.table) as file:
+        with open_file(folder / config.table) as file:
             table = file.stored("x")
         check_rows(table.header, table.named)
         self._named = table.named

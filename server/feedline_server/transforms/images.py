@@ -5,7 +5,13 @@ The law: what is random is drawn once for a sample, and all columns named togeth
 
 import numpy as np
 
-from feedline_server.declared.transforms import CropTransform, RandomCropTransform, RandomFlipTransform, ResizeTransform
+from feedline_server.declared.transforms import (
+    CropTransform,
+    RandomCropTransform,
+    RandomFlipTransform,
+    ResizeTransform,
+    TransformConfig,
+)
 from feedline_server.sources.images.opencv import opencv
 from feedline_server.transforms.randomness import below
 from feedline_server.transforms.rows import Rows
@@ -157,6 +163,20 @@ class RandomFlip:
                 these = np.flatnonzero((vertically == (up < 0)) & (horizontally == (left < 0)))
                 targets[these] = pixels[these][:, ::up, ::left]
             rows.columns[name] = out
+
+
+def make(config: TransformConfig) -> Resize | Crop | RandomCrop | RandomFlip:
+    """The transform of images that a table means."""
+    match config:
+        case ResizeTransform():
+            return Resize(config)
+        case CropTransform():
+            return Crop(config)
+        case RandomCropTransform():
+            return RandomCrop(config)
+        case RandomFlipTransform():
+            return RandomFlip(config)
+    raise AssertionError(f"nothing makes the transform {config.name!r}")
 
 
 def _check_image(column: Column, done: str) -> None:

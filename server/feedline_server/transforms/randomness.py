@@ -45,7 +45,7 @@ def below(drawn_words: Words, limits: int) -> NDArray[np.int64]:
     return ((drawn_words >> np.uint64(32)) * np.uint64(limits) >> np.uint64(32)).astype(np.int64)
 
 
-def generator(key: Words) -> np.random.Generator:
+def generator(key: Words) -> "np.random.Generator":  # a name: numpy loads its generators when they are named
     """The generator that two words stand for. Philox: two keys have nothing in common, however near."""
     return np.random.Generator(np.random.Philox(key=key, counter=0))
 

@@ -8,6 +8,7 @@ import mmap
 import struct
 from dataclasses import dataclass, field
 
+from feedline_server.declared.datasets import Declaration
 from feedline_server.host.logs import LogFormat
 from feedline_server.memory.arena import ARENA
 from feedline_server.sources.selection import Selection
@@ -20,8 +21,8 @@ from feedline_wire.tensors import Layout
 class OpenDatasets:
     """To a new worker, once: what to open."""
 
-    datasets: dict[str, tuple[str, bytes]]
-    """Name → the dataset's configuration as JSON, and the fingerprint it is served under."""
+    datasets: dict[str, tuple[Declaration, bytes]]
+    """Name → the dataset's declaration, and the fingerprint it is served under."""
     kept: dict[str, dict[str, Selection]] = field(default_factory=dict)
     """Name → what filters kept of each view, where there are some: finding it out again may take long."""
     log_format: LogFormat = "auto"

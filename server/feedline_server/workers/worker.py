@@ -17,11 +17,11 @@ import numpy as np
 
 from feedline_server.batches import assembly
 from feedline_server.batches.assembly import assemble, layout_of
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset_in_worker
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import from_json
+from feedline_server.declared.datasets import Declaration
 from feedline_server.host.child_process import connect_to_parent, leave
-from feedline_server.host.logs import configure_logs
+from feedline_server.host.logs import log
 from feedline_server.memory.arena import ARENA
 from feedline_server.sources.selection import Selection
 from feedline_server.workers.messages import (
@@ -57,7 +57,7 @@ def main() -> None:
         cell_fd = recv_handle(pool)
         cell = ProgressCell(cell_fd)
         os.close(cell_fd)
-        configure_logs(opening.log_format, opening.log_level)
+        log.configure_later(opening.log_format, opening.log_level)
         datasets = _open(opening)
         if isinstance(datasets, CannotOpen):
             pool.send(datasets)
@@ -96,9 +96,8 @@ def _open(opening: OpenDatasets) -> dict[str, Dataset] | CannotOpen:
         return CannotOpen(broken)
 
 
-def _open_one(name: str, declared: str, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
-    config = from_json(declared)
-    dataset = open_dataset(name, config, checked=True, kept=kept)
+def _open_one(name: str, config: Declaration, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
+    dataset = open_dataset_in_worker(name, config, kept)
     found = fingerprint(dataset, config)
     # A worker that takes another's place opens the files anew: it must not serve new data under the old identity.
     if found != wanted:

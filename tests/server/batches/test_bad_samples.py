@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, **said: Any) -> Dataset:
-    config = ColumnsConfig(path=folder, modules=folder.parent, **{"nan": "error", **said})
+    config = ColumnsConfig.declare(path=folder, modules=folder.parent, **{"nan": "error", **said})
     return open_dataset("d", config)
 
 
@@ -163,7 +163,7 @@ def test_first_samples_that_are_bad_do_not_keep_a_dataset_from_being_opened(
 
 def test_a_damaged_file_costs_its_sample(id_files_folder: Path) -> None:
     (id_files_folder / "data" / "id-1.npy").write_bytes(b"")
-    dataset = open_dataset("d", IdFilesConfig(path=id_files_folder, on_bad_sample="skip"))
+    dataset = open_dataset("d", IdFilesConfig.declare(path=id_files_folder, on_bad_sample="skip"))
 
     found = batch(dataset, 3)
 

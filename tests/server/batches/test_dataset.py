@@ -1,13 +1,14 @@
 """Datasets: how columns make up a batch, and what both kinds of data have in common."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from feedline_server.batches.dataset import open_dataset, structure_of
-from feedline_server.declared.datasets import ColumnsConfig, IdFilesConfig, from_json, to_json
+from feedline_server.batches.dataset import open_dataset, open_dataset_in_worker, structure_of
+from feedline_server.declared.datasets import ColumnsConfig, IdFilesConfig
 from feedline_server.tools.demo_data import write_digits
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure
@@ -15,7 +16,7 @@ from feedline_wire.tensors import Array
 
 
 def structure(columns: str, **declared: Any) -> Structure:
-    return structure_of(columns.split(), ColumnsConfig(path=Path("/data"), **declared))
+    return structure_of(columns.split(), ColumnsConfig.declare(path=Path("/data"), **declared))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_columns_that_do_not_say_what_they_are_are_refused(
 def test_a_batch_carries_only_the_columns_it_is_made_of_and_the_others_are_noted(columns_folder: Path) -> None:
     np.save(columns_folder / "mask.npy", np.zeros(12))
 
-    dataset = open_dataset("d", ColumnsConfig(path=columns_folder))
+    dataset = open_dataset("d", ColumnsConfig.declare(path=columns_folder))
 
     assert [str(column) for column in dataset.columns] == ["x float32(2, 3)", "y int64()"]
     assert dataset.notes == ("column 'mask' is in no part of a batch and is not served",)
@@ -92,20 +93,20 @@ def test_a_batch_is_only_written_where_nothing_is_done_to_its_samples_and_nothin
     columns_folder: Path, declared: dict[str, Any], only_writes: bool
 ) -> None:
     """Such batches may be assembled in memory that a trainer writes to at the same time."""
-    dataset = open_dataset("d", ColumnsConfig(path=columns_folder, modules=columns_folder, **declared))
+    dataset = open_dataset("d", ColumnsConfig.declare(path=columns_folder, modules=columns_folder, **declared))
 
     assert dataset.only_writes == only_writes
 
 
-def test_a_worker_opens_from_json_what_the_front_opened(columns_folder: Path, id_files_folder: Path) -> None:
+def test_a_worker_opens_what_the_front_opened(columns_folder: Path, id_files_folder: Path) -> None:
     for config in (
-        ColumnsConfig(path=columns_folder, views={"train": "0:9", "validation": "9:"}),
-        IdFilesConfig(path=id_files_folder, one_hot=True, classes=4),
+        ColumnsConfig.declare(path=columns_folder, views={"train": "0:9", "validation": "9:"}),
+        IdFilesConfig.declare(path=id_files_folder, one_hot=True, classes=4),
     ):
         front = open_dataset("d", config)
-        worker = open_dataset("d", from_json(to_json(config)), checked=True)
+        worker = open_dataset_in_worker("d", pickle.loads(pickle.dumps(config)))
 
-        assert from_json(to_json(config)) == config
+        assert pickle.loads(pickle.dumps(config)) == config
         assert worker.columns == front.columns
         assert worker.structure == front.structure
         assert {view.name: view.selection for view in worker.views.values()} == {
@@ -119,7 +120,7 @@ def test_a_worker_opens_from_json_what_the_front_opened(columns_folder: Path, id
 def test_the_digits_are_a_dataset_with_two_views(tmp_path: Path) -> None:
     write_digits(tmp_path / "deep" / "digits")
 
-    dataset = open_dataset("digits", ColumnsConfig(path=tmp_path / "deep" / "digits"))
+    dataset = open_dataset("digits", ColumnsConfig.declare(path=tmp_path / "deep" / "digits"))
     out: dict[str, Array] = {"x": np.zeros((2, 8, 8, 1), np.float32), "y": np.zeros(2, np.int64)}
     dataset.source.gather(np.array([0, 1497]), out)
 

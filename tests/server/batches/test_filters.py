@@ -1,5 +1,6 @@
 """Filters: what the views keep is decided when the dataset is opened, and everything else knows nothing of it."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from structlog.testing import capture_logs
 
 from feedline_server.batches import filters
 from feedline_server.batches.assembly import sample_ids
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset, open_dataset_in_worker
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import ColumnsConfig, from_json, to_json
+from feedline_server.declared.datasets import ColumnsConfig
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.key import Key
 
@@ -19,8 +20,8 @@ Write = Callable[[str], str]
 
 
 def config(folder: Path, *filters: dict[str, Any], **said: Any) -> ColumnsConfig:
-    made = ColumnsConfig(path=folder, modules=folder.parent, filters=filters, **said)
-    back = from_json(to_json(made))
+    made = ColumnsConfig.declare(path=folder, modules=folder.parent, filters=filters, **said)
+    back = pickle.loads(pickle.dumps(made))
     assert back == made
     return made
 
@@ -82,7 +83,7 @@ def test_a_worker_is_told_what_was_kept_and_does_not_look_again(columns_folder: 
     front = open_dataset("d", said)
     (columns_folder.parent / f"{module}.py").write_text("raise RuntimeError('looked again')")
 
-    worker = open_dataset("d", said, checked=True, kept={view.name: view.selection for view in front.views.values()})
+    worker = open_dataset_in_worker("d", said, {view.name: view.selection for view in front.views.values()})
 
     assert ids(worker) == ids(front) == [2, 5, 8, 11]
     assert fingerprint(worker, said) == fingerprint(front, said)

@@ -22,11 +22,11 @@ def of(config: DatasetConfig, name: str = "d") -> bytes:
 
 
 def columns(folder: Path, **declared: Any) -> bytes:
-    return of(ColumnsConfig(path=folder, **declared))
+    return of(ColumnsConfig.declare(path=folder, **declared))
 
 
 def id_files(folder: Path, **declared: Any) -> bytes:
-    return of(IdFilesConfig(path=folder, **declared))
+    return of(IdFilesConfig.declare(path=folder, **declared))
 
 
 def flip(path: Path, offset: int) -> None:
@@ -59,7 +59,7 @@ def test_it_is_the_same_in_another_process(columns_folder: Path) -> None:
         "import sys; from pathlib import Path; from feedline_server.declared.datasets import ColumnsConfig as C;"
         "from feedline_server.batches.dataset import open_dataset;"
         "from feedline_server.batches.fingerprint import fingerprint;"
-        "c = C(path=Path(sys.argv[1])); print(fingerprint(open_dataset('d', c), c).hex())"
+        "c = C.declare(path=Path(sys.argv[1])); print(fingerprint(open_dataset('d', c), c).hex())"
     )
     out = subprocess.run([sys.executable, "-c", program, columns_folder], capture_output=True, check=True, text=True)
 
@@ -209,7 +209,7 @@ def test_of_many_files_only_some_are_opened(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", np.zeros(2))
     (tmp_path / "partition.json").write_text(json.dumps({"train": ids}))
     (tmp_path / "labels.json").write_text(json.dumps(dict.fromkeys(ids, 0)))
-    dataset = open_dataset("d", config := IdFilesConfig(path=tmp_path))
+    dataset = open_dataset("d", config := IdFilesConfig.declare(path=tmp_path))
     before = fingerprint(dataset, config)
 
     for name in ids[1:500]:

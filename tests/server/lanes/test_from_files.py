@@ -40,7 +40,7 @@ def dataset(folder: Path) -> Dataset:
 
 
 def config(folder: Path, **changes: object) -> ColumnsConfig:
-    return ColumnsConfig.model_validate({"path": folder, "inputs": ["x", "x2"], "targets": ["y"], **changes})
+    return ColumnsConfig.declare(**{"path": folder, "inputs": ["x", "x2"], "targets": ["y"], **changes})
 
 
 def zero_copy(dataset: Dataset) -> ZeroCopySource:
@@ -132,7 +132,7 @@ def test_rows_that_lie_otherwise_than_they_travel_are_left_to_the_workers(tmp_pa
     x = np.zeros((9, 1000), dtype)
     np.save(tmp_path / "x.npy", x if dtype == ">f4" else np.asfortranarray(x))
 
-    assert zero_copy_source(open_dataset("numbers", ColumnsConfig(path=tmp_path))) is None
+    assert zero_copy_source(open_dataset("numbers", ColumnsConfig.declare(path=tmp_path))) is None
 
 
 def test_data_that_the_page_cache_does_not_hold_is_left_to_the_workers(

@@ -30,7 +30,7 @@ def test_a_module_and_a_name_is_a_dataset_of_the_modules_name(tmp_path: Path) ->
     name, config = served("my_classes:training_generator", workers=3)
 
     assert name == "my_classes"
-    assert config == PythonConfig(path=tmp_path, object="my_classes:training_generator")
+    assert config == PythonConfig.declare(path=tmp_path, object="my_classes:training_generator")
 
 
 @pytest.mark.parametrize(

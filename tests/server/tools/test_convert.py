@@ -35,7 +35,7 @@ def gestures(tmp_path: Path) -> DatasetConfig:
         path = tmp_path / "gestures" / "ab"[sample // 12] / f"{sample:02}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.full((3, 2), sample, np.float32))
-    return ClassFoldersConfig(path=tmp_path / "gestures", validation_split=0.25)
+    return ClassFoldersConfig.declare(path=tmp_path / "gestures", validation_split=0.25)
 
 
 @pytest.fixture
@@ -349,7 +349,12 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 def test_id_files_become_columns(tmp_path: Path, id_files_folder: Path) -> None:
     convert(
-        "tutorial", IdFilesConfig(path=id_files_folder), tmp_path / "columns", workers=1, skip_bad=False, show=silent
+        "tutorial",
+        IdFilesConfig.declare(path=id_files_folder),
+        tmp_path / "columns",
+        workers=1,
+        skip_bad=False,
+        show=silent,
     )
 
     found = opened(tmp_path / "columns")

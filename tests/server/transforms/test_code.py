@@ -1,5 +1,6 @@
 """Functions of the operator's own: what they are given, what may come back, and how their errors reach the trainer."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from feedline_server.batches.assembly import assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import ColumnsConfig, from_json, to_json
+from feedline_server.declared.datasets import ColumnsConfig
 from feedline_server.host.user_code import imported
 from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
@@ -21,8 +22,8 @@ Write = Callable[[str], str]
 
 
 def opened(folder: Path, *transforms: dict[str, Any], **said: Any) -> Dataset:
-    config = ColumnsConfig(path=folder, modules=folder.parent, transforms=transforms, **said)
-    return open_dataset("d", from_json(to_json(config)))
+    config = ColumnsConfig.declare(path=folder, modules=folder.parent, transforms=transforms, **said)
+    return open_dataset("d", pickle.loads(pickle.dumps(config)))
 
 
 def batch(dataset: Dataset, rows: int = 4, offset: int = 0, **key: Any) -> dict[str, Array]:
@@ -208,7 +209,7 @@ def test_a_module_of_a_name_that_is_taken_is_not_mixed_up(columns_folder: Path, 
 
 def test_other_code_is_another_dataset(columns_folder: Path, code: Write) -> None:
     def identity(module: str) -> bytes:
-        config = ColumnsConfig(
+        config = ColumnsConfig.declare(
             path=columns_folder,
             modules=columns_folder.parent,
             transforms=[{"code": f"{module}:f", "column": "x"}],  # type: ignore[list-item]

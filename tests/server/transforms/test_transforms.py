@@ -1,5 +1,6 @@
 """What is done to samples between files and slot: values compared with plain numpy, and the law of the key."""
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from feedline_server.batches.assembly import assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, dataset_of, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import ColumnsConfig, from_json, to_json
+from feedline_server.declared.datasets import ColumnsConfig
 from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.sources.source import Opened, SampleRequest
 from feedline_server.transforms import rows
@@ -38,8 +39,8 @@ def images(tmp_path: Path) -> Path:
 
 def opened(folder: Path, *transforms: Mapping[str, Any], **said: Any) -> Dataset:
     """The dataset, opened as a worker opens it: from JSON."""
-    config = ColumnsConfig(path=folder, modules=folder, transforms=transforms, **said)
-    return open_dataset("d", from_json(to_json(config)))
+    config = ColumnsConfig.declare(path=folder, modules=folder, transforms=transforms, **said)
+    return open_dataset("d", pickle.loads(pickle.dumps(config)))
 
 
 def batch(dataset: Dataset, rows: int = 8, **key: Any) -> dict[str, Array]:
@@ -284,7 +285,7 @@ class Sentences:
 
 
 def sentences(*transforms: Mapping[str, Any], source: Any = None) -> Dataset:
-    config = ColumnsConfig(path=Path("/nowhere"), transforms=transforms)
+    config = ColumnsConfig.declare(path=Path("/nowhere"), transforms=transforms)
     return dataset_of("d", config, Opened(source or Sentences(), {"train": range(6)}))
 
 
@@ -310,7 +311,7 @@ def test_sequences_are_padded_to_a_length_and_cut_to_one() -> None:
 
 def test_each_step_of_a_sequence_is_embedded_or_one_hot(tmp_path: Path) -> None:
     np.save(tmp_path / "words.npy", np.array([[0, 0], [1, -1], [2, -2]], np.float32))
-    config = ColumnsConfig(
+    config = ColumnsConfig.declare(
         path=tmp_path,
         transforms=[{"name": "embed", "column": "x", "table": "words.npy"}],  # type: ignore[list-item]
     )
@@ -357,7 +358,7 @@ class Units:
 
 
 def units(*transforms: Mapping[str, Any]) -> Dataset:
-    config = ColumnsConfig(path=Path("/nowhere"), transforms=transforms)
+    config = ColumnsConfig.declare(path=Path("/nowhere"), transforms=transforms)
     return dataset_of("d", config, Opened(Units(), {"train": range(4)}, is_batched=True))
 
 
@@ -371,7 +372,7 @@ def test_units_are_laid_end_to_end_and_each_is_of_its_epoch() -> None:
 
 def test_rows_of_a_unit_are_drawn_for_each(code: Callable[[str], str], tmp_path: Path) -> None:
     function = code("def noisy(x, rng): return x + rng.random(x.shape, 'float32') / 2")
-    config = ColumnsConfig(path=tmp_path, transforms=[{"code": f"{function}:noisy", "column": "x"}])  # type: ignore[list-item]
+    config = ColumnsConfig.declare(path=tmp_path, transforms=[{"code": f"{function}:noisy", "column": "x"}])  # type: ignore[list-item]
     dataset = dataset_of("d", config, Opened(Units(), {"train": range(4)}, is_batched=True))
 
     found = batch(dataset, 4)["x"]
@@ -439,7 +440,7 @@ def test_transforms_are_part_of_the_identity_and_where_a_table_is_is_not(images:
     np.save(images.parent / "three.npy", np.ones((4, 2)))
 
     def identity(*transforms: dict[str, Any], **said: Any) -> bytes:
-        config = ColumnsConfig(path=images, transforms=transforms, inputs="x", **said)
+        config = ColumnsConfig.declare(path=images, transforms=transforms, inputs="x", **said)
         return fingerprint(open_dataset("d", config), config)
 
     plain = identity()

@@ -16,7 +16,6 @@ import pytest
 from feedline_server.batches.assembly import layout_of
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import to_json
 from feedline_server.memory.arena import Arena, Slot
 from feedline_server.settings.settings import load_settings
 from feedline_server.workers import process as processes
@@ -46,7 +45,7 @@ class Bench:
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.pool = Pool(
             size=workers,
-            opening=OpenDatasets({self.name: (to_json(config), fingerprint(self.dataset, config))}),
+            opening=OpenDatasets({self.name: (config, fingerprint(self.dataset, config))}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
             answer=lambda answers: [self.answers.put(answer) for answer in answers],

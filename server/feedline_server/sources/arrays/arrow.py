@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-IPC = (".arrow", ".feather", ".ipc")
-PARQUET = (".parquet",)
-SUFFIXES = (*IPC, *PARQUET)
+PARQUET = ".parquet"
 
 MAGIC = b"ARROW1"
 """What a file of Arrow's IPC format begins with; what has it not is a stream of the same messages."""
@@ -178,9 +176,9 @@ class ParquetFile:
 ArrowFile = IpcFile | ParquetFile
 
 
-def opened(path: Path, arrays: Mapping[str, str] | None) -> ArrowFile:
+def open_arrow_file(path: Path, arrays: Mapping[str, str] | None) -> ArrowFile:
     """The file's columns: all, or the ones that are meant. DataError if they cannot be served."""
-    return ParquetFile(path, arrays) if path.suffix.lower() in PARQUET else IpcFile(path, arrays)
+    return ParquetFile(path, arrays) if path.suffix.lower() == PARQUET else IpcFile(path, arrays)
 
 
 def _pyarrow(path: Path) -> ModuleType:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from feedline_server.declared.files import ARRAYS, HDF5
+from feedline_server.declared.forms import ARRAYS, HDF5
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stored import ArrayFile
@@ -54,7 +54,7 @@ class NpyFile:
         self._file.close()
 
 
-def opened(path: Path) -> ArrayFile:
+def open_file(path: Path) -> ArrayFile:
     """The file, to be closed with `with`; DataError if it cannot be read or is of no kind known here."""
     suffix = path.suffix.lower()
     if suffix == ".npy":

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content, npy
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files
 from feedline_wire.errors import BadSample, DataError
@@ -31,7 +31,7 @@ class ArrayFiles:
         self._files = files
         self._place = files.place
         path = Path(files.path(0))
-        with opened(path) as file:
+        with open_file(path) as file:
             self._names = self._place.columns(file, path)
             self._headers = {column: file.header(name) for column, name in self._names.items()}
         for column, header in self._headers.items():
@@ -63,7 +63,7 @@ class ArrayFiles:
         """What stands for one sample's arrays."""
         path = Path(self._files.path(sample))
         try:
-            with opened(path) as file:
+            with open_file(path) as file:
                 arrays = [(column, file.stored(name)) for column, name in self._place.columns(file, path).items()]
         except DataError:  # a bad sample: whoever asks for it is told so, and the others are served
             yield b"unreadable"
@@ -90,7 +90,7 @@ class ArrayFiles:
         path = Path(self._files.path(sample))
         self._files.check_unchanged(sample, path.stat())
         try:
-            with opened(path) as file:
+            with open_file(path) as file:
                 alike = all(name in file for name in self._names.values())
                 names = self._names if alike else self._place.columns(file, path)
                 for column, row in out.items():

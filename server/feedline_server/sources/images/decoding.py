@@ -4,13 +4,14 @@ The law: what comes out is byte for byte what cv2.imread, cv2.cvtColor and cv2.r
 error. Nothing is cut to fewer bits, and nothing is decoded that is larger than declared.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.declared.images import ColorMode, ImageFormat
+from feedline_server.declared.datasets import ColorMode, ImageForm
 from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.header import ImageHeader, read_image_header
 from feedline_server.sources.images.opencv import opencv
@@ -26,17 +27,19 @@ DAMAGE = ("premature end", "bad huffman code")
 class Decoder:
     """Makes images of one kind."""
 
-    def __init__(self, wanted: ImageFormat) -> None:
-        self.wanted = wanted
+    def __init__(self, form: ImageForm) -> None:
+        self.form = form
+        self.dtype: np.dtype[Any] = np.dtype("uint8" if form.bits == 8 else "<u2")
+        """Of the values that come out."""
         self._cv2 = cv2 = opencv("reading images")
         self._how = {
             "nearest": cv2.INTER_NEAREST,
             "linear": cv2.INTER_LINEAR,
             "area": cv2.INTER_AREA,
             "cubic": cv2.INTER_CUBIC,
-        }[wanted.interpolation]
-        depth = cv2.IMREAD_ANYDEPTH if wanted.bits == 16 else 0
-        self._colours = depth | (cv2.IMREAD_GRAYSCALE if wanted.color_mode == "grayscale" else cv2.IMREAD_COLOR)
+        }[form.interpolation]
+        depth = cv2.IMREAD_ANYDEPTH if form.bits == 16 else 0
+        self._colours = depth | (cv2.IMREAD_GRAYSCALE if form.color_mode == "grayscale" else cv2.IMREAD_COLOR)
         # By (channels decoded, what is wanted); what is not here is right as it is decoded.
         self._conversions = {
             (3, "rgb"): cv2.COLOR_BGR2RGB,
@@ -46,9 +49,9 @@ class Decoder:
 
     def shape(self, data: bytes) -> tuple[int, int, int]:
         """The shape that this image comes out in. DataError, which does not name the file."""
-        channels = CHANNELS[self.wanted.color_mode]
-        if self.wanted.size is not None:
-            width, height = self.wanted.size
+        channels = CHANNELS[self.form.color_mode]
+        if self.form.size is not None:
+            width, height = self.form.size
             return height, width, channels
         height, width = self._decoded(data).shape[:2]  # not the header's: the camera may have been turned
         return height, width, channels
@@ -59,7 +62,7 @@ class Decoder:
         height, width, _ = out.shape
         flat = out[..., 0] if out.shape[2] == 1 else out  # OpenCV has no axis for one channel
         if image.shape[:2] != (height, width):
-            if self.wanted.size is None:
+            if self.form.size is None:
                 raise DataError(
                     f"is an image of {image.shape[1]} x {image.shape[0]} pixels, and the first of {width} x {height}; "
                     f"give size = [{width}, {height}] to resize all, or make them alike"
@@ -67,11 +70,23 @@ class Decoder:
             image = self._resized(image, flat)
         self._finish(image, flat)
 
+    def identity(self, data: bytes) -> Iterator[bytes]:
+        """What stands for how this image comes out: OpenCV versions that make other pixels serve another dataset."""
+        form = self.form
+        yield json.dumps([form.size, form.color_mode, form.interpolation, form.bits]).encode()
+        try:
+            out = np.empty(self.shape(data), self.dtype)
+            self.decode(data, out)
+        except DataError:
+            yield b"damaged"
+        else:
+            yield out.tobytes()
+
     def _decoded(self, data: bytes) -> NDArray[Any]:
         header = read_image_header(data)
         self._check(header)
         flags = self._colours
-        if self.wanted.color_mode == "rgba" and header.has_alpha:
+        if self.form.color_mode == "rgba" and header.has_alpha:
             flags = self._cv2.IMREAD_UNCHANGED
         image, said = captured(lambda: self._imdecode(data, flags))
         damage = [line for line in said.splitlines() if line.strip() and any(sign in line.lower() for sign in DAMAGE)]
@@ -80,7 +95,7 @@ class Decoder:
             raise DataError(f"is damaged ({reason}); copy it again")
         if image.shape[0] * image.shape[1] != header.pixels:
             raise DataError(f"is damaged: its header has {header.pixels} pixels, decoded it is {image.shape}")
-        if image.ndim == 2 and self.wanted.color_mode == "rgba":  # what said it has alpha has none
+        if image.ndim == 2 and self.form.color_mode == "rgba":  # what said it has alpha has none
             image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
         return image
 
@@ -92,14 +107,14 @@ class Decoder:
         return found
 
     def _check(self, header: ImageHeader) -> None:
-        if header.pixels > self.wanted.max_pixels:
+        if header.pixels > self.form.max_pixels:
             raise DataError(
                 f"is a {header.format} of {header.width} x {header.height} pixels, and at most "
-                f"max_pixels = {self.wanted.max_pixels} are decoded; set max_pixels if that is meant"
+                f"max_pixels = {self.form.max_pixels} are decoded; set max_pixels if that is meant"
             )
-        if header.bits != self.wanted.bits:
+        if header.bits != self.form.bits:
             raise DataError(
-                f"is a {header.format} of {header.bits} bits a value, and {self.wanted.bits} are served; "
+                f"is a {header.format} of {header.bits} bits a value, and {self.form.bits} are served; "
                 "nothing is cut or filled up: declare bits = 16 for images of 16, and write the others anew"
             )
 
@@ -119,15 +134,4 @@ class Decoder:
 
     def _conversion(self, image: NDArray[Any]) -> int | None:
         channels = image.shape[2] if image.ndim == 3 else 1
-        return self._conversions.get((channels, self.wanted.color_mode))
-
-
-def decoded_identity(decoder: Decoder, data: bytes) -> Iterator[bytes]:
-    """What stands for how this host's OpenCV decodes: versions that make other pixels serve another dataset."""
-    try:
-        out = np.empty(decoder.shape(data), decoder.wanted.dtype)
-        decoder.decode(data, out)
-    except DataError:
-        yield b"damaged"
-    else:
-        yield out.tobytes()
+        return self._conversions.get((channels, self.form.color_mode))

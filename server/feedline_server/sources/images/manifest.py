@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from feedline_server.declared.files import ONLY_OTHER
+from feedline_server.declared.forms import ONLY_OTHER
 from feedline_server.sources.files.links import stays_inside
 from feedline_wire.errors import DataError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.declared.images import ImageFormat
+from feedline_server.declared.datasets import ImageForm
 from feedline_server.sources.arrays import content, npy
 from feedline_server.sources.files.sample_files import Files
-from feedline_server.sources.images.decoding import Decoder, decoded_identity
+from feedline_server.sources.images.decoding import Decoder
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column
 
@@ -28,10 +28,10 @@ MAX_FILE = 1 << 30
 class ImageFiles:
     """An image file of each sample, as one column of uint8 or uint16 (height, width, channels)."""
 
-    def __init__(self, files: Files, wanted: ImageFormat) -> None:
+    def __init__(self, files: Files, form: ImageForm) -> None:
         self._files = files
-        self._decoder = Decoder(wanted)
-        self.columns = (Column(IMAGE, wanted.dtype, self._shape(wanted)),)
+        self._decoder = Decoder(form)
+        self.columns = (Column(IMAGE, self._decoder.dtype, self._shape()),)
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         """See Source."""
@@ -51,14 +51,13 @@ class ImageFiles:
             with npy.opened(path, "an image") as file:
                 yield from content.ID_FILE.read(file)
                 if sample == 0:
-                    yield self._decoder.wanted.identity()
                     file.seek(0)
-                    yield from decoded_identity(self._decoder, file.read(MAX_FILE))
+                    yield from self._decoder.identity(file.read(MAX_FILE))
         except DataError:
             yield b"missing"
 
-    def _shape(self, wanted: ImageFormat) -> tuple[int, ...]:
-        if wanted.size is not None:
+    def _shape(self) -> tuple[int, ...]:
+        if self._decoder.form.size is not None:
             return self._decoder.shape(b"")
         try:
             return self._decoder.shape(self._read(0))

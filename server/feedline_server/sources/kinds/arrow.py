@@ -5,8 +5,8 @@ as many groups are kept as fit the bound of a process.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeGuard
 
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ArrowConfig
+from feedline_server.declared.forms import ARROW
 from feedline_server.sources.arrays import npy
-from feedline_server.sources.arrays.arrow import SUFFIXES, ArrowFile, Group, IpcFile, opened
+from feedline_server.sources.arrays.arrow import ArrowFile, Group, IpcFile, open_arrow_file
 from feedline_server.sources.arrays.content import one_of
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.mapped import ahead_nbytes, ask_for, is_large, runs_of
 from feedline_server.sources.arrays.resident import RESIDENT
-from feedline_server.sources.selection import Selection, declared, leaks
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.concatenated import parts_of
-from feedline_server.sources.tables.table import EVERYTHING, train_first
+from feedline_server.sources.tables.table import train_first, with_views
 from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import listed
@@ -123,10 +123,10 @@ def _is_mapped(file: ArrowFile) -> TypeGuard[IpcFile]:
     return isinstance(file, IpcFile) and not file.packed
 
 
-def open_arrow(config: ArrowConfig, *, checked: bool = False) -> Opened:
+def opened(config: ArrowConfig) -> Opened:
     """The columns of all files that are meant, with views as declared, or as the sub-folders are. Raises DataError."""
     parts = arrow_files(config.path)
-    files = {path: opened(path, config.arrays) for paths in parts.values() for path in paths}
+    files = {path: open_arrow_file(path, config.arrays) for paths in parts.values() for path in paths}
     (first, one), *others = files.items()
     for path, file in others:
         if file.columns != one.columns:
@@ -138,15 +138,9 @@ def open_arrow(config: ArrowConfig, *, checked: bool = False) -> Opened:
         raise DataError(f"{first}: {IDS} is the column of sample ids that every batch has; give it another name")
     source = ArrowColumns(list(files.values()))
     folder = config.path if config.path.is_dir() else config.path.parent
-    notes = () if checked else tuple(_notes(list(files.values())))
-    if config.views:
-        views = {view: declared(view, text, source.samples, folder) for view, text in config.views.items()}
-        return Opened(source, views, notes if checked else (*notes, *leaks(views)))
-    ends = np.cumsum([0, *(sum(sum(files[path].rows) for path in paths) for paths in parts.values())]).tolist()
-    found: dict[str, Selection] = {
-        name or EVERYTHING: range(*place) for name, place in zip(parts, pairwise(ends), strict=True)
-    }
-    return Opened(source, found, notes)
+    rows = {name: sum(sum(files[path].rows) for path in paths) for name, paths in parts.items()}
+    found = with_views(source, rows, config.views, folder)
+    return replace(found, notes=lambda: (*_notes(list(files.values())), *found.notes()))
 
 
 def arrow_files(path: Path) -> dict[str, list[Path]]:
@@ -159,14 +153,14 @@ def arrow_files(path: Path) -> dict[str, list[Path]]:
     inside = {child.name: _files_in(child) for child in path.iterdir() if child.is_dir() and child.name[0] != "."}
     parts = train_first({name: files for name, files in inside.items() if files})
     if not parts:
-        raise DataError(f"{path}: found no {', '.join(SUFFIXES)} file here or one folder down")
+        raise DataError(f"{path}: found no {', '.join(ARROW)} file here or one folder down")
     return parts
 
 
 def _files_in(folder: Path) -> list[Path]:
     try:
         return sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+            path for path in folder.iterdir() if path.suffix.lower() in ARROW and not path.name.startswith(".")
         )
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted a folder of files") from error

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feedline_server.declared.datasets import ClassFoldersConfig, Declaration, ImageForm
-from feedline_server.declared.files import ARRAYS
+from feedline_server.declared.datasets import ClassFoldersConfig
+from feedline_server.declared.forms import ARRAYS
 from feedline_server.sources.files.array_files import array_files
 from feedline_server.sources.files.links import check_inside
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
@@ -37,7 +37,7 @@ LOST = "lost+found"
 """What a file system keeps at its root; nobody but root can look into it."""
 
 
-def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> Opened:
+def opened(config: ClassFoldersConfig) -> Opened:
     """The files of all classes, with views as sub-folders, as a part of each class, or everything as one."""
     roots = {view: config.path / name for view, name in config.views.items()} or {EVERYTHING: config.path}
     if config.views and config.validation_split is not None:
@@ -69,18 +69,22 @@ def open_class_folders(config: ClassFoldersConfig, *, checked: bool = False) -> 
     source = SampleFiles(
         config.path,
         names,
-        _parts(config, names, checked=checked),
+        _parts(config, names),
         Labels(labels.astype(np.int64), len(classes) if config.one_hot else None),
     )
     views = _views(roots, parts, config.validation_split)
     empty = [view for view, selection in views.items() if not len(selection)]
     if empty:
         raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
-    notes = () if checked else (*_foreign(config.path, left_out), *_notes(roots, classes, counts.tolist()))
-    return Opened(source, views, notes, dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)))
+    return Opened(
+        source,
+        views,
+        lambda: (*_foreign(config.path, left_out), *_notes(roots, classes, counts.tolist())),
+        dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)),
+    )
 
 
-def _parts(config: ClassFoldersConfig, names: Sequence[str], *, checked: bool) -> Sequence[Part]:
+def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
     """What reads the files; DataError if some are arrays and some are images, or not what is declared about them."""
     firsts = {
         kind: first
@@ -97,10 +101,9 @@ def _parts(config: ClassFoldersConfig, names: Sequence[str], *, checked: bool) -
             raise DataError(
                 f"{config.path}: the files are images ({firsts['images']}); arrays = … is for files of arrays"
             )
-        return [ImageFiles(Files(config.path, names, FilePattern(SLOT, SLOT)), config.wanted)]
-    said = () if checked else config.model_fields_set & ImageForm.model_fields.keys() - Declaration.model_fields.keys()
-    if said:
-        raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {min(said)} = … is for images")
+        return [ImageFiles(Files(config.path, names, FilePattern(SLOT, SLOT)), config)]
+    if for_images := config.set_image_fields:
+        raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {for_images[0]} = … is for images")
     return array_files(config.path, names, file_patterns(SLOT, {"": SLOT}, config.arrays))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from feedline_server.declared.datasets import ColumnsConfig
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.stored import Stored, check_rows
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
@@ -20,11 +20,8 @@ LOST = "lost+found"
 """What a file system keeps at its root; nobody but root can look into it, and a volume may be mounted right here."""
 
 
-def open_columns(config: ColumnsConfig, *, checked: bool = False) -> Opened:
-    """The folder's columns, with views as declared, or as its sub-folders are, or everything as one.
-
-    `checked` leaves out what only makes notes. Raises DataError.
-    """
+def opened(config: ColumnsConfig) -> Opened:
+    """The folder's columns, with views as declared, or as its sub-folders are, or everything as one. DataError."""
     folder = config.path
     parts = column_folders(folder, tuple(config.views.values()))
     if not parts:
@@ -33,7 +30,7 @@ def open_columns(config: ColumnsConfig, *, checked: bool = False) -> Opened:
         )
     arrays = {part: {path.stem: _find(path) for path in files} for part, files in parts.items()}
     try:
-        return open_arrays(arrays, folder, config.views, checked=checked)
+        return open_arrays(arrays, folder, config.views)
     except DataError as error:
         raise DataError(f"{error}{another_kind(folder)}") from error
 
@@ -97,7 +94,7 @@ def _column_files(entries: Iterable[Path], folder: Path, aside: tuple[str, ...])
 def _find(path: Path) -> Stored:
     if path.stem == IDS:
         raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give the file another name")
-    with opened(path) as file:
+    with open_file(path) as file:
         array = file.stored("x")
     check_rows(array.header, array.named)
     return array

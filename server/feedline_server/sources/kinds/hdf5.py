@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedline_server.declared.datasets import Hdf5Config
-from feedline_server.declared.files import HDF5
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.declared.forms import HDF5
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.stored import check_rows, chosen, costs
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
@@ -14,10 +14,10 @@ from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
 
 
-def open_hdf5(config: Hdf5Config, *, checked: bool = False) -> Opened:
+def opened(config: Hdf5Config) -> Opened:
     """The file's columns, with views as declared, or as its groups are, or everything as one. Raises DataError."""
     path = hdf5_file(config.path)
-    with opened(path) as file:
+    with open_file(path) as file:
         parts = {"": config.arrays} if config.arrays else _groups(file.names, path)
         arrays = {
             part: {column: file.stored(name) for column, name in chosen(file, names, path).items()}
@@ -26,8 +26,8 @@ def open_hdf5(config: Hdf5Config, *, checked: bool = False) -> Opened:
     every = [array for part in arrays.values() for array in part.values()]
     for array in every:
         check_rows(array.header, array.named)
-    found = open_arrays(arrays, path.parent, config.views, checked=checked)
-    return found if checked else replace(found, notes=(*found.notes, *costs(every)))
+    found = open_arrays(arrays, path.parent, config.views)
+    return replace(found, notes=lambda: (*found.notes(), *costs(every)))
 
 
 def hdf5_file(path: Path) -> Path:

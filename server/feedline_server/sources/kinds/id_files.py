@@ -6,7 +6,8 @@ may as well have an archive of several arrays, or several files.
 The law: a list names samples, never places: an id leads to a file below the folder, or it is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,24 @@ USUAL = ("{id}.npy", "{id}.npz")
 """How files are named when nobody says: the first that the first id has."""
 
 
-def open_id_files(config: IdFilesConfig, *, checked: bool = False) -> Opened:
-    """The files that the partition names; DataError if one of them is missing or has no usable label.
-
-    `checked` leaves out looking for the files, which lists whole folders.
-    """
+def opened(config: IdFilesConfig) -> Opened:
+    """The files that the partition names; DataError if one has no usable label, or, by `notes`, is missing."""
     folder = data_folder(config)
     ids, views = addresses(read_partition(config.path / config.partition))
     labels, counts = _labels(config, ids)
     where = file_patterns(SLOT, config.files or {"": _usual(folder, ids[0])}, config.arrays)
-    if not checked:
-        _check_files(folder, ids, where, follow_links=config.follow_links)
-    source = SampleFiles(folder, ids, array_files(folder, ids, where), labels)
-    return Opened(source, views, () if checked else tuple(leaks(views, ids.__getitem__)), counts)
+    check = partial(_check_files, folder, ids, where, follow_links=config.follow_links)
+    try:
+        source = SampleFiles(folder, ids, array_files(folder, ids, where), labels)
+    except DataError:
+        check()  # if the first file is missing, others are, and the message names them
+        raise
+
+    def notes() -> Iterator[str]:
+        check()
+        yield from leaks(views, ids.__getitem__)
+
+    return Opened(source, views, notes, counts)
 
 
 def data_folder(config: IdFilesConfig) -> Path:

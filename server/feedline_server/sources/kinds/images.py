@@ -4,7 +4,7 @@ The law: an image is one sample however often it is listed, addressed by where i
 class. What a view lists twice comes twice in its epoch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ImagesConfig
-from feedline_server.declared.files import MANIFESTS
+from feedline_server.declared.forms import MANIFESTS
 from feedline_server.sources.files.links import missing_files
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files, Labels, SampleFiles
@@ -31,30 +31,35 @@ USUAL_FOLDER = "images"
 """Where images are if there is such a folder."""
 
 
-def open_images(config: ImagesConfig, *, checked: bool = False) -> Opened:
-    """The images of the manifest or manifests; DataError if a file is missing or a label is no class.
-
-    `checked` leaves out looking for the files, which lists whole folders.
-    """
+def opened(config: ImagesConfig) -> Opened:
+    """The images of the manifest or manifests; DataError if a label is no class or, by `notes`, a file is missing."""
     _check_ways(config)
     manifests = _manifests(config)
-    images = list(chain.from_iterable(entries.images for entries in manifests.values()))
-    names = tuple(dict.fromkeys(images))
+    listed = list(chain.from_iterable(entries.images for entries in manifests.values()))
+    names = tuple(dict.fromkeys(listed))
     sample = {name: number for number, name in enumerate(names)}
-    samples = np.fromiter(map(sample.__getitem__, images), np.int64, len(images))  # of each entry
+    samples = np.fromiter(map(sample.__getitem__, listed), np.int64, len(listed))  # of each entry
     classes = _classes(config, manifests)
     views = {view: compact(samples[entries]) for view, entries in _views(config, manifests, classes).items()}
     folder, place = data_folder(config), FilePattern(SLOT, config.files)
-    missing = "" if checked else _missing(folder, names, place, follow_links=config.follow_links)
-    if missing and config.on_bad_sample == "error":
-        raise DataError(
-            f"{missing}; add the files, take them out of the manifest, or set `data` to the folder that has them and "
-            "`files` to how they are named"
-        )
     labels, counts = _labels(config, names, samples, classes)
-    source = SampleFiles(folder, names, [ImageFiles(Files(folder, names, place), config.wanted)], labels)
-    notes = () if checked else (*filter(None, [missing]), *leaks(views, names.__getitem__))
-    return Opened(source, views, notes, counts)
+
+    def missing() -> Iterator[str]:
+        if text := _missing(folder, names, place, follow_links=config.follow_links):
+            if config.on_bad_sample == "error":
+                raise DataError(
+                    f"{text}; add the files, take them out of the manifest, or set `data` to the folder that has them "
+                    "and `files` to how they are named"
+                )
+            yield text
+
+    try:
+        images = ImageFiles(Files(folder, names, place), config)
+    except DataError:
+        tuple(missing())  # if the first file is missing, others are, and the message names them
+        raise
+    source = SampleFiles(folder, names, [images], labels)
+    return Opened(source, views, lambda: (*missing(), *leaks(views, names.__getitem__)), counts)
 
 
 def data_folder(config: ImagesConfig) -> Path:

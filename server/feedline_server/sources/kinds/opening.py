@@ -1,59 +1,35 @@
-"""Which module opens which kind of data."""
+"""Opening a dataset's files: each kind of data has a module of its name here, imported when such a dataset is opened.
 
-from typing import assert_never
+A kind's module has a function `opened(declaration)`, which gives what a worker reads from. One that must not read where
+workers are started has `described(declaration)` too, which gives all but the reading.
+"""
 
-from feedline_server.declared.datasets import (
-    ArrowConfig,
-    ClassFoldersConfig,
-    ColumnsConfig,
-    DatasetConfig,
-    Hdf5Config,
-    IdFilesConfig,
-    ImagesConfig,
-    PythonConfig,
-    SequencesConfig,
-    SubjectsConfig,
-)
-from feedline_server.sources.kinds.arrow import open_arrow
-from feedline_server.sources.kinds.class_folders import open_class_folders
-from feedline_server.sources.kinds.columns import open_columns
-from feedline_server.sources.kinds.hdf5 import open_hdf5
-from feedline_server.sources.kinds.id_files import open_id_files
-from feedline_server.sources.kinds.images import open_images
-from feedline_server.sources.kinds.python import open_python
-from feedline_server.sources.kinds.sequences import open_sequences
-from feedline_server.sources.kinds.subjects import open_subjects
+from importlib import import_module
+from types import ModuleType
+
+from feedline_server.declared.datasets import Declaration
 from feedline_server.sources.source import Opened
 from feedline_wire.errors import DataError
 
 
-def open_source(config: DatasetConfig, *, checked: bool) -> Opened:
-    """The source that a declaration means, opened; DataError if the files do not answer to it."""
-    try:
-        config.path.stat()
-    except FileNotFoundError:
-        raise DataError(f"{config.path}: there is no such file or folder; correct the dataset's path") from None
-    except OSError:
-        pass  # said by whoever opens it, with what was wanted there
-    match config:
-        case ColumnsConfig():
-            opened = open_columns(config, checked=checked)
-        case IdFilesConfig():
-            opened = open_id_files(config, checked=checked)
-        case ClassFoldersConfig():
-            opened = open_class_folders(config, checked=checked)
-        case ImagesConfig():
-            opened = open_images(config, checked=checked)
-        case SubjectsConfig():
-            opened = open_subjects(config, checked=checked)
-        case SequencesConfig():
-            opened = open_sequences(config, checked=checked)
-        case Hdf5Config():
-            opened = open_hdf5(config, checked=checked)
-        case ArrowConfig():
-            opened = open_arrow(config, checked=checked)
-        case PythonConfig():
-            opened = open_python(config, checked=checked)
-        case _:
-            assert_never(config)
+def open_source(declaration: Declaration) -> Opened:
+    """What a worker reads from; DataError if the files are not what is declared."""
+    opened: Opened = _module(declaration).opened(declaration)
     return opened
+
+
+def describe_source(declaration: Declaration) -> Opened:
+    """The same, as the process that serves has it: it may read samples elsewhere. DataError as `open_source`."""
+    module = _module(declaration)
+    described: Opened = getattr(module, "described", module.opened)(declaration)
+    return described
+
+
+def _module(declaration: Declaration) -> ModuleType:
+    try:
+        declaration.path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{declaration.path}: there is no such file or folder; correct the dataset's path") from None
+    except OSError:
+        pass  # the kind's module says it, with what it wanted there
+    return import_module(f"feedline_server.sources.kinds.{declaration.kind}")

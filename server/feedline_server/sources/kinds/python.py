@@ -15,12 +15,14 @@ from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.tensors import Array, Column
 
+__all__ = ["described", "opened"]
+
 
 class Described:
     """A GeneratedSource that knows all about objects which are in another process.
 
     What is read, when transforms are tried or a dataset is inspected, is read by a process that is started for the
-    first of it and ends with `content`, which is the last that is asked when a dataset is opened to be served.
+    first of it and ends with `close`.
     """
 
     def __init__(self, config: PythonConfig, answer: Answer) -> None:
@@ -51,26 +53,23 @@ class Described:
 
     def content(self) -> Iterator[bytes]:
         """See GeneratedSource."""
-        self.close()
         yield from self._answer.content
 
     def close(self) -> None:
-        """End the process that reads, if there is one; it is started again when it is needed. Twice is fine."""
+        """End the process that reads, if there is one; it is started again when it is needed. Idempotent."""
         if self._process is not None:
             self._process.close()
             self._process = None
 
 
-def open_python(config: PythonConfig, *, checked: bool = False) -> Opened:
-    """The objects as a source; `checked` is for workers, who read them: others get a description of them."""
-    if checked:
-        return opened(config)
+def described(config: PythonConfig) -> Opened:
+    """The objects as the process that serves has them, which imports none of the operator's code."""
     with closing(Process(config, LOOK)) as process:
         answer = process.found()
     return Opened(
         Described(config, answer),
         answer.views,
-        answer.notes,
+        lambda: answer.notes,
         is_batched=answer.is_batched,
         is_stream=answer.is_stream,
         structure=answer.structure,

@@ -5,21 +5,21 @@ end of the batch pads it, visibly in its shape.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import SequencesConfig
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import is_large
 from feedline_server.sources.arrays.stored import Stored, check_rows
 from feedline_server.sources.kinds.columns import column_folders
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.selection import declared, leaks
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.boundaries import Boundaries, open_boundaries
-from feedline_server.sources.tables.table import EVERYTHING, Columns
+from feedline_server.sources.tables.table import Columns, with_views
 from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import VARIES, Array, Column
@@ -113,21 +113,25 @@ def _steps(starts: Ids, offsets: Ids) -> Ids:
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
 
 
-def open_sequences(config: SequencesConfig, *, checked: bool = False) -> Opened:
-    """The folder's sequences, with views as declared, or everything as one.
-
-    `checked` leaves out what the front has seen: that boundaries are in order. Raises DataError.
-    """
+def opened(config: SequencesConfig) -> Opened:
+    """The folder's sequences, with views as declared, or everything as one. Raises DataError."""
     folder = config.path
-    boundaries, file = open_boundaries(folder, config, checked=checked)
+    boundaries, file = open_boundaries(folder, config)
     arrays = _arrays(folder, aside=(file, *config.views.values()))
-    steps, singles = _parted(arrays, boundaries, config, folder, file)
+    try:
+        steps, singles = _parted(arrays, boundaries, config, folder, file)
+    except DataError:
+        boundaries.check()  # if boundaries are out of order, nothing else can be right
+        raise
     large = is_large(sum(array.header.nbytes for array in arrays.values()))
     source = Sequences(boundaries, Columns(steps, large=large), Columns(singles, large=large) if singles else None)
-    if not config.views:
-        return Opened(source, {EVERYTHING: range(source.samples)})
-    views = {view: declared(view, text, source.samples, folder) for view, text in config.views.items()}
-    return Opened(source, views, () if checked else tuple(leaks(views)))
+    found = with_views(source, {"": source.samples}, config.views, folder)
+
+    def notes() -> Iterator[str]:
+        boundaries.check()
+        yield from found.notes()
+
+    return replace(found, notes=notes)
 
 
 def _arrays(folder: Path, aside: tuple[str, ...]) -> dict[str, Stored]:
@@ -140,7 +144,7 @@ def _arrays(folder: Path, aside: tuple[str, ...]) -> dict[str, Stored]:
     for path in files:
         if path.stem == IDS:
             raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give it another name")
-        with opened(path) as file:
+        with open_file(path) as file:
             arrays[path.stem] = file.stored("x")
         check_rows(arrays[path.stem].header, arrays[path.stem].named)
     return arrays

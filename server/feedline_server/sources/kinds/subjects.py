@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import SubjectsConfig
 from feedline_server.sources.arrays.content import Sampling, one_of
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
@@ -102,7 +102,7 @@ class Subjects(Concatenated):
         super().gather(ids, out)
 
 
-def open_subjects(config: SubjectsConfig, *, checked: bool = False) -> Opened:
+def opened(config: SubjectsConfig) -> Opened:
     """All subjects as one dataset, with views by subject; DataError if the files do not fit together."""
     if config.stride is not None and config.window is None:
         raise DataError(f"{config.path}: stride = {config.stride} without a window; say how many rows make up one")
@@ -116,16 +116,17 @@ def open_subjects(config: SubjectsConfig, *, checked: bool = False) -> Opened:
     source = Subjects(subjects)
     starts = np.cumsum([0, *(subject.samples for subject in subjects.values())]).tolist()
     ranges = {name: range(*ends) for name, ends in zip(subjects, pairwise(starts), strict=True)}
-    chosen = {view: view_subjects(view, said, list(subjects), config.path) for view, said in config.views.items()}
-    parts = chosen or {EVERYTHING: list(subjects)}
-    views = {view: join(ranges[name] for name in names) for view, names in parts.items()}
+    names = list(subjects)
+    chosen = {view: view_subjects(view, patterns, names, config.path) for view, patterns in config.views.items()}
+    parts = chosen or {EVERYTHING: names}
+    views = {view: join(ranges[name] for name in part) for view, part in parts.items()}
     empty = [view for view, selection in views.items() if not len(selection)]
     if empty:
         raise DataError(
             f"{config.path}: view {empty[0]!r} has no samples: "
             f"no subject in it has the {config.window} rows of a window"
         )
-    return Opened(source, views, () if checked else tuple(_notes(config, arrays, subjects, chosen)))
+    return Opened(source, views, lambda: _notes(config, arrays, subjects, chosen))
 
 
 def ends_of_windows(columns: Sequence[str], config: SubjectsConfig) -> frozenset[str]:
@@ -140,7 +141,7 @@ def ends_of_windows(columns: Sequence[str], config: SubjectsConfig) -> frozenset
 
 def _find(config: SubjectsConfig, place: FilePattern, subject: str) -> dict[str, Stored]:
     path = config.path / place.of(subject)
-    with opened(path) as file:
+    with open_file(path) as file:
         arrays = {column: file.stored(name) for column, name in place.columns(file, path).items()}
     for array in arrays.values():
         check_rows(array.header, array.named)

@@ -119,7 +119,7 @@ def opened(config: PythonConfig) -> Opened:
     return Opened(
         source,
         views,
-        tuple(_notes(config, source)),
+        lambda: _notes(config, source),
         is_batched=source.kind != "samples",
         is_stream=source.kind == "stream",
         structure=source.structure,
@@ -131,10 +131,10 @@ def _wanted(config: PythonConfig) -> list[str] | None:
     if config.inputs is None:
         return None
     wanted = [*config.inputs, *(config.targets or ()), *([config.sample_weight] if config.sample_weight else [])]
-    for one in (*config.transforms, *config.filters):
-        if one.columns is None:
+    for columns in (*(one.columns for one in config.transforms), *(one.columns for one in config.filters)):
+        if columns is None:  # a function that has samples as mappings of all
             return None
-        wanted += one.columns
+        wanted += columns
     return wanted
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn, TypeVar
 
-from feedline_server.declared.datasets import PythonConfig, from_json
+from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.child_process import connect_to_parent, give_up_after, leave, stay
 from feedline_server.sources.python.object_source import PythonSource, opened
 from feedline_server.sources.python.process import READ, Answer
@@ -22,8 +22,7 @@ Result = TypeVar("Result")
 def main() -> NoReturn:
     """Look at the objects that the connection names, or read from them; the last argument says which."""
     connection = connect_to_parent()
-    config = from_json(connection.recv_bytes())
-    assert isinstance(config, PythonConfig), "only Python is looked at so"
+    config: PythonConfig = connection.recv()
     give_up_after(config.start_timeout_s)
     if sys.argv[1] == READ:
         _read(connection, config)
@@ -65,7 +64,7 @@ def _found(found: Opened) -> Answer:
         dict(source.longest),
         tuple(source.content()),
         dict(found.views),
-        found.notes,
+        tuple(found.notes()),
         found.is_batched,
         found.is_stream,
         found.structure,

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-import structlog
-
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, ChildProcess
+from feedline_server.host.logs import log
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
 from feedline_server.sources.source import SampleRequest
@@ -33,8 +32,6 @@ PROBE = ("-m", "feedline_server.sources.python.probe")
 
 LOOK, READ = "look", "read"
 """What it is for: to say what the objects are and end, or to read samples until nobody asks any more."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class Process:
     def __init__(self, config: PythonConfig, purpose: str) -> None:
         self._config = config
         self._child = ChildProcess((*PROBE, purpose), USER_CODE_ENVIRONMENT)
-        self._child.connection.send_bytes(config.model_dump_json().encode())
+        self._child.connection.send(config)
 
     def found(self) -> Answer:
         """What it found; blocks until it has. DataError if it cannot."""

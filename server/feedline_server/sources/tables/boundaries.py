@@ -42,11 +42,15 @@ class Boundaries(Protocol):
 
     @property
     def longest(self) -> int:
-        """Steps of the longest."""
+        """Steps of the longest; 0 before `check` if that takes looking at all of them."""
         ...
 
     def of(self, ids: Ids) -> tuple[Ids, Ids]:
         """The first step of each, and the one after its last."""
+        ...
+
+    def check(self) -> None:
+        """Look at all of them, which may take long; DataError naming the first that is out of order."""
         ...
 
     def content(self) -> Iterator[bytes]:
@@ -54,19 +58,30 @@ class Boundaries(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offsets:
     """Read where they lie: entry i is the first step of sequence i, the last entry the end."""
 
     array: Plain
     rows: Rows
     steps: int
-    longest: int
+    longest: int = 0
 
     @property
     def samples(self) -> int:
         """See Boundaries."""
         return self.array.header.shape[0] - 1
+
+    def check(self) -> None:
+        """See Boundaries."""
+        for start in range(0, self.samples, LOOK_ROWS):
+            part = np.diff(_read(self.array, self.rows, np.arange(start, min(start + LOOK_ROWS, self.samples) + 1)))
+            if part.min() < 0:
+                at = start + int(part.argmin())
+                raise DataError(
+                    f"{self.array.named}: entry {at + 1} is smaller than entry {at}; wanted offsets that never fall"
+                )
+            self.longest = max(self.longest, int(part.max()))
 
     def of(self, ids: Ids) -> tuple[Ids, Ids]:
         """See Boundaries."""
@@ -100,21 +115,24 @@ class Lengths:
         """See Boundaries."""
         return self.offsets[ids], self.offsets[ids + 1]
 
+    def check(self) -> None:
+        """See Boundaries: done when they were added up."""
+
     def content(self) -> Iterator[bytes]:
         """See Boundaries."""
         yield b"lengths"
         yield from self.array.content(content.COLUMN)
 
 
-def open_boundaries(folder: Path, config: SequencesConfig, *, checked: bool) -> tuple[Boundaries, str]:
+def open_boundaries(folder: Path, config: SequencesConfig) -> tuple[Boundaries, str]:
     """The boundaries and the name of their file: as declared, else the one of the two that is there.
 
-    `checked`: the front has looked at every offset. DataError if there are none, both, or they make no sense.
+    DataError if there are none, both, or they make no sense.
     """
     if config.offsets is not None and config.lengths is not None:
         raise DataError(f"{folder}: both offsets and lengths are declared; keep one, they say the same")
-    said = config.offsets or config.lengths
-    there = [said] if said else [name for name in (OFFSETS, LENGTHS) if (folder / name).exists()]
+    declared = config.offsets or config.lengths
+    there = [declared] if declared else [name for name in (OFFSETS, LENGTHS) if (folder / name).exists()]
     if len(there) != 1:
         found = "both" if there else "neither"
         raise DataError(
@@ -123,9 +141,9 @@ def open_boundaries(folder: Path, config: SequencesConfig, *, checked: bool) -> 
         )
     (file,) = there
     array = _find(folder / file)
-    if config.lengths is not None or (said is None and file == LENGTHS):
+    if config.lengths is not None or (declared is None and file == LENGTHS):
         return _lengths(array), file
-    return _offsets(array, checked=checked), file
+    return _offsets(array), file
 
 
 def _find(path: Path) -> Plain:
@@ -143,22 +161,14 @@ def _lengths(array: Plain) -> Lengths:
     return Lengths(array, np.concatenate(([0], np.cumsum(lengths))), int(lengths.max()))
 
 
-def _offsets(array: Plain, *, checked: bool) -> Offsets:
+def _offsets(array: Plain) -> Offsets:
     rows, count = array.open(large=False), array.header.shape[0]
     if count < 2:
         raise DataError(f"{array.named}: has {count} entry; wanted one for each sequence and one more, the end")
     first, last = _read(array, rows, np.array([0, count - 1]))
     if first != 0:
         raise DataError(f"{array.named}: begins with {first}; wanted 0, the first step of the first sequence")
-    longest = 0
-    # A worker lends no slots, so it need not know the longest.
-    for start in () if checked else range(0, count - 1, LOOK_ROWS):
-        part = np.diff(_read(array, rows, np.arange(start, min(start + LOOK_ROWS + 1, count))))
-        if part.min() < 0:
-            at = start + int(part.argmin())
-            raise DataError(f"{array.named}: entry {at + 1} is smaller than entry {at}; wanted offsets that never fall")
-        longest = max(longest, int(part.max()))
-    return Offsets(array, rows, int(last), longest)
+    return Offsets(array, rows, int(last))
 
 
 def _read(array: Plain, rows: Rows, wanted: Ids) -> Ids:

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from feedline_server.declared.datasets import SubjectsConfig
-from feedline_server.declared.files import HDF5
+from feedline_server.declared.forms import HDF5
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_wire.errors import DataError
 from feedline_wire.listing import counted, listed

@@ -1,6 +1,7 @@
 """Columns of one length, and parts of such columns as views: what every kind of data with a row a sample ends as."""
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
 from feedline_server.sources.arrays.stored import Extent, Stored
-from feedline_server.sources.selection import Selection, declared, leaks
+from feedline_server.sources.selection import declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_wire.errors import DataError
@@ -65,10 +66,8 @@ class Columns:
             yield from array.content(content.COLUMN)
 
 
-def open_arrays(
-    arrays: Mapping[str, Mapping[str, Stored]], place: Path, said: Mapping[str, str], *, checked: bool
-) -> Opened:
-    """Columns whose arrays were found, part by part: with views as `said`, or one for each part.
+def open_arrays(arrays: Mapping[str, Mapping[str, Stored]], place: Path, views: Mapping[str, str]) -> Opened:
+    """Columns whose arrays were found, part by part: with the declared `views`, or one for each part.
 
     `place` is the folder where files of ids are, and what messages name. Raises DataError.
     """
@@ -77,10 +76,7 @@ def open_arrays(
         check_lengths(part, place)
     parts = {name: Columns(part, large=large) for name, part in arrays.items()}
     source = next(iter(parts.values())) if len(parts) == 1 else concatenated(place, parts)
-    if not said:
-        return Opened(source, as_views(parts))
-    views = {view: declared(view, text, source.samples, place) for view, text in said.items()}
-    return Opened(source, views, () if checked else tuple(leaks(views)))
+    return with_views(source, {name: part.samples for name, part in parts.items()}, views, place)
 
 
 def check_lengths(arrays: Mapping[str, Stored], place: Path) -> None:
@@ -106,10 +102,16 @@ def concatenated(folder: Path, parts: Mapping[str, Columns]) -> Concatenated:
     return Concatenated(parts)
 
 
-def as_views(parts: Mapping[str, Source]) -> dict[str, Selection]:
-    """Each part as a view; a part without a name is everything."""
-    ends = np.cumsum([0, *(part.samples for part in parts.values())]).tolist()
-    return {name or EVERYTHING: range(*place) for name, place in zip(parts, pairwise(ends), strict=True)}
+def with_views(source: Source, parts: Mapping[str, int], views: Mapping[str, str], folder: Path) -> Opened:
+    """The source with the declared `views`, or with a view for each part: names and samples of what is laid end to end.
+
+    A part without a name is everything. Raises DataError.
+    """
+    if views:
+        declared_views = {view: declared(view, text, source.samples, folder) for view, text in views.items()}
+        return Opened(source, declared_views, partial(leaks, declared_views))
+    ends = np.cumsum([0, *parts.values()]).tolist()
+    return Opened(source, {name or EVERYTHING: range(*ends) for name, ends in zip(parts, pairwise(ends), strict=True)})
 
 
 def train_first(parts: Mapping[str, Part]) -> dict[str, Part]:

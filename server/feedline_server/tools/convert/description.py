@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.batches.dataset import Dataset, View
-from feedline_server.declared.datasets import DatasetConfig
+from feedline_server.declared.datasets import Declaration
 from feedline_wire.structure import column_names
 
 
-def write_description(folder: Path, name: str, config: DatasetConfig, dataset: Dataset, bad: Collection[int]) -> None:
+def write_description(folder: Path, name: str, config: Declaration, dataset: Dataset, bad: Collection[int]) -> None:
     """Write the loader.toml, and the ids of views that are no range, to a folder of columns; `bad` are in no view."""
     lines = [
         f"# {dataset.source.samples:,} samples of the dataset {name}, which was of kind {config.kind}.",
@@ -36,7 +36,7 @@ def write_description(folder: Path, name: str, config: DatasetConfig, dataset: D
     (folder / "loader.toml").write_text("\n".join(lines) + "\n")
 
 
-def _notes(config: DatasetConfig, bad: Collection[int]) -> Iterator[str]:
+def _notes(config: Declaration, bad: Collection[int]) -> Iterator[str]:
     if bad:
         yield f"# {len(bad):,} samples cannot be read and are in no view."
     if config.transforms:

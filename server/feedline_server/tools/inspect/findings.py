@@ -5,6 +5,7 @@ does, goes the way of a batch, transforms and all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -13,7 +14,7 @@ import numpy as np
 from feedline_server.batches.assembly import Outgrown, assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import DatasetConfig
+from feedline_server.declared.datasets import Declaration
 from feedline_server.sources.source import GeneratedSource
 from feedline_wire.errors import BadSample, DataError, FeedlineError
 from feedline_wire.key import Key
@@ -73,11 +74,11 @@ class Found:
         return self.problem is None and not self.bad_samples
 
 
-def look(name: str, config: DatasetConfig) -> Found:
+def look(name: str, config: Declaration) -> Found:
     """Open one dataset as a loader would."""
     try:
-        dataset = open_dataset(name, config)
-        return Found(name, config.kind, dataset, fingerprint(dataset, config), _classes(dataset))
+        with closing(open_dataset(name, config)) as dataset:
+            return Found(name, config.kind, dataset, fingerprint(dataset, config), _classes(dataset))
     except FeedlineError as error:
         return Found(name, config.kind, problem=str(error))
 
@@ -87,14 +88,15 @@ def read(found: Found, show: Callable[[int, int], None]) -> Found:
     dataset = found.dataset
     if dataset is None or dataset.is_stream:
         return found
-    bad = _bad(replace(dataset, on_bad_sample="error"), found.fingerprint, show)  # none is mended
-    first = tuple(islice(bad, NAMED))
-    return replace(
-        found,
-        read=sum(view.samples for view in dataset.views.values()),
-        bad=first,
-        bad_samples=len(first) + sum(1 for _ in bad),
-    )
+    with closing(dataset):
+        bad = _bad(replace(dataset, on_bad_sample="error"), found.fingerprint, show)  # none is mended
+        first = tuple(islice(bad, NAMED))
+        return replace(
+            found,
+            read=sum(view.samples for view in dataset.views.values()),
+            bad=first,
+            bad_samples=len(first) + sum(1 for _ in bad),
+        )
 
 
 def _bad(dataset: Dataset, identity: bytes, show: Callable[[int, int], None]) -> Iterator[Bad]:

@@ -11,7 +11,7 @@ import pytest
 from numpy.lib.format import open_memmap
 
 from feedline_server.sources.arrays import mapped
-from feedline_server.sources.arrays.formats import opened
+from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import Plain, ask_for, is_large, runs_of
 from feedline_server.sources.arrays.resident import Resident, mapped_nbytes
 from feedline_server.sources.arrays.stamp import Stamp
@@ -20,7 +20,7 @@ from feedline_wire.tensors import Array
 
 
 def plain(path: Path) -> Plain:
-    with opened(path) as file:
+    with open_file(path) as file:
         found = file.stored("x")
     assert isinstance(found, Plain)
     return found

@@ -34,7 +34,7 @@ def numbered(first: int, count: int) -> NDArray[np.int32]:
 
 def as_columns(folder: Path) -> DatasetConfig:
     np.save(folder / "x.npy", numbered(0, SAMPLES))
-    return ColumnsConfig(path=folder)
+    return ColumnsConfig.declare(path=folder)
 
 
 def as_parts(folder: Path) -> DatasetConfig:
@@ -42,27 +42,27 @@ def as_parts(folder: Path) -> DatasetConfig:
     for name, first, count in (("train", 0, SAMPLES - 100), ("test", SAMPLES - 100, 100)):
         (folder / name).mkdir()
         np.save(folder / name / "x.npy", numbered(first, count))
-    return ColumnsConfig(path=folder)
+    return ColumnsConfig.declare(path=folder)
 
 
 def as_subjects(folder: Path) -> DatasetConfig:
     for number, first in enumerate(range(0, SAMPLES, 128)):
         np.save(folder / f"s{number}_x.npy", numbered(first, 128))
-    return SubjectsConfig(path=folder)
+    return SubjectsConfig.declare(path=folder)
 
 
 def as_windows(folder: Path) -> DatasetConfig:
     """Windows of two rows: 127 of each subject."""
     for number, first in enumerate(range(0, SAMPLES, 128)):
         np.save(folder / f"s{number}_x.npy", numbered(first, 128))
-    return SubjectsConfig(path=folder, window=2)
+    return SubjectsConfig.declare(path=folder, window=2)
 
 
 def as_sequences(folder: Path) -> DatasetConfig:
     """Sequences of 64 steps."""
     np.save(folder / "x.npy", numbered(0, SAMPLES).reshape(-1, 4))
     np.save(folder / "lengths.npy", np.full(SAMPLES, 64))
-    return SequencesConfig(path=folder)
+    return SequencesConfig.declare(path=folder)
 
 
 def as_arrow(folder: Path) -> DatasetConfig:
@@ -70,7 +70,7 @@ def as_arrow(folder: Path) -> DatasetConfig:
     table = pa.table({"x": pa.FixedSizeListArray.from_arrays(values, 256)})
     with pa.OSFile(str(folder / "d.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=300)
-    return ArrowConfig(path=folder)
+    return ArrowConfig.declare(path=folder)
 
 
 KINDS = [as_columns, as_parts, as_subjects, as_windows, as_sequences, as_arrow]

@@ -17,7 +17,6 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ClassFoldersConfig
-from feedline_server.declared.images import ImageFormat
 from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.decoding import Decoder
 from feedline_server.sources.images.header import ImageHeader, read_image_header
@@ -50,7 +49,7 @@ def saved(folder: Path, **files: bytes | Array) -> Path:
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", ClassFoldersConfig(path=folder, **declared))
+    return open_dataset("d", ClassFoldersConfig.declare(path=folder, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> Array:
@@ -258,7 +257,7 @@ def test_a_jpeg_whose_pixels_were_made_up_is_bad(tmp_path: Path) -> None:
 def test_whatever_a_file_holds_it_is_an_image_or_a_data_error(whole: bytes) -> None:
     """In at most a gigabyte more than this process has: what a damaged file says of itself must not be believed."""
     draw = np.random.default_rng(5)
-    decoder = Decoder(ImageFormat((8, 8), "rgb", "linear", 8, 1_000_000))
+    decoder = Decoder(ClassFoldersConfig.declare(path="/", size=[8, 8], max_pixels=1_000_000))
     out = np.empty((8, 8, 3), np.uint8)
     ends = set()
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -369,7 +368,7 @@ def test_without_opencv_the_extra_is_named(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from feedline_server.batches.dataset import open_dataset\n"
         "from feedline_server.declared.datasets import ClassFoldersConfig\n"
-        f"open_dataset('d', ClassFoldersConfig(path=Path({str(tmp_path)!r})))"
+        f"open_dataset('d', ClassFoldersConfig.declare(path=Path({str(tmp_path)!r})))"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
@@ -449,7 +448,7 @@ def test_what_was_printed_before_an_exception_is_not_said_of_the_next_call() -> 
 
 
 def identity(folder: Path, **declared: Any) -> bytes:
-    config = ClassFoldersConfig(path=folder, **declared)
+    config = ClassFoldersConfig.declare(path=folder, **declared)
     return fingerprint(open_dataset("d", config), config)
 
 

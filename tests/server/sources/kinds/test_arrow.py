@@ -28,7 +28,7 @@ ROWS, GROUP = 25, 10
 
 
 def opened(path: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", ArrowConfig(path=path, **declared))
+    return open_dataset("d", ArrowConfig.declare(path=path, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:
@@ -437,7 +437,7 @@ def test_other_values_are_another_dataset_and_a_copy_is_not(tmp_path: Path, name
     for folder, first in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / name, table(first))
-        config = ArrowConfig(path=tmp_path / folder / name, inputs=("x",))
+        config = ArrowConfig.declare(path=tmp_path / folder / name, inputs=("x",))
         found.append(fingerprint(open_dataset("d", config), config))
 
     assert found[0] == found[1] != found[2]

@@ -20,7 +20,7 @@ from feedline_wire.tensors import Array
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", ClassFoldersConfig(path=folder, **declared))
+    return open_dataset("d", ClassFoldersConfig.declare(path=folder, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:
@@ -375,7 +375,7 @@ def test_links_that_run_in_a_circle_are_refused(gestures: Path) -> None:
 
 
 def identity(folder: Path, **declared: Any) -> bytes:
-    config = ClassFoldersConfig(path=folder, **declared)
+    config = ClassFoldersConfig.declare(path=folder, **declared)
     return fingerprint(open_dataset("d", config), config)
 
 

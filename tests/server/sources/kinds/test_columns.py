@@ -19,7 +19,7 @@ from feedline_wire.tensors import Array, Column
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", ColumnsConfig(path=folder, **declared))
+    return open_dataset("d", ColumnsConfig.declare(path=folder, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:

@@ -24,7 +24,7 @@ from feedline_wire.tensors import Array
 
 
 def opened(path: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", Hdf5Config(path=path, **declared))
+    return open_dataset("d", Hdf5Config.declare(path=path, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:
@@ -406,7 +406,7 @@ def test_without_h5py_the_extra_is_named(scans: Path, monkeypatch: pytest.Monkey
 
 
 def identity(path: Path) -> bytes:
-    config = Hdf5Config(path=path)
+    config = Hdf5Config.declare(path=path)
     return fingerprint(open_dataset("d", config), config)
 
 

@@ -11,15 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset, open_dataset_in_worker
 from feedline_server.declared.datasets import IdFilesConfig
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    checked = declared.pop("checked", False)
-    return open_dataset("d", IdFilesConfig(path=folder, **declared), checked=checked)
+    return open_dataset("d", IdFilesConfig.declare(path=folder, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:
@@ -525,7 +524,7 @@ def test_how_many_samples_a_class_has_is_known(id_files_folder: Path) -> None:
 def test_a_worker_opens_the_same_dataset_without_looking_for_every_file(id_files_folder: Path) -> None:
     (id_files_folder / "data" / "id-4.npy").unlink()
 
-    dataset = opened(id_files_folder, checked=True)
+    dataset = open_dataset_in_worker("d", IdFilesConfig.declare(path=id_files_folder))
 
     assert gathered(dataset, 3)["x"][0, 0, 0] == 3
     with pytest.raises(BadSample, match="sample 4"):

@@ -40,7 +40,7 @@ def gray(value: int) -> bytes:
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", ImagesConfig(path=folder, **declared))
+    return open_dataset("d", ImagesConfig.declare(path=folder, **declared))
 
 
 def every(dataset: Dataset, *ids: int) -> list[tuple[int, int]]:
@@ -370,14 +370,14 @@ def test_keys_of_a_manifest_say_the_kind(leaves: Path) -> None:
 def test_a_folder_with_a_manifest_is_recognised(leaves: Path) -> None:
     (dataset,) = load_settings(leaves, {}).datasets.values()
 
-    assert dataset == ImagesConfig(path=leaves)
+    assert dataset == ImagesConfig.declare(path=leaves)
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------
 
 
 def identity(folder: Path, **declared: Any) -> bytes:
-    config = ImagesConfig(path=folder, **declared)
+    config = ImagesConfig.declare(path=folder, **declared)
     return fingerprint(open_dataset("d", config), config)
 
 

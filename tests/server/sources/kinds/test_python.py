@@ -21,7 +21,7 @@ NAME = "looked_at_in_a_process"
 
 def config(folder: Path, text: str, **declared: Any) -> PythonConfig:
     (folder / f"{NAME}.py").write_text(dedent(text))
-    return PythonConfig(path=folder, object=f"{NAME}:made", **declared)
+    return PythonConfig.declare(path=folder, object=f"{NAME}:made", **declared)
 
 
 def looked_at(folder: Path, text: str, **declared: Any) -> Dataset:

@@ -11,7 +11,8 @@ from feedline_server.batches.assembly import sample_ids
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import SequencesConfig
-from feedline_server.sources.kinds.sequences import Sequences, open_sequences
+from feedline_server.sources.kinds.sequences import Sequences
+from feedline_server.sources.kinds.sequences import opened as open_sequences
 from feedline_server.sources.ragged import Ragged
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.key import Key
@@ -42,9 +43,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, **declared: Any) -> Sequences:
-    source = open_sequences(SequencesConfig(path=folder, **declared)).source
-    assert isinstance(source, Sequences)
-    return source
+    found = open_sequences(SequencesConfig.declare(path=folder, **declared))
+    assert not tuple(found.notes())
+    assert isinstance(found.source, Sequences)
+    return found.source
 
 
 def read(source: Sequences, *ids: int) -> dict[str, Any]:
@@ -99,7 +101,9 @@ def test_the_boundaries_may_have_any_name(folder: Path) -> None:
 
 
 def test_views_are_cut_as_of_columns(folder: Path) -> None:
-    config = SequencesConfig(path=folder, views={"train": ":3", "validation": "3:"}, inputs="tokens", targets="tags")
+    config = SequencesConfig.declare(
+        path=folder, views={"train": ":3", "validation": "3:"}, inputs="tokens", targets="tags"
+    )
 
     dataset = open_dataset("reviews", config)
 
@@ -109,7 +113,7 @@ def test_views_are_cut_as_of_columns(folder: Path) -> None:
 
 def test_copies_have_one_fingerprint_and_other_boundaries_another(folder: Path, tmp_path: Path) -> None:
     def identity(place: Path) -> bytes:
-        config = SequencesConfig(path=place, inputs="tokens")
+        config = SequencesConfig.declare(path=place, inputs="tokens")
         return fingerprint(open_dataset("d", config), config)
 
     arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
@@ -175,7 +179,7 @@ def test_a_file_that_changed_while_served_is_an_error(folder: Path) -> None:
 
 
 def test_buckets_are_of_the_lengths_that_sequences_have(folder: Path) -> None:
-    dataset = open_dataset("reviews", SequencesConfig(path=folder, views={"train": "0:4"}, inputs="tokens"))
+    dataset = open_dataset("reviews", SequencesConfig.declare(path=folder, views={"train": "0:4"}, inputs="tokens"))
 
     ids = sample_ids(dataset, Key("reviews", b"", "train", "buckets:2x2", 0, 0, 0, 4))
 

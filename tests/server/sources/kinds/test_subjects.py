@@ -28,7 +28,7 @@ ROWS = {"s01": 5, "s02": 7, "s03": 4}
 
 
 def opened(folder: Path, **declared: Any) -> Dataset:
-    return open_dataset("d", SubjectsConfig(path=folder, **declared))
+    return open_dataset("d", SubjectsConfig.declare(path=folder, **declared))
 
 
 def gathered(dataset: Dataset, *ids: int) -> dict[str, Array]:
@@ -249,7 +249,7 @@ def test_inputs_are_windows_and_targets_their_ends(
     np.savez(tmp_path / "s.npz", eeg=np.zeros(9), y=np.zeros(9), y2=np.zeros(9))
     declared = {"inputs": ["eeg"]} | declared if "targets" not in declared else declared
 
-    source = subjects.open_subjects(SubjectsConfig(path=tmp_path, window=3, **declared)).source
+    source = subjects.opened(SubjectsConfig.declare(path=tmp_path, window=3, **declared)).source
 
     assert {column.name: (*column.shape, None)[0] for column in source.columns} == lengths
 
@@ -486,7 +486,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def identity(folder: Path, **declared: Any) -> bytes:
-    config = SubjectsConfig(path=folder, **declared)
+    config = SubjectsConfig.declare(path=folder, **declared)
     return fingerprint(open_dataset("d", config), config)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset_in_worker
 from feedline_server.declared.datasets import PythonConfig
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "python.md"
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def served(folder: Path, name: str, **declared: Any) -> Dataset:
-    return open_dataset("d", PythonConfig(path=folder, object=name, **declared), checked=True)
+    return open_dataset_in_worker("d", PythonConfig.declare(path=folder, object=name, **declared))
 
 
 def columns(dataset: Dataset) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, dataset_of, open_dataset_in_worker
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import PythonConfig
+from feedline_server.sources.kinds import python
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import SampleRequest
 from feedline_wire.errors import BadSample, DataError
@@ -56,7 +57,9 @@ def opened(code: Callable[..., Path]) -> Open:
 
     def open_it(text: str, name: str | None = "m:made", **declared: Any) -> Dataset:
         folder = code(m="import random\nimport numpy as np\n" + dedent(text))
-        return open_dataset("d", PythonConfig(path=folder, object=name, **declared), checked=True)
+        config = PythonConfig.declare(path=folder, object=name, **declared)
+        found = python.opened(config)
+        return dataset_of("d", config, found, tuple(found.notes()))
 
     return open_it
 
@@ -544,7 +547,7 @@ def test_a_module_that_fails_shows_its_own_traceback(
     folder = code(m=text)
 
     with pytest.raises(DataError) as caught:
-        open_dataset("d", PythonConfig(path=folder, object="m:made"), checked=True)
+        open_dataset_in_worker("d", PythonConfig.declare(path=folder, object="m:made"))
 
     assert words in caught.value.args[0]
     assert "m.py" in caught.value.traceback
@@ -566,7 +569,7 @@ def test_relative_imports_and_neighbours_are_found(code: Callable[..., Path]) ->
         beside="FIRST = 40",
     )
 
-    dataset = open_dataset("d", PythonConfig(path=folder, object="package.data:made"), checked=True)
+    dataset = open_dataset_in_worker("d", PythonConfig.declare(path=folder, object="package.data:made"))
 
     assert drawn(dataset, 0, 1)["x"].tolist() == [40, 41]
 
@@ -578,8 +581,8 @@ def test_the_identity_is_the_code_its_neighbours_its_arguments_and_what_it_gives
     made = "import beside\ndef made(n=4, folder=''): return [(i, beside.VALUE) for i in range(n)]"
 
     def identity(text: str = made, beside: str = "VALUE = 1", **declared: Any) -> bytes:
-        config = PythonConfig(path=code(m=text, beside=beside), object="m:made", **declared)
-        return fingerprint(open_dataset("d", config, checked=True), config)
+        config = PythonConfig.declare(path=code(m=text, beside=beside), object="m:made", **declared)
+        return fingerprint(open_dataset_in_worker("d", config), config)
 
     first = identity()
     others = [
@@ -600,8 +603,8 @@ def test_objects_of_one_module_are_told_apart_although_they_begin_alike(code: Ca
     folder = code(m="one = [1, 2, 3]\nother = [1, 2, 3]")
 
     def identity(name: str) -> bytes:
-        config = PythonConfig(path=folder, object=f"m:{name}")
-        return fingerprint(open_dataset("d", config, checked=True), config)
+        config = PythonConfig.declare(path=folder, object=f"m:{name}")
+        return fingerprint(open_dataset_in_worker("d", config), config)
 
     assert identity("one") == identity("one")
     assert identity("one") != identity("other")
@@ -613,8 +616,8 @@ def test_the_identity_is_that_of_the_data_where_the_text_is_the_same(code: Calla
 
     def identity(values: Any) -> bytes:
         np.save(code(m=text) / "data.npy", values)
-        config = PythonConfig(path=code(m=text), object="m:made")
-        return fingerprint(open_dataset("d", config, checked=True), config)
+        config = PythonConfig.declare(path=code(m=text), object="m:made")
+        return fingerprint(open_dataset_in_worker("d", config), config)
 
     assert identity([1, 2, 3]) == identity([1, 2, 3])
     assert len({identity([1, 2, 3]), identity([1, 2, 4]), identity([1, 2, 3, 4])}) == 3
