@@ -7,7 +7,7 @@ Each order of an epoch has a name, and what is random in it is hashed from the n
 that no number outgrows its field, and not a sum: seed 3 in epoch 1 is not seed 4 in epoch 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -20,14 +20,14 @@ from feedline_server.order.permutation import Words, drawn, permuted
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.orders import FORMS, Order, parse
 
-ORDER_VERSION = 1
-"""Of all orders. Raised when any position of any of them changes: who resumes must find the order that was left."""
+ORDER_VERSIONS: Mapping[str, int] = {"shuffle": 1, "sequential": 1, "replacement": 1, "blocks": 1, "buckets": 1}
+"""Of each kind of order. Raised when any position of it changes: see batches/fingerprint."""
 
-ORDERS: tuple[str, ...] = ("shuffle", "sequential", "replacement", "blocks")
-"""Every kind of order that samples with ids can be asked in; the first is the default."""
+ORDERS_BY_LENGTH = tuple(ORDER_VERSIONS)
+"""Every kind of order that samples can be asked in which differ in length; the first is the default."""
 
-ORDERS_BY_LENGTH = (*ORDERS, "buckets")
-"""Every kind for samples that differ in length."""
+ORDERS = ORDERS_BY_LENGTH[:-1]
+"""Every kind for samples of one length."""
 
 PIECE = 4096
 """Positions that are computed at once. Batches follow each other, and 4,096 positions cost three times what 256 do: of
@@ -101,36 +101,37 @@ def run_ahead(  # noqa: PLR0917
     named = parse(order)
     if named.family != "blocks" or not 0 < named.size * named.window <= most:
         return np.empty(0, np.int64)
-    name = _name(str(named), samples, seed, epoch)
+    name = _name(named, samples, seed, epoch)
     return due_indices(name, samples, named.size, named.window, offset, offset + rows)
 
 
-def _name(what: str, samples: int, seed: int, epoch: int) -> str:
-    return f"feedline order {ORDER_VERSION}: {what} samples={samples:d} seed={seed:d} epoch={epoch:d}"
+def _name(order: Order, samples: int, seed: int, epoch: int) -> str:
+    version = ORDER_VERSIONS[order.family]
+    return f"feedline order {version}: {order} samples={samples:d} seed={seed:d} epoch={epoch:d}"
 
 
 def _rule(order: Order, samples: int, seed: int, lengths: Measure | None) -> _OfEpoch:
     """How an epoch of the order is computed."""
 
-    def name(what: str, epoch: int) -> str:
-        return _name(what, samples, seed, epoch)
+    def name(epoch: int) -> str:
+        return _name(order, samples, seed, epoch)
 
     match order.family:
         case "shuffle":
-            return lambda epoch, positions: permuted(name("shuffle", epoch), samples, positions)
+            return lambda epoch, positions: permuted(name(epoch), samples, positions)
         case "sequential":
             return lambda _epoch, positions: positions.view(np.int64)
         case "replacement":
-            return lambda epoch, positions: drawn(name("replacement", epoch), samples, positions)
+            return lambda epoch, positions: drawn(name(epoch), samples, positions)
         case "blocks":
             return lambda epoch, positions: block_indices(
-                name(str(order), epoch), samples, order.size, order.window, positions.view(np.int64)
+                name(epoch), samples, order.size, order.window, positions.view(np.int64)
             )
         case "buckets":
             if lengths is None:
                 raise InvalidRequest(f"samples of one length make no buckets; ask for one of: {', '.join(ORDERS)}")
             return lambda epoch, positions: bucket_indices(
-                name(str(order), epoch), samples, order.size, order.window, positions.view(np.int64), lengths
+                name(epoch), samples, order.size, order.window, positions.view(np.int64), lengths
             )
         case "stream":
             raise InvalidRequest(f"samples with ids are no stream; ask for one of: {FORMS}")

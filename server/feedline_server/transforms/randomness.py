@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.sources.source import SampleRequest
 
 VERSION = 1
-"""Raised when anything drawn changes: who resumes must find the samples that were left."""
+"""Raised when anything drawn changes: see batches/fingerprint."""
 
 _KEPT = 256
 """Pairs of key words that are kept: a few an epoch and transform."""

@@ -15,6 +15,9 @@ from feedline_server.batches import fingerprint as module
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ColumnsConfig, DatasetConfig, IdFilesConfig
+from feedline_server.declared.transforms import CropTransform, RandomCropTransform
+from feedline_server.order.positions import ORDER_VERSIONS
+from feedline_server.transforms import randomness
 
 
 def of(config: DatasetConfig, name: str = "d") -> bytes:
@@ -126,15 +129,54 @@ def test_the_same_samples_in_other_parts_are_another_dataset(tmp_path: Path) -> 
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("name", ["ORDER_VERSION", "FORM"])
-def test_another_version_of_the_orders_is_another_dataset(
-    columns_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_another_form_of_the_hash_is_another_dataset(columns_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = columns(columns_folder)
 
-    monkeypatch.setattr(module, name, 999)
+    monkeypatch.setattr(module, "FORM", 999)
 
     assert columns(columns_folder) != before
+
+
+CROPPED = {"transforms": [{"name": "random_crop", "column": "x", "size": [1, 1]}]}
+
+
+@pytest.mark.parametrize(
+    ("raise_it", "declared", "is_another"),
+    [
+        pytest.param((ColumnsConfig, "version", 2), {}, True, id="of its kind"),
+        pytest.param((IdFilesConfig, "version", 2), {}, False, id="of another kind"),
+        pytest.param((CropTransform, "version", 2), {}, False, id="of a transform that it has not"),
+        pytest.param((RandomCropTransform, "version", 2), CROPPED, True, id="of its transform"),
+        pytest.param((randomness, "VERSION", 2), CROPPED, True, id="of random numbers that it draws"),
+        pytest.param((randomness, "VERSION", 2), {"on_bad_sample": "substitute"}, True, id="of substitutes"),
+        pytest.param((randomness, "VERSION", 2), {}, False, id="of random numbers that it does not draw"),
+        pytest.param((module, "ORDER_VERSIONS", {**ORDER_VERSIONS, "blocks": 2}), {}, True, id="of its orders"),
+        pytest.param((module, "ORDER_VERSIONS", {**ORDER_VERSIONS, "buckets": 2}), {}, False, id="of another order"),
+    ],
+)
+def test_another_version_of_what_a_key_means_is_another_dataset_where_it_is_used(
+    columns_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raise_it: tuple[Any, str, Any],
+    declared: dict[str, Any],
+    *,
+    is_another: bool,
+) -> None:
+    before = columns(columns_folder, **declared)
+
+    monkeypatch.setattr(*raise_it)
+
+    assert (columns(columns_folder, **declared) != before) == is_another
+
+
+def test_a_key_at_its_default_is_not_hashed(columns_folder: Path, id_files_folder: Path) -> None:
+    """So a later release may add keys: whoever does not set them has the fingerprint of before."""
+    crop = {"name": "random_crop", "column": "x", "size": [1, 1]}
+
+    assert columns(columns_folder, nan="allow", on_bad_sample="error", filters=()) == columns(columns_folder)
+    assert columns(columns_folder, transforms=[{**crop, "padding": 0}]) == columns(columns_folder, transforms=[crop])
+    assert id_files(id_files_folder, one_hot=False) == id_files(id_files_folder)
+    assert id_files(id_files_folder, one_hot=True) != id_files(id_files_folder)
 
 
 def test_of_a_large_column_the_size_and_both_ends_are_looked_at_and_little_is_read(tmp_path: Path) -> None:

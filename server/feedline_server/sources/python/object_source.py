@@ -11,6 +11,7 @@ import numpy as np
 
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.sources.arrays.content import spread
+from feedline_server.sources.python import seeding
 from feedline_server.sources.python.code_identity import texts
 from feedline_server.sources.python.objects import Built, build
 from feedline_server.sources.python.ready_batches import Batches
@@ -68,7 +69,7 @@ class PythonSource:
         yield from texts(modules, self._config.code_folders)
         # Two objects of a module may be as long as each other and begin alike.
         yield " ".join(reference.partition(":")[2] for reference in self._config.objects.values()).encode()
-        yield f"{self.kind} {[one.length for one in self.objects.values()]}".encode()
+        yield f"{self.kind} seeding {seeding.VERSION} {[one.length for one in self.objects.values()]}".encode()
         if self._config.deterministic:
             yield from (self._probe(sample) for sample in spread(self.samples, self._reading.probed))
 

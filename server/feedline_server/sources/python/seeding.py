@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 VERSION = 1
-"""Raised when what is drawn changes: who resumes must find the samples that were left."""
+"""Raised when what is drawn changes: see batches/fingerprint."""
 
 _INCREMENT = 0x5851F42D4C957F2D14057B7EF767814F
 """Of PCG's reference implementation; any odd number would do."""

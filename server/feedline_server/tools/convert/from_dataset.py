@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset, open_dataset_in_worker
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import DatasetConfig, from_json, to_json
+from feedline_server.declared.datasets import Declaration
 from feedline_server.host.child_process import end_with
 from feedline_server.sources.source import GeneratedSource, SampleRequest
 from feedline_server.tools.convert import destination
@@ -46,7 +46,7 @@ Bad = dict[int, str]
 
 def convert(
     name: str,
-    config: DatasetConfig,
+    config: Declaration,
     folder: Path,
     *,
     workers: int,
@@ -85,7 +85,7 @@ def convert(
                 done.clear()
 
             show(written, samples)
-            pool = _workers(workers, to_json(config), str(place))
+            pool = _workers(workers, config, str(place))
             synced = time.monotonic()
             try:
                 for piece, unread in _finished(pool, workers * AHEAD, pieces, skip_bad):
@@ -142,24 +142,24 @@ _working: tuple[Dataset, Path] | None = None
 """What this process converts, and where to."""
 
 
-def _workers(count: int, declared: str, place: str) -> Executor:
+def _workers(count: int, config: Declaration, place: str) -> Executor:
     """So many processes, which end with this one; for one, a thread does as well and is there at once."""
     if count == 1:
-        return ThreadPoolExecutor(1, initializer=_begin, initargs=(declared, place))
+        return ThreadPoolExecutor(1, initializer=_begin, initargs=(config, place))
     return ProcessPoolExecutor(
-        count, get_context("spawn"), initializer=_begin_process, initargs=(declared, place, os.getpid())
+        count, get_context("spawn"), initializer=_begin_process, initargs=(config, place, os.getpid())
     )
 
 
-def _begin_process(declared: str, place: str, parent: int) -> None:
+def _begin_process(config: Declaration, place: str, parent: int) -> None:
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent decides
-    _begin(declared, place)
+    _begin(config, place)
 
 
-def _begin(declared: str, place: str) -> None:
+def _begin(config: Declaration, place: str) -> None:
     global _working  # noqa: PLW0603 - a worker of an executor has no other memory between its tasks
-    _working = (open_dataset("converted", from_json(declared), checked=True), Path(place))
+    _working = (open_dataset_in_worker("converted", config), Path(place))
 
 
 def _write(start: int, end: int, skip_bad: bool) -> Bad:
