@@ -105,8 +105,7 @@ class Dataset:
 
         It is started again when samples are read, so a dataset can be described and read after it.
         """
-        if isinstance(self.source, Closeable):
-            self.source.close()
+        _close(self.source)
 
     @property
     def only_writes(self) -> bool:
@@ -132,12 +131,16 @@ def open_dataset(name: str, config: Declaration) -> Dataset:
     DataError naming file, found, wanted and what to change if there is none. `close` it when it is described.
     """
     opened = describe_source(config)
-    notes = tuple(opened.notes())
-    if config.filters:
-        from feedline_server.batches.filters import filtered
+    try:
+        notes = tuple(opened.notes())
+        if config.filters:
+            from feedline_server.batches.filters import filtered
 
-        opened = replace(opened, views=filtered(name, config, opened.source, opened.views))
-    return dataset_of(name, config, opened, notes)
+            opened = replace(opened, views=filtered(name, config, opened.source, opened.views))
+        return dataset_of(name, config, opened, notes)
+    except BaseException:
+        _close(opened.source)
+        raise
 
 
 def open_dataset_in_worker(name: str, config: Declaration, kept: Mapping[str, Selection] | None = None) -> Dataset:
@@ -171,6 +174,11 @@ def dataset_of(name: str, config: Declaration, opened: Opened, notes: Sequence[s
         known_bad=_known_bad(name) if config.on_bad_sample != "error" else None,
         announcing=source if isinstance(source, Announcing) and source.most_ahead else None,
     )
+
+
+def _close(source: AnySource) -> None:
+    if isinstance(source, Closeable):
+        source.close()
 
 
 def _known_bad(name: str) -> "KnownBad":

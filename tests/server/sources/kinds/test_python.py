@@ -172,7 +172,7 @@ made = D([0] * 9)
 """
 
 
-def test_what_is_tried_is_read_by_a_process_that_ends_with_the_opening(tmp_path: Path) -> None:
+def test_what_is_tried_is_read_by_a_process_that_ends_when_the_dataset_is_closed(tmp_path: Path) -> None:
     """A function of a transform is tried on a few samples; the loader itself must not import them for that."""
     declared = config(
         tmp_path, DOUBLED, transforms=[{"code": f"{NAME}_too:double", "column": "x"}], inputs="x", modules=tmp_path
@@ -185,6 +185,9 @@ def test_what_is_tried_is_read_by_a_process_that_ends_with_the_opening(tmp_path:
         drawn(dataset, 7)
     again = drawn(dataset, 8)
     fingerprint(dataset, declared)
+    assert looking()  # to be asked who it is changes nothing
+    dataset.close()
+    dataset.close()
 
     assert [str(column) for column in dataset.columns] == ["x float64()"]
     assert first["x"].tolist() == [np.float32(-1 / 7), 1]
@@ -192,6 +195,15 @@ def test_what_is_tried_is_read_by_a_process_that_ends_with_the_opening(tmp_path:
     assert "sample 7" in str(caught.value)
     assert f'{NAME}.py", line 4, in __getitem__' in str(caught.value)
     assert NAME not in sys.modules
+    assert not looking()
+
+
+def test_a_dataset_that_cannot_be_opened_leaves_no_process(tmp_path: Path) -> None:
+    declared = config(tmp_path, DOUBLED, transforms=[{"name": "pad", "column": "x", "length": 2}], inputs="x")
+
+    with pytest.raises(DataError, match="cannot be padded"):
+        open_dataset("d", declared)
+
     assert not looking()
 
 
