@@ -183,8 +183,7 @@ def test_a_stream_too_many_is_refused_and_not_queued(stage: Stage) -> None:
 
 def test_a_window_without_end_is_refused(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
-    for ticket in range(MAX_WINDOW + 1):
-        stage.want(stream, ticket, stage.key())
+    stage.scheduler.want(stream, [(ticket, stage.key()) for ticket in range(MAX_WINDOW + 1)])
 
     [refusal] = stage.scheduler.next_deliveries(stream, 1)
 
@@ -469,8 +468,10 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
 
 def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("flood")
-    for ticket in range(2 * MAX_WINDOW + 1):
-        stage.want(stream, ticket, stage.key(view="none"))
+    stage.scheduler.want(stream, [(ticket, stage.key(view="none")) for ticket in range(2 * MAX_WINDOW)])
+    assert not stream.closed
+
+    stage.want(stream, 2 * MAX_WINDOW, stage.key(view="none"))
 
     assert stream.closed
     assert stage.scheduler.status().streams == ()
