@@ -1,7 +1,7 @@
-"""The arena: shared memory that batches are assembled in, lent as slots and taken back.
+"""The arena: shared memory that batches are assembled in, allocated as slots.
 
-The law: what is lent and what is free never overlap and together are the whole arena. It is one memfd, so nothing has
-a name in /dev/shm, a small /dev/shm in a container does not matter, and a kill -9 leaves nothing behind.
+Slots never overlap; with what is free they are the whole arena. It is one memfd, so nothing has a name in /dev/shm, a
+small /dev/shm in a container does not matter, and a kill -9 leaves nothing behind.
 """
 
 import bisect
@@ -14,14 +14,13 @@ from dataclasses import dataclass
 GRAIN = 4096
 """Slots start on and fill whole pages, so two workers never write to the same page; far above the wire's alignment."""
 
-
 ARENA = 0
-"""The number of the loader's own memory; others are trainers' (trainer_memory)."""
+"""The number of the loader's own memory; others are trainers' (memory.trainer)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A piece of the arena, or of a trainer's memory, that one batch is assembled in; `nbytes` is whole grains."""
+    """A piece of the arena, or of a trainer's memory, for one batch; `nbytes` is whole grains."""
 
     start: int
     nbytes: int
@@ -29,29 +28,29 @@ class Slot:
 
     @property
     def end(self) -> int:
-        """The first byte that is no longer in it."""
+        """The first byte behind it."""
         return self.start + self.nbytes
 
     def overlaps(self, other: "Slot") -> bool:
-        """They have a byte in common."""
+        """The two have a byte in common."""
         return self.memory == other.memory and self.start < other.end and other.start < self.end
 
 
 class FirstFit:
-    """Lends slots of any size out of a fixed number of bytes, and takes them back. Not locked."""
+    """Allocates slots of any size out of a fixed number of bytes. Not locked."""
 
     def __init__(self, nbytes: int, memory: int = ARENA) -> None:
         self.nbytes = max(nbytes // GRAIN, 1) * GRAIN
         self._memory_number = memory
         self._free = [Slot(0, self.nbytes)]  # in order of address, never two that touch
-        self._lent: set[Slot] = set()
+        self._allocated: set[Slot] = set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} lent={self.allocated_nbytes}/{self.nbytes} slots={len(self._lent)}>"
+        return f"<{type(self).__name__} allocated={self.allocated_nbytes}/{self.nbytes} slots={len(self._allocated)}>"
 
     @property
     def allocated_nbytes(self) -> int:
-        """Bytes lent now."""
+        """Bytes in slots now."""
         return self.nbytes - sum(slot.nbytes for slot in self._free)
 
     def allocate(self, nbytes: int, *, outside: Slot | None = None) -> Slot | None:
@@ -66,40 +65,39 @@ class FirstFit:
                     left = Slot(free.start, start - free.start), Slot(start + wanted, free.end - start - wanted)
                     self._free[index : index + 1] = [piece for piece in left if piece.nbytes]
                     slot = Slot(start, wanted, self._memory_number)
-                    self._lent.add(slot)
+                    self._allocated.add(slot)
                     return slot
         return None
 
     def emptiest(self, nbytes: int) -> Slot:
-        """The region of `nbytes` where the least is lent: if nothing more is lent there, it is free the soonest."""
+        """The region of `nbytes` where the least is allocated: it is free the soonest, if nothing more comes there."""
         wanted = _whole_grains(nbytes)
         if wanted > self.nbytes:
-            raise ValueError(f"a region of {nbytes} bytes was asked; the arena has {self.nbytes}")
-        lent = sorted(self._lent, key=lambda slot: slot.start)
-        starts = [slot.start for slot in lent]
-        before = [0, *itertools.accumulate(slot.nbytes for slot in lent)]
+            raise ValueError(f"a region of {nbytes} bytes is wanted; the arena has {self.nbytes}")
+        slots = sorted(self._allocated, key=lambda slot: slot.start)
+        starts = [slot.start for slot in slots]
+        before = [0, *itertools.accumulate(slot.nbytes for slot in slots)]
 
-        def lent_below(address: int) -> int:
+        def below(address: int) -> int:
             index = bisect.bisect_left(starts, address)
-            over = max(lent[index - 1].end - address, 0) if index else 0
-            return before[index] - over
+            return before[index] - (max(slots[index - 1].end - address, 0) if index else 0)
 
-        # What is lent in a region changes its slope only where a slot begins or ends, at either end of the region.
-        edges = {0, self.nbytes, *starts, *(slot.end for slot in lent)}
+        # What is allocated in a region changes its slope only where a slot begins or ends, at either end of the region.
+        edges = {0, self.nbytes, *starts, *(slot.end for slot in slots)}
         candidates = {start for edge in edges for start in (edge, edge - wanted) if 0 <= start <= self.nbytes - wanted}
-        best = min(candidates, key=lambda start: (lent_below(start + wanted) - lent_below(start), start))
+        best = min(candidates, key=lambda start: (below(start + wanted) - below(start), start))
         return Slot(best, wanted)
 
     def release(self, slot: Slot) -> None:
-        """Make a lent slot free again; ValueError if it is not lent."""
-        if slot not in self._lent:
-            raise ValueError(f"{slot} is not lent")
-        self._lent.remove(slot)
+        """Make a slot free again. Raises ValueError if it is not allocated."""
+        if slot not in self._allocated:
+            raise ValueError(f"{slot} is not allocated")
+        self._allocated.remove(slot)
         index = bisect.bisect(self._free, slot.start, key=lambda free: free.start)
-        start, end = slot.start, slot.start + slot.nbytes
+        start, end = slot.start, slot.end
         if index < len(self._free) and self._free[index].start == end:
-            end += self._free.pop(index).nbytes
-        if index and self._free[index - 1].start + self._free[index - 1].nbytes == start:
+            end = self._free.pop(index).end
+        if index and self._free[index - 1].end == start:
             index -= 1
             start = self._free.pop(index).start
         self._free.insert(index, Slot(start, end - start))
@@ -122,7 +120,7 @@ class Arena(FirstFit):
         return memoryview(self._memory)[slot.start : slot.start + nbytes]
 
     def close(self) -> None:
-        """Unmap and close; twice is fine. Workers keep their own mapping until they end."""
+        """Unmap and close. Idempotent. Workers keep their own mapping until they end."""
         if self.fd >= 0:
             with contextlib.suppress(BufferError):  # a sender that was cut off may hold a view until it is collected
                 self._memory.close()
@@ -135,7 +133,7 @@ def _whole_grains(nbytes: int) -> int:
 
 
 def _parts(free: Slot, outside: Slot | None) -> tuple[tuple[int, int], ...]:
-    """Where a free piece may be lent from, start and end: before what is kept out of, and behind it."""
+    """The parts of a free piece, start and end, before and behind what is kept out of."""
     if outside is None or outside.end <= free.start or free.end <= outside.start:
         return ((free.start, free.end),)
     return ((free.start, outside.start), (outside.end, free.end))

@@ -1,9 +1,9 @@
-"""Memory of a trainer on this host, where its batches are put: by the workers that assemble them, or copied there.
+"""Memory of a trainer on this host, in which its batches are assembled or copied.
 
-The law: a place is the loader's until the trainer is told what lies there, and then the trainer's until it says that
-it is free. Nothing that lies here is believed: the trainer may write to all of it at any time, so all that is ever read
-is one byte a batch. Processes of the loader map it, so it must be memory that can never become shorter: a mapping of
-what was cut off ends a process.
+A slot is the loader's until it is published to the trainer, and then the trainer's until it returns it. Nothing that
+lies here is believed: the trainer may write to all of it at any time, so one byte a batch is all that is ever read.
+Processes of the loader map it, so it must be memory that can never become shorter: touching a mapping of what was cut
+off ends a process.
 """
 
 import fcntl
@@ -26,16 +26,16 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 """What must be sealed: its length downwards, and the seals. The second keeps a trainer from forbidding writes later."""
 
 NO_SEALS = fcntl.F_SEAL_WRITE | 0x10
-"""What must not be: writing, now or (F_SEAL_FUTURE_WRITE, which Python has no name for) by who maps it from now on."""
+"""What must not be: writing, now or (F_SEAL_FUTURE_WRITE, which Python has no name for) by later mappings."""
 
 _numbers = itertools.count(1)  # 0 is the arena
 
 
 class TrainerMemory:
-    """One trainer's. `allocate`, then `tell` or `release`. Any thread."""
+    """One trainer's. `allocate` a slot, then `publish` or `release` it. Thread-safe."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over the descriptor, also of what it refuses. OSError if it is not memory, or could become shorter."""
+        """Owns the descriptor, also if it raises OSError: it is not memory, or could become shorter."""
         self.fd = fd
         self.number = next(_numbers)
         """Its name between the front and its workers."""
@@ -48,11 +48,14 @@ class TrainerMemory:
             raise
         self._space.allocate(RETURNED_NBYTES)  # the first page is the trainer's to write
         self._free = list(reversed(range(RETURNED_NBYTES)))
-        self._numbers: dict[Slot, int] = {}  # of places that the trainer was not told of
+        self._unpublished: dict[Slot, int] = {}
         self._published: dict[int, Slot] = {}
 
     def __repr__(self) -> str:
-        return f"<TrainerMemory {self.number} untold={len(self._numbers)} told={len(self._published)} {self._space!r}>"
+        return (
+            f"<TrainerMemory {self.number} unpublished={len(self._unpublished)} published={len(self._published)} "
+            f"{self._space!r}>"
+        )
 
     def allocate(self, nbytes: int) -> Slot | None:
         """A place for a batch; None while there is no room, and when this is closed."""
@@ -62,7 +65,7 @@ class TrainerMemory:
             self._release_returned()
             slot = self._space.allocate(nbytes) if self._free else None
             if slot is not None:
-                number = self._numbers[slot] = self._free.pop()
+                number = self._unpublished[slot] = self._free.pop()
                 self._first_page[number] = 0
             return slot
 
@@ -77,16 +80,16 @@ class TrainerMemory:
         return slot
 
     def publish(self, slot: Slot) -> int:
-        """The trainer is told of this place, and under which number it returns it."""
+        """The slot is the trainer's from now on; the number under which it returns it."""
         with self._lock:
-            number = self._numbers.pop(slot)
+            number = self._unpublished.pop(slot)
             self._published[number] = slot
             return number
 
     def release(self, slot: Slot) -> None:
-        """The batch is not needed. Only for a place that the trainer was not told of: those it returns itself."""
+        """The slot is free again. Does nothing to one that was published: the trainer returns it."""
         with self._lock:
-            number = self._numbers.pop(slot, None)
+            number = self._unpublished.pop(slot, None)
             if number is not None:
                 self._free.append(number)
                 self._space.release(slot)
@@ -97,7 +100,7 @@ class TrainerMemory:
             self._free.append(number)
 
     def close(self) -> None:
-        """Let go of it. Twice is fine."""
+        """Unmap and close. Idempotent."""
         with self._lock:
             if self.fd >= 0:
                 self._first_page.close()

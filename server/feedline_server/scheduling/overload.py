@@ -1,7 +1,7 @@
-"""Whether trainers wait for this loader, how long, and what it has too little of.
+"""Whether trainers wait for this loader, for how long, and what it is short of.
 
-It is saturated while some trainer wants a batch, reads, keeps to its share, and yet nothing can be begun for it. Waits
-count from there: what a trainer wants far ahead waits for nobody, and one that does not read waits for itself.
+It is saturated while a trainer wants a batch, reads, keeps to its share, and yet nothing can begin for it. Waits count
+from there: a key wanted far ahead does not wait for the loader, and a stalled reader waits for itself.
 """
 
 from collections.abc import Iterable
@@ -13,26 +13,26 @@ from feedline_server.scheduling.stream import Stream
 OVERLOADED_S = 5.0
 """A key that waits longer for a worker or for memory is worth a line: trainers give up after 60 s by default."""
 
-SAY_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 """An overload lasts for hours; one line a minute is enough to find it."""
 
 LOOK_EVERY_S = 0.1
-"""Asked several times a batch: looking at all trainers each time was 3 us of it."""
+"""Looking at all trainers at each event was 3 us of a batch."""
 
 Shortage = Literal["workers", "memory"]
 
 
 class Overload:
-    """Since when there is too little of something, and whether it has been said. Not locked."""
+    """Since when the loader is short of something, and when it was last logged. Not locked."""
 
     def __init__(self) -> None:
         self.short_of: Shortage | None = None
-        """What there is too little of now."""
+        """What the loader is short of now."""
         self._since = 0.0
         self._logged_at = self._next_look = float("-inf")
 
     def note(self, short_of: Shortage | None, now: float) -> None:
-        """What the last attempt to begin something ended for; None if all was begun that could be."""
+        """What ended the last attempt to begin work; None if everything began that could."""
         if self.short_of is None:
             self._since = now
         self.short_of = short_of
@@ -44,15 +44,15 @@ class Overload:
         return now - max(stream.waiting[0].since, self._since)
 
     def longest_wait_s(self, streams: Iterable[Stream], now: float) -> float:
-        """How long the key has waited that waits longest."""
+        """How long the key that waits longest has waited."""
         return max((self.waited_s(stream, now) for stream in streams), default=0.0)
 
     def should_log(self, streams: Iterable[Stream], now: float) -> bool:
-        """A wait is worth a line now; it counts as said."""
+        """A wait is worth a line in the log now, which then counts as written."""
         if self.short_of is None or now < self._next_look:
             return False
         self._next_look = now + LOOK_EVERY_S
-        is_due = now >= self._logged_at + SAY_AGAIN_S and self.longest_wait_s(streams, now) >= OVERLOADED_S
-        if is_due:
-            self._logged_at = now
-        return is_due
+        if now < self._logged_at + LOG_AGAIN_S or self.longest_wait_s(streams, now) < OVERLOADED_S:
+            return False
+        self._logged_at = now
+        return True

@@ -1,4 +1,4 @@
-"""What is going on in a loader, in values that nobody changes any more: for Status."""
+"""A snapshot of the scheduler, for Status and the log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStatus:
-    """All of them, and what they share."""
+    """All streams, and what they share."""
 
     streams: tuple[StreamStatus, ...]
     counters: LoaderCounters

@@ -48,7 +48,7 @@ def test_a_slot_is_not_taken_back_twice(arena: Arena) -> None:
     assert slot is not None
     arena.release(slot)
 
-    with pytest.raises(ValueError, match="is not lent"):
+    with pytest.raises(ValueError, match="is not allocated"):
         arena.release(slot)
 
 

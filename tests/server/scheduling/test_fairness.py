@@ -91,6 +91,7 @@ def test_a_batch_costs_its_bytes_and_a_mebibyte(nbytes: int, costs: int) -> None
             ("stalled", 3),
         ),  # what is not begun goes first
         ([("stalled", (1, 2), NOW - 2.0), ("longest", (3, 4), NOW - 3.0)], ("longest", 4)),
+        ([("first", (1, 2), NOW - 2.0), ("as long", (3, 4), NOW - 2.0)], ("first", 2)),
     ],
 )
 def test_the_one_that_has_not_read_for_the_longest_time_gives_its_last_batch(

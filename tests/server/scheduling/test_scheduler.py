@@ -261,6 +261,21 @@ def test_what_a_stalled_trainer_holds_is_taken_for_another_and_assembled_again_w
     assert stage.arena.allocated_nbytes == 0
 
 
+def test_a_batch_that_was_dropped_unsent_is_charged_when_it_is_assembled_again_and_not_twice(stage: Stage) -> None:
+    stalled, *others = (stage.scheduler.open_stream(peer) for peer in ("stalled", "one", "other"))
+    stage.want(stalled, 1, stage.key(rows=8))
+    stage.finish_all()
+    stage.stall(stalled)
+    charged = stalled.virtual_time
+
+    for other in others:  # the second has no room beside it
+        stage.want(other, 1, stage.key(rows=8))
+    stage.finish_all()
+
+    assert stage.scheduler.status().counters.reclaimed == 1
+    assert (charged, stalled.virtual_time) == (32320 + (1 << 20), 0)
+
+
 def test_a_large_batch_has_room_although_stalled_trainers_hold_slots_all_over_the_arena(stage: Stage) -> None:
     stalled, other, large = (stage.scheduler.open_stream(peer) for peer in ("stalled", "other", "large"))
     for ticket in range(5):  # a slot of each in turn
@@ -356,6 +371,28 @@ def test_a_trainer_that_reads_again_has_no_claim_on_what_the_others_got_meanwhil
     assert begun == [*["other"] * 4, "stalled", "stalled", "other", "stalled", "other", "stalled", "other", "stalled"]
 
 
+def test_a_stream_that_was_idle_has_no_claim_on_what_the_others_got_meanwhile(stage: Stage) -> None:
+    idle, busy = stage.scheduler.open_stream("idle"), stage.scheduler.open_stream("busy")
+    for ticket in range(20):
+        stage.want(busy, ticket, stage.key(offset=50))
+        stage.finish_all()
+        stage.take(busy)
+
+    for ticket in range(20, 40):
+        stage.want(busy, ticket, stage.key(offset=50))
+    for ticket in range(20):
+        stage.want(idle, ticket, stage.key(offset=ticket))
+
+    begun = []
+    for _ in range(10):  # four were begun before
+        task = stage.tasks.pop(0)
+        begun.append("busy" if task.key.offset == 50 else "idle")
+        stage.finish(task)
+        stream = busy if task.key.offset == 50 else idle
+        stage.scheduler.release(stream, stage.scheduler.next_deliveries(stream, 1), sent=True)
+    assert begun == [*["busy"] * 4, "idle", "idle", "busy", "idle", "busy", "idle"]
+
+
 def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_it(stage: Stage) -> None:
     """Slots at both ends and in the middle: 8 grains in a row are nowhere, and a stream of small keys never ends."""
     slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
@@ -375,6 +412,29 @@ def test_a_large_batch_is_not_passed_over_for_ever_and_small_ones_go_on_beside_i
     assert stage.take(slow, 5) == [0, 1, 2, 3, 4]  # as soon as the last that lay there has been sent
     assert stage.take(large) == [1]
     assert stage.scheduler.status().short_of is None
+
+
+def test_a_batch_in_a_region_that_is_reserved_gets_no_more_readers(stage: Stage) -> None:
+    """One reader after the other would keep the large batch waiting for ever."""
+    slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
+    keys = [stage.key(offset=ticket) for ticket in range(5)]
+    for ticket in range(5):  # of the 16 grains 0, 2, 4, 6, 8 are slow's and 1, 3, 5, 7, 9 small's
+        stage.want(slow, ticket, keys[ticket])
+        stage.want(small, ticket, stage.key(offset=10 + ticket))
+    stage.finish_all()
+    stage.want(large, 1, stage.key(rows=8))  # reserved are 8 to 16
+    assert stage.take(small, 4) == [0, 1, 2, 3]
+
+    stage.want(small, 8, keys[4])  # which lies at 8
+    stage.want(small, 6, keys[3])  # which lies at 6, outside
+
+    [task] = stage.tasks
+    assert (task.key, task.start) == (keys[4], GRAIN)
+    stage.finish_all()
+    assert stage.scheduler.status().counters.shared == 1
+    assert stage.take(slow, 5) == [0, 1, 2, 3, 4]
+    assert stage.take(small) == [4]
+    assert stage.take(large) == [1]
 
 
 def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stage) -> None:
