@@ -1,6 +1,6 @@
 """The images and the compose file, tried on a real engine: built, started, trained from, broken, stopped, removed.
 
-The law: every container, network, volume and image made here belongs to a project of its own and is gone at the end.
+Every container, network, volume and image made here belongs to a project of its own and is gone at the end.
 """
 
 import faulthandler
@@ -73,9 +73,9 @@ with feedline.connect("loader:50051") as remote:
         return {one.address: one.answered for one in remote.stats.replicas if one.state == "connected"}
 
     until(lambda: len(answered()) == 3 and all(answered().values()))
-    asked = time.monotonic()
+    began = time.monotonic()
     for batch in feed.epoch(1):
-        waited_s = time.monotonic() - asked
+        waited_s = time.monotonic() - began
         seen = {"ids": batch.ids.tolist(), "digest": digest(batch), "replicas": remote.replicas, "waited_s": waited_s}
         print(json.dumps(seen), flush=True)
         time.sleep(0.005)  # what a step takes
@@ -85,7 +85,7 @@ with feedline.connect("loader:50051") as remote:
             until(lambda: len(answered()) == 3)
             before = answered()
             until(lambda: all(answered().get(address, 0) > number for address, number in before.items()))
-        asked = time.monotonic()
+        began = time.monotonic()
 """
 """At two places it reads other batches until it has noticed, so that what happens to it happens in mid-epoch."""
 
@@ -97,7 +97,7 @@ Container = Any
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A compose project under a name that nobody else has."""
+    """A compose project under a name of its own."""
 
     name: str
     compose: tuple[str, ...]
@@ -244,10 +244,10 @@ def test_a_trainer_container_learns_the_demo_from_a_loader_that_nothing_is_mount
 
     training = project.run("run", "--rm", "-T", "trainer")
 
-    said = training.stdout + training.stderr
-    assert training.returncode == 0, said
-    found = re.search(r"validation accuracy\D*([\d.]+) ?%", said)
-    assert found is not None, said
+    output = training.stdout + training.stderr
+    assert training.returncode == 0, output
+    found = re.search(r"validation accuracy\D*([\d.]+) ?%", output)
+    assert found is not None, output
     assert float(found[1]) >= 95
 
 
@@ -275,8 +275,8 @@ def test_a_trainer_container_does_not_notice_that_one_of_three_loaders_is_killed
         undisturbed = [_digest(batch) for batch in remote.epoch(1, batch_size=ROWS, seed=5)]
 
     ids, digests, replicas, waited_s, killed = [], [], [], [], False
-    with project.trains(EPOCH_OF_A_TRAINER, timeout_s=COMMAND_S) as said:
-        for line in said:
+    with project.trains(EPOCH_OF_A_TRAINER, timeout_s=COMMAND_S) as lines:
+        for line in lines:
             seen = json.loads(line)
             ids += seen["ids"]
             digests.append(seen["digest"])
@@ -387,9 +387,9 @@ def test_docker_stop_lets_the_loader_end_by_itself(project: Project) -> None:
     project.do("stop", "loader")
 
     loader.reload()
-    said = loader.logs().decode()
-    assert loader.attrs["State"]["ExitCode"] == 0, said  # 137 would be the engine's kill after the grace time
-    assert '"event": "stopped"' in said.splitlines()[-1]
+    log = loader.logs().decode()
+    assert loader.attrs["State"]["ExitCode"] == 0, log  # 137 would be the engine's kill after the grace time
+    assert '"event": "stopped"' in log.splitlines()[-1]
 
 
 def _digest(batch: feedline.Batch) -> str:
@@ -436,7 +436,7 @@ def _workers(loader: Container) -> list[int]:
 
 
 def _free_pair() -> int:
-    """The first of two neighbouring ports that nobody listens on."""
+    """The first of two neighbouring ports that are free."""
     while True:
         with socket.socket() as first, socket.socket() as second, suppress(OSError):
             first.bind(("127.0.0.1", 0))

@@ -39,7 +39,7 @@ START_S = 60.0
 """A loader opens 1,797 samples in well under a second; a machine this slow has another problem."""
 
 STOP_S = 5.0
-"""A child that was asked to end gets this long before it is killed."""
+"""From SIGTERM to a child until it is killed."""
 
 TIED = """\
 import ctypes, os, sys

@@ -1,6 +1,6 @@
 """`feedline inspect`: what would be served of data here, or what loaders serve and what they are doing.
 
-Data is looked at by the server's program. Each address of a target is asked by itself, so that one that does not answer
+Data is looked at by the server's program. Each address of a target is queried by itself: one that does not answer
 hides nothing of the others.
 """
 

@@ -50,7 +50,7 @@ def loader() -> Iterator[FakeLoader]:
     ("target", "exists", "expected"),
     [
         ("scans", True, True),
-        ("scans", False, False),  # neither: said as both
+        ("scans", False, False),  # neither; the message names both
         ("./scans", False, True),
         ("..", True, True),
         ("/data/scans", False, True),
@@ -62,7 +62,7 @@ def loader() -> Iterator[FakeLoader]:
         ("127.0.0.1:50051", False, False),
         ("loader:50051", False, False),
         ("loader:50051", True, True),  # a file of that name: a loader is dns:///loader:50051 then
-        ("loader:99999", False, False),  # no port: said so
+        ("loader:99999", False, False),  # no port; the message says why
         ("loader-1:50051,loader-2:50051", False, False),
         ("dns:///loader:50051", False, False),
         ("unix:///run/loader", False, False),
@@ -234,10 +234,10 @@ def test_loaders_that_serve_different_data_are_told_apart(
     with serve({"x": np.zeros(20)}, name="numbers", fingerprint=b"\x02") as other:
         code = main(["inspect", f"{loader.address},{other.address}"])
 
-    told = capsys.readouterr().err
+    shown = capsys.readouterr().err
     assert code == 1
-    assert told.startswith("feedline inspect: dataset 'numbers' has the fingerprint ")
-    assert f" at {loader.address} and 02 at {other.address}: serve the same" in told
+    assert shown.startswith("feedline inspect: dataset 'numbers' has the fingerprint ")
+    assert f" at {loader.address} and 02 at {other.address}: serve the same" in shown
 
 
 def test_loaders_that_serve_the_same_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -619,5 +619,5 @@ def _feedline(*words: str) -> "subprocess.CompletedProcess[str]":
 
 def _line(stream: Any) -> str:
     line: str = stream.readline()
-    assert line, "the process ended before it said what was waited for"
+    assert line, "the process ended before it printed what was waited for"
     return line

@@ -20,18 +20,18 @@ def test_an_epoch_with_each_sample_once_is_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "expected"),
     [
         ([0, 1, 2], "3 of 4 samples"),
         ([0, 1, 2, 2], "3 of 4 samples; 1 rows again, of samples 2"),
         ([0, 1, 2, 3, 3, 0], "4 of 4 samples; 2 rows again, of samples 0, 3"),
     ],
 )
-def test_what_is_missing_or_came_again_is_told(ids: list[int], said: str) -> None:
+def test_what_is_missing_or_came_again_is_named(ids: list[int], expected: str) -> None:
     found = counted(np.array(ids), 4)
 
     assert not found.is_exact
-    assert str(found) == said
+    assert str(found) == expected
 
 
 def test_a_random_order_measures_as_one() -> None:

@@ -1,4 +1,4 @@
-"""`feedline verify` says yes to what keeps the law, and says what does not."""
+"""`feedline verify` finds what breaks the promise of keys, and nothing where it holds."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ def during(monkeypatch: pytest.MonkeyPatch, happens: Callable[[str, int], None])
     monkeypatch.setattr(verify, "Progress", lambda _unit, about: lambda done, _whole: happens(about, done))
 
 
-def test_a_loader_that_keeps_the_law_is_told_so(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loader_that_keeps_its_promises_passes(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = verified(loader, capsys)
 
     assert code == 0
@@ -71,7 +71,7 @@ def test_a_batch_that_is_another_when_it_is_asked_again_is_told_with_its_column(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As of a generator that nobody seeded."""
+    """As of an unseeded generator."""
 
     def spoil(about: str, done: int) -> None:
         if (about, done) == ("epoch 1", 20):

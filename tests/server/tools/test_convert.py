@@ -45,12 +45,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def silent(_done: int, _whole: int) -> None:
-    """Nobody is looking."""
+    """Show nothing."""
 
 
-def converted(config: DatasetConfig, folder: Path, **said: Any) -> Converted:
+def converted(config: DatasetConfig, folder: Path, **options: Any) -> Converted:
     """In this process: several workers would leave multiprocessing's tracker here until it ends."""
-    return convert("gestures", config, folder, workers=1, **({"skip_bad": False, "show": silent} | said))
+    return convert("gestures", config, folder, workers=1, **({"skip_bad": False, "show": silent} | options))
 
 
 def opened(folder: Path) -> Dataset:
@@ -277,7 +277,7 @@ def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "said"),
+    ("text", "options", "expected"),
     [
         pytest.param(IRIS, CsvOptions(), "column 'species' holds string", id="text"),
         pytest.param("a,b\n1,2\n,3\n", CsvOptions(), "column 'a' has no value in line 3", id="a missing whole number"),
@@ -289,9 +289,9 @@ def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
     ],
 )
 def test_a_csv_that_cannot_be_columns_is_refused_by_name(
-    tmp_path: Path, text: str, options: CsvOptions, said: str
+    tmp_path: Path, text: str, options: CsvOptions, expected: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=expected):
         csv_converted(tmp_path, text, options)
 
     assert not (tmp_path / "columns").exists()

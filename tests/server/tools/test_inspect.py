@@ -1,4 +1,4 @@
-"""What would be served is told without serving it, and what is wrong with it as well."""
+"""What would be served is shown without serving it, and what is wrong with it."""
 
 import json
 from pathlib import Path
