@@ -108,8 +108,8 @@ def test_every_command_of_a_document_exists(document: Path) -> None:
         where = f"{document.name}:{block.line}"
         for name, *words in _commands(block.code):
             if name == "feedline":
-                options = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
-                assert options <= _options_of(words), f"{where}: feedline {words[0]} has not all of {options}"
+                options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+                assert options <= _options_of(words[0]), f"{where}: feedline {words[0]} has not all of {options}"
             if name.startswith("scripts/"):
                 assert os.access(ROOT / name, os.X_OK), f"{where}: there is no {name}"
 
@@ -121,11 +121,10 @@ def _commands(code: str) -> list[list[str]]:
     return [words for words in commands if words]
 
 
-def _options_of(words: list[str]) -> set[str]:
-    """The options that a command's help names: that of `inspect` is another for a path than for a loader."""
-    plain = [word for word in words[:2] if not word.startswith("-")]
+def _options_of(command: str) -> set[str]:
+    """The options that a command's help names."""
     shown = subprocess.run(
-        [sys.executable, "-m", "feedline", *plain, "--help"], text=True, capture_output=True, check=True
+        [sys.executable, "-m", "feedline", command, "--help"], text=True, capture_output=True, check=True
     )
     return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown.stdout))
 
