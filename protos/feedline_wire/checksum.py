@@ -1,8 +1,8 @@
 """Whether a message arrived as it was sent.
 
 TCP's own checksum has 16 bits and does not see all that broken memory in a network card or a switch does; TLS sees
-everything, and makes this one unnecessary. The law: the last five bytes of a message that is sealed are the field `crc`
-(15, fixed32), the CRC-32 of every byte before them. So all of a message is covered, its tickets and lengths too.
+everything, and makes this one unnecessary. The last five bytes of a message that is sealed are the field `crc` (15,
+fixed32): the CRC-32 of every byte before them, so tickets and lengths are covered too.
 """
 
 import zlib

@@ -32,7 +32,7 @@ ROWS_NAMED = 16
 class Misfit(ValueError):
     """Some values cannot become what they should; `rows` says where on the first axis, the first few.
 
-    No error of feedline's own: who applies the operation knows column and samples, and says them.
+    Not a FeedlineError: the caller knows column and samples, and raises one that names them.
     """
 
     def __init__(self, message: str, rows: Iterable[int]) -> None:

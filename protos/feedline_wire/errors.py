@@ -1,6 +1,6 @@
 """Everything that can go wrong, named by whose turn it is to act.
 
-The caller's: InvalidRequest, Closed. Of whoever hands out tokens and certificates: NotAllowed, NotTrusted. The
+The caller's: InvalidRequest, Closed. The operator's, with tokens and certificates: NotAllowed, NotTrusted. The
 dataset's: DataError and below. The network's or the loader's: LoaderUnavailable and below. An error travels as a
 `Failure` and arrives as itself, with the worker's traceback; an error's text alone is enough to act on, because
 TensorFlow keeps only the text.

@@ -1,7 +1,7 @@
 """A batch's identity.
 
 A batch is a pure function of its key. Nothing else decides what is in it: not which replica answers, how many workers
-it has, who asked before, or how often.
+it has, or which keys were asked for before.
 """
 
 from dataclasses import dataclass

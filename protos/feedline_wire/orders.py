@@ -1,6 +1,6 @@
 """How an order is named: what a user writes, what a key carries, what a state remembers.
 
-The law: one order has one canonical text, so that equal orders are equal keys. Defaults are written out in it: a state
+Each order has one canonical text, so that equal orders are equal keys. Defaults are written out in it: a state
 that was saved continues in its order although a later feedline has another default.
 
     shuffle                every sample once, anywhere

@@ -1,7 +1,7 @@
 """Whether an address is reached from this host alone.
 
-Told from its text, never by asking a name service: what is decided by it (may a token go there unencrypted, may a
-loader listen there unprotected) must not depend on who answers for a name.
+Decided by its text, without a name service: whether a token may go there unencrypted, or a loader may listen there
+unprotected, must not depend on what answers for a name.
 """
 
 import ipaddress

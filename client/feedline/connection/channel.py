@@ -1,6 +1,6 @@
 """The line to one address: channels with what the trainer shows there, made anew for every connection.
 
-The law: why TLS or a loader refuses is found out and said as what it is. Whether that is final, the tracker decides.
+The reason why TLS or a loader refuses is found out and raised as what it is. Whether it is final, the tracker decides.
 """
 
 import logging
@@ -15,7 +15,7 @@ from feedline_wire import rpc
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, ProtocolMismatch, read_failure
 
 CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; nobody may make a trainer allocate without end
+    ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; a trainer does not allocate without end
     ("grpc.max_send_message_length", -1),
     # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
     # its keys are asked of another long before (pace). Pings are sent only while a call is open.

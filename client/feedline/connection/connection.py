@@ -1,8 +1,7 @@
 """One loader and the thread that talks to it: connect, Describe, Fetch, read frames until it is lost, and again.
 
-Nothing is decided here. Which keys this loader is asked for is decided by its `Owner` (the fleet), which is also told
-everything that happens; whoever opened a channel or a call on this thread closes it on this thread, and `close` only
-cancels.
+Nothing is decided here: the `Owner` (the fleet) decides which keys this loader is asked for, and is told everything
+that happens. Channels and calls are opened and closed on this thread; `close` only cancels.
 """
 
 import logging
@@ -174,7 +173,7 @@ class Connection:
             self._channel = None
 
     def _meaning(self, error: Exception) -> FeedlineError:
-        """What is said of an error that ended a connection."""
+        """What an error that ended a connection means."""
         match error:
             case grpc.RpcError():
                 return self._dialer.meaning(error_of(error, self.address))
@@ -194,7 +193,7 @@ class Connection:
                 return useless
             if not outbox.is_empty:
                 return self._read(channel, description, outbox)
-            # The stream is opened by the first want, so that who only looks is no trainer. By then another
+            # The stream is opened by the first want, so that a client that only looks is no trainer. By then another
             # loader may have taken the address: it is asked to describe itself before it is asked for anything.
             if not outbox.wait():
                 return Closed(f"the connection to {self.address} was closed")

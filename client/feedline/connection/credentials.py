@@ -1,7 +1,7 @@
 """What a trainer shows to its loaders and whom it believes: its token, its certificate, the authorities it trusts.
 
-The law: FEEDLINE_TOKEN and its sisters are read here and nowhere else, and a token is in no repr, no message and no
-log. Files are read again for every connection, so what is in them can be replaced under a running trainer.
+FEEDLINE_TOKEN and its sisters are read here alone, and a token is in no repr, no message and no log. Files are read
+again for every connection, so what is in them can be replaced under a running trainer.
 """
 
 import os
@@ -41,7 +41,7 @@ class CredentialArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What was said about showing and believing; None is not said. The arguments of `feedline.connect`."""
+    """The arguments of `feedline.connect` about tokens, certificates and trust; None is not given."""
 
     token: str | None = field(default=None, repr=False)
     token_file: FilePath | None = None
@@ -52,7 +52,7 @@ class Credentials:
     insecure: bool | None = None
 
     def completed(self, environment: Mapping[str, str] = os.environ) -> "Credentials":
-        """These, with what was not said taken from the environment; InvalidRequest if they make no sense together.
+        """These, with what was not given taken from the environment; InvalidRequest if they make no sense together.
 
         A token that was given in either way is not looked for in the other.
         """
@@ -83,7 +83,7 @@ class Credentials:
         return self if self.server_name is not None else replace(self, server_name=name)
 
     def check_address(self, address: str) -> None:
-        """InvalidRequest if a token would go to this address where everybody on the way can read it."""
+        """InvalidRequest if a token would go to this address unencrypted."""
         has_token = self.token is not None or self.token_file is not None
         if has_token and not self.is_tls and not self.insecure and not reach.is_loopback(address):
             raise InvalidRequest(

@@ -1,6 +1,6 @@
 """What a loader serves, as it described itself.
 
-Values only; whatever arrived is checked here, once, so that nobody below has to ask whether it makes sense.
+Values only. What arrived is checked here, once; the code below relies on it.
 """
 
 from collections.abc import Mapping

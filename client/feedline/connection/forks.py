@@ -1,6 +1,6 @@
 """What is open in this process: closed when it ends, left to the parent where it is forked.
 
-The law: in a forked child nothing that was opened before the fork is used, closed or finalised. Its threads are the
+In a forked child nothing that was opened before the fork is used, closed or finalised. Its threads are the
 parent's, and gRPC would talk to threads that do not exist.
 """
 
@@ -14,7 +14,7 @@ class Opened(Protocol):
     """Something with threads and connections."""
 
     def close(self) -> None:
-        """End it. Twice is fine."""
+        """End it. Idempotent."""
 
     def leave_to_parent(self) -> object:
         """Become unusable, in a forked child; what must be kept for ever so that it is not finalised."""

@@ -1,4 +1,4 @@
-"""Why TLS with a loader does not come about, asked by shaking hands once more.
+"""Why TLS with a loader cannot be established, found out by one more handshake.
 
 gRPC says UNAVAILABLE to all of it, in words that change from version to version, and "Socket closed" where a loader
 wants TLS or a certificate. Python's own TLS says what it found. Nothing is sent but the handshake: neither a token nor
@@ -28,14 +28,14 @@ def refusal(address: str, credentials: Credentials) -> FeedlineError | None:
         return None
     try:
         return _with_tls(address, credentials) if credentials.is_tls else _without_tls(address)
-    except (OSError, ValueError):  # nobody there, too slow, no host and port: gRPC has said so already
+    except (OSError, ValueError):  # not there, too slow, no host and port: gRPC has said so already
         return None
 
 
 def _without_tls(address: str) -> FeedlineError | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # only whether it speaks TLS is asked
+    context.verify_mode = ssl.CERT_NONE  # the question is only whether it speaks TLS
     try:
         _shake_hands(address, context, None)
     except ssl.SSLError:
@@ -72,7 +72,7 @@ def _with_tls(address: str, credentials: Credentials) -> FeedlineError | None:
 
 
 def _shake_hands(address: str, context: ssl.SSLContext, name: str | None) -> bool:
-    """Whether the other side goes on after the handshake: gRPC speaks first, and who refuses a certificate closes."""
+    """Whether the other side goes on after the handshake: a gRPC server speaks first, or closes if it refuses us."""
     context.set_alpn_protocols(["h2"])
     host, port = reach.host_of(address), int(address.rpartition(":")[2])
     with (

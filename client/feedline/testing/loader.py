@@ -1,6 +1,6 @@
 """The loader in memory: a gRPC server in this process whose faults are scripted by the test.
 
-It does nothing wrong that it was not told to, and when `stop` returns, none of its threads is left.
+It fails only as its test commands. When `stop` returns, none of its threads is left.
 """
 
 import secrets
@@ -28,7 +28,7 @@ SPARE_THREADS = 16
 """Threads beyond one a stream: for Describe and Status, and to refuse a stream too many."""
 
 GRACE_S = 0.5
-"""Calls end by themselves when told to stop; only one that has not said its first word has to be cancelled after this.
+"""Calls end by themselves on `stop`; only one that has not sent its first message has to be cancelled after this.
 Cancelling at once makes gRPC write a line about every connection into the user's test output."""
 
 STOP_S = 10.0

@@ -1,7 +1,7 @@
 """A dataset that is a few numpy arrays, and its batches.
 
 A batch is a pure function of its key, here by the plainest means: one whole order an epoch, one index a batch. Its
-orders are not those of the real loader; that any loader's are what their names say is all that anybody may rely on.
+orders are not those of the real loader; what any loader promises is only that its orders are what their names say.
 Only a stream has something to remember: how much of it was given.
 """
 
@@ -109,15 +109,15 @@ class MemoryDataset:
             ids = np.array([next(self.given) for _ in range(key.rows)])
             return {**self._of(ids % self.samples), IDS: ids}
         view = self.views[key.view]
-        asked = view[positions(key, len(view))]
+        wanted = view[positions(key, len(view))]
         unreadable = list(self.declared.bad or ())
-        bad = np.isin(asked, unreadable)
-        ids = substituted(asked, unreadable, view) if self.declared.replaces_bad else asked[~bad]
+        bad = np.isin(wanted, unreadable)
+        ids = substituted(wanted, unreadable, view) if self.declared.replaces_bad else wanted[~bad]
         if not len(ids):
-            raise DataError(f"every sample of the batch {key} is bad", samples=asked)
+            raise DataError(f"every sample of the batch {key} is bad", samples=wanted)
         arrays = {**self._of(ids), IDS: ids}
         if self.declared.bad is not None:
-            arrays[BAD] = np.stack([np.flatnonzero(bad), asked[bad]], axis=1)
+            arrays[BAD] = np.stack([np.flatnonzero(bad), wanted[bad]], axis=1)
         return arrays
 
     def _of(self, ids: Ids) -> dict[str, Array]:
@@ -151,7 +151,7 @@ class MemoryDataset:
             raise InvalidRequest(f"no dataset {key.dataset!r} is served here; there is: {self.name}")
         if key.fingerprint != fingerprint:
             raise DatasetChanged(
-                f"dataset {self.name!r} here has the fingerprint {fingerprint.hex()}, asked was {key.fingerprint.hex()}"
+                f"dataset {self.name!r} here has the fingerprint {fingerprint.hex()}, not {key.fingerprint.hex()}"
             )
         if key.view not in self.views:
             raise InvalidRequest(
@@ -162,7 +162,7 @@ class MemoryDataset:
         samples = len(self.views[key.view])
         if not 1 <= key.rows <= samples:
             raise InvalidRequest(
-                f"a batch of {key.rows} rows was asked; the view {key.view!r} has {samples} samples, "
+                f"a batch of {key.rows} rows was wanted; the view {key.view!r} has {samples} samples, "
                 f"ask for 1..{samples}"
             )
         if key.offset >= samples and not self.is_stream:
@@ -248,11 +248,11 @@ def fingerprint_of(dataset: MemoryDataset) -> bytes:
     return digest.digest()
 
 
-def substituted(asked: Ids, unreadable: Collection[int], view: Ids) -> Ids:
-    """The ids asked for, with the next good one of the view in place of each bad one; without good ones, none."""
-    ids = asked.copy()
-    for row in np.flatnonzero(np.isin(asked, list(unreadable))):
-        from_there = np.roll(view, -int(np.flatnonzero(view == asked[row])[0]))
+def substituted(wanted: Ids, unreadable: Collection[int], view: Ids) -> Ids:
+    """The ids wanted, with the next good one of the view in place of each bad one; without good ones, none."""
+    ids = wanted.copy()
+    for row in np.flatnonzero(np.isin(wanted, list(unreadable))):
+        from_there = np.roll(view, -int(np.flatnonzero(view == wanted[row])[0]))
         good = from_there[~np.isin(from_there, list(unreadable))]
         if not len(good):
             return ids[:0]

@@ -92,7 +92,7 @@ class Service:
             for wire in self._frames(stream, is_checksummed=first.checksum):
                 yield self._state.on_the_way(wire)
             if stream.is_dropped:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "the loader in memory broke off, as it was told")
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the loader in memory broke off, as its test commanded")
         finally:
             self._state.end_stream(stream)
 

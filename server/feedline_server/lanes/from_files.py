@@ -3,7 +3,7 @@
 Of plain columns in the page cache a batch is nothing but rows of mapped files, and the kernel can take them from there
 as well as from a slot: one copy less, and two processes less on the way (docs/design.md has what it gains).
 
-The law: what is sent is, byte for byte, what a worker would have assembled; and what is not certain is left to the
+What is sent is, byte for byte, what a worker would have assembled; what is not certain is left to the
 workers. They wait for the disk side by side, they may end over a file that was cut, and their errors are the ones that
 trainers are told. The sample ids, a batch's last bytes, are sent when the files were seen to be the same once more.
 """

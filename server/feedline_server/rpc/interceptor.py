@@ -1,6 +1,6 @@
-"""The loader's door: its TLS, who is let in, and how a call is refused.
+"""Access to the loader's calls: its TLS, which calls are let in, and how one is refused.
 
-The law: what is not named in OPEN is refused to whoever has no leave, also methods and services that are added later.
+A call without leave is refused unless its method is in OPEN, which goes for methods that are added later too.
 """
 
 import threading
@@ -47,7 +47,7 @@ def _configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
 
 
 class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Lets calls in that have leave, and says who makes them."""
+    """Lets calls in that have leave, and names their callers."""
 
     def __init__(self, tokens: HotReloaded[Tokens] | None) -> None:
         self._tokens = tokens
@@ -58,7 +58,7 @@ class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # ge
         return f"<AccessInterceptor {'open' if self._tokens is None else self._tokens}>"
 
     def authorize(self, context: grpc.ServicerContext) -> Authorization:
-        """Who makes this call; NotAllowed if that is nobody."""
+        """The leave of this call's caller; NotAllowed if it has none."""
         return Authorization(self._tokens, _authorization(context.invocation_metadata()), _peer_name(context))
 
     def intercept_service(
@@ -81,7 +81,7 @@ def _authorization(metadata: Any) -> tuple[str, ...]:  # noqa: ANN401 - the stub
 
 
 def _peer_name(context: grpc.ServicerContext) -> str:
-    """Of whom the certificate is, where one was asked for; else the host."""
+    """The name in the caller's certificate, where one was required; else its host."""
     names: Any = context.auth_context().get("x509_common_name")  # Any: the stubs say bytes, it is a list of them
     if names:
         return str(names[0].decode(errors="replace"))
@@ -93,8 +93,8 @@ def _refusing(method: str, error: NotAllowed) -> "grpc.RpcMethodHandler[Any, Any
         log.warning("refused", peer=context.peer(), method=method, reason=str(error))
         refuse(context, error)
 
-    # As a stream, whatever the method is: it is answered before any message has come, so nobody without leave can hold
-    # a thread by sending none.
+    # As a stream, whatever the method is: it is answered before any message has come, so a caller without leave cannot
+    # hold a thread by sending none.
     return grpc.stream_stream_rpc_method_handler(answer)
 
 

@@ -160,7 +160,7 @@ class Service:
         trainer = versions.read(request, "trainer", f"the trainer at {context.peer()}")
         try:
             versions.agree(versions.here("loader"), trainer)
-        except ProtocolMismatch as error:  # it is the trainer that says so, to the person who runs it
+        except ProtocolMismatch as error:  # the trainer raises it, and its user reads it
             log.warning("a trainer speaks another protocol", peer=context.peer(), reason=str(error))
         return pb.Description(
             **versions.here("loader").fields(),
@@ -283,7 +283,7 @@ class Service:
         except FeedlineError as error:
             log.warning("a stream is ended", peer=stream.peer, client=stream.caller.name, reason=str(error))
             self._scheduler.close_stream(stream, error)
-        except Exception:  # a fault of ours: the trainer must not wait on a stream that nobody reads
+        except Exception:  # a fault of ours: the trainer must not wait on a stream that is not read
             log.exception("reading a trainer's wants failed", peer=stream.peer)
             self._scheduler.close_stream(stream)
         else:

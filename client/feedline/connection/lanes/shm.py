@@ -37,7 +37,7 @@ GREETING_S = 5.0
 
 
 class Memory:
-    """Memory that a loader writes batches to. `body` is one of them, until nobody refers to it."""
+    """Memory that a loader writes batches to. `body` is one of them, until the last reference to it is gone."""
 
     def __init__(self, nbytes: int) -> None:
         self.fd: Final = os.memfd_create("feedline-received", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
