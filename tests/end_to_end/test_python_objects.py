@@ -129,6 +129,36 @@ def test_only_workers_and_who_looks_before_them_import_the_module(folder: Path, 
     assert {worker.pid for worker in one.workers()} <= set(imported_by)
 
 
+COUNTED = """
+import os, time
+
+def say(event):
+    with open("events", "a") as file:
+        print(event, os.getpid(), file=file)
+
+say("begin")
+time.sleep(0.3)
+served = [1, 2, 3, 4]
+say("end")
+"""
+
+
+def test_a_module_is_imported_once_a_worker_and_first_by_one_of_them_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_loader: Callable[..., Any]
+) -> None:
+    """What a module downloads when it is first imported, it does alone; the process that looked at it is a worker."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "counted.py").write_text(COUNTED)
+
+    loader = start_loader(Path("counted:served"), "--workers", "3")
+
+    events = [line.split() for line in (tmp_path / "events").read_text().splitlines()]
+    begun = [int(pid) for event, pid in events if event == "begin"]
+    assert sorted(begun) == sorted(worker.pid for worker in loader.workers())
+    assert events[:2] == [["begin", str(begun[0])], ["end", str(begun[0])]]
+    assert sorted(int(batch["x"][0]) for batch in epoch(loader.address, "counted", batch_size=1)) == [1, 2, 3, 4]
+
+
 def test_batches_of_a_sequence_are_the_same_whatever_the_workers_and_their_deaths(one: Any, three: Any) -> None:
     epochs = [epoch(one.address, "batches", number) for number in (0, 1)]
     rows = [len(batch["y"]) for batch in epochs[0]]

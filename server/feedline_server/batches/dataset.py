@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ColumnsConfig, Declaration
+from feedline_server.host.child_process import ChildProcess
 from feedline_server.order.positions import ORDERS, ORDERS_BY_LENGTH
 from feedline_server.sources.kinds.opening import describe_source, open_source
 from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import Announcing, AnySource, Closeable, Opened, RaggedSource
+from feedline_server.sources.source import Announcing, AnySource, Opened, RaggedSource, ReadElsewhere
 from feedline_server.transforms.chain import Chain, open_chain
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.structure import Structure, column_names
@@ -100,11 +101,12 @@ class Dataset:
         # Asked for every batch: a protocol's isinstance would cost more than its order.
         return ViewLengths(view, self.source) if "buckets" in self.orders else None  # type: ignore[arg-type]
 
-    def close(self) -> None:
-        """End the process that reads samples of the operator's Python here, if there is one. Idempotent.
+    def release(self) -> ChildProcess | None:
+        """The process that reads samples of the operator's Python here, to go on as a worker; None if there is none."""
+        return self.source.release() if isinstance(self.source, ReadElsewhere) else None
 
-        It is started again when samples are read, so a dataset can be described and read after it.
-        """
+    def close(self) -> None:
+        """End that process. Idempotent; it is started again when samples are read."""
         _close(self.source)
 
     @property
@@ -143,9 +145,14 @@ def open_dataset(name: str, config: Declaration) -> Dataset:
         raise
 
 
-def open_dataset_in_worker(name: str, config: Declaration, kept: Mapping[str, Selection] | None = None) -> Dataset:
-    """The same to read from, after another process has looked at it, which knows what filters `kept` of each view."""
-    opened = open_source(config)
+def open_dataset_in_worker(
+    name: str, config: Declaration, kept: Mapping[str, Selection] | None = None, opened: Opened | None = None
+) -> Dataset:
+    """The same to read from, after another process has looked at it, which knows what filters `kept` of each view.
+
+    `opened` is the source, if it is open in this process already.
+    """
+    opened = opened or open_source(config)
     return dataset_of(name, config, opened if kept is None else replace(opened, views=kept))
 
 
@@ -177,7 +184,7 @@ def dataset_of(name: str, config: Declaration, opened: Opened, notes: Sequence[s
 
 
 def _close(source: AnySource) -> None:
-    if isinstance(source, Closeable):
+    if isinstance(source, ReadElsewhere):
         source.close()
 
 

@@ -33,6 +33,9 @@ USER_CODE_ENVIRONMENT = {
 }
 """The environment of children that run the operator's code, where the loader's own does not say otherwise."""
 
+WORKER = ("-m", "feedline_server.workers.worker")
+"""What Python runs as a worker. It is named here because rooms below workers/ have one look at the operator's code."""
+
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when the thread that started it ends."""
 

@@ -20,6 +20,7 @@ from feedline_server.access.tokens import Tokens, read_tokens, unknown_datasets
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.host.addresses import with_port
+from feedline_server.host.child_process import ChildProcess
 from feedline_server.host.signals import StopSignals
 from feedline_server.lanes.from_files import ZeroCopySource, zero_copy_source
 from feedline_server.lanes.lane import listeners
@@ -31,6 +32,7 @@ from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.settings.settings import Settings
 from feedline_server.workers.messages import OpenDatasets
 from feedline_server.workers.pool import Pool
+from feedline_server.workers.process import start_worker
 from feedline_wire.memory import keep_freed_memory
 from feedline_wire.status import for_log
 
@@ -46,10 +48,26 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
     `listening` is called with the port once trainers can connect.
     """
     keep_freed_memory()
+    # Workers load what they need while datasets are opened here. Those that are asked about the operator's objects are
+    # started for that, one after the other: what a module downloads or builds when it is first imported, it does alone.
+    asked = sum(config.kind == "python" for config in settings.datasets.values())
+    children = [start_worker() for _ in range(settings.workers - asked)]
+    try:
+        _serve(settings, stop, listening, children)
+    finally:
+        for child in children:
+            child.close()
+
+
+def _serve(
+    settings: Settings, stop: StopSignals, listening: Callable[[int], None], children: list[ChildProcess]
+) -> None:
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
     tls, tokens = _tls(settings), _tokens(settings)
-    catalog = _open_catalog(settings)
+    catalog = _open_catalog(settings, children)
+    for spare in children[settings.workers :]:
+        spare.close()
     _warn(settings, catalog, tokens)
     arena = Arena(settings.memory)
     pool: Pool
@@ -65,10 +83,11 @@ def serve(settings: Settings, stop: StopSignals, listening: Callable[[int], None
     )
     pool = Pool(
         size=settings.workers,
-        opening=_opening(settings, catalog),
+        datasets=_to_open(settings, catalog),
         arena_fd=arena.fd,
         batch_timeout_s=settings.batch_timeout_s,
         answer=scheduler.answer,
+        started=children[: settings.workers],
     )
     lanes = listeners(settings)
     service = Service(
@@ -144,12 +163,15 @@ def _warn(settings: Settings, catalog: Catalog, tokens: HotReloaded[Tokens] | No
         log.warning("about the tokens", note=note)
 
 
-def _open_catalog(settings: Settings) -> Catalog:
+def _open_catalog(settings: Settings, children: list[ChildProcess]) -> Catalog:
+    """Open the datasets; workers that were asked about them join the `children`, before the others."""
     served = {}
     for name, config in settings.datasets.items():
         started = time.perf_counter()
         with closing(open_dataset(name, config)) as dataset:
             served[name] = Served(dataset, fingerprint(dataset, config))
+            if (child := dataset.release()) is not None:
+                children.insert(0, child)
         log.debug("opened", dataset=name, seconds=round(time.perf_counter() - started, 3))
         for note in dataset.notes:
             log.warning("about the dataset", dataset=name, note=note)
@@ -162,7 +184,7 @@ def _zero_copy_sources(catalog: Catalog) -> dict[str, ZeroCopySource]:
     return {name: one for name, one in found.items() if one is not None}
 
 
-def _opening(settings: Settings, catalog: Catalog) -> OpenDatasets:
+def _to_open(settings: Settings, catalog: Catalog) -> OpenDatasets:
     """What every worker opens."""
     served = catalog.served
     return OpenDatasets(

@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.host.child_process import ChildProcess
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
@@ -141,11 +142,15 @@ class GeneratedSource(Protocol):
 
 
 @runtime_checkable
-class Closeable(Protocol):
-    """Data that is read by something which has to be ended."""
+class ReadElsewhere(Protocol):
+    """Data that a child process reads. It is started when it is needed, also after `close` and `release`."""
+
+    def release(self) -> ChildProcess | None:
+        """The child, which is the caller's from now on; None if there is none."""
+        ...
 
     def close(self) -> None:
-        """End it. Idempotent; it is begun again when samples are read."""
+        """End the child. Idempotent."""
         ...
 
 

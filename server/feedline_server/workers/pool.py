@@ -11,14 +11,15 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
+from feedline_server.host.child_process import ChildProcess
 from feedline_server.memory.arena import ARENA
 from feedline_server.workers.messages import CannotOpen, Done, Failed, KilledWorkers, OpenDatasets, Outcome, Ready, Task
-from feedline_server.workers.process import WorkerProcess, start_worker
+from feedline_server.workers.process import WorkerProcess, give_datasets, start_worker
 from feedline_wire.errors import FeedlineError, LoaderUnavailable
 from feedline_wire.status import LoaderCounters
 
@@ -58,13 +59,16 @@ class Pool:
         self,
         *,
         size: int,
-        opening: OpenDatasets,
+        datasets: OpenDatasets,
         arena_fd: int,
         batch_timeout_s: float,
         answer: Callable[[Sequence[tuple[Task, Outcome]]], None],
+        started: Iterable[ChildProcess] = (),
     ) -> None:
+        """`started` are workers without datasets that run already. They become the pool's."""
         self._size = size
-        self._opening = opening
+        self._datasets = datasets
+        self._started = collections.deque(started)
         self._arena_fd = arena_fd
         self._batch_timeout_s = batch_timeout_s
         self._answer = answer
@@ -130,6 +134,8 @@ class Pool:
             os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join()
+        for child in self._started:
+            child.close()
         self._selector.close()
         os.close(self._wake)
 
@@ -168,7 +174,8 @@ class Pool:
         due = [at for at in self._start_at if at <= now]
         self._start_at = [at for at in self._start_at if at > now]
         for _ in due:
-            worker = start_worker(self._opening, self._arena_fd)
+            child = self._started.popleft() if self._started else start_worker()
+            worker = give_datasets(child, self._datasets, self._arena_fd)
             self._workers.append(worker)
             self._selector.register(worker.child.connection.fileno(), selectors.EVENT_READ, worker)
             self._selector.register(worker.child.pidfd, selectors.EVENT_READ, worker)

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.reduction import send_handle
 
-from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, ChildProcess, Exit
+from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, WORKER, ChildProcess, Exit
 from feedline_server.workers.messages import (
     CELL_NBYTES,
     CannotOpen,
@@ -20,9 +20,6 @@ from feedline_server.workers.messages import (
     Task,
     UnmapMemory,
 )
-
-WORKER = ("-m", "feedline_server.workers.worker")
-"""What Python runs as a worker."""
 
 FromWorker = Ready | CannotOpen | tuple[Outcome, ...]
 
@@ -106,14 +103,18 @@ class WorkerProcess:
         return self.child.close()
 
 
-def start_worker(opening: OpenDatasets, arena_fd: int) -> WorkerProcess:
-    """Start a worker and have it open the datasets. The calling thread must live as long as the worker."""
-    child = ChildProcess(WORKER, USER_CODE_ENVIRONMENT)
+def start_worker() -> ChildProcess:
+    """Start a worker, which loads what it needs and waits for datasets. The calling thread must live as long as it."""
+    return ChildProcess(WORKER, USER_CODE_ENVIRONMENT)
+
+
+def give_datasets(child: ChildProcess, datasets: OpenDatasets, arena_fd: int) -> WorkerProcess:
+    """Have a worker open the datasets and work at them."""
     cell_fd = os.memfd_create("feedline-progress", os.MFD_CLOEXEC)
     os.ftruncate(cell_fd, CELL_NBYTES)
     worker = WorkerProcess(child, ProgressCell(cell_fd))
-    with contextlib.suppress(OSError):
-        child.connection.send(opening)
+    with contextlib.suppress(OSError):  # it ended; that is noticed by its pidfd
+        child.connection.send(datasets)
         for fd in (arena_fd, cell_fd):
             send_handle(child.connection, fd, child.pid)
     os.close(cell_fd)

@@ -1,7 +1,7 @@
 """A worker process: takes tasks, fills slots, until its loader is gone.
 
 It is a child process (`child_process`) of the loader and imports no gRPC and no framework. It ends when its connection
-ends, and never outlives its loader.
+ends, and never outlives its loader. Before it has datasets it may be asked about the operator's objects (`probe`).
 """
 
 import mmap
@@ -23,7 +23,7 @@ from feedline_server.declared.datasets import Declaration
 from feedline_server.host.child_process import connect_to_parent, leave
 from feedline_server.host.logs import log
 from feedline_server.memory.arena import ARENA
-from feedline_server.sources.selection import Selection
+from feedline_server.sources.source import Opened
 from feedline_server.workers.messages import (
     CannotOpen,
     Done,
@@ -51,14 +51,18 @@ def main() -> None:
     # Service managers send these to every process; only the loader decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    opened: list[tuple[Declaration, Opened]] = []
     try:
-        opening: OpenDatasets = pool.recv()
+        while not isinstance(message := pool.recv(), OpenDatasets):
+            from feedline_server.sources.python import probe
+
+            pool.send(probe.answer(message, opened))
         memories = {ARENA: _mapped(recv_handle(pool))}
         cell_fd = recv_handle(pool)
         cell = ProgressCell(cell_fd)
         os.close(cell_fd)
-        log.configure_later(opening.log_format, opening.log_level)
-        datasets = _open(opening)
+        log.configure_later(message.log_format, message.log_level)
+        datasets = _open(message, opened)
         if isinstance(datasets, CannotOpen):
             pool.send(datasets)
             leave(1)
@@ -83,30 +87,30 @@ def _mapped(fd: int) -> Array:
         os.close(fd)
 
 
-def _open(opening: OpenDatasets) -> dict[str, Dataset] | CannotOpen:
+def _open(message: OpenDatasets, opened: list[tuple[Declaration, Opened]]) -> dict[str, Dataset] | CannotOpen:
+    datasets = {}
     try:
-        return {
-            name: _open_one(name, config, wanted, opening.kept.get(name))
-            for name, (config, wanted) in opening.datasets.items()
-        }
+        for name, (config, wanted) in message.datasets.items():
+            source = next((one for known, one in opened if known == config), None)
+            datasets[name] = open_dataset_in_worker(name, config, message.kept.get(name), source)
+            _check_unchanged(datasets[name], config, wanted)
     except FeedlineError as error:
         return CannotOpen(error)
     except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
         broken = LoaderBroken(f"a worker cannot open the datasets: {error}", traceback=traceback.format_exc())
         return CannotOpen(broken)
+    return datasets
 
 
-def _open_one(name: str, config: Declaration, wanted: bytes, kept: dict[str, Selection] | None) -> Dataset:
-    dataset = open_dataset_in_worker(name, config, kept)
+def _check_unchanged(dataset: Dataset, config: Declaration, wanted: bytes) -> None:
     found = fingerprint(dataset, config)
     # A worker that takes another's place opens the files anew: it must not serve new data under the old identity.
     if found != wanted:
         raise DatasetChanged(
-            f"the files of dataset {name!r} changed while it is served: a worker opened it with the fingerprint "
-            f"{found.hex()}, it is served as {wanted.hex()}; restart the loader",
+            f"the files of dataset {dataset.name!r} changed while it is served: a worker opened it with the "
+            f"fingerprint {found.hex()}, it is served as {wanted.hex()}; restart the loader",
             elsewhere=True,
         )
-    return dataset
 
 
 def _answer_all(

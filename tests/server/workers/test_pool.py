@@ -45,7 +45,7 @@ class Bench:
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
         self.pool = Pool(
             size=workers,
-            opening=OpenDatasets({self.name: (config, fingerprint(self.dataset, config))}),
+            datasets=OpenDatasets({self.name: (config, fingerprint(self.dataset, config))}),
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
             answer=lambda answers: [self.answers.put(answer) for answer in answers],

@@ -1,62 +1,48 @@
-"""The main program of the process that looks at the operator's objects for others than workers.
+"""What a worker does before it has datasets: it says what the operator's objects are, and reads samples of them.
 
-The law: it does what a worker does when it starts, in the same order, so what it finds is what workers will have.
+It goes on as a worker with the objects that it has built, so what it found is what is served.
 """
 
-import sys
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn, TypeVar
 
-from feedline_server.declared.datasets import PythonConfig
-from feedline_server.host.child_process import connect_to_parent, give_up_after, leave, stay
+from feedline_server.declared.datasets import Declaration, PythonConfig
+from feedline_server.host.child_process import give_up_after, stay
 from feedline_server.sources.python.object_source import PythonSource, opened
-from feedline_server.sources.python.process import READ, Answer
-from feedline_server.sources.source import Opened
+from feedline_server.sources.python.process import Answer, Read
+from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.errors import FeedlineError, LoaderBroken
 
-Result = TypeVar("Result")
 
+def answer(
+    question: PythonConfig | SampleRequest, built: list[tuple[Declaration, Opened]]
+) -> Answer | Read | FeedlineError:
+    """Describe objects, or read samples of those that were described last; `built` has all that were.
 
-def main() -> NoReturn:
-    """Look at the objects that the connection names, or read from them; the last argument says which."""
-    connection = connect_to_parent()
-    config: PythonConfig = connection.recv()
+    What takes longer than the declaration allows ends this process.
+    """
+    config = question if isinstance(question, PythonConfig) else built[-1][0]
+    assert isinstance(config, PythonConfig), "Python objects are asked about"
     give_up_after(config.start_timeout_s)
-    if sys.argv[1] == READ:
-        _read(connection, config)
-    else:
-        connection.send(_tried(lambda: _found(opened(config))))
-    leave(0)
-
-
-def _read(connection: "Connection[Any, Any]", config: PythonConfig) -> None:
-    """Read samples until nobody asks any more."""
-    found = _tried(lambda: opened(config).source)
-    while True:
-        stay()
-        try:
-            request = connection.recv()
-        except EOFError:
-            return
-        give_up_after(config.start_timeout_s)
-        connection.send(_tried(lambda: found.draw(request)) if isinstance(found, PythonSource) else found)  # noqa: B023
-
-
-def _tried(call: Callable[[], Result]) -> Result | FeedlineError:
     try:
-        return call()
+        if isinstance(question, PythonConfig):
+            built.append((question, opened(question)))
+            return _described(built[-1][1])
+        return _source(built[-1][1]).draw(question)
     except FeedlineError as error:
         return error
-    except Exception as error:
-        # A fault of our own; it must arrive and not be lost with this process.
+    except Exception as error:  # a fault of our own: it must arrive and not be lost with this process
         return LoaderBroken(f"looking at Python objects failed: {error!r}", traceback=traceback.format_exc())
+    finally:
+        stay()
 
 
-def _found(found: Opened) -> Answer:
-    source = found.source
-    assert isinstance(source, PythonSource), "it is what was opened"
+def _source(found: Opened) -> PythonSource:
+    assert isinstance(found.source, PythonSource), "it is what was opened"
+    return found.source
+
+
+def _described(found: Opened) -> Answer:
+    source = _source(found)
     source.check_repeats()
     return Answer(
         source.samples,
@@ -69,7 +55,3 @@ def _found(found: Opened) -> Answer:
         found.is_stream,
         found.structure,
     )
-
-
-if __name__ == "__main__":
-    main()

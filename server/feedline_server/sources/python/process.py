@@ -1,7 +1,7 @@
-"""The process in which others than workers have the operator's objects looked at: started, heard, ended.
+"""The worker that looks at the operator's objects for the process that serves, before it has datasets (`probe`).
 
-The law: whatever becomes of it, there is an answer: what it found, what the operator's code raised, where it crashed,
-or where it hung when its time was over.
+There is always an answer: what it found, what the operator's code raised, where it crashed, or where it hung when its
+time was over.
 """
 
 import signal
@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, ChildProcess
+from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, WORKER, ChildProcess
 from feedline_server.host.logs import log
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
@@ -26,12 +26,6 @@ SAY_S = 10.0
 
 GRACE_S = 20.0
 """The process ends itself when its time is over; one that cannot even do that is killed so much later."""
-
-PROBE = ("-m", "feedline_server.sources.python.probe")
-"""What it runs. Not imported: what it sends is named by the modules that both have."""
-
-LOOK, READ = "look", "read"
-"""What it is for: to say what the objects are and end, or to read samples until nobody asks any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +48,33 @@ Read = dict[str, Array | Ragged]
 
 
 class Process:
-    """A running one. It ends by `close`, or with the thread that started it."""
+    """A running one; its child is for the caller to close, or to give datasets to work at."""
 
-    def __init__(self, config: PythonConfig, purpose: str) -> None:
+    def __init__(self, config: PythonConfig) -> None:
+        """Have the objects imported and built; blocks until they are. Raises DataError if they cannot be."""
         self._config = config
-        self._child = ChildProcess((*PROBE, purpose), USER_CODE_ENVIRONMENT)
-        self._child.connection.send(config)
-
-    def found(self) -> Answer:
-        """What it found; blocks until it has. DataError if it cannot."""
-        answer: Answer = self._heard()
-        return answer
+        self.child = ChildProcess(WORKER, USER_CODE_ENVIRONMENT)
+        try:
+            self.answer: Answer = self._ask(config)
+        except BaseException:
+            self.child.close()
+            raise
 
     def read(self, request: SampleRequest) -> Read:
-        """Have these samples read; blocks. Raises what reading them raised."""
-        try:
-            self._child.connection.send(request)
-        except OSError:
-            raise self._why_it_ended() from None
-        answer: Read = self._heard()
+        """Have these samples read. Blocks. Raises what reading them raised."""
+        answer: Read = self._ask(request)
         return answer
 
-    def close(self) -> None:
-        """End it. Idempotent."""
-        self._child.close()
-
-    def _heard(self) -> Any:  # noqa: ANN401 - what was asked for
+    def _ask(self, question: PythonConfig | SampleRequest) -> Any:  # noqa: ANN401 - as `probe` answers it
         started = time.monotonic()
         most_s = self._config.start_timeout_s + GRACE_S
         try:
+            self.child.connection.send(question)
             while (waited_s := time.monotonic() - started) < most_s:
                 # Its end too: what the operator's code has forked may hold the connection open.
-                happened = wait([self._child.connection, self._child.pidfd], min(SAY_S, most_s - waited_s))
-                if self._child.connection in happened:
-                    answer = self._child.connection.recv()
+                happened = wait([self.child.connection, self.child.pidfd], min(SAY_S, most_s - waited_s))
+                if self.child.connection in happened:
+                    answer = self.child.connection.recv()
                     if isinstance(answer, FeedlineError):
                         raise answer
                     return answer
@@ -95,7 +82,7 @@ class Process:
                     raise self._why_it_ended()
                 waited_s = time.monotonic() - started
                 log.info("waiting for the dataset's Python", objects=self._objects, waited_s=round(waited_s))
-        except (EOFError, ConnectionError) as ended:
+        except (EOFError, OSError) as ended:
             raise self._why_it_ended() from ended
         raise self._hung("")
 
@@ -104,8 +91,8 @@ class Process:
         return ", ".join(self._config.objects.values())
 
     def _why_it_ended(self) -> DataError:
-        self._child.has_ended(GRACE_S)  # its connection ends a moment before it
-        ended = self._child.close()
+        self.child.has_ended(GRACE_S)  # its connection ends a moment before it
+        ended = self.child.close()
         if ended.code == 1 and ended.report.startswith("Timeout"):
             return self._hung(ended.report)
         how = f"by {signal.Signals(-ended.code).name}" if ended.code < 0 else f"with exit code {ended.code}"

@@ -58,8 +58,8 @@ def convert(
     `show` gets how many samples of how many are written. Raises BadSample if a sample cannot be read, unless `skip_bad`
     leaves it out of all views; InvalidRequest if the folder is there, or another process converts to it.
     """
-    dataset = open_dataset(name, config)
-    _check(dataset)
+    with closing(open_dataset(name, config)) as dataset:
+        _check(dataset)
     source = dataset.source
     samples, row_nbytes = source.samples, sum(column.row_nbytes for column in source.columns)
     rows = max(1, PIECE_NBYTES // max(1, row_nbytes))

@@ -1,6 +1,7 @@
 """Looking at Python objects in a process of its own: what comes back, and what becomes of crashes and hangs."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -25,15 +26,14 @@ def config(folder: Path, text: str, **declared: Any) -> PythonConfig:
 
 
 def looked_at(folder: Path, text: str, **declared: Any) -> Dataset:
-    return open_dataset("d", config(folder, text, **declared))
+    with closing(open_dataset("d", config(folder, text, **declared))) as dataset:
+        return dataset
 
 
 def looking() -> set[int]:
     """Processes that look at objects, by id; loaders that other tests share are none."""
     return {
-        child.pid
-        for child in psutil.Process().children()
-        if any("sources.python.probe" in word for word in child.cmdline())
+        child.pid for child in psutil.Process().children() if any("workers.worker" in word for word in child.cmdline())
     }
 
 
@@ -66,7 +66,8 @@ def test_an_object_is_described_without_being_imported_here(tmp_path: Path) -> N
         """,
     )
 
-    dataset = open_dataset("d", declared)
+    with closing(open_dataset("d", declared)) as dataset:
+        assert len(looking()) == 1
 
     assert NAME not in sys.modules
     assert [str(column) for column in dataset.columns] == ["image float64(2)", "age int64()", "y float64()"]
@@ -84,7 +85,10 @@ def test_every_process_finds_the_same_although_sets_of_text_are_in_another_order
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     declared = config(tmp_path, "made = [(ord(name), 1) for name in set('abcdefghijklmnop')]")
 
-    found = {fingerprint(open_dataset("d", declared), declared) for _ in range(2)}
+    found = set()
+    for _ in range(2):
+        with closing(open_dataset("d", declared)) as dataset:
+            found.add(fingerprint(dataset, declared))
 
     assert len(found) == 1
 
@@ -172,22 +176,20 @@ made = D([0] * 9)
 """
 
 
-def test_what_is_tried_is_read_by_a_process_that_ends_when_the_dataset_is_closed(tmp_path: Path) -> None:
+def test_samples_are_read_by_the_process_that_described_them_until_the_dataset_is_closed(tmp_path: Path) -> None:
     """A function of a transform is tried on a few samples; the loader itself must not import them for that."""
     declared = config(
         tmp_path, DOUBLED, transforms=[{"code": f"{NAME}_too:double", "column": "x"}], inputs="x", modules=tmp_path
     )
     (tmp_path / f"{NAME}_too.py").write_text("def double(x):\n    return float(x) * 2")
 
-    dataset = open_dataset("d", declared)
-    first = drawn(dataset, 0, 8)
-    with pytest.raises(BadSample) as caught:
-        drawn(dataset, 7)
-    again = drawn(dataset, 8)
-    fingerprint(dataset, declared)
-    assert looking()  # to be asked who it is changes nothing
-    dataset.close()
-    dataset.close()
+    with closing(open_dataset("d", declared)) as dataset:
+        started = looking()
+        first = drawn(dataset, 0, 8)
+        with pytest.raises(BadSample) as caught:
+            drawn(dataset, 7)
+        again = drawn(dataset, 8)
+        assert looking() == started
 
     assert [str(column) for column in dataset.columns] == ["x float64()"]
     assert first["x"].tolist() == [np.float32(-1 / 7), 1]
@@ -195,16 +197,34 @@ def test_what_is_tried_is_read_by_a_process_that_ends_when_the_dataset_is_closed
     assert "sample 7" in str(caught.value)
     assert f'{NAME}.py", line 4, in __getitem__' in str(caught.value)
     assert NAME not in sys.modules
+    assert len(started) == 1
+    assert not looking()
+
+
+def test_a_dataset_that_was_closed_reads_again(tmp_path: Path) -> None:
+    """As `inspect` does: it describes all datasets, then reads them one after the other."""
+    with closing(open_dataset("d", config(tmp_path, "made = [1, 2, 3]"))) as dataset:
+        dataset.close()
+        assert drawn(dataset, 2)["x"].tolist() == [3]
+
+    assert not looking()
+
+
+def test_a_process_that_is_released_is_the_callers(tmp_path: Path) -> None:
+    with closing(open_dataset("d", config(tmp_path, "made = [1, 2, 3]"))) as dataset:
+        child = dataset.release()
+        assert dataset.release() is None
+
+    assert child is not None
+    assert looking() == {child.pid}
+    child.close()
     assert not looking()
 
 
 def test_a_dataset_that_cannot_be_opened_leaves_no_process(tmp_path: Path) -> None:
-    declared = config(tmp_path, DOUBLED, transforms=[{"name": "pad", "column": "x", "length": 2}], inputs="x")
+    error = failure(tmp_path, DOUBLED, transforms=[{"name": "pad", "column": "x", "length": 2}], inputs="x")
 
-    with pytest.raises(DataError, match="cannot be padded"):
-        open_dataset("d", declared)
-
-    assert not looking()
+    assert "cannot be padded" in str(error)
 
 
 def drawn(dataset: Dataset, *ids: int) -> dict[str, Any]:
