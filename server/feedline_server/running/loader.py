@@ -102,7 +102,6 @@ def _serve(
         lanes=lanes,
     )
     try:
-        scheduler.start()
         pool.start()
         for listener in lanes.values():
             listener.start(settings)
@@ -129,7 +128,6 @@ def _serve(
             listener.close()
         service.stop(STOP_S)
         pool.close()
-        scheduler.close()
         arena.close()
         log.info("stopped", replica=replica, **for_log(service.counters()))
 

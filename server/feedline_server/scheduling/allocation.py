@@ -26,9 +26,8 @@ class Reservation:
 
     def is_needed(self, now: float) -> bool:
         """Its stream still waits for this key, and reads."""
-        stream = self.stream
-        is_next = bool(stream.waiting) and stream.waiting[0] is self.want
-        return is_next and not stream.closed and not is_stalled(stream, now)
+        waiting = self.stream.waiting
+        return bool(waiting) and waiting[0] is self.want and not is_stalled(self.stream, now)
 
 
 class Allocator:

@@ -76,9 +76,6 @@ class Scheduler:
         self._counts = LoaderCounters()
         self._draining = False
         self._empty = threading.Condition(self._lock)
-        self._closing = False
-        self._short = threading.Condition(self._lock)
-        self._watcher = threading.Thread(target=self._watch, name="feedline-memory", daemon=True)
 
     def __repr__(self) -> str:
         return f"<Scheduler trainers={len(self._streams)} assembling={len(self._jobs)} {self._arena!r}>"
@@ -141,12 +138,16 @@ class Scheduler:
         Empty when the stream is to end: it is closed, or all is answered that was wanted or, while draining, begun.
         """
         self._resume_reading(stream)
-        with stream.changed:
-            while not stream.ready:
-                if stream.closed or ((stream.wants_ended or self._draining) and not stream.unanswered):
-                    return []
-                stream.changed.wait()
-            return stream.take(nbytes)
+        while True:
+            with stream.changed:
+                is_due = False
+                while not (stream.ready or is_due):
+                    if stream.closed or ((stream.wants_ended or self._draining) and not stream.unanswered):
+                        return []
+                    is_due = not stream.changed.wait(self._next_look_s())
+                if stream.ready:
+                    return stream.take(nbytes)
+            self._look_again()
 
     def body(self, batch: Batch) -> memoryview:
         """The body of a batch in the arena that is at its sender."""
@@ -202,18 +203,6 @@ class Scheduler:
                 self._finish(self._jobs.end(task.number), outcome)
 
     # ---- for the loader ----
-
-    def start(self) -> None:
-        """Begin to watch for stalled readers."""
-        self._watcher.start()
-
-    def close(self) -> None:
-        """End what `start` began. Idempotent."""
-        with self._lock:
-            self._closing = True
-            self._short.notify()
-        if self._watcher.is_alive():
-            self._watcher.join()
 
     def drain(self) -> None:
         """Take no new work; what is being assembled is finished and sent, then every stream ends."""
@@ -272,9 +261,10 @@ class Scheduler:
                 able.remove(stream)
                 continue
             tasks.append(self._begin(stream, want, slot))
+        if self._allocator.is_short and self._overload.short_of != "memory":
+            for stream in self._streams:  # while it is short, those that wait look again
+                stream.changed.notify()
         self._overload.note(short_of, now)
-        if short_of == "memory":
-            self._short.notify()
         return tasks
 
     def _begin(self, stream: Stream, want: Want, slot: Slot) -> Task:
@@ -363,17 +353,16 @@ class Scheduler:
             self._allocator.release(stream, batch.slot)
         self._empty.notify_all()
 
-    def _watch(self) -> None:
-        """While memory is short, look again when the next reader counts as stalled: no event tells of that."""
-        while True:
-            with self._lock:
-                due = next_stall_s(self._streams, self._now())
-                # One that begins to be unread meanwhile cannot be stalled before STALLED_S have passed.
-                self._short.wait((STALLED_S if due is None else due) if self._allocator.is_short else None)
-                if self._closing:
-                    return
-            with self._event():
-                pass
+    def _next_look_s(self) -> float | None:
+        """While memory is short, when the next reader counts as stalled, of which no event tells; None: not short."""
+        if not self._allocator.is_short:
+            return None
+        due = next_stall_s(self._streams, self._now())
+        return STALLED_S if due is None else due  # one that begins to be unread meanwhile cannot stall sooner
+
+    def _look_again(self) -> None:
+        with self._event():
+            pass
 
     def _resume_reading(self, stream: Stream) -> None:
         """The network took the last frame. If the reader was stalled until now, its keys may go on."""
@@ -383,8 +372,7 @@ class Scheduler:
             if was_stalled:
                 self._queue.join(stream)
         if was_stalled:
-            with self._event():
-                pass
+            self._look_again()
 
     def _status_at(self, now: float) -> SchedulerStatus:
         return status_of(self._streams, self._allocator, self._overload, self._counts, draining=self._draining, now=now)

@@ -28,17 +28,21 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """An assembled batch in its slot."""
-
+class _Wanted:
     want: Want
-    layout: Layout
-    slot: Slot
 
     @property
     def ticket(self) -> int:
         """The trainer's name for it."""
         return self.want.ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(_Wanted):
+    """An assembled batch in its slot."""
+
+    layout: Layout
+    slot: Slot
 
     @property
     def nbytes(self) -> int:
@@ -57,16 +61,10 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class FileBatch:
+class FileBatch(_Wanted):
     """A batch that is sent from the files where its rows lie: no worker assembles it, and it takes no memory."""
 
-    want: Want
     source: ZeroCopySource
-
-    @property
-    def ticket(self) -> int:
-        """The trainer's name for it."""
-        return self.want.ticket
 
     @property
     def nbytes(self) -> int:

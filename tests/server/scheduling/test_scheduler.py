@@ -276,6 +276,31 @@ def test_a_batch_that_was_dropped_unsent_is_charged_when_it_is_assembled_again_a
     assert (charged, stalled.virtual_time) == (32320 + (1 << 20), 0)
 
 
+def test_a_stream_that_waits_for_memory_has_it_when_a_reader_stalls_though_nothing_happens(stage: Stage) -> None:
+    stalling, other, waits = (stage.scheduler.open_stream(peer) for peer in ("stalling", "other", "waits"))
+    for stream in (stalling, other):
+        stage.want(stream, 1, stage.key(rows=8))
+        stage.finish_all()
+    stage.scheduler.next_deliveries(stalling, 1)
+    stage.scheduler.unpin(stalling)
+    stage.now += STALLED_S - 0.05
+    came: list[object] = []
+    sender = threading.Thread(target=lambda: came.extend(stage.scheduler.next_deliveries(waits, 1)))
+    sender.start()
+
+    stage.want(waits, 1, stage.key(rows=8))
+    assert stage.tasks == []
+    stage.now += 0.05
+    for _ in range(1000):
+        sender.join(0.01)
+        stage.finish_all()
+        if not sender.is_alive():
+            break
+
+    assert [type(one) for one in came] == [Batch]
+    assert stage.scheduler.status().counters.reclaimed == 1
+
+
 def test_a_large_batch_has_room_although_stalled_trainers_hold_slots_all_over_the_arena(stage: Stage) -> None:
     stalled, other, large = (stage.scheduler.open_stream(peer) for peer in ("stalled", "other", "large"))
     for ticket in range(5):  # a slot of each in turn
@@ -453,6 +478,45 @@ def test_a_region_kept_for_a_stream_that_ends_is_free_for_the_others(stage: Stag
 
     assert stage.take(small) == [5]
     assert stage.scheduler.status().short_of is None
+
+
+def test_a_region_reserved_for_a_key_that_is_cancelled_is_free_for_the_others(stage: Stage) -> None:
+    slow, small, large = (stage.scheduler.open_stream(peer) for peer in ("slow", "small", "large"))
+    for ticket in range(5):
+        stage.want(slow, ticket, stage.key(offset=ticket))
+        stage.want(small, ticket, stage.key(offset=10 + ticket))
+    stage.finish_all()
+    stage.scheduler.want(large, [(1, stage.key(rows=8)), (2, stage.key(rows=8))])
+    assert stage.scheduler.status().counters.arena_lent == 10 * GRAIN
+
+    stage.scheduler.cancel(large, [1])
+    stage.scheduler.cancel(slow, [4])
+    stage.scheduler.cancel(small, [4])
+
+    assert [task.start for task in stage.tasks] == [8 * GRAIN]
+
+
+def test_a_region_reserved_for_a_reader_that_stalls_is_free_for_the_others(stage: Stage) -> None:
+    large, slow = (stage.scheduler.open_stream(peer) for peer in ("large", "slow"))
+    for ticket in range(8):  # by turns: the even grains are large's
+        stage.want(large, ticket, stage.key(offset=ticket))
+        stage.want(slow, ticket, stage.key(offset=10 + ticket))
+        stage.finish_all()
+    stage.scheduler.cancel(large, range(1, 8))
+    stage.scheduler.next_deliveries(large, 1)
+    stage.scheduler.unpin(large)
+    stage.want(large, 8, stage.key(rows=7))  # reserved are 2 to 9
+    assert stage.scheduler.status().short_of == "memory"
+
+    stage.now += STALLED_S
+    stage.take(slow)
+    for ticket in (8, 9):
+        stage.want(slow, ticket, stage.key())
+        [task] = stage.tasks
+        stage.finish_all()
+        stage.take(slow)
+
+    assert task.start == 2 * GRAIN
 
 
 def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_the_workers_are_busy(
