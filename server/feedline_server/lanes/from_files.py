@@ -141,9 +141,6 @@ def sending(sources: Collection[ZeroCopySource]) -> Iterator[None]:
     Raises what the send raises. A source whose memory is no longer there, or whose file changed, is given up: a worker
     says to trainers what is wrong.
     """
-    if not sources:
-        yield
-        return
     before = _waits_for_disk()
     try:
         yield

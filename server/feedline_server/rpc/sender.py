@@ -4,6 +4,7 @@ A slot is read only while the sender is at work. While it waits for the network,
 may drop the batch and give the slot to another stream; the batch comes again from its start.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
@@ -65,7 +66,7 @@ class Sender:
         is_sent = False
         try:
             messages = self._messages(deliveries, again)
-            with sending({batch.source for batch in of_files}):
+            with sending({batch.source for batch in of_files}) if of_files else contextlib.nullcontext():
                 lane.send(
                     messages,
                     unpin=lambda: self._scheduler.unpin(self._stream),
