@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from feedline.connection import forks
-from feedline.connection.buffers import Received
+from feedline.connection.buffers import Buffers, Received
 from feedline.connection.connection import Connection
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import DatasetInfo, Description
@@ -100,6 +100,20 @@ def test_each_address_has_so_many_connections_that_are_started_once(alone: Alone
 
     assert alone.taken() == []
     assert [one.address for one in fleet.statistics.replicas] == ["a:1", "a:1", "b:1", "b:1"]
+
+
+def test_a_fleet_has_one_connection_to_each_loader_without_checksums_and_makes_room_for_what_is_read_ahead(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(Buffers, "expect", lambda _, nbytes: expected.append(nbytes))
+    fleet = Fleet((A,), Credentials())
+    alone.fleets.append(fleet)
+
+    fleet.expect(1 << 20)
+
+    assert [one._is_checksummed for one in fleet._endpoint_of] == [False]
+    assert expected == [1 << 20]
 
 
 def test_a_loader_that_is_not_named_any_more_is_closed_and_forgotten_at_the_next_look(
@@ -398,7 +412,7 @@ def test_a_closed_fleet_says_so_and_closing_it_again_changes_nothing(
 
     assert alone.taken() == ["begin_close a"] * 2
     for use in (
-        lambda: waiting.result(WAIT_S),
+        lambda: waiting.result(10.0),  # after 30 s it would look again by itself
         lambda: fleet.wait(arrived, 0),
         lambda: want(fleet, 2),
         lambda: fleet.join(WAIT_S),
