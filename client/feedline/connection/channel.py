@@ -18,7 +18,7 @@ CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; a trainer does not allocate without end
     ("grpc.max_send_message_length", -1),
     # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
-    # its keys are asked of another long before (pace). Pings are sent only while a call is open.
+    # its keys are asked of another long before (fleet). Pings are sent only while a call is open.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
