@@ -200,7 +200,7 @@ def test_a_target_that_is_none_ends_the_wait_and_one_that_has_no_address_now_doe
     with pytest.raises(LoaderUnavailable, match="Last words: the name has no address"):
         fleet.join(0)
     fleet._found(names, (A,))
-    with pytest.raises(LoaderUnavailable, match="Last words: a:1: no answer yet"):
+    with pytest.raises(LoaderUnavailable, match=r"Last words: a:1: no answer yet\. Is it running"):
         fleet.join(0)
 
     joining = aside(fleet.join, WAIT_S)
