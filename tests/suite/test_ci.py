@@ -12,6 +12,9 @@ CI = Path(__file__).resolve().parents[2] / ".ci" / "run"
 
 SUMMARY = "===== 3 passed, 1 skipped in 12.34s (0:00:12) ====="
 
+STEPS = ["test", "check", "docs", "protobuf-range"]
+"""The commands in the order in which they run."""
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -19,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / ".ci").mkdir()
     shutil.copy2(CI, tmp_path / ".ci" / "run")
     (tmp_path / "scripts").mkdir()
-    for name in ("test", "check", "protobuf-range"):
+    for name in STEPS:
         stand_in(tmp_path, name, "")
     stand_in(tmp_path, "test", f"echo '{SUMMARY}'")
     return tmp_path
@@ -41,11 +44,7 @@ def test_the_tests_run_first_in_what_they_alone_have_installed(checkout: Path) -
     ran = run(checkout)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert [line.split()[0] for line in (checkout / "ran").read_text().splitlines()] == [
-        "test",
-        "check",
-        "protobuf-range",
-    ]
+    assert [line.split()[0] for line in (checkout / "ran").read_text().splitlines()] == STEPS
     assert not (checkout / ".venv-ci").exists()
 
 
@@ -53,7 +52,7 @@ def test_the_summary_of_pytest_is_the_last_line(checkout: Path) -> None:
     assert run(checkout).stdout.splitlines()[-1] == SUMMARY
 
 
-@pytest.mark.parametrize("failing", ["test", "check", "protobuf-range"])
+@pytest.mark.parametrize("failing", STEPS)
 def test_what_fails_fails_all_and_the_others_still_run(checkout: Path, failing: str) -> None:
     stand_in(checkout, failing, f"echo '{SUMMARY}'\nexit 1")
 
@@ -61,7 +60,7 @@ def test_what_fails_fails_all_and_the_others_still_run(checkout: Path, failing: 
 
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[-1] == SUMMARY
-    assert len((checkout / "ran").read_text().splitlines()) == 3
+    assert len((checkout / "ran").read_text().splitlines()) == len(STEPS)
 
 
 def test_nothing_is_tried_twice(checkout: Path) -> None:

@@ -5,6 +5,7 @@ it pytest selects `unit` and `promise`, which is what `scripts/test` runs, and t
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,8 @@ WHOLE_FILE: Final = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join((*NOT_UNIT,
 
 # ---- pytest ----
 
+_FOUND: Final = pytest.StashKey[Counter[str]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--tier`."""
@@ -70,11 +73,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the tests of other tiers."""
     tiers = selected_tiers(config.option.tier, config.option.markexpr)
-    here = config.rootpath / "tests"
-    left_out = [item for item in items if _tier(item, here) not in tiers]
-    config.hook.pytest_deselected(items=left_out)
-    kept = set(items) - set(left_out)
-    items[:] = [item for item in items if item in kept]
+    tests = config.rootpath / "tests"
+    tier = {item: _tier(item, tests) for item in items}
+    config.stash[_FOUND] = Counter(tier.values())
+    config.hook.pytest_deselected(items=[item for item in items if tier[item] not in tiers])
+    items[:] = [item for item in items if tier[item] in tiers]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    """How many tests of each tier were found."""
+    found = config.stash.get(_FOUND, Counter())
+    return f"tiers: {', '.join(f'{name} {found[name]}' for name in TIERS if found[name])}"
 
 
 def _tier(item: pytest.Item, here: Path) -> str:
