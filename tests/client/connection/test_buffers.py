@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from feedline.connection.buffers import POOLED_NBYTES, Buffers, Received, Receiver
+from feedline.connection.buffers import KEPT_NBYTES, POOLED_NBYTES, Buffers, Received, Receiver
 from feedline.connection.description import IDS_COLUMN, DatasetInfo, Description
 from feedline_wire import frames, tensors
 from feedline_wire import loader_pb2 as pb
@@ -86,6 +86,89 @@ def test_buffers_of_nearly_equal_size_are_shared_and_a_much_larger_one_is_not_wa
 
     assert address(buffers.lend(8 * MIB - 1000)) == large
     assert address(buffers.lend(MIB)) != large
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "capacity"),
+    [
+        (65_536, 65_536),
+        (65_537, 73_728),
+        (73_729, 81_920),
+        (131_071, 131_072),
+        (131_073, 147_456),
+        (1_000_000, 1_048_576),
+        (1_048_576, 1_048_576),
+        (1_048_577, 1_179_648),
+    ],
+)
+def test_a_buffer_has_at_most_an_eighth_more_than_was_asked_for(nbytes: int, capacity: int) -> None:
+    root = Buffers(64 * MIB).lend(nbytes).base
+
+    assert root is not None
+    assert root.nbytes == capacity + 64
+
+
+def test_small_buffers_are_not_kept() -> None:
+    buffers = Buffers(64 * MIB)
+    small = buffers.lend(65_535)
+    assert small.base is not None
+    assert small.base.nbytes == 65_535 + 64
+    assert repr(buffers) == "<Buffers kept=0 free=0 nbytes=0>"
+
+    large = buffers.lend(65_536)
+
+    assert repr(buffers) == "<Buffers kept=1 free=0 nbytes=65600>"
+    assert len(large) == 65_536
+
+
+def test_a_buffer_that_is_lent_again_has_the_size_and_the_boundary_of_a_new_one() -> None:
+    buffers = Buffers(64 * MIB)
+    kept = [buffers.lend(MIB), buffers.lend(MIB)]
+    where = {address(one) for one in kept}
+    del kept
+
+    again = [buffers.lend(MIB - 1), buffers.lend(MIB - 2)]
+
+    assert {address(one) for one in again} == where
+    assert [one.shape for one in again] == [(MIB - 1,), (MIB - 2,)]
+
+
+def test_the_oldest_are_forgotten_first_and_what_is_left_keeps_its_boundaries() -> None:
+    """Roots begin at any byte: an aligned start that belongs to another root would not be one."""
+    buffers = Buffers(3 * MIB)
+    held = [buffers.lend(MIB) for _ in range(5)]
+    where = [address(one) for one in held]
+    del held
+
+    again = [buffers.lend(MIB) for _ in range(3)]
+
+    assert [address(one) for one in again] == where[2:]
+    assert all(address(one) % 64 == 0 for one in again)
+
+
+@pytest.mark.parametrize(("kept_nbytes", "kept"), [(MIB - 1, 0), (MIB, 1), (2 * MIB - 1, 1), (2 * MIB, 2)])
+def test_as_many_are_kept_as_fit_to_the_byte(kept_nbytes: int, kept: int) -> None:
+    buffers = Buffers(kept_nbytes)
+    held = [buffers.lend(MIB), buffers.lend(MIB)]
+
+    assert len(held) == 2
+    assert repr(buffers).startswith(f"<Buffers kept={kept} ")
+
+
+def test_twice_what_is_read_ahead_is_kept_and_never_less_than_before() -> None:
+    """A full window, and as much again with the trainer."""
+    buffers = Buffers(4 * MIB)
+
+    buffers.expect(MIB)
+    assert buffers.kept_nbytes == 4 * MIB
+    buffers.expect(10 * MIB)
+    assert buffers.kept_nbytes == 20 * MIB
+    buffers.expect(3 * MIB)
+    assert buffers.kept_nbytes == 20 * MIB
+
+
+def test_a_whole_window_of_the_default_size_is_kept_twice() -> None:
+    assert KEPT_NBYTES == 2 * (256 << 20)
 
 
 def test_the_memory_kept_for_later_is_bounded_also_when_readers_hold_on_to_batches() -> None:
