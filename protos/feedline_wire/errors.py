@@ -7,10 +7,10 @@ TensorFlow keeps only the text.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
-
-from feedline_wire import loader_pb2 as pb
+if TYPE_CHECKING:
+    from feedline_wire import loader_pb2 as pb
 
 SAMPLES_NAMED = 16
 """Sample ids an error carries at most; the batch's key names the rest."""
@@ -107,8 +107,10 @@ _BY_NAME: dict[str, type[FeedlineError]] = {
 """What may arrive: not what only this side can find out."""
 
 
-def to_failure(error: FeedlineError) -> pb.Failure:
+def to_failure(error: FeedlineError) -> "pb.Failure":
     """The error as it travels."""
+    from feedline_wire import loader_pb2 as pb
+
     return pb.Failure(
         kind=type(error).__name__,
         message=_sendable(str(error.args[0]) if error.args else ""),
@@ -125,13 +127,17 @@ def _sendable(text: str) -> str:
 
 def read_failure(wire: bytes) -> FeedlineError:
     """The error that arrived as bytes; ProtocolMismatch if they are none."""
+    from google.protobuf.message import DecodeError
+
+    from feedline_wire import loader_pb2 as pb
+
     try:
         return from_failure(pb.Failure.FromString(wire))
     except DecodeError:
         return ProtocolMismatch(f"{len(wire)} bytes stand where a failure belongs and are none")
 
 
-def from_failure(failure: pb.Failure) -> FeedlineError:
+def from_failure(failure: "pb.Failure") -> FeedlineError:
     """The error that arrived; a kind this side does not know yet becomes the plain FeedlineError naming it."""
     kind = _BY_NAME.get(failure.kind)
     message = failure.message if kind is not None else f"{failure.kind}: {failure.message}"

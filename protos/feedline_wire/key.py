@@ -5,8 +5,10 @@ it has, or which keys were asked for before.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from feedline_wire import loader_pb2 as pb
+if TYPE_CHECKING:
+    from feedline_wire import loader_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,10 @@ class Key:
         return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {positions}"
 
 
-def to_message(key: Key) -> pb.Key:
+def to_message(key: Key) -> "pb.Key":
     """The key as it travels."""
+    from feedline_wire import loader_pb2 as pb
+
     return pb.Key(
         dataset=key.dataset,
         fingerprint=key.fingerprint,
@@ -47,7 +51,7 @@ def to_message(key: Key) -> pb.Key:
     )
 
 
-def from_message(message: pb.Key) -> Key:
+def from_message(message: "pb.Key") -> Key:
     """The key that arrived; its numbers are in range by their wire types, their meaning is checked by the loader."""
     return Key(
         dataset=message.dataset,

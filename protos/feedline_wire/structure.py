@@ -5,10 +5,12 @@ a batch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
+
+if TYPE_CHECKING:
+    from feedline_wire import loader_pb2 as pb
 
 Structure: TypeAlias = str | tuple["Structure", ...] | dict[str, "Structure"]
 
@@ -34,8 +36,10 @@ def build(structure: Structure, arrays: Mapping[str, Any]) -> Any:  # noqa: ANN4
     return tuple(build(part, arrays) for part in structure)
 
 
-def to_message(structure: Structure) -> pb.Structure:
+def to_message(structure: Structure) -> "pb.Structure":
     """The structure as it travels."""
+    from feedline_wire import loader_pb2 as pb
+
     if isinstance(structure, str):
         return pb.Structure(kind=pb.Structure.COLUMN, column=structure)
     if isinstance(structure, dict):
@@ -45,8 +49,10 @@ def to_message(structure: Structure) -> pb.Structure:
     return pb.Structure(kind=pb.Structure.TUPLE, parts=[to_message(part) for part in structure])
 
 
-def from_message(message: pb.Structure, depth: int = 0) -> Structure:
+def from_message(message: "pb.Structure", depth: int = 0) -> Structure:
     """The structure that arrived."""
+    from feedline_wire import loader_pb2 as pb
+
     if depth > MAX_DEPTH:
         raise ProtocolMismatch(f"a batch structure is nested more than {MAX_DEPTH} levels deep")
     if message.kind == pb.Structure.COLUMN:

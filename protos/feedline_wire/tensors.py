@@ -8,14 +8,15 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import DataError, ProtocolMismatch
+
+if TYPE_CHECKING:
+    from feedline_wire import loader_pb2 as pb
 
 ALIGNMENT = 64
 """Bytes. TensorFlow and JAX alias numpy memory at this alignment and copy it otherwise (measured)."""
@@ -123,8 +124,10 @@ def clear_padding(body: Array, layout: Layout) -> None:
     body[end : layout.nbytes] = 0
 
 
-def to_header(layout: Layout) -> pb.BatchHeader:
+def to_header(layout: Layout) -> "pb.BatchHeader":
     """The layout as it travels."""
+    from feedline_wire import loader_pb2 as pb
+
     return pb.BatchHeader(
         nbytes=layout.nbytes,
         arrays=[
@@ -140,7 +143,7 @@ def write_header(layout: Layout) -> bytes:
     return to_header(layout).SerializeToString()
 
 
-def from_header(header: pb.BatchHeader) -> Layout:
+def from_header(header: "pb.BatchHeader") -> Layout:
     """The layout that arrived, checked: every array is of an allowed dtype, on its boundary and inside the body.
 
     The body ends where the last array does: no memory is taken for bytes that belong to none.
@@ -169,13 +172,17 @@ def from_header(header: pb.BatchHeader) -> Layout:
 @functools.lru_cache(maxsize=64)
 def read_header(wire: bytes) -> Layout:
     """The layout that arrived as bytes, checked. Remembered: nearly all batches of an epoch have the same header."""
+    from google.protobuf.message import DecodeError
+
+    from feedline_wire import loader_pb2 as pb
+
     try:
         return from_header(pb.BatchHeader.FromString(wire))
     except DecodeError as error:
         raise ProtocolMismatch(f"{len(wire)} bytes stand where a batch's header belongs and are none") from error
 
 
-def to_columns(messages: Iterable[pb.Column]) -> tuple[Column, ...]:
+def to_columns(messages: "Iterable[pb.Column]") -> tuple[Column, ...]:
     """The columns that arrived."""
     columns = []
     for message in messages:
@@ -187,8 +194,10 @@ def to_columns(messages: Iterable[pb.Column]) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def from_columns(columns: Iterable[Column]) -> list[pb.Column]:
+def from_columns(columns: Iterable[Column]) -> "list[pb.Column]":
     """The columns as they travel."""
+    from feedline_wire import loader_pb2 as pb
+
     return [pb.Column(name=column.name, dtype=column.dtype.name, shape=column.shape) for column in columns]
 
 
