@@ -353,8 +353,10 @@ def test_the_loader_is_process_1_and_can_write_nothing_but_tmp(project: Project)
     command = _inside(loader, "cat", "/proc/1/cmdline").split("\0")
     status = dict(re.findall(r"^(\w+):\s*(.*)$", _inside(loader, "cat", "/proc/1/status"), re.MULTILINE))
     # What only root may list is none of the loader's; -xdev leaves out what is in /tmp, which is memory, and the null
-    # device, which /data is where nothing is mounted, keeps nothing.
-    writable = _inside(loader, "sh", "-c", "find / -xdev -writable ! -type c 2>/dev/null || true")
+    # device, which /data is where nothing is mounted, keeps nothing. (find's own -type believes the folder's listing,
+    # which has the file that the device is mounted over.)
+    find = "find / -xdev -writable ! -exec test -c {} ';' -print 2>/dev/null || true"
+    writable = _inside(loader, "sh", "-c", find)
 
     assert command[:4] == ["python", "-m", "feedline_server", "serve"]
     assert status["Uid"].split() == ["10001", "10001", "10001", "10001"]
