@@ -87,8 +87,10 @@ def loader_of(folder: Path) -> Iterator[str]:
         assert loader.stdout is not None, "Popen opens a pipe that it is given PIPE for"
         too_late = threading.Timer(START_S, loader.kill)
         too_late.start()
-        port = loader.stdout.readline().strip()
-        too_late.cancel()
+        try:
+            port = loader.stdout.readline().strip()
+        finally:
+            too_late.cancel()  # or the process would not end before it
         if not port:
             code = loader.wait()
             raise LoaderUnavailable(f"the loader ended with exit code {code} before it served; the reason is above")

@@ -574,6 +574,19 @@ def test_however_the_demo_is_ended_its_processes_end_with_it(number: signal.Sign
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_the_demo_ends_at_once_while_its_loader_starts(tmp_path: Path) -> None:
+    """A timer that watches the start kept the process for a minute."""
+    with _started("demo", TMPDIR=tmp_path) as running:
+        while "starting a loader" not in _line(running.stdout):
+            pass
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=30)
+
+    assert running.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_loader_that_cannot_start_is_told_with_its_own_words(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
