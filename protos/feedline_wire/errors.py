@@ -99,11 +99,11 @@ class LoaderBroken(FeedlineError):
     """A fault of feedline itself inside the loader; the traceback belongs in a bug report."""
 
 
-_BY_NAME: dict[str, type[FeedlineError]] = {
-    name: kind
-    for name, kind in list(globals().items())
-    if isinstance(kind, type) and issubclass(kind, FeedlineError) and kind not in {Closed, NotTrusted}
-}
+def _with_kinds_of(kind: type[FeedlineError]) -> list[type[FeedlineError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _with_kinds_of(below))]
+
+
+_BY_NAME = {kind.__name__: kind for kind in _with_kinds_of(FeedlineError) if kind not in {Closed, NotTrusted}}
 """What may arrive: not what only this side can find out."""
 
 

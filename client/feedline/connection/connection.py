@@ -127,11 +127,7 @@ class Connection:
         channel = self._channel
         if channel is None:
             raise LoaderUnavailable(f"the loader at {self.address} is not connected")
-        call = channel.unary_unary(
-            rpc.STATUS,
-            request_serializer=pb.StatusRequest.SerializeToString,
-            response_deserializer=pb.StatusReply.FromString,
-        )
+        call = channel.unary_unary(rpc.STATUS, pb.StatusRequest.SerializeToString, pb.StatusReply.FromString)
         try:
             reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._dialer.metadata)
         except grpc.RpcError as error:
@@ -200,9 +196,8 @@ class Connection:
 
     def _describe(self, channel: grpc.Channel) -> Description:
         description = self._described(channel)
-        if (
-            self._is_checksummed and self._described(channel) != description
-        ):  # no checksum is on this, so it is asked twice
+        # No checksum is on a description, so it is asked for twice.
+        if self._is_checksummed and self._described(channel) != description:
             raise LoaderUnavailable(f"{self.address}: it describes itself in two ways; one was damaged on the way")
         self._dialer.answered()
         if self._is_checksummed and versions.CHECKSUM not in description.features:
@@ -213,11 +208,7 @@ class Connection:
         return description
 
     def _described(self, channel: grpc.Channel) -> Description:
-        describe = channel.unary_unary(
-            rpc.DESCRIBE,
-            request_serializer=pb.DescribeRequest.SerializeToString,
-            response_deserializer=pb.Description.FromString,
-        )
+        describe = channel.unary_unary(rpc.DESCRIBE, pb.DescribeRequest.SerializeToString, pb.Description.FromString)
         request = pb.DescribeRequest(**versions.here("trainer").fields())
         call: Any = describe.future(request, timeout=DESCRIBE_TIMEOUT_S, metadata=self._dialer.metadata)
         self._hold(call)

@@ -193,5 +193,5 @@ class Service:
 def _abort(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
     """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
     context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(getattr(grpc.StatusCode, rpc.status_of(error)), str(error))
+    context.abort(grpc.StatusCode[rpc.status_of(error)], str(error))
     raise AssertionError("unreachable: abort raises")
