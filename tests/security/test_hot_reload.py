@@ -82,9 +82,9 @@ def test_a_trainer_whose_token_file_comes_later_than_the_loaders_goes_on_when_it
         replace_file(secured.tokens, token_entry("new", "new-token"))
         rest = threading.Thread(target=lambda: ids.extend(batch.ids[0] for batch in epoch))
         rest.start()
-        (member,) = loader._fleet._ledger.members
+        (endpoint,) = loader._fleet._tracker.endpoints
         with loader._fleet._changed:
-            assert loader._fleet._changed.wait_for(lambda: "does not know the token" in str(member.reason), 60)
+            assert loader._fleet._changed.wait_for(lambda: "does not know the token" in str(endpoint.reason), 60)
         replace_file(secured.token, "new-token\n")
         rest.join()
 
@@ -120,7 +120,7 @@ def test_loaders_that_take_the_place_of_all_others_with_a_new_token_are_waited_f
         fleet = loader._fleet
         with fleet._changed:
             assert fleet._changed.wait_for(
-                lambda: ["does not know the token" in str(member.reason) for member in fleet._ledger.members] == [True],
+                lambda: ["does not know the token" in str(one.reason) for one in fleet._tracker.endpoints] == [True],
                 LONG_S,
             )
         replace_file(secured.token, "new-token\n")
