@@ -1,0 +1,159 @@
+"""What a stream knows about itself: what is in its window, what its sender takes, what is forgotten."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from feedline_server.memory.arena import Slot
+from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_wire.errors import InvalidRequest
+from feedline_wire.key import Key
+from feedline_wire.tensors import Layout
+
+KEY = Key("numbers", b"f", "train", "sequential", 0, 0, 0, 1)
+ERROR = InvalidRequest("no")
+SOURCE: Any = None
+
+
+def a_want(ticket: int, nbytes: int = 10) -> Want:
+    return Want(ticket, KEY, nbytes, 0.0)
+
+
+def a_batch(ticket: int, nbytes: int = 10, memory: int = 0) -> Batch:
+    return Batch(a_want(ticket, nbytes), Layout((), nbytes), Slot(ticket * 100, 100, memory))
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """1 and 2 wait, 3 is assembled, 4, 5 and 6 are ready, 7 is at the sender."""
+    stream = Stream("peer", threading.Condition(threading.Lock()))
+    stream.waiting.extend([a_want(1), a_want(2)])
+    stream.assembling.add(3)
+    stream.ready.extend([a_batch(4), FileBatch(a_want(5), SOURCE), Refusal(6, ERROR)])
+    stream.sending = [a_batch(7)]
+    return stream
+
+
+def tickets(stream: Stream) -> tuple[list[int], set[int], list[int], list[int]]:
+    return (
+        [want.ticket for want in stream.waiting],
+        stream.assembling,
+        [delivery.ticket for delivery in stream.ready],
+        [batch.ticket for batch in stream.sending],
+    )
+
+
+def test_what_is_at_the_sender_is_no_longer_in_the_window(stream: Stream) -> None:
+    assert stream.unanswered == 6
+
+
+@pytest.mark.parametrize(
+    ("ready", "nbytes", "taken"),
+    [
+        ([a_batch(1, 100)], 10, [1]),  # one always, however large
+        ([a_batch(1, 100), a_batch(2, 1)], 100, [1]),
+        ([a_batch(1, 4), a_batch(2, 6), a_batch(3, 1)], 10, [1, 2]),
+        ([a_batch(1, 4), a_batch(2, 7), a_batch(3, 1)], 10, [1]),  # in their order: none is passed over
+        ([FileBatch(a_want(1, 4), SOURCE), FileBatch(a_want(2, 7), SOURCE)], 10, [1]),
+        ([a_batch(1, 10), Refusal(2, ERROR), Refusal(3, ERROR), a_batch(4, 1)], 10, [1, 2, 3]),
+        ([a_batch(1, 100, memory=7), a_batch(2, 100, memory=7), a_batch(3, 10)], 10, [1, 2, 3]),  # nothing to move
+    ],
+)
+def test_the_sender_takes_one_delivery_and_as_many_more_as_fit(
+    ready: list[Delivery], nbytes: int, taken: list[int]
+) -> None:
+    stream = Stream("peer", threading.Condition())
+    stream.ready.extend(ready)
+
+    deliveries = stream.take(nbytes)
+
+    assert [delivery.ticket for delivery in deliveries] == taken
+    assert [delivery.ticket for delivery in stream.ready] == [one.ticket for one in ready[len(taken) :]]
+    assert stream.sending == [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "left", "released"),
+    [
+        ([], ([1, 2], {3}, [4, 5, 6], [7]), []),
+        ([2], ([1], {3}, [4, 5, 6], [7]), []),
+        ([1, 3, 5], ([2], set(), [4, 6], [7]), []),
+        ([4, 6, 7], ([1, 2], {3}, [5], [7]), [4]),  # what is at the sender arrives all the same
+    ],
+)
+def test_cancelled_keys_are_forgotten_wherever_they_are_but_at_the_sender(
+    stream: Stream, cancelled: list[int], left: tuple[list[int], set[int], list[int], list[int]], released: list[int]
+) -> None:
+    batches = stream.cancel(cancelled)
+
+    assert tickets(stream) == left
+    assert [batch.ticket for batch in batches] == released
+
+
+def test_a_batch_is_forgotten_where_it_is(stream: Stream) -> None:
+    [sending], ready = stream.sending, stream.ready[0]
+    assert isinstance(ready, Batch)
+
+    stream.forget(ready)
+    assert tickets(stream)[2:] == ([5, 6], [7])
+    stream.forget(sending)
+    assert tickets(stream)[2:] == ([5, 6], [])
+
+
+def test_what_was_not_begun_is_forgotten_when_the_loader_drains(stream: Stream) -> None:
+    woken = waiting_on(stream, lambda: not stream.waiting)
+
+    with stream.changed:
+        stream.drain()
+
+    woken.join(10)
+    assert not woken.is_alive()
+    assert tickets(stream) == ([], {3}, [4, 6], [7])
+
+
+@pytest.mark.parametrize(
+    ("unread_since", "released", "sending"),
+    [(None, [4], [7]), (0.0, [7, 4], [])],  # a sender that is copying releases by itself
+)
+def test_a_stream_that_ends_forgets_all_and_says_what_is_to_be_released(
+    stream: Stream, unread_since: float | None, released: list[int], sending: list[int]
+) -> None:
+    stream.unread_since = unread_since
+    woken = waiting_on(stream, lambda: stream.closed)
+
+    with stream.changed:
+        batches = stream.end(ERROR)
+
+    woken.join(10)
+    assert not woken.is_alive()
+    assert [batch.ticket for batch in batches] == released
+    assert tickets(stream) == ([], set(), [], sending)
+    assert (stream.closed, stream.error) == (True, ERROR)
+
+
+def test_a_sender_that_waits_is_woken_by_a_delivery() -> None:
+    stream = Stream("peer", threading.Condition(threading.Lock()))
+    woken = waiting_on(stream, lambda: bool(stream.ready))
+
+    with stream.changed:
+        stream.deliver(Refusal(1, ERROR))
+
+    woken.join(10)
+    assert not woken.is_alive()
+
+
+def waiting_on(stream: Stream, happened: Any) -> threading.Thread:
+    """A thread that waits for it, and does when this returns."""
+    begun = threading.Event()
+
+    def wait() -> None:
+        with stream.changed:
+            begun.set()
+            while not happened():
+                stream.changed.wait()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    begun.wait(10)
+    return thread
