@@ -116,7 +116,7 @@ def raw_trainers() -> Iterator[ConnectRaw]:
         yield connect
 
 
-def deaf(watcher: feedline.Loader) -> int:
+def stalled(watcher: feedline.Loader) -> int:
     """How many trainers have not taken what they were offered for a second."""
     return sum(one.counters["unread_s"] >= 1 for one in watcher.status().trainers)
 
@@ -144,9 +144,9 @@ def test_thirty_trainers_get_their_epochs_while_twenty_others_never_read(
     """The twenty want a hundred times what the loader may have in memory."""
     loader = start_loader(rows_of_4k, "--workers", "2", "--memory", "64MiB", "--no-shm-lane")
     for _ in range(20):
-        deaf = raw_trainers(loader.address)
+        stalled = raw_trainers(loader.address)
         for ticket in range(80):
-            deaf.want(ticket, rows=1024)  # 4 MiB: three frames
+            stalled.want(ticket, rows=1024)  # 4 MiB: three frames
 
     with contextlib.ExitStack() as connected:
         readers = [connected.enter_context(feedline.connect(loader.address)) for _ in range(30)]
@@ -180,9 +180,9 @@ def test_a_trainer_that_reads_again_gets_every_batch_whole_although_it_was_taken
     with feedline.connect(loader.address) as other:
         sleepy.want(1, rows=4000)  # 16 MB, half of the memory, in eight frames
         first = sleepy.read()
-        wait_for(lambda: deaf(other) == 1, "the sleepy one does not read on")
+        wait_for(lambda: stalled(other) == 1, "the sleepy one does not read on")
         another.want(1, rows=4000)
-        wait_for(lambda: deaf(other) == 2, "the other one reads nothing either")
+        wait_for(lambda: stalled(other) == 2, "the other one reads nothing either")
 
         assert [batch.rows for batch in other.epoch(0, batch_size=1000)] == [1000, 1000, 1000, 1000, 96]
         reclaimed = other.status().counters["reclaimed"]
@@ -209,9 +209,9 @@ def test_a_trainer_that_does_not_read_its_lane_loses_it_when_others_need_the_mem
     first, second = raw_trainers(loader.address, lane=TCP), raw_trainers(loader.address, lane=TCP)
     with feedline.connect(loader.address) as other:
         first.want(1, rows=4000)  # 16 MB, half of the memory; the kernel holds some of it
-        wait_for(lambda: deaf(other) == 1, "the first does not read")
+        wait_for(lambda: stalled(other) == 1, "the first does not read")
         second.want(1, rows=4000)
-        wait_for(lambda: deaf(other) == 2, "the second does not read")
+        wait_for(lambda: stalled(other) == 2, "the second does not read")
 
         assert [batch.rows for batch in other.epoch(0, batch_size=1000)] == [1000, 1000, 1000, 1000, 96]
 
@@ -262,11 +262,11 @@ def test_batches_from_a_kilobyte_to_half_a_gigabyte_go_out_side_by_side(
         file.truncate(file.tell() + 500_000_000)
     # Not by the shm lane, where batches take nothing of the loader's memory.
     loader = start_loader(tmp_path, "--workers", "2", "--memory", "1040MB", "--no-shm-lane")
-    deaf = [raw_trainers(loader.address) for _ in range(2)]
-    for one in deaf:
+    stalled = [raw_trainers(loader.address) for _ in range(2)]
+    for one in stalled:
         one.want(1, rows=500_000)
     with feedline.connect(loader.address) as watcher:
-        wait_for(lambda: watcher.status().counters["arena_lent"] > 1_000_000_000, "the deaf ones hold a gigabyte")
+        wait_for(lambda: watcher.status().counters["arena_lent"] > 1_000_000_000, "the stalled ones hold a gigabyte")
 
         rows = (1, 1000, 60_000, 500_000)  # 1 KB, 1 MB, 60 MB, 508 MB
         with contextlib.ExitStack() as connected:

@@ -1,4 +1,4 @@
-"""The arena lends and takes back: nothing overlaps, nothing is lost."""
+"""The arena allocates and releases: nothing overlaps, nothing is lost."""
 
 import itertools
 import os
@@ -43,7 +43,7 @@ def test_neighbours_grow_together_when_they_come_back_in_any_order(arena: Arena)
     assert arena.allocate(16 * GRAIN) == Slot(0, 16 * GRAIN)
 
 
-def test_a_slot_is_not_taken_back_twice(arena: Arena) -> None:
+def test_a_slot_is_not_released_twice(arena: Arena) -> None:
     slot = arena.allocate(GRAIN)
     assert slot is not None
     arena.release(slot)
@@ -89,13 +89,13 @@ def test_nothing_is_lent_that_touches_a_region_kept_free(arena: Arena) -> None:
 
 def test_the_emptiest_region_is_where_the_least_is_lent(arena: Arena) -> None:
     slots = [arena.allocate(2 * GRAIN) for _ in range(8)]
-    for index in (0, 4, 6):  # now lent: 2..8, 10..12, 14..16
+    for index in (0, 4, 6):  # now allocated: 2..8, 10..12, 14..16
         slot = slots[index]
         assert slot is not None
         arena.release(slot)
 
     assert arena.emptiest(2 * GRAIN) == Slot(0, 2 * GRAIN)
-    assert arena.emptiest(6 * GRAIN) == Slot(8 * GRAIN, 6 * GRAIN)  # two grains lent; anywhere else four or more
+    assert arena.emptiest(6 * GRAIN) == Slot(8 * GRAIN, 6 * GRAIN)  # two grains allocated; anywhere else four or more
     assert arena.emptiest(16 * GRAIN) == Slot(0, 16 * GRAIN)
     with pytest.raises(ValueError, match="the arena has 65536"):
         arena.emptiest(16 * GRAIN + 1)
@@ -110,16 +110,16 @@ def test_after_any_history_no_region_is_emptier_than_the_one_that_is_found() -> 
             arena.release(held.pop(draw.randrange(len(held))))
         elif slot := arena.allocate(draw.randrange(1, 6 * GRAIN)):
             held.append(slot)
-        lent = {grain for slot in held for grain in range(slot.start // GRAIN, slot.end // GRAIN)}
+        allocated = {grain for slot in held for grain in range(slot.start // GRAIN, slot.end // GRAIN)}
         size = draw.randrange(1, 33)
 
         found = arena.emptiest(size * GRAIN)
 
-        def lent_in(start: int, size: int = size, lent: set[int] = lent) -> int:
-            return len(lent.intersection(range(start, start + size)))
+        def allocated_in(start: int, size: int = size, allocated: set[int] = allocated) -> int:
+            return len(allocated.intersection(range(start, start + size)))
 
         assert found.nbytes == size * GRAIN
-        assert lent_in(found.start // GRAIN) == min(lent_in(start) for start in range(33 - size))
+        assert allocated_in(found.start // GRAIN) == min(allocated_in(start) for start in range(33 - size))
     arena.close()
 
 

@@ -1,4 +1,4 @@
-"""Memory of a trainer: what is lent there and what comes back, whatever the trainer writes; and what is not taken."""
+"""Memory of a trainer: what is allocated and returned, whatever the trainer writes; and what is not accepted."""
 
 import fcntl
 import itertools
@@ -62,7 +62,7 @@ def test_places_lie_behind_the_first_page_and_bear_the_memorys_number(memory: Tr
     assert memory.number > 0
 
 
-def test_a_place_that_the_trainer_was_told_of_is_free_when_the_trainer_says_so_and_not_before(
+def test_a_place_that_was_published_is_free_when_the_trainer_says_so_and_not_before(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
     first, *_ = allocate_all(memory)
@@ -75,17 +75,17 @@ def test_a_place_that_the_trainer_was_told_of_is_free_when_the_trainer_says_so_a
     assert memory.allocate(GRAIN) is None
 
 
-def test_what_the_trainer_says_of_places_that_it_was_not_told_of_frees_nothing(
+def test_what_the_trainer_says_of_places_that_were_not_published_frees_nothing(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
-    """It may write to the first page whenever it likes; a place freed under a worker would be lent twice."""
+    """It may write to the first page whenever it likes; a place freed under a worker would be allocated twice."""
     allocate_all(memory)
     os.pwrite(trainer.fd, b"\1" * GRAIN, 0)
 
     assert memory.allocate(GRAIN) is None
 
 
-def test_what_the_trainer_said_of_a_number_before_it_was_lent_again_does_not_count(
+def test_what_the_trainer_said_of_a_number_before_it_was_allocated_again_does_not_count(
     memory: TrainerMemory, trainer: Trainer
 ) -> None:
     first, *_ = allocate_all(memory)
@@ -103,28 +103,28 @@ def test_whatever_the_trainer_writes_no_place_is_lent_that_is_not_free_and_none_
     draw = random.Random(11)
     trainer = Trainer(grains=33)
     memory = TrainerMemory(trainer.passed())
-    untold: list[Slot] = []
-    told: dict[int, Slot] = {}
+    unpublished: list[Slot] = []
+    published: dict[int, Slot] = {}
 
     for _ in range(3000):
-        os.pwrite(trainer.fd, draw.randbytes(1), draw.randrange(8))  # numbers that are in use, told or not
-        if untold and (chance := draw.random()) < 0.5:
-            slot = untold.pop(draw.randrange(len(untold)))
+        os.pwrite(trainer.fd, draw.randbytes(1), draw.randrange(8))  # numbers that are in use, published or not
+        if unpublished and (chance := draw.random()) < 0.5:
+            slot = unpublished.pop(draw.randrange(len(unpublished)))
             if chance < 0.2:
                 memory.release(slot)
             else:
-                told[memory.publish(slot)] = slot
+                published[memory.publish(slot)] = slot
             continue
-        said = os.pread(trainer.fd, GRAIN, 0)
-        told = {number: slot for number, slot in told.items() if not said[number]}
+        returned = os.pread(trainer.fd, GRAIN, 0)
+        published = {number: slot for number, slot in published.items() if not returned[number]}
         if slot := memory.allocate(draw.randrange(1, 9 * GRAIN)):
-            untold.append(slot)
-        held = sorted((slot.start, slot.end) for slot in (*untold, *told.values()))
+            unpublished.append(slot)
+        held = sorted((slot.start, slot.end) for slot in (*unpublished, *published.values()))
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise([(0, GRAIN), *held, (33 * GRAIN, 0)]))
 
-    for slot in untold:
+    for slot in unpublished:
         memory.release(slot)
-    for number in told:
+    for number in published:
         trainer.returns(number)
     assert memory.allocate(32 * GRAIN) == Slot(GRAIN, 32 * GRAIN, memory.number)
     memory.close()
@@ -142,7 +142,7 @@ def test_a_place_that_is_not_needed_is_taken_back(memory: TrainerMemory) -> None
     assert memory.publish(first) != memory.publish(second)
 
 
-def test_a_place_that_the_trainer_was_told_of_is_not_taken_back(memory: TrainerMemory, trainer: Trainer) -> None:
+def test_a_place_that_was_published_is_not_released(memory: TrainerMemory, trainer: Trainer) -> None:
     """A stream that ends gives back what was being sent too, and by then it is the trainer's."""
     first, *_ = allocate_all(memory)
     number = memory.publish(first)

@@ -43,7 +43,7 @@ class Host:
         return [one for one in self.stage.scheduler.next_deliveries(self.stream, 1 << 20) if isinstance(one, Batch)]
 
     def send(self, batch: Batch) -> int:
-        """What a sender does with a placed batch: the number that the trainer is told."""
+        """What a sender does with a placed batch: the number under which the trainer returns it."""
         number = self.memory.publish(batch.slot)
         self.stage.scheduler.release(self.stream, [batch], sent=True)
         return number
@@ -53,7 +53,7 @@ class Host:
 
     @property
     def room(self) -> int:
-        """Places that can be lent now."""
+        """Places that can be allocated now."""
         slots = []
         while (slot := self.memory.allocate(3 * GRAIN)) is not None:
             slots.append(slot)
@@ -217,7 +217,7 @@ def test_batches_of_a_stream_are_placed_each_for_itself(stage: Stage, host: Host
     assert len({task.start for task in stage.tasks}) == 2
 
 
-def test_batches_in_a_trainers_memory_are_told_together_however_large(stage: Stage, host: Host) -> None:
+def test_batches_in_a_trainers_memory_are_published_together_however_large(stage: Stage, host: Host) -> None:
     for ticket in range(PLACES):
         host.want(ticket)
         stage.finish_all()

@@ -545,7 +545,7 @@ def test_a_trainer_with_small_batches_and_one_with_large_ones_both_go_on_when_th
 # ---- overload ----
 
 
-def test_keys_that_wait_for_workers_are_told_in_the_status_with_how_long(stage: Stage) -> None:
+def test_keys_that_wait_for_workers_are_in_the_status_with_how_long(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(6):  # two workers hold four
         stage.want(stream, ticket, stage.key())
@@ -571,12 +571,12 @@ def test_a_trainer_that_does_not_read_waits_for_itself_and_is_no_overload(stage:
     assert state.streams[0].counters.unread_s == 60 + STALLED_S
 
 
-def test_overload_is_said_once_a_minute(stage: Stage) -> None:
+def test_overload_is_logged_once_a_minute(stage: Stage) -> None:
     stream = stage.scheduler.open_stream("a")
     for ticket in range(30):
         stage.want(stream, ticket, stage.key())
 
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs() as logged:
         for _ in range(20):
             stage.now += OVERLOADED_S
             stage.finish(stage.tasks.pop(0))
@@ -584,7 +584,7 @@ def test_overload_is_said_once_a_minute(stage: Stage) -> None:
             assert isinstance(batch, Batch)
             stage.scheduler.release(stream, [batch], sent=True)
 
-    assert [(entry["waited_s"], entry["short_of"], entry["trainers"]) for entry in said] == [
+    assert [(entry["waited_s"], entry["short_of"], entry["trainers"]) for entry in logged] == [
         (5.0, "workers", 1),
         (65.0, "workers", 1),
     ]
