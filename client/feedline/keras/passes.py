@@ -93,15 +93,15 @@ class Pass:
     """So many of the first requests may be only for a look at what a batch is like."""
     follows: bool = False
     """It is the next pass of a `fit` after a whole one, so another one may follow."""
-    asked: int = 0
+    requests: int = 0
     """Requests until now."""
     window: ReadAhead | None = None
-    """What is read ahead; its next batch is that of request `asked`, or the first one not kept."""
+    """What is read ahead; its next batch is that of number `requests`, or the first one not kept."""
 
     @property
     def is_over(self) -> bool:
         """Every batch of the order was asked for."""
-        return self.order is not None and self.asked >= len(self.order)
+        return self.order is not None and self.requests >= len(self.order)
 
     @property
     def maker(self) -> object:
@@ -112,8 +112,8 @@ class Pass:
         """How many of the batches not kept and not asked for may be read ahead; None: on into the pass after this."""
         if self.order is None:
             return 0
-        given = max(self.asked, self.kept)
-        if self.asked < self.probed:
+        given = max(self.requests, self.kept)
+        if self.requests < self.probed:
             return max(self.probed - given, 0)
         return None if self.follows else len(self.order) - given
 
@@ -148,7 +148,7 @@ class Pass:
         if self.order is None or self.is_over:  # of an unknown order the end is unknown too
             return False
         maker = self.maker
-        return self.asked <= 1 or (maker is not None and maker is successor)
+        return self.requests <= 1 or (maker is not None and maker is successor)
 
 
 class Passes:
@@ -191,7 +191,7 @@ class Passes:
                 current = self._held(run.frame) or self._begin(run, dropped, keep=keep)
             window = self._window(current, index, dropped)
             # What a pass has in its window it takes from there, to stay in step with it.
-            batch = self._kept.get(index) if keep and current.asked <= current.kept else None
+            batch = self._kept.get(index) if keep and current.requests <= current.kept else None
         for unwanted in dropped:
             unwanted.close()
 
@@ -245,7 +245,7 @@ class Passes:
     def position(self) -> int:
         """How many batches the latest shuffled pass asked for."""
         with self._lock:
-            return 0 if self._trained is None else self._trained.asked
+            return 0 if self._trained is None else self._trained.requests
 
     @property
     def buffered(self) -> int:
@@ -349,18 +349,18 @@ class Passes:
     def _window(self, current: Pass, index: int, dropped: list[ReadAhead]) -> ReadAhead | None:
         """The window of which the pass' next request takes the next batch; None: it is kept, or fetched on demand."""
         order = current.order
-        if order is not None and (current.is_over or order[current.asked] != index):
+        if order is not None and (current.is_over or order[current.requests] != index):
             dropped += current.take_window()
             current.order = order = None
-            self._surprise(f"request {current.asked} was for batch {index}")
+            self._surprise(f"request {current.requests} was for batch {index}")
         limit = current.limit()
         if current.window is None and order is not None and limit != 0:
-            steps = current.steps(order[max(current.asked, current.kept) :])
+            steps = current.steps(order[max(current.requests, current.kept) :])
             current.window = current.feed.readahead(steps, limit=limit)
-        elif current.window is not None and current.asked == current.probed > 0:
+        elif current.window is not None and current.requests == current.probed > 0:
             current.window.limit = limit  # it is no probe
-        current.asked += 1
-        return current.window if current.asked > current.kept else None
+        current.requests += 1
+        return current.window if current.requests > current.kept else None
 
     def _surprise(self, what: str) -> None:
         if not self._statistics.surprises:

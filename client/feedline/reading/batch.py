@@ -1,7 +1,7 @@
 """A batch: how it is made of the arrays that arrived, and what its user sees.
 
-A batch owns its memory: its arrays do not change for as long as anybody holds them, whatever is fetched after. It is
-shorter than its step only by the samples that it names as bad; each remaining row keeps the weight of its own position.
+A batch owns its memory: its arrays do not change while they are held, whatever is fetched after. It is shorter than its
+step only by the samples that it names as bad; each remaining row keeps the weight of its own position.
 """
 
 from collections.abc import Iterator

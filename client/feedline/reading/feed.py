@@ -7,7 +7,6 @@ was fetched.
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -38,14 +37,7 @@ class Feed:
     any. Close it to end its iterations, or use it with `with`. One thread iterates; `fetch` is thread-safe.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        options: Options,
-        *,
-        bad_samples: BadSampleCounter,
-        reopen: Reopen,
-    ) -> None:
+    def __init__(self, fleet: Fleet, options: Options, *, bad_samples: BadSampleCounter, reopen: Reopen) -> None:
         self.closes: Callable[[], None] | None = None
         """What `close` ends as well: the connection, where no other feed uses it."""
         self.waits = Waits()
@@ -143,7 +135,7 @@ class Feed:
         """
         self._check_places("there is no state to continue from")
         seed, cursor = state.read(saved, self.ordering)
-        self.ordering = replace(self.ordering, seed=seed)
+        self.ordering = self.ordering._replace(seed=seed)
         self._stand_at(self.plan.settled(cursor))
 
     # ---- single batches ----
@@ -255,16 +247,7 @@ class Feed:
 
     def _key(self, ordering: Ordering, step: Step) -> Key:
         further, offset = divmod(step.offset, self.plan.samples)
-        return Key(
-            ordering.dataset,
-            ordering.fingerprint,
-            ordering.view,
-            ordering.order,
-            ordering.seed,
-            step.epoch + further,
-            offset,
-            step.rows,
-        )
+        return Key(*ordering, step.epoch + further, offset, step.rows)
 
     def _deliver(self, step: Step, received: Received) -> Batch:
         arrays = received.arrays()

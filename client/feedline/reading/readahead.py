@@ -23,10 +23,9 @@ from feedline.reading.plan import Step
 from feedline_wire.errors import Closed
 
 REFILL_PART, REFILL_MOST = 4, 64
-"""A window of 16 batches is filled when four of them are gone, a wide one when 64 are. A message that says what is
-wanted costs some 0.1 ms here and 0.4 ms in the loader, as much as sending a batch of 1 MiB; a trainer that computes
-said one for each batch. With 16 batches of 1 MiB came 5 % slower near, 8 % at 20 ms; with 128 not faster. Of 64 KiB no
-difference could be told."""
+"""A window of 16 batches is filled when four of them are gone, a wide one when 64 are. A message with wanted keys costs
+some 0.1 ms here and 0.4 ms in the loader, as much as sending a batch of 1 MiB. At most 16 instead of 64 was 5 % slower
+near and 8 % at 20 ms, with batches of 1 MiB; 128 was not faster; with 64 KiB no difference could be seen."""
 
 
 @dataclass(slots=True)

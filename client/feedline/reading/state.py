@@ -5,7 +5,7 @@ world or replicas: every rank saves the same one, and any of them continues it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from feedline.reading.plan import LARGEST, Cursor
 from feedline_wire.errors import DatasetChanged, InvalidRequest
@@ -16,9 +16,8 @@ VERSION = 2
 State = dict[str, int | str]
 
 
-@dataclass(frozen=True, slots=True)
-class Ordering:
-    """Which samples, in which order: what the epoch and the offset of a state count in."""
+class Ordering(NamedTuple):
+    """Which samples, in which order: what the epoch and the offset of a state count in. A key begins with the same."""
 
     dataset: str
     fingerprint: bytes

@@ -291,20 +291,20 @@ def test_a_copy_starts_with_the_pass_in_progress_or_else_the_next_one(passes: Pa
     [
         # It may be a build probe: no more than that.
         ({"probed": 2}, 2),
-        ({"probed": 2, "asked": 1}, 1),
+        ({"probed": 2, "requests": 1}, 1),
         ({"probed": 2, "kept": 1}, 1),
         ({"probed": 2, "kept": 3}, 0),
         # It is none: the rest of its order.
-        ({"probed": 2, "asked": 2}, 8),
+        ({"probed": 2, "requests": 2}, 8),
         ({}, 10),
-        ({"asked": 4}, 6),
+        ({"requests": 4}, 6),
         ({"kept": 2}, 8),
-        ({"kept": 2, "asked": 1}, 8),
-        ({"kept": 2, "asked": 3}, 7),
-        ({"asked": 10}, 0),
+        ({"kept": 2, "requests": 1}, 8),
+        ({"kept": 2, "requests": 3}, 7),
+        ({"requests": 10}, 0),
         # It is the second or a later one of a `fit`: as far as there is room.
         ({"follows": True}, None),
-        ({"follows": True, "asked": 9}, None),
+        ({"follows": True, "requests": 9}, None),
         # Nobody knows what is asked for next.
         ({"order": None}, 0),
         ({"order": None, "follows": True}, 0),

@@ -205,7 +205,7 @@ def test_keras_workers_stay_off_and_it_is_said_once(sequence: RemoteSequence) ->
     assert (sequence.workers, sequence.use_multiprocessing, sequence.max_queue_size) == (1, False, 16)
 
 
-# ---- what cannot be used is said at once ----
+# ---- what cannot be used is outcome at once ----
 
 
 def test_a_loader_that_is_not_there_is_told_when_the_sequence_is_made() -> None:
@@ -361,19 +361,19 @@ def test_in_a_forked_process_a_sequence_says_that_it_does_not_survive_a_fork(seq
     if child == 0:  # nothing may leave this branch: the child is a copy of the test run
         try:
             sequence[0]
-            said = "a batch"
+            outcome = "a batch"
         except BaseException as error:  # it is reported
-            said = f"{type(error).__name__}: {error}"
+            outcome = f"{type(error).__name__}: {error}"
         sequence.close()
-        os.write(writing, said.encode())
+        os.write(writing, outcome.encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        said = pipe.read()
+        outcome = pipe.read()
     os.waitpid(child, 0)
 
-    assert said.startswith("Closed: this RemoteSequence was connected by process")
-    assert "a connection does not survive a fork" in said
+    assert outcome.startswith("Closed: this RemoteSequence was connected by process")
+    assert "a connection does not survive a fork" in outcome
     assert rows(sequence[1]) == IN_ORDER[1]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import feedline
 from feedline.reading.batch import Batch
-from feedline.reading.plan import Remainder
+from feedline.reading.plan import Remainder, Step
 from feedline.testing import FakeLoader, serve
 from feedline_wire.errors import BadSample, Closed, DatasetChanged, InvalidRequest, LoaderStalled
 from feedline_wire.key import Key
@@ -190,6 +190,45 @@ def test_any_batch_can_be_fetched_by_its_step_or_key_any_number_of_times(connect
     assert feed.fetch(feed.key(step)).index == 7
 
 
+def test_a_batch_fetched_by_its_key_has_no_padding(connection: feedline.Loader) -> None:
+    """A key says how many rows it has, and not which of them were only asked for to fill a batch."""
+    feed = connection.feed(batch_size=60, remainder="pad")
+
+    by_step = feed.fetch(feed.plan.step(0, 1))
+    by_key = feed.fetch(feed.key(feed.plan.step(0, 1)))
+
+    assert (by_step.step.padding, by_key.step) == (19, Step(1, 0, 60, 60, 0, 0))
+    assert by_key.weights is not None
+    assert by_key.weights.tolist() == [1.0] * 60
+
+
+def test_a_fetch_in_vain_wants_nothing_more(connection: feedline.Loader, loader: FakeLoader) -> None:
+    loader.stall()
+    feed = connection.feed(batch_size=10, timeout_s=0.1)
+
+    with pytest.raises(LoaderStalled):
+        feed.fetch(feed.plan.step(0, 0))
+
+    assert repr(connection._fleet) == f"<Fleet {loader.address} replicas=1 outstanding=0>"
+
+
+def test_a_batch_is_expected_to_be_as_large_as_its_rows_and_the_largest_seen(
+    connection: feedline.Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 rows of x and y in bytes, and their ids, each from a boundary of 64 bytes on."""
+    expected: list[int] = []
+    want = connection._fleet.want
+    monkeypatch.setattr(connection._fleet, "want", lambda key, nbytes: expected.append(nbytes) or want(key, nbytes))
+    feed = connection.feed(batch_size=30)
+
+    feed.fetch(feed.plan.step(0, 3))
+    feed.fetch(feed.plan.step(0, 0))
+    next(iter(feed))
+
+    # 384 + 256 + 240 bytes are 30 for each row; of the last batch's 11 rows 192 + 128 + 88 are 37 for each.
+    assert expected == [11 * 30, 30 * 37, 30 * 37, 30 * 37, 30 * 37, 11 * 37]
+
+
 def test_a_key_past_the_end_is_counted_in_the_next_epoch(connection: feedline.Loader) -> None:
     feed = connection.feed("few", batch_size=3, remainder="pad", rank=3, world=4)
 
@@ -239,6 +278,12 @@ def test_no_more_bytes_are_wanted_ahead_than_prefetch_bytes_says_but_always_one_
     # A batch of ten takes 336 bytes, expected as ten times 34. One batch more takes the place of the first
     # when that was handed out.
     assert [wanted(1), wanted(336), wanted(341), wanted(700)] == [2, 2, 3, 4]
+
+
+def test_a_feed_that_reads_far_ahead_has_its_buffers_kept(connection: feedline.Loader) -> None:
+    connection.feed(prefetch_bytes=4 << 30)
+
+    assert connection._fleet._buffers.kept_nbytes == 8 << 30
 
 
 def test_an_iteration_left_early_wants_nothing_more(orderly: FakeLoader) -> None:
@@ -712,7 +757,9 @@ def test_a_state_of_other_data_is_refused(connection: feedline.Loader) -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda feed: pickle.loads(pickle.dumps(feed))])
-def test_a_copy_is_a_client_of_its_own_at_the_same_place(connection: feedline.Loader, copied: object) -> None:
+def test_a_copy_is_a_client_of_its_own_at_the_same_place(
+    connection: feedline.Loader, loader: FakeLoader, copied: object
+) -> None:
     feed = connection.feed(batch_size=10, seed=9, prefetch=3)
     epoch = iter(feed)
     for _ in range(4):
@@ -725,6 +772,7 @@ def test_a_copy_is_a_client_of_its_own_at_the_same_place(connection: feedline.Lo
         assert another.state_dict() == feed.state_dict()
         assert [batch.index for batch in another] == list(range(4, 11))
         assert repr(another) == "<Feed fake/train epoch=1 next=0 buffered=0/3 replicas=1>"
+    loader.wait_until(lambda seen: seen.streams == 0)  # with the copy its connection was closed
 
 
 def test_a_feed_shows_where_it_is(connection: feedline.Loader, loader: FakeLoader) -> None:
@@ -749,8 +797,9 @@ def test_a_closed_feed_says_so_and_the_connection_lives_on(connection: feedline.
 
     with pytest.raises(Closed, match="this iteration was closed"):
         next(epoch)
-    with pytest.raises(Closed, match="this feed was closed"):
-        iter(feed)
+    for use in (lambda: iter(feed), lambda: feed.fetch(feed.plan.step(0, 0)), lambda: feed.readahead([])):
+        with pytest.raises(Closed, match="this feed was closed"):
+            use()
     assert len(list(connection.epoch())) == 4
 
 

@@ -193,6 +193,13 @@ def test_a_cursor_reached_with_another_batch_size_is_continued() -> None:
     assert steps(plan, epoch=3, offset=3) == [(0, 3, 4, 0, 7), (1, 7, 3, 0, 10)]
 
 
+@pytest.mark.parametrize("remainder", REMAINDERS)
+def test_behind_its_end_an_epoch_has_no_steps(remainder: Remainder) -> None:
+    plan = Plan(samples=10, batch_size=4, remainder=remainder, rank=0, world=1)
+
+    assert [(plan.steps_from(offset), steps(plan, offset=offset)) for offset in (10, 11, 14, 25)] == [(0, [])] * 4
+
+
 @pytest.mark.parametrize(
     ("remainder", "cursor", "over"), [("drop", 6, False), ("drop", 7, True), ("short", 9, False), ("short", 10, True)]
 )
