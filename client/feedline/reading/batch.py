@@ -160,7 +160,7 @@ def _transformed(arrays: dict[str, Array], dataset: DatasetInfo, ids: NDArray[np
             samples = ids[list(misfit.rows)] if len(values) == len(ids) else ids
             named = ", ".join(map(str, samples.tolist()))
             raise BadSample(
-                f"column {name!r} of {dataset.name!r}, sample {named}: {misfit} (what is done to it here, deferred, is "
+                f"column {name!r} of {dataset.name!r}, sample {named}: {misfit} (the deferred transform is "
                 f"{transform}); correct the data or the loader's declaration",
                 samples=samples,
             ) from misfit

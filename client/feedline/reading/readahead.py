@@ -127,12 +127,12 @@ class ReadAhead:
         self._fleet.drop(pending for _, pending in self._window)
 
     def _fill(self) -> None:
-        """Want as many steps as the window holds, at least one; once there is room for a few."""
+        """Want as many steps as the window holds, at least one, as `nbytes` is; once there is room for a few."""
         window = self._window
         if len(window) > self._refill_at:
             return
         nbytes = sum([pending.nbytes for _, pending in window])
-        while len(window) < self._prefetch.batches and (not window or nbytes < self._nbytes):
+        while len(window) < self._prefetch.batches and nbytes < self._nbytes:
             step = None if self.limit == 0 else next(self._steps, None)
             if step is None:
                 return
@@ -141,7 +141,7 @@ class ReadAhead:
             pending = self._want(step)
             window.append((step, pending))
             nbytes += pending.nbytes
-        self._refill_at = len(window) - max(min(len(window) // REFILL_PART, REFILL_MOST), 1)
+        self._refill_at = len(window) - min(len(window) // REFILL_PART, REFILL_MOST)
 
     def _wait(self, pending: PendingBatch) -> Received:
         if pending.is_ready:

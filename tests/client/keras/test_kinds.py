@@ -103,9 +103,9 @@ def test_several_inputs_and_outputs_and_a_weight_reach_the_model_by_name() -> No
     model = keras.Model({"a": a, "b": b}, outputs)
     model.compile("sgd", {"size": "mse", "kind": "categorical_crossentropy"})
 
-    late = [("a", Scale(divide_by=255)), ("kind", OneHot(3))]
+    deferred = [("a", Scale(divide_by=255)), ("kind", OneHot(3))]
     with (
-        serve(columns, structure=structure, late=late) as loader,
+        serve(columns, structure=structure, deferred=deferred) as loader,
         RemoteSequence(loader.address, batch_size=4) as sequence,
     ):
         history = model.fit(sequence, epochs=1, verbose=0)

@@ -27,12 +27,12 @@ def connected(columns: dict[str, Any], **declared: Any) -> Iterator[feedline.Loa
         yield loader
 
 
-# ---- late ----
+# ---- deferred transforms ----
 
 
-def test_what_is_late_is_done_here_and_travels_as_it_was() -> None:
-    late = [("x", Scale(divide_by=255)), ("x", Normalise((0.1,), (0.5,))), ("y", OneHot(3))]
-    with serve(COLUMNS, deferred=late) as fake, feedline.connect(fake.address) as loader:
+def test_deferred_transforms_are_applied_here_and_travels_as_it_was() -> None:
+    deferred = [("x", Scale(divide_by=255)), ("x", Normalise((0.1,), (0.5,))), ("y", OneHot(3))]
+    with serve(COLUMNS, deferred=deferred) as fake, feedline.connect(fake.address) as loader:
         batch = next(loader.epoch(batch_size=20, order="sequential"))
         sent = loader.dataset().nbytes(20)
 
@@ -63,7 +63,7 @@ def test_a_value_that_cannot_be_finished_is_an_error_naming_column_sample_and_op
     assert bad.value.samples == (5, 8)
 
 
-def test_what_a_newer_loader_wants_done_late_is_refused_when_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deferred_transform_of_a_newer_loader_is_refused_when_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(COLUMNS) as fake:
         describe = fake._state.dataset.describe
 

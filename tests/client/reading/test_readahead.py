@@ -24,6 +24,7 @@ class ListedFleet:
 
     nbytes: int = 10
     at_once: bool = True
+    is_closed: bool = False
     error: Exception | None = None
     wanted: list[int] = field(default_factory=list)
     """Indices of the steps, in the order in which they were wanted."""
@@ -51,7 +52,9 @@ class ListedFleet:
     def drop(self, pending: Iterable[PendingBatch]) -> None:
         self.dropped += pending
 
-    def check_open(self) -> None: ...
+    def check_open(self) -> None:
+        if self.is_closed:
+            raise Closed("the connection to the loader was closed")
 
     def latency(self) -> float | None:
         return None
@@ -285,7 +288,7 @@ def test_only_what_arrived_is_buffered() -> None:
     ahead = read(fleet, steps(9))
     take(ahead)
     fleet.pending[1].outcome = None
-    fleet.pending[2].outcome = BadSample("torn")
+    fleet.pending[3].outcome = BadSample("torn")
 
     assert (ahead.buffered, ahead.is_ready) == (2, False)
     assert repr(ahead) == "<ReadAhead buffered=2/4 closed=False>"
@@ -303,6 +306,18 @@ def test_closing_wants_nothing_more_and_says_so() -> None:
 
     assert fleet.cancelled == fleet.pending[1:]
     with pytest.raises(Closed, match="this iteration was closed"):
+        ahead.take()
+
+
+def test_where_the_fleet_is_closed_nothing_that_is_here_is_handed_out() -> None:
+    """It may be that of the process from which this one was forked, which uses it as well."""
+    fleet = ListedFleet()
+    ahead = read(fleet, steps(9))
+    take(ahead)
+
+    fleet.is_closed = True
+
+    with pytest.raises(Closed, match="the connection to the loader was closed"):
         ahead.take()
 
 
