@@ -147,8 +147,7 @@ class Pass:
         """
         if self.order is None or self.is_over:  # of an unknown order the end is unknown too
             return False
-        maker = self.maker
-        return self.requests <= 1 or (maker is not None and maker is successor)
+        return self.requests <= 1 or (successor is not None and successor is self.maker)
 
 
 class Passes:
@@ -206,11 +205,10 @@ class Passes:
             raise
         now = time.monotonic()
         with self._lock:
-            statistics = self._statistics
-            statistics.requests += 1
-            statistics.ready += is_ready
-            statistics.waited_s += now - started
-            statistics.passes_s += now - current.seen_at
+            self._statistics.requests += 1
+            self._statistics.ready += is_ready
+            self._statistics.waited_s += now - started
+            self._statistics.passes_s += now - current.seen_at
             current.seen_at = now
             if keep and not current.shuffled:
                 self._kept[index] = batch
