@@ -1,6 +1,6 @@
 """An object of the operator's as it was when it was built, made anew as often as it is needed.
 
-The law: a copy knows nothing of what was done to another. What is large or cannot be copied is shared: arrays of files,
+A copy knows nothing of what was done to another. What is large or cannot be copied is shared: arrays of files,
 arrays larger than SHARED_NBYTES, open files, locks, modules, functions and classes. Large arrays in memory
 become read-only, so that code which changes them in place is told of it, instead of being served to the next epoch.
 """
@@ -19,7 +19,7 @@ SHARED_IF_MANY_NBYTES = 64 << 10
 """The same where there are so many arrays that all copies together would be too large: a list of images."""
 
 COPY_NBYTES = 256 << 20
-"""What a copy may take at most. A worker keeps some of them (python_batches.KEPT)."""
+"""What a copy may take at most. A worker keeps some of them (units.KEPT)."""
 
 _ATOMS = (type, FunctionType, BuiltinFunctionType, ModuleType, io.IOBase)
 _PLAIN = frozenset(
@@ -44,7 +44,7 @@ class Copies:
                 one.flags.writeable = False
 
     def another(self) -> Any:  # noqa: ANN401 - the operator's
-        """A copy that nobody has touched."""
+        """A new copy."""
         return _Reader(self._state, self._shared).load()
 
 

@@ -1,10 +1,13 @@
-"""Python objects as a source: built, and found to be of one kind and one form.
+"""Python objects as a source: built, found to be of one kind and one form, and identified by their code and data.
 
-This is what workers have, and the process that looks at the objects once before them (`python_probe`).
+This is what workers read from, and the process that describes the objects to others (`probe`).
 """
 
-from collections.abc import Iterator, Mapping
+import ast
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -12,17 +15,14 @@ import numpy as np
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.sources.arrays.content import spread
 from feedline_server.sources.python import seeding
-from feedline_server.sources.python.code_identity import texts
 from feedline_server.sources.python.objects import Built, build
-from feedline_server.sources.python.ready_batches import Batches
 from feedline_server.sources.python.samples import Samples
-from feedline_server.sources.python.streams import Streams
+from feedline_server.sources.python.units import Batches, Streams
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, declared
 from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.errors import DataError
-from feedline_wire.structure import Structure
-from feedline_wire.tensors import Array, Column
+from feedline_wire.tensors import Array
 
 Reading: TypeAlias = Samples | Batches | Streams
 
@@ -38,26 +38,11 @@ class PythonSource:
         self.objects = {view: build(reference, config) for view, reference in config.objects.items()}
         self.kind = _one_kind(self.objects)
         self._reading: Reading = READINGS[self.kind](list(self.objects.values()), _wanted(config))
-
-    @property
-    def samples(self) -> int:
-        """See GeneratedSource."""
-        return self._reading.samples
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """See GeneratedSource."""
-        return self._reading.columns
-
-    @property
-    def longest(self) -> Mapping[str, int]:
-        """See GeneratedSource."""
-        return self._reading.longest
-
-    @property
-    def structure(self) -> Structure | None:
-        """How the columns make up a batch, if the objects say so."""
-        return self._reading.form.structure
+        self.samples = self._reading.samples
+        self.columns = self._reading.columns
+        self.longest: Mapping[str, int] = self._reading.longest
+        self.structure = self._reading.form.structure
+        """How the columns make up a batch, if the objects show it."""
 
     def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
         """See GeneratedSource."""
@@ -170,3 +155,70 @@ def _notes(config: PythonConfig, source: PythonSource) -> Iterator[str]:
         names = [column.name for column in source.columns]
         if len(source.structure) == 1:
             yield f"samples are dicts: all of {', '.join(names)} are inputs, as a mapping, until targets are declared"
+
+
+# ---- the text of the code ----
+
+
+def texts(modules: Sequence[str], folders: Sequence[Path]) -> Iterator[bytes]:
+    """Names and texts of these modules, which are imported already, and of those in the folders that they import.
+
+    They are found from what is written in `import` statements, not from what happens to be loaded, so every process
+    finds the same. Of what is installed elsewhere the version stands for the text.
+    """
+    waiting, seen = sorted(modules, reverse=True), set(modules)
+    while waiting:
+        name = waiting.pop()
+        yield name.encode()
+        file = _file(name, folders)
+        if file is None:
+            yield _elsewhere(name)
+            continue
+        text = file.read_bytes()
+        yield text
+        for other in sorted(_imported(name, file, text), reverse=True):
+            if other not in seen and _file(other, folders) is not None:
+                seen.add(other)
+                waiting.append(other)
+
+
+def _file(name: str, folders: Sequence[Path]) -> Path | None:
+    for folder in folders:
+        place = folder.joinpath(*name.split("."))
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                return file
+    return None
+
+
+def _elsewhere(name: str) -> bytes:
+    """The text of one file where it is known, else a version: what is compiled has no text."""
+    file = getattr(sys.modules[name], "__file__", None)
+    if file is not None and file.endswith(".py"):
+        return Path(file).read_bytes()
+    return str(getattr(sys.modules[name.split(".", maxsplit=1)[0]], "__version__", "")).encode()
+
+
+def _imported(name: str, file: Path, text: bytes) -> set[str]:
+    """The modules that a module's text names, and packages that they are in."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:  # it was imported a moment ago
+        raise DataError(f"{file}: changed while it was opened ({error}); start again") from error
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found |= _with_packages(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found |= _with_packages(f"{base}.{alias.name}" if base else alias.name)
+    return found - {name}
+
+
+def _with_packages(name: str) -> set[str]:
+    steps = name.split(".")
+    return {".".join(steps[: end + 1]) for end in range(len(steps))}

@@ -1,14 +1,14 @@
-"""What an operator's `module:name` is: samples, ready batches, or a stream of batches; and how it is made.
+"""What an operator's `module:name` is: samples, ready batches, or a stream of batches; how it is built and addressed.
 
-The law: an object is built with the same random numbers in every worker and for every view. A split that is drawn in a
-constructor is therefore the same wherever it is drawn.
-
-Frameworks are told by the names of classes and never imported here: whether they are is the choice of the operator's
-module.
+An object is built with the same random numbers in every worker and for every view, so a split that is drawn in a
+constructor is the same everywhere. Frameworks are recognised by the names of classes and never imported here: whether
+they are is the choice of the operator's module.
 """
 
+import bisect
 import importlib
 import inspect
+import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.user_code import imported
-from feedline_server.sources.python import seeding as python_random
+from feedline_server.sources.python import seeding
 from feedline_wire.errors import DataError
 
 Kind: TypeAlias = Literal["samples", "batches", "stream"]
@@ -64,6 +64,27 @@ class Built:
     """`anew` takes a `seed`, which no argument gives: each worker's is another."""
 
 
+class Ids:
+    """The ids of objects that are laid end to end, of which each is a view."""
+
+    def __init__(self, objects: Sequence[Built]) -> None:
+        self._objects = objects
+        self._ends = list(itertools.accumulate(one.length for one in objects))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Which object an id belongs to, and what the object's code calls it."""
+        view = bisect.bisect_right(self._ends, sample)
+        return view, sample - self._ends[view] + self._objects[view].length
+
+    def named(self, sample: int, what: str = "sample") -> str:
+        """The id for a message: `sample 7 (my_classes:dataset[7])`."""
+        view, number = self.locate(sample)
+        return f"{what} {sample} ({self._objects[view].reference}[{number}])"
+
+
 def build(reference: str, config: PythonConfig) -> Built:
     """The object that `module:name` means, built. DataError, with the operator's own traceback, if it cannot be."""
     value, arguments, made = _found(reference, config.code_folders), dict(config.arguments), None
@@ -95,10 +116,10 @@ def calling(sentence: str, call: Callable[[], Any], error: type[DataError] = Dat
 
 def failed(sentence: str, raised: BaseException, error: type[DataError] = DataError, **more: Any) -> DataError:  # noqa: ANN401
     """The error that says the sentence and what the operator's code raised, with the code's traceback."""
-    return error(f"{sentence} raised {said(raised)}", traceback=users_traceback(raised), **more)
+    return error(f"{sentence} raised {exception_line(raised)}", traceback=users_traceback(raised), **more)
 
 
-def said(error: BaseException) -> str:
+def exception_line(error: BaseException) -> str:
     """An exception on one line."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -115,14 +136,14 @@ def users_traceback(error: BaseException) -> str:
     return "".join(found.format())
 
 
-def generators(built: Built, value: object) -> list[python_random.Generator]:
+def generators(built: Built, value: object) -> list[seeding.Generator]:
     """The random generators that an object may draw from, which is the built one or a copy of it."""
     places = [sys.modules[built.reference.partition(":")[0]], sys.modules[type(value).__module__], value]
     for _ in range(_WRAPPED):
         if (inner := getattr(places[-1], "dataset", None)) is None:
             break
         places.append(inner)
-    return python_random.generators_in(*places)
+    return seeding.generators_in(*places)
 
 
 def is_data(value: object) -> bool:
@@ -137,7 +158,7 @@ def is_batched(value: object) -> bool:
     return of_keras or callable(getattr(value, "on_epoch_end", None))
 
 
-_FIRST = python_random.number("build")
+_FIRST = seeding.number("build")
 """What everything is seeded by before a module is imported and before each object of it is built."""
 
 
@@ -146,7 +167,7 @@ def _is_called(value: object) -> bool:
 
 
 def _found(reference: str, folders: Sequence[Path]) -> Any:  # noqa: ANN401 - the operator's
-    python_random.seed(_FIRST)
+    seeding.seed(_FIRST)
     try:
         return imported(reference, folders).value
     except DataError as error:
@@ -170,7 +191,7 @@ def _bound(reference: str, value: Callable[..., Any], arguments: dict[str, Any],
 
 
 def _called(reference: str, made: Callable[[], Any]) -> Any:  # noqa: ANN401 - the operator's
-    python_random.seed(_FIRST)
+    seeding.seed(_FIRST)
     return calling(f"{reference}: calling it", made)
 
 

@@ -1,21 +1,23 @@
-"""What a worker does before it has datasets: it says what the operator's objects are, and reads samples of them.
+"""What a worker does before it has datasets: it describes the operator's objects, and reads samples of them.
 
 It goes on as a worker with the objects that it has built, so what it found is what is served.
 """
 
 import traceback
+from dataclasses import replace
+from functools import partial
 
 from feedline_server.declared.datasets import Declaration, PythonConfig
 from feedline_server.host.child_process import give_up_after, stay
 from feedline_server.sources.python.object_source import PythonSource, opened
-from feedline_server.sources.python.process import Answer, Read
+from feedline_server.sources.python.process import Described, Read
 from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.errors import FeedlineError, LoaderBroken
 
 
 def answer(
     question: PythonConfig | SampleRequest, built: list[tuple[Declaration, Opened]]
-) -> Answer | Read | FeedlineError:
+) -> Opened | Read | FeedlineError:
     """Describe objects, or read samples of those that were described last; `built` has all that were.
 
     What takes longer than the declaration allows ends this process.
@@ -26,7 +28,7 @@ def answer(
     try:
         if isinstance(question, PythonConfig):
             built.append((question, opened(question)))
-            return _described(built[-1][1])
+            return _described(question, built[-1][1])
         return _source(built[-1][1]).draw(question)
     except FeedlineError as error:
         return error
@@ -41,17 +43,10 @@ def _source(found: Opened) -> PythonSource:
     return found.source
 
 
-def _described(found: Opened) -> Answer:
+def _described(config: PythonConfig, found: Opened) -> Opened:
+    """What was opened, as it can be sent."""
     source = _source(found)
     source.check_repeats()
-    return Answer(
-        source.samples,
-        source.columns,
-        dict(source.longest),
-        tuple(source.content()),
-        dict(found.views),
-        tuple(found.notes()),
-        found.is_batched,
-        found.is_stream,
-        found.structure,
-    )
+    content = tuple(source.content())
+    described = Described(config, source.samples, source.columns, dict(source.longest), content)
+    return replace(found, source=described, notes=partial(tuple, tuple(found.notes())))

@@ -1,13 +1,13 @@
-"""The worker that looks at the operator's objects for the process that serves, before it has datasets (`probe`).
+"""The operator's objects as the process that serves has them: described, and read, by a worker before it has datasets.
 
-There is always an answer: what it found, what the operator's code raised, where it crashed, or where it hung when its
-time was over.
+The process that speaks gRPC never imports the operator's code: TensorFlow beside gRPC doubles its memory and its start,
+a crash or a hang in a module would be the loader's, and Ctrl-C would wait for it. The worker (`probe`) always gives an
+answer: what it found, what the operator's code raised, where it crashed, or where it hung after `start_timeout_s`.
 """
 
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -15,36 +15,67 @@ from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, WORKER, ChildProcess
 from feedline_server.host.logs import log
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.selection import Selection
-from feedline_server.sources.source import SampleRequest
+from feedline_server.sources.source import Opened, SampleRequest
 from feedline_wire.errors import DataError, FeedlineError
-from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
 
 SAY_S = 10.0
-"""How often a long wait is said: an import of TensorFlow takes less, even on a busy machine."""
+"""How often a long wait is logged: an import of TensorFlow takes less, even on a busy machine."""
 
 GRACE_S = 20.0
 """The process ends itself when its time is over; one that cannot even do that is killed so much later."""
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What it found: all of an open source but what cannot be sent."""
-
-    samples: int
-    columns: tuple[Column, ...]
-    longest: Mapping[str, int]
-    content: tuple[bytes, ...]
-    views: dict[str, Selection]
-    notes: tuple[str, ...]
-    is_batched: bool
-    is_stream: bool
-    structure: Structure | None
-
-
 Read = dict[str, Array | Ragged]
 """What it read."""
+
+
+def described(config: PythonConfig) -> Opened:
+    """The objects as a source that has them elsewhere. Blocks until they are built; DataError if they cannot be."""
+    process = Process(config)
+    opened = process.opened
+    assert isinstance(opened.source, Described), "what is sent is described"
+    opened.source.process = process
+    return opened
+
+
+class Described:
+    """A GeneratedSource whose objects are in another process, which reads the samples: ReadElsewhere."""
+
+    def __init__(
+        self,
+        config: PythonConfig,
+        samples: int,
+        columns: tuple[Column, ...],
+        longest: Mapping[str, int],
+        content: tuple[bytes, ...],
+    ) -> None:
+        self.samples = samples
+        self.columns = columns
+        self.longest = longest
+        self.process: Process | None = None
+        """What reads; None before it is started, and after `release`."""
+        self._config = config
+        self._content = content
+
+    def draw(self, request: SampleRequest) -> Read:
+        """See GeneratedSource. Blocks until the objects are built, where `process` is started for it."""
+        if self.process is None:
+            self.process = Process(self._config)
+        return self.process.read(request)
+
+    def content(self) -> Iterator[bytes]:
+        """See GeneratedSource."""
+        yield from self._content
+
+    def release(self) -> ChildProcess | None:
+        """See ReadElsewhere."""
+        process, self.process = self.process, None
+        return None if process is None else process.child
+
+    def close(self) -> None:
+        """See ReadElsewhere."""
+        if (child := self.release()) is not None:
+            child.close()
 
 
 class Process:
@@ -55,7 +86,7 @@ class Process:
         self._config = config
         self.child = ChildProcess(WORKER, USER_CODE_ENVIRONMENT)
         try:
-            self.answer: Answer = self._ask(config)
+            self.opened: Opened = self._ask(config)
         except BaseException:
             self.child.close()
             raise

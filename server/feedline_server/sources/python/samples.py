@@ -1,7 +1,7 @@
 """Objects whose `object[i]` is a sample, as a source.
 
-The law: before each `object[i]` everything random is seeded from (seed, epoch, sample id), so a sample is a function of
-these, whoever reads it and whatever was read before. Samples of other shapes or dtypes than the first are refused.
+Before each `object[i]` everything random is seeded from (seed, epoch, sample id), so a sample is a function of these,
+whatever was read before. Samples of other shapes or dtypes than the first are refused.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from feedline_server.sources.python import seeding as python_random
-from feedline_server.sources.python.ids import Ids
-from feedline_server.sources.python.objects import RAISED, Built, failed, generators
+from feedline_server.sources.python import seeding
+from feedline_server.sources.python.objects import RAISED, Built, Ids, failed, generators
 from feedline_server.sources.python.returned import Form, Unfit, form_of
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import SampleRequest, check_ids
@@ -30,6 +29,7 @@ class Samples:
     def __init__(self, objects: Sequence[Built], wanted: Sequence[str] | None) -> None:
         self._objects = objects
         self._ids = Ids(objects)
+        self.samples = len(self._ids)
         self._generators = [generators(one, one.value) for one in objects]
         first = self._value(0, 0, 0)
         try:
@@ -40,11 +40,6 @@ class Samples:
         self.columns = tuple(Column(name, array.dtype, array.shape) for name, array in arrays.items())
         self.longest: dict[str, int] = {}
         self._dtypes = {column.name: column.dtype for column in self.columns}
-
-    @property
-    def samples(self) -> int:
-        """See GeneratedSource."""
-        return len(self._ids)
 
     def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
         """See GeneratedSource."""
@@ -70,10 +65,10 @@ class Samples:
         return arrays
 
     def _value(self, sample: int, epoch: int, seed: int) -> Any:  # noqa: ANN401 - the operator's
-        place, index = self._ids.place(sample)
-        python_random.seed(python_random.number("sample", seed, epoch, sample), self._generators[place])
+        view, index = self._ids.locate(sample)
+        seeding.seed(seeding.number("sample", seed, epoch, sample), self._generators[view])
         try:
-            return self._objects[place].value[index]
+            return self._objects[view].value[index]
         except RAISED as raised:
             sentence = f"{self._ids.named(sample)} cannot be read: it"
             raise failed(sentence, raised, BadSample, samples=[sample]) from raised
