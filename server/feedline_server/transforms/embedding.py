@@ -26,7 +26,7 @@ class Embed:
         folder = declaration.path if declaration.path.is_dir() else declaration.path.parent
         with open_file(folder / config.table) as file:
             table = file.stored("x")
-        check_rows(table.header, table.named)
+        check_rows(table)
         self._named = table.named
         self._size = table.header.shape[0]
         self._row = table.header.shape[1:]

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feedline_server.sources.arrays import npy, stamp
+from feedline_server.sources.arrays import stamp
 from feedline_server.sources.arrays.decompressed import DECODED
-from feedline_server.sources.arrays.stamp import Stamp
 from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.extras import pip_install
 from feedline_wire.listing import listed
@@ -50,8 +49,8 @@ class IpcFile:
 
     def __init__(self, path: Path, arrays: Mapping[str, str] | None) -> None:
         self._pa = _pyarrow(path)
-        with npy.opened(path, "an Arrow file") as file:
-            self.stamp = _not_empty(stamp.of(path, file))
+        file, self.stamp = stamp.opened(path, "an Arrow or Parquet file")
+        with file:
             self.mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._base: int = np.frombuffer(self.mapping, np.uint8).ctypes.data
         self._is_file = self.mapping[: len(MAGIC)] == MAGIC
@@ -137,8 +136,8 @@ class ParquetFile:
 
     def __init__(self, path: Path, arrays: Mapping[str, str] | None) -> None:
         pa = _pyarrow(path)
-        with npy.opened(path, "a Parquet file") as file:
-            self.stamp = _not_empty(stamp.of(path, file))
+        file, self.stamp = stamp.opened(path, "an Arrow or Parquet file")
+        file.close()
         self._path = path
         try:
             file = self._open()
@@ -190,12 +189,6 @@ def _pyarrow(path: Path) -> ModuleType:
         raise InvalidRequest(f"{path}: reading Arrow and Parquet needs pyarrow: {pip_install('arrow')}") from error
     module: ModuleType = pa
     return module
-
-
-def _not_empty(found: Stamp) -> Stamp:
-    if not found.size:
-        raise DataError(f"{found.path}: is empty (0 bytes); wanted an Arrow or Parquet file, write it again")
-    return found
 
 
 def _check_size(path: Path, rows: Sequence[int], columns: Sequence[Column]) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 from feedline_server.declared.forms import ARRAYS, HDF5
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.mapped import Plain
-from feedline_server.sources.arrays.stored import ArrayFile
+from feedline_server.sources.arrays.stored import ArrayFile, Stored, check_name, check_rows
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array
 
@@ -15,11 +14,11 @@ ONLY = "x"
 """The name of an array that is alone in its file and has none there."""
 
 
-class NpyFile:
+class NpyFile(ArrayFile):
     """An `.npy`, as a file with one array in it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._file = npy.opened(path)
 
     @property
@@ -30,9 +29,9 @@ class NpyFile:
     def header(self, name: str) -> npy.Header:
         """See ArrayFile."""
         if name != ONLY:
-            raise DataError(f"{self._path}: has no array {name!r}; an .npy has one, which has no name")
+            raise DataError(f"{self.path}: has no array {name!r}; an .npy has one, which has no name")
         self._file.seek(0)
-        return npy.read_header(self._file, self._path)
+        return npy.read_header(self._file, self.path)
 
     def __contains__(self, name: str) -> bool:
         return name == ONLY
@@ -41,16 +40,14 @@ class NpyFile:
         """See ArrayFile."""
         header = self.header(name)
         accept(header)
-        return npy.read_array(self._file, self._path, header)
+        return npy.read_array(self._file, self.path, header)
 
     def stored(self, name: str) -> Plain:
         """See ArrayFile."""
-        return Plain(stamp.of(self._path, self._file), "", self.header(name))
+        return Plain(stamp.of(self.path, self._file), "", self.header(name))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """See ArrayFile."""
         self._file.close()
 
 
@@ -68,3 +65,10 @@ def open_file(path: Path) -> ArrayFile:
 
         return H5File(path)
     raise DataError(f"{path}: is a {suffix or 'file without a suffix'}; wanted one of {', '.join(ARRAYS)}")
+
+
+def find_column(path: Path) -> Stored:
+    """The array in an `.npy`, as the column of the file's name; DataError if it cannot be one."""
+    check_name(path.stem, path)
+    with NpyFile(path) as file:
+        return check_rows(file.stored(ONLY))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.mapped import Plain
-from feedline_server.sources.arrays.stamp import Stamp
+from feedline_server.sources.arrays.stored import ArrayFile, Rows, Stored
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.extras import pip_install
 from feedline_wire.listing import listed
@@ -35,15 +35,13 @@ FULLY_ALLOCATED = 2
 """H5D_SPACE_STATUS_ALLOCATED: every byte, or every chunk, was written."""
 
 
-class H5File:
+class H5File(ArrayFile):
     """An HDF5 file, open."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with npy.opened(path, "an HDF5 file") as file:
-            self._stamp = stamp.of(path, file)
-        if not self._stamp.size:
-            raise DataError(f"{path}: is empty (0 bytes); wanted an HDF5 file, write it again")
+        self.path = path
+        file, self._stamp = stamp.opened(path, "an HDF5 file")
+        file.close()
         self._file = _open(path)
         self._found: dict[str, h5py.Dataset] = {}
 
@@ -71,7 +69,7 @@ class H5File:
         try:
             return np.asarray(dataset[()])
         except Exception as error:  # as many ways as there are filters
-            raise DataError(f"{self._named(name)}: cannot be read ({error}); write it again") from error
+            raise DataError(f"{self.named(name)}: cannot be read ({error}); write it again") from error
 
     def stored(self, name: str) -> "Plain | Chunked":
         """See ArrayFile."""
@@ -81,7 +79,7 @@ class H5File:
         if not offset:
             return Chunked(self._stamp, name, header, _rows_together(dataset))
         if offset + header.nbytes > self._stamp.size:
-            raise DataError(f"{self._named(name)}: is cut short, the file has {self._stamp.size} bytes; copy it again")
+            raise DataError(f"{self.named(name)}: is cut short, the file has {self._stamp.size} bytes; copy it again")
         return Plain(self._stamp, name, replace(header, offset=offset))
 
     def sampled(self, name: str, sampling: Sampling) -> Iterator[bytes]:
@@ -92,7 +90,7 @@ class H5File:
             yield np.ascontiguousarray(dataset[()]).tobytes()
             return
         chunks = -(-dataset.shape[0] // dataset.chunks[0])
-        with npy.opened(self._path, "an HDF5 file") as file:
+        with npy.opened(self.path, "an HDF5 file") as file:
             for block in range(sampling.blocks):
                 row = block * (chunks - 1) // (sampling.blocks - 1) * dataset.chunks[0]
                 chunk = dataset.id.get_chunk_info_by_coord((row, *(0 for _ in dataset.shape[1:])))
@@ -102,10 +100,8 @@ class H5File:
         """The dataset, for as long as its file is held open by it."""
         return self._dataset(name)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """See ArrayFile."""
         self._file.close()
 
     def _dataset(self, name: str) -> "h5py.Dataset":
@@ -124,10 +120,10 @@ class H5File:
                 break
             link = found.get(steps[0], getlink=True) if isinstance(found, h5py.Group) else None
             if link is None:
-                raise DataError(f"{self._path}: has no dataset {name!r}; it has {listed(self.names)}")
+                raise DataError(f"{self.path}: has no dataset {name!r}; it has {listed(self.names)}")
             if isinstance(link, h5py.ExternalLink):
                 raise DataError(
-                    f"{self._named(name)}: is a link into another file ({link.filename}), which is never followed; "
+                    f"{self.named(name)}: is a link into another file ({link.filename}), which is never followed; "
                     "copy the data into this file, or serve that one"
                 )
             if isinstance(link, h5py.SoftLink):
@@ -136,14 +132,14 @@ class H5File:
                 continue
             found = found[steps.pop(0)]
         if steps or not _is_dataset(found):
-            raise DataError(f"{self._named(name)}: is no dataset; the file has {listed(self.names)}")
+            raise DataError(f"{self.named(name)}: is no dataset; the file has {listed(self.names)}")
         return found
 
     def _checked(self, name: str, dataset: "h5py.Dataset") -> npy.Header:
         """Dtype and shape; DataError if it may not be served."""
         import h5py
 
-        named = self._named(name)
+        named = self.named(name)
         if dataset.external or dataset.is_virtual:
             raise DataError(
                 f"{named}: lies in other files ({'external storage' if dataset.external else 'a virtual dataset'}), "
@@ -166,24 +162,13 @@ class H5File:
         _check_filters(dataset, named)
         return header
 
-    def _named(self, name: str) -> str:
-        return f"{self._path}:{name}"
-
 
 @dataclass(frozen=True, slots=True)
-class Chunked:
-    """A dataset that does not lie plainly in its file: a row a sample."""
+class Chunked(Stored):
+    """A dataset that does not lie plainly in its file."""
 
-    stamp: Stamp
-    member: str
-    header: npy.Header
     together: int
     """Rows in a chunk: all are read when one is."""
-
-    @property
-    def named(self) -> str:
-        """How messages call it."""
-        return f"{self.stamp.path}:{self.member}"
 
     @property
     def cost(self) -> str | None:
@@ -207,7 +192,7 @@ class Chunked:
         self.stamp.check()
 
 
-class ChunkedRows:
+class ChunkedRows(Rows):
     """A chunked dataset that is open. Every chunk is read once for all the rows that are wanted of it."""
 
     def __init__(self, array: Chunked) -> None:
@@ -218,14 +203,6 @@ class ChunkedRows:
         header = array.header
         row_nbytes = header.nbytes // header.shape[0]
         self._block = max(1, min(array.together, READ_AT_ONCE // row_nbytes))
-
-    @property
-    def extent(self) -> None:
-        """See Rows: what lies in the file is packed."""
-        return
-
-    def announce(self, rows: NDArray[np.int64]) -> None:
-        """See Rows. Where chunks lie is h5py's affair."""
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """See Rows."""

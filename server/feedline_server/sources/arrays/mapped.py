@@ -8,7 +8,6 @@ import mmap
 import os
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -19,8 +18,7 @@ from feedline_server.host import machine
 from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.resident import RESIDENT
-from feedline_server.sources.arrays.stamp import Stamp
-from feedline_server.sources.arrays.stored import Extent
+from feedline_server.sources.arrays.stored import Extent, Rows, Stored
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array
 
@@ -35,23 +33,10 @@ SMALL = 1 << 20
 """Bytes of an array that stays mapped however large the data it is part of: labels, of which little is open at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """An array that lies in a file as it is in memory, from `header.offset` on: a row a sample."""
+class Plain(Stored):
+    """An array that lies in a file as it is in memory, from `header.offset` on."""
 
-    stamp: Stamp
-    member: str
-    """Its name inside the file; empty in an `.npy`."""
-    header: npy.Header
-
-    @property
-    def named(self) -> str:
-        """How messages call it."""
-        return f"{self.stamp.path}:{self.member}" if self.member else str(self.stamp.path)
-
-    @property
-    def cost(self) -> None:
-        """Nothing is to be said: rows are read where they lie."""
+    __slots__ = ()
 
     def open(self, *, large: bool) -> "Mapped":
         """The array, mapped; `large` is what `is_large` says of the data it is part of."""
@@ -76,7 +61,7 @@ class Plain:
         self.stamp.check()
 
 
-class Mapped:
+class Mapped(Rows):
     """A plain array that is open. Rows are read as bytes, so neither alignment nor byte order stands in the way.
 
     Of large data, runs of a page or more are read with read calls instead of through the mapping, which would have to

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.mapped import Plain
-from feedline_server.sources.arrays.stamp import Stamp
+from feedline_server.sources.arrays.stored import ArrayFile, Rows, Stored
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import listed
 from feedline_wire.tensors import Array
@@ -33,14 +33,13 @@ ENCRYPTED = 1
 SUFFIX = ".npy"
 
 
-class NpzFile:
+class NpzFile(ArrayFile):
     """An `.npz`, open. A member's checksum is compared when it is read as a whole, not when it is mapped."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = npy.opened(path, "an .npz file")
+        self.path = path
+        self._file, self._stamp = stamp.opened(path, "an .npz file")
         try:
-            self._stamp = stamp.of(path, self._file)
             self._archive = self._opened()
             self._members = self._checked()
         except BaseException:
@@ -58,9 +57,9 @@ class NpzFile:
         if info.compress_type == zipfile.ZIP_STORED:
             start = self._start(info)
             self._file.seek(start)
-            return npy.read_header(self._file, self._named(name), min(start + info.file_size, self._stamp.size))
+            return npy.read_header(self._file, self.named(name), min(start + info.file_size, self._stamp.size))
         with self._unpacking(name) as file:
-            return npy.read_header(file, self._named(name), info.file_size)
+            return npy.read_header(file, self.named(name), info.file_size)
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -68,12 +67,12 @@ class NpzFile:
     def read(self, name: str, accept: Callable[[npy.Header], None]) -> Array:
         """See ArrayFile."""
         with self._unpacking(name) as file:
-            header = npy.read_header(file, self._named(name), self._member(name).file_size)
+            header = npy.read_header(file, self.named(name), self._member(name).file_size)
             accept(header)
             data = file.read(header.nbytes)
             file.read(1)  # the checksum is compared at the end, which may be one step further
         if len(data) < header.nbytes:
-            raise DataError(f"{self._named(name)}: ended after {len(data)} of {header.nbytes} bytes of data")
+            raise DataError(f"{self.named(name)}: ended after {len(data)} of {header.nbytes} bytes of data")
         order: Literal["C", "F"] = "F" if header.fortran else "C"
         return np.ndarray(header.shape, header.dtype, data, order=order)
 
@@ -84,39 +83,35 @@ class NpzFile:
             return Plain(self._stamp, name, header)
         if header.nbytes > DECODED.limit:
             raise DataError(
-                f"{self._named(name)}: is compressed and takes {header.nbytes >> 20} MiB of memory, more than the "
+                f"{self.named(name)}: is compressed and takes {header.nbytes >> 20} MiB of memory, more than the "
                 f"{DECODED.limit >> 20} MiB that a worker keeps; save the arrays with numpy.savez, without _compressed"
             )
         return Deflated(self._stamp, name, header, info.CRC)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """See ArrayFile."""
         self._file.close()
 
     def _opened(self) -> zipfile.ZipFile:
-        if not self._stamp.size:
-            raise DataError(f"{self._path}: is empty (0 bytes); wanted an .npz file, save it again with numpy.savez")
         try:
             return zipfile.ZipFile(self._file)
         except Exception as error:  # a damaged directory fails in more ways than zipfile documents
-            raise DataError(f"{self._path}: is cut short or no .npz file ({error}); copy or save it again") from error
+            raise DataError(f"{self.path}: is cut short or no .npz file ({error}); copy or save it again") from error
 
     def _checked(self) -> dict[str, zipfile.ZipInfo]:
         members = [info for info in self._archive.infolist() if info.filename.endswith(SUFFIX)]
         twice = [name for name, count in Counter(info.filename for info in members).items() if count > 1]
         if twice:
-            raise DataError(f"{self._path}: has two members named {twice[0]!r}; save it again with numpy.savez")
+            raise DataError(f"{self.path}: has two members named {twice[0]!r}; save it again with numpy.savez")
         locked = [info.filename for info in members if info.flag_bits & ENCRYPTED]
         if locked:
-            raise DataError(f"{self._path}: member {locked[0]!r} is encrypted; save it again with numpy.savez")
+            raise DataError(f"{self.path}: member {locked[0]!r} is encrypted; save it again with numpy.savez")
         return {info.filename.removesuffix(SUFFIX): info for info in members}
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         found = self._members.get(name)
         if found is None:
-            raise DataError(f"{self._path}: has no array {name!r}; it has {listed(self.names)}")
+            raise DataError(f"{self.path}: has no array {name!r}; it has {listed(self.names)}")
         return found
 
     def _start(self, info: zipfile.ZipInfo) -> int:
@@ -125,7 +120,7 @@ class NpzFile:
         local = self._file.read(LOCAL_HEADER)
         if len(local) < LOCAL_HEADER or local[:4] != b"PK\x03\x04":
             raise DataError(
-                f"{self._path}: member {info.filename!r} is not where the directory says; copy or save it again"
+                f"{self.path}: member {info.filename!r} is not where the directory says; copy or save it again"
             )
         name, extra = (int.from_bytes(local[at : at + 2], "little") for at in (26, 28))
         return info.header_offset + LOCAL_HEADER + name + extra
@@ -138,25 +133,14 @@ class NpzFile:
         except DataError:
             raise
         except Exception as error:  # as many ways as there are methods of compression
-            raise DataError(f"{self._named(name)}: is damaged ({error}); copy or save it again") from error
-
-    def _named(self, name: str) -> str:
-        return f"{self._path}:{name}"
+            raise DataError(f"{self.named(name)}: is damaged ({error}); copy or save it again") from error
 
 
 @dataclass(frozen=True, slots=True)
-class Deflated:
-    """A compressed array of an archive: a row a sample, but only to be had as a whole."""
+class Deflated(Stored):
+    """A compressed array of an archive, which can only be read as a whole."""
 
-    stamp: Stamp
-    member: str
-    header: npy.Header
     crc: int
-
-    @property
-    def named(self) -> str:
-        """How messages call it."""
-        return f"{self.stamp.path}:{self.member}"
 
     @property
     def cost(self) -> str:
@@ -176,19 +160,11 @@ class Deflated:
         yield f"{self.header.dtype.str} fortran={self.header.fortran} {self.header.shape} crc {self.crc}".encode()
 
 
-class Inflated:
-    """A compressed array that is open."""
+class Inflated(Rows):
+    """A compressed array that is open: read as a whole, and kept."""
 
     def __init__(self, array: Deflated) -> None:
         self._of = array
-
-    @property
-    def extent(self) -> None:
-        """See Rows: what lies in the file is packed."""
-        return
-
-    def announce(self, rows: NDArray[np.int64]) -> None:
-        """See Rows. It is read as a whole or kept already."""
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """See Rows."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from feedline_server.sources.arrays import npy
 from feedline_wire.errors import DataError
 
 
@@ -50,6 +51,16 @@ class Stamp:
 def of(path: Path, file: BinaryIO) -> Stamp:
     """The stamp of an open file, whatever has its path by now."""
     return _from(path, os.fstat(file.fileno()))
+
+
+def opened(path: Path, wanted: str) -> tuple[BinaryIO, Stamp]:
+    """The file, open for reading, and its stamp; DataError, saying what was `wanted`, if it is not there or empty."""
+    file = npy.opened(path, wanted)
+    found = of(path, file)
+    if not found.size:
+        file.close()
+        raise DataError(f"{path}: is empty (0 bytes); wanted {wanted}, write it again")
+    return file, found
 
 
 def _from(path: Path, status: os.stat_result) -> Stamp:

@@ -1,6 +1,6 @@
 """An array in a file, found but not yet open, and open: what the formats have in common.
 
-The law: finding one reads headers only; what is wrong with the file is found then, not in the middle of an epoch.
+Finding one reads headers only, so what is wrong with the file shows then, not in the middle of an epoch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,16 +35,15 @@ class Extent:
 
 
 class Rows(Protocol):
-    """An open array, read by rows. It holds its file open for as long as anybody holds it."""
+    """An open array, read by rows. It holds its file open until it is collected."""
 
     @property
     def extent(self) -> Extent | None:
         """All rows, where they can be read by their addresses; None where only `gather` reads them."""
-        ...
+        return None
 
     def announce(self, rows: NDArray[np.int64]) -> None:
-        """These rows are gathered next: have them read from the disk meanwhile, if that can be asked for."""
-        ...
+        """These rows are gathered next: have them read from the disk meanwhile, where the kernel can be asked to."""
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """Write these rows, in any order, repeats allowed, all of them in range, into `out`.
@@ -55,40 +54,40 @@ class Rows(Protocol):
         ...
 
 
-class Stored(Protocol):
-    """An array in a file: a plain value, cheap to keep by the thousand."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An array in a file, a row a sample: a plain value, cheap to keep by the thousand."""
 
-    @property
-    def stamp(self) -> Stamp:
-        """The file as it was."""
-        ...
-
-    @property
-    def header(self) -> Header:
-        """Dtype and shape."""
-        ...
+    stamp: Stamp
+    """The file as it was."""
+    member: str
+    """Its name inside the file; empty in an `.npy`."""
+    header: Header
+    """Dtype and shape."""
 
     @property
     def named(self) -> str:
         """How messages call it."""
-        ...
+        return f"{self.stamp.path}:{self.member}" if self.member else str(self.stamp.path)
 
     @property
     def cost(self) -> str | None:
         """What reading it row by row costs, as a sentence for the operator; None if that is nothing to speak of."""
-        ...
+        return None
 
     def open(self, *, large: bool) -> Rows:
-        """Open it; `large` says that the page cache will not hold the data it is part of. DataError if it changed."""
-        ...
+        """Open it; `large` is what `is_large` says of the data it is part of. DataError if the file changed."""
+        raise NotImplementedError
 
     def content(self, sampling: Sampling) -> Iterator[bytes]:
         """What its identity is made of: the form, and what stands for its bytes."""
-        ...
+        raise NotImplementedError
 
 
 class ArrayFile(Protocol):
-    """A file with arrays in it, open."""
+    """A file with arrays in it, open; close it with `with`."""
+
+    path: Path
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,36 +110,54 @@ class ArrayFile(Protocol):
         """One, to be read by rows; DataError if it cannot be."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def named(self, name: str) -> str:
+        """How messages call one."""
+        return f"{self.path}:{name}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-def chosen(file: ArrayFile, arrays: Mapping[str, str] | None, path: Path) -> dict[str, str]:
+def chosen(file: ArrayFile, arrays: Mapping[str, str] | None) -> dict[str, str]:
     """The name in the file of each column: as declared, or all there are; an only one is the column `x`.
 
-    Whether a declared one is there is seen when it is asked for. DataError if there is none, or no name for a column.
+    Whether a declared one is there is seen when it is read. DataError if there is none, or no name for a column.
     """
     if arrays is None:
         names = file.names
         arrays = {"x": names[0]} if len(names) == 1 else {name: name for name in names}
     if not arrays:
-        raise DataError(f"{path}: has no arrays in it")
-    if IDS in arrays:
-        raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give the array another name")
+        raise DataError(f"{file.path}: has no arrays in it")
+    for name in arrays:
+        check_name(name, file.path)
     return dict(arrays)
 
 
-def check_rows(header: Header, named: str) -> None:
-    """DataError unless the array has a row for every sample, and something in each."""
+def check_name(column: str, path: Path) -> None:
+    """DataError if a column has the name of one that every batch has."""
+    if column == IDS:
+        raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give it another name")
+
+
+def check_rows(array: Stored) -> Stored:
+    """The array; DataError unless it has a row for every sample, and something in each."""
+    header = array.header
     if not header.shape:
-        raise DataError(f"{named}: holds a single value; wanted an array with a row for every sample")
+        raise DataError(f"{array.named}: holds a single value; wanted an array with a row for every sample")
     if not header.shape[0]:
-        raise DataError(f"{named}: has no samples, its shape is {header.shape}; wanted at least one row")
+        raise DataError(f"{array.named}: has no samples, its shape is {header.shape}; wanted at least one row")
     if not header.nbytes:
         raise DataError(
-            f"{named}: its samples hold no values, its shape is {header.shape}; wanted no dimension of size 0"
+            f"{array.named}: its samples hold no values, its shape is {header.shape}; wanted no dimension of size 0"
         )
+    return array
 
 
 def costs(arrays: Iterable[Stored]) -> Iterator[str]:

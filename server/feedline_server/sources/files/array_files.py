@@ -32,7 +32,7 @@ class ArrayFiles:
         self._place = files.place
         path = Path(files.path(0))
         with open_file(path) as file:
-            self._names = self._place.columns(file, path)
+            self._names = self._place.columns(file)
             self._headers = {column: file.header(name) for column, name in self._names.items()}
         for column, header in self._headers.items():
             if not header.nbytes:
@@ -64,7 +64,7 @@ class ArrayFiles:
         path = Path(self._files.path(sample))
         try:
             with open_file(path) as file:
-                arrays = [(column, file.stored(name)) for column, name in self._place.columns(file, path).items()]
+                arrays = [(column, file.stored(name)) for column, name in self._place.columns(file).items()]
         except DataError:  # a bad sample: whoever asks for it is told so, and the others are served
             yield b"unreadable"
             return
@@ -92,7 +92,7 @@ class ArrayFiles:
         try:
             with open_file(path) as file:
                 alike = all(name in file for name in self._names.values())
-                names = self._names if alike else self._place.columns(file, path)
+                names = self._names if alike else self._place.columns(file)
                 for column, row in out.items():
                     if column not in names:
                         self._check_alike(sample, column, None)

@@ -5,7 +5,6 @@ The law: what holds a column is decided once, by the first sample or subject, an
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from feedline_server.sources.arrays.stored import ArrayFile, chosen
 from feedline_wire.errors import DataError
@@ -26,12 +25,12 @@ class FilePattern:
         """The file of one sample, relative to the folder of all."""
         return self.pattern.replace(self.slot, name)
 
-    def columns(self, file: ArrayFile, path: Path) -> dict[str, str]:
+    def columns(self, file: ArrayFile) -> dict[str, str]:
         """The name in this file of each column that the place holds; DataError if one is not there."""
         if self.column is not None and self.arrays is None:
             names = file.names
-            return chosen(file, {self.column: names[0] if len(names) == 1 else self.column}, path)
-        return chosen(file, self.arrays, path)
+            return chosen(file, {self.column: names[0] if len(names) == 1 else self.column})
+        return chosen(file, self.arrays)
 
 
 def file_patterns(slot: str, files: Mapping[str, str], arrays: Mapping[str, str] | None) -> tuple[FilePattern, ...]:

@@ -21,10 +21,10 @@ from feedline_server.sources.arrays.content import one_of
 from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.arrays.mapped import ahead_nbytes, ask_for, is_large, runs_of
 from feedline_server.sources.arrays.resident import RESIDENT
+from feedline_server.sources.arrays.stored import check_name
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.concatenated import parts_of
 from feedline_server.sources.tables.table import train_first, with_views
-from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import listed
 from feedline_wire.tensors import Array
@@ -134,8 +134,8 @@ def opened(config: ArrowConfig) -> Opened:
                 f"{path}: has {listed(list(map(str, file.columns)))}, but {first} has "
                 f"{listed(list(map(str, one.columns)))}; give all files the same columns, or choose some with arrays"
             )
-    if any(column.name == IDS for column in one.columns):
-        raise DataError(f"{first}: {IDS} is the column of sample ids that every batch has; give it another name")
+    for column in one.columns:
+        check_name(column.name, first)
     source = ArrowColumns(list(files.values()))
     folder = config.path if config.path.is_dir() else config.path.parent
     rows = {name: sum(sum(files[path].rows) for path in paths) for name, paths in parts.items()}

@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from feedline_server.declared.datasets import ColumnsConfig
-from feedline_server.sources.arrays.formats import open_file
-from feedline_server.sources.arrays.stored import Stored, check_rows
+from feedline_server.sources.arrays.formats import find_column
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
-from feedline_wire import IDS
 from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
 
@@ -28,7 +26,7 @@ def opened(config: ColumnsConfig) -> Opened:
         raise DataError(
             f"{folder}: found no .npy file here or one folder down; wanted one a column, like x.npy and y.npy"
         )
-    arrays = {part: {path.stem: _find(path) for path in files} for part, files in parts.items()}
+    arrays = {part: {path.stem: find_column(path) for path in files} for part, files in parts.items()}
     try:
         return open_arrays(arrays, folder, config.views)
     except DataError as error:
@@ -89,12 +87,3 @@ def _column_files(entries: Iterable[Path], folder: Path, aside: tuple[str, ...])
         for path in entries
         if path.suffix == ".npy" and not path.name.startswith(".") and path not in apart and path.is_file()
     )
-
-
-def _find(path: Path) -> Stored:
-    if path.stem == IDS:
-        raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give the file another name")
-    with open_file(path) as file:
-        array = file.stored("x")
-    check_rows(array.header, array.named)
-    return array

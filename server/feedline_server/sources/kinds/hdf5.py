@@ -20,12 +20,12 @@ def opened(config: Hdf5Config) -> Opened:
     with open_file(path) as file:
         parts = {"": config.arrays} if config.arrays else _groups(file.names, path)
         arrays = {
-            part: {column: file.stored(name) for column, name in chosen(file, names, path).items()}
+            part: {column: file.stored(name) for column, name in chosen(file, names).items()}
             for part, names in parts.items()
         }
     every = [array for part in arrays.values() for array in part.values()]
     for array in every:
-        check_rows(array.header, array.named)
+        check_rows(array)
     found = open_arrays(arrays, path.parent, config.views)
     return replace(found, notes=lambda: (*found.notes(), *costs(every)))
 

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import SequencesConfig
-from feedline_server.sources.arrays.formats import open_file
+from feedline_server.sources.arrays.formats import find_column
 from feedline_server.sources.arrays.mapped import is_large
-from feedline_server.sources.arrays.stored import Stored, check_rows
+from feedline_server.sources.arrays.stored import Stored
 from feedline_server.sources.kinds.columns import column_folders
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import Opened, check_ids
 from feedline_server.sources.tables.boundaries import Boundaries, open_boundaries
 from feedline_server.sources.tables.table import Columns, with_views
-from feedline_wire import IDS
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import VARIES, Array, Column
 
@@ -140,14 +139,7 @@ def _arrays(folder: Path, aside: tuple[str, ...]) -> dict[str, Stored]:
         raise DataError(
             f"{folder}: found no .npy file beside {aside[0]}; wanted the steps of all sequences, like x.npy"
         )
-    arrays = {}
-    for path in files:
-        if path.stem == IDS:
-            raise DataError(f"{path}: {IDS} is the column of sample ids that every batch has; give it another name")
-        with open_file(path) as file:
-            arrays[path.stem] = file.stored("x")
-        check_rows(arrays[path.stem].header, arrays[path.stem].named)
-    return arrays
+    return {path.stem: find_column(path) for path in files}
 
 
 def _parted(

@@ -142,10 +142,7 @@ def ends_of_windows(columns: Sequence[str], config: SubjectsConfig) -> frozenset
 def _find(config: SubjectsConfig, place: FilePattern, subject: str) -> dict[str, Stored]:
     path = config.path / place.of(subject)
     with open_file(path) as file:
-        arrays = {column: file.stored(name) for column, name in place.columns(file, path).items()}
-    for array in arrays.values():
-        check_rows(array.header, array.named)
-    return arrays
+        return {column: check_rows(file.stored(name)) for column, name in place.columns(file).items()}
 
 
 def _check_alike(config: SubjectsConfig, subjects: Mapping[str, Mapping[str, Stored]]) -> None:
