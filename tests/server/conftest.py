@@ -12,13 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from feedline_server.batches.dataset import Dataset, View
+from feedline_server.declared.datasets import ColumnsConfig
 from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import GRAIN, Arena
 from feedline_server.scheduling.catalog import Catalog, Served
 from feedline_server.scheduling.fairness import STALLED_S
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.stream import Batch, Stream
-from feedline_server.transforms.chain import untouched
+from feedline_server.transforms.chain import open_chain
 from feedline_server.workers.messages import Done, Outcome, Task
 from feedline_wire import IDS
 from feedline_wire.key import Key
@@ -72,7 +73,7 @@ DATASET = Dataset(
     source=Numbers(),
     views={"train": View("train", range(100))},
     structure=("x",),
-    chain=untouched(Numbers(), ["train"]),
+    chain=open_chain("numbers", ColumnsConfig(path=Path("/")), Numbers(), {"train": range(100)}, is_batched=False),
 )
 
 

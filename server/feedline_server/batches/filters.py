@@ -5,7 +5,6 @@ it, and an epoch is exactly once what was kept. Only the columns that a filter n
 """
 
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import FilterConfig
 from feedline_server.host.logs import log
-from feedline_server.host.user_code import imported
+from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, compact, ids_at
 from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, Source
@@ -86,19 +85,13 @@ def _by_code(named: str, code: str, declaration: Declaration) -> Keeps:
                 found[row] = bool(keeps(*(column[row] for column in columns)))
             except Exception as error:
                 raise BadSample(
-                    f"{named}: sample {sample}: {type(error).__name__}: {error}",
-                    traceback=_traceback(error),
+                    f"{named}: sample {sample}: {exception_line(error)}",
+                    traceback=users_traceback(error),
                     samples=[sample],
                 ) from error
         return found
 
     return each
-
-
-def _traceback(error: Exception) -> str:
-    """From the operator's own code on."""
-    inside = error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, inside and inside.tb_next))
 
 
 def _kept(  # noqa: PLR0917  # of one caller

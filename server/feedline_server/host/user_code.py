@@ -15,6 +15,13 @@ from typing import Any
 
 from feedline_wire.errors import DataError
 
+_NOT_THEIRS = (
+    str(Path(__file__).resolve().parents[1]),
+    str(Path(importlib.__file__).resolve().parent),
+    "<frozen importlib",
+)
+"""Files whose frames are no part of what went wrong in the operator's code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -41,7 +48,33 @@ def imported(reference: str, folders: Sequence[Path]) -> Imported:
             there = ", ".join(sorted(one for one in vars(module) if not one.startswith("_"))) or "nothing"
             raise DataError(f"{reference}: {_place(module)} has no {attribute!r}; it has {there}")
         value = getattr(value, step)
-    return Imported(reference, value, module, _source(module))
+    return Imported(reference, value, module, source_of(module))
+
+
+def exception_line(error: BaseException) -> str:
+    """An exception on one line."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def users_traceback(error: BaseException) -> str:
+    """The traceback without what is not the operator's: our own frames, and the importing."""
+    found = traceback.TracebackException.from_exception(error)
+    shown: traceback.TracebackException | None = found
+    while shown is not None:
+        theirs = [frame for frame in shown.stack if not frame.filename.startswith(_NOT_THEIRS)]
+        shown.stack = traceback.StackSummary.from_list(theirs)
+        shown = shown.__cause__ or shown.__context__
+    return "".join(found.format())
+
+
+def source_of(module: ModuleType) -> bytes:
+    """The text of a module, or, of one that has none, its name and version."""
+    file = getattr(module, "__file__", None)
+    if file is not None and file.endswith(".py"):
+        return Path(file).read_bytes()
+    package = sys.modules[module.__name__.partition(".")[0]]
+    return f"{module.__name__} {getattr(package, '__version__', '')}".encode()
 
 
 def _module(name: str, reference: str, folders: Sequence[Path]) -> ModuleType:
@@ -69,7 +102,7 @@ def _module(name: str, reference: str, folders: Sequence[Path]) -> ModuleType:
 def _broken(reference: str, error: BaseException) -> DataError:
     return DataError(
         f"{reference}: importing its module fails with {type(error).__name__}: {error}",
-        traceback="".join(traceback.format_exception(error)),
+        traceback=users_traceback(error),
     )
 
 
@@ -91,11 +124,3 @@ def _check_place(name: str, module: ModuleType, reference: str, folders: Sequenc
 
 def _place(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or f"module {module.__name__}")
-
-
-def _source(module: ModuleType) -> bytes:
-    file = getattr(module, "__file__", None)
-    if file is not None and file.endswith(".py"):
-        return Path(file).read_bytes()
-    package = sys.modules[module.__name__.partition(".")[0]]
-    return f"{module.__name__} {getattr(package, '__version__', '')}".encode()

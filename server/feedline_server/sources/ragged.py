@@ -1,7 +1,7 @@
 """Samples of one column that differ in their first dimension, one after the other in one array.
 
-The law: sample i is `values[offsets[i]:offsets[i + 1]]`; nothing stands between samples, and nothing is filled in until
-`pad_into` does.
+Sample i is `values[offsets[i]:offsets[i + 1]]`; nothing stands between samples, and nothing is filled in before
+`pad_into`.
 """
 
 from collections.abc import Sequence
@@ -36,16 +36,27 @@ class Ragged:
         """Steps of the longest sample; 0 if there is none."""
         return int(self.lengths.max(initial=0))
 
-    def with_values(self, values: Array) -> "Ragged":
-        """Samples of the same lengths, of other values."""
-        return Ragged(values, self.offsets)
+
+def values_of(column: Array | Ragged) -> Array:
+    """The values of a column: of all samples, or of all steps."""
+    return column.values if isinstance(column, Ragged) else column
+
+
+def with_values(column: Array | Ragged, values: Array) -> Array | Ragged:
+    """A column of the same lengths, of other values."""
+    return Ragged(values, column.offsets) if isinstance(column, Ragged) else values
+
+
+def offsets_of(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where samples of these lengths begin when they are laid end to end, and the end of all."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def joined(samples: Sequence[Array]) -> Ragged:
     """These arrays, which agree in dtype and all but their first dimension, as one column; there is at least one."""
-    offsets = np.zeros(len(samples) + 1, np.int64)
-    np.cumsum([len(sample) for sample in samples], out=offsets[1:])
-    return Ragged(np.concatenate(samples), offsets)
+    return Ragged(np.concatenate(samples), offsets_of([len(sample) for sample in samples]))
 
 
 def starts_in(padded_length: int, ragged: Ragged) -> NDArray[np.int64]:

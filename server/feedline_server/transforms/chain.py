@@ -1,28 +1,22 @@
 """The transforms of a dataset, one after the other: what comes out of them, and how a batch goes through.
 
-The law: what comes out is decided when the dataset is opened, and it is the same for all views. A transform of the
-operator's own is tried on a few samples then, so that it fails at the start and not in the night.
+What comes out is decided when the dataset is opened, and it is the same for all views. A function of the operator's own
+is tried on a few samples then, so that it fails at the start and not in the night.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import Declaration
-from feedline_server.declared.transforms import (
-    CodeTransform,
-    ElementwiseTransform,
-    EmbedTransform,
-    PadTransform,
-    TransformConfig,
-    TruncateTransform,
-)
+from feedline_server.declared.transforms import ElementwiseTransform, TransformConfig
 from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import AnySource, GeneratedSource, SampleRequest, Source
+from feedline_server.sources.source import AnySource, GeneratedSource, SampleRequest
 from feedline_server.transforms.reading import Reader, reader
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_server.transforms.transform import Spec, Transform
@@ -32,6 +26,19 @@ from feedline_wire.tensors import VARIES, Array, Column
 
 if TYPE_CHECKING:
     from feedline_wire.elementwise import Deferred
+
+MAKERS = {
+    **dict.fromkeys(("cast", "scale", "normalise", "one_hot"), "elementwise.ValueByValue"),
+    "pad": "sequences.Pad",
+    "truncate": "sequences.Truncate",
+    "embed": "embedding.Embed",
+    "resize": "images.Resize",
+    "crop": "images.Crop",
+    "random_crop": "images.RandomCrop",
+    "random_flip": "images.RandomFlip",
+    "code": "code.Function",
+}
+"""By name the module, and the class in it, which is imported for the transforms that a dataset has."""
 
 TRIED = 2
 """Samples that an operator's function is tried on: with one, what differs between samples does not show."""
@@ -128,32 +135,57 @@ def _part(out: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
 # ---- opening ----
 
 
-def untouched(source: Source, views: Iterable[str]) -> Chain:
-    """A chain that does nothing."""
-    return Chain(
-        columns=source.columns,
-        longest={},
-        unit_rows=1,
-        reads=tuple(column.name for column in source.columns),
-        ways=dict.fromkeys(views, Way((), (frozenset(),))),
-        deferred=(),
-        content=(),
-        is_straight=True,
-        is_generated=False,
-        read=reader(source, is_batched=False),
-        gather=source.gather,
-    )
+def make(config: TransformConfig, declaration: Declaration) -> Transform:
+    """The transform that a table means; DataError if its code or its files are not there."""
+    module, _, name = MAKERS[config.name].partition(".")
+    made: Transform = getattr(import_module(f"feedline_server.transforms.{module}"), name)(config, declaration)
+    return made
 
 
 def open_chain(
     dataset: str, config: Declaration, source: AnySource, views: Mapping[str, Selection], *, is_batched: bool
 ) -> Chain:
     """The transforms that a declaration means, tried; DataError naming the transform if one does not fit."""
-    return _Opening(dataset, config, source, views, is_batched=is_batched).chain()
+    opening = _Opening(dataset, config, source, views, is_batched=is_batched)
+    early, deferred = opening.parted()
+    opened = {view: opening.way(view, early) for view in views}
+    (first, (_, out)), *others = opened.items()
+    columns = tuple(spec.column for spec in out.values())
+    for view, (_, other) in others:
+        found = tuple(spec.column for spec in other.values())
+        if found != columns:
+            raise DataError(
+                f"dataset {dataset!r}: the transforms make {listed(columns)} of view {first!r}, but {listed(found)} of "
+                f"view {view!r}; give all views the same columns: where one has random_crop, the other wants crop"
+            )
+    if deferred:
+        from feedline_wire.elementwise import columns_after
+
+        try:
+            columns_after(columns, deferred)
+        except DataError as error:
+            raise DataError(f"dataset {dataset!r}, late transforms: {error}") from error
+    ways = {view: way for view, (way, _) in opened.items()}
+    is_generated = isinstance(source, GeneratedSource)
+    varies = any(VARIES in column.shape for column in columns)
+    return Chain(
+        columns=columns,
+        longest={name: spec.longest for name, spec in out.items() if spec.varies},
+        unit_rows=max([1, *_longest(source).values()]) if is_batched else 1,
+        reads=tuple(column.name for column in source.columns),
+        ways=ways,
+        deferred=deferred,
+        content=tuple(chunk for _, _, transform, _ in opening.made for chunk in transform.content),
+        is_straight=not (is_generated or varies or any(way.steps for way in ways.values())),
+        is_generated=is_generated,
+        read=opening.read,
+        is_batched=is_batched,
+        gather=_never if isinstance(source, GeneratedSource) else source.gather,
+    )
 
 
 class _Opening:
-    """A chain while it is found out: view by view, step by step."""
+    """A chain while it is opened: view by view, step by step."""
 
     def __init__(
         self, dataset: str, config: Declaration, source: AnySource, views: Mapping[str, Selection], *, is_batched: bool
@@ -161,44 +193,14 @@ class _Opening:
         self._dataset = dataset
         self._config = config
         self._views = views
-        self._source = source
-        self._is_drawn = isinstance(source, GeneratedSource)
-        self._is_batched = is_batched
-        self._read = reader(source, is_batched=is_batched)
+        self.read = reader(source, is_batched=is_batched)
         self._scratch = Scratch()
-        longest: Mapping[str, int] = getattr(source, "longest", {})
+        longest = _longest(source)
         self._specs = {column.name: Spec(column, longest.get(column.name, 0)) for column in source.columns}
-        self._unit_rows = max([1, *longest.values()]) if is_batched else 1
-        self._made: list[_Made] = []
+        self.made: list[tuple[int, dict[str, Spec], Transform, dict[str, Spec]]] = []
+        """Every transform: its number, what it was made for, and what comes out. Views that are alike share it."""
 
-    def chain(self) -> Chain:
-        """All of it."""
-        early, deferred = self._parted()
-        walked = {view: self._walk(view, early) for view in self._views}
-        (first, (_, out)), *others = walked.items()
-        for view, (_, other) in others:
-            self._check_alike(first, out, view, other)
-        columns = tuple(spec.column for spec in out.values())
-        if deferred:
-            self._check_deferred(columns, deferred)
-        ways = {view: way for view, (way, _) in walked.items()}
-        varies = any(VARIES in column.shape for column in columns)
-        return Chain(
-            columns=columns,
-            longest={name: spec.longest for name, spec in out.items() if spec.varies},
-            unit_rows=self._unit_rows,
-            reads=tuple(self._specs),
-            ways=ways,
-            deferred=deferred,
-            content=tuple(chunk for made in self._made for chunk in getattr(made.transform, "content", ())),
-            is_straight=not (self._is_drawn or varies or any(way.steps for way in ways.values())),
-            is_generated=self._is_drawn,
-            read=self._read,
-            is_batched=self._is_batched,
-            gather=_never if isinstance(self._source, GeneratedSource) else self._source.gather,
-        )
-
-    def _parted(self) -> "tuple[list[tuple[int, TransformConfig]], tuple[Deferred, ...]]":
+    def parted(self) -> "tuple[list[tuple[int, TransformConfig]], tuple[Deferred, ...]]":
         """What the loader does, numbered, and what the trainer does; DataError if their order cannot be kept."""
         early: list[tuple[int, TransformConfig]] = []
         deferred: list[Deferred] = []
@@ -222,46 +224,51 @@ class _Opening:
             early.append((number, config))
         return early, tuple(deferred)
 
-    def _walk(self, view: str, early: list[tuple[int, TransformConfig]]) -> tuple[Way, dict[str, Spec]]:
+    def way(self, view: str, early: list[tuple[int, TransformConfig]]) -> tuple[Way, dict[str, Spec]]:
         """What the samples of a view go through, and what comes out."""
         steps: list[Step] = []
         specs = self._specs
         for number, config in early:
-            if config.views is not None and view not in config.views:
-                continue
-            named = self._named(number, config)
-            before = specs
-            transform, specs = self._step(view, number, config, steps, specs)
-            columns = tuple({**before, **specs}) if config.columns is None else config.columns
-            steps.append(Step(f"{number} {config.key}", named, columns, transform))
-        return Way(tuple(steps), _ends(steps, tuple(self._specs))), specs
+            if config.views is None or view in config.views:
+                before = specs
+                transform, specs = self._step(view, number, config, steps, specs)
+                columns = tuple({**before, **specs}) if config.columns is None else config.columns
+                steps.append(Step(f"{number} {config.key}", self._named(number, config), columns, transform))
+        return self._way(steps), specs
+
+    def _way(self, steps: list[Step]) -> Way:
+        ends: list[frozenset[str]] = []
+        later: frozenset[str] = frozenset()
+        for step in reversed(steps):
+            ends.append(frozenset(step.columns) - later)
+            later |= frozenset(step.columns)
+        return Way(tuple(steps), (frozenset(self._specs) - later, *reversed(ends)))
 
     def _step(
         self, view: str, number: int, config: TransformConfig, before: list[Step], specs: dict[str, Spec]
     ) -> tuple[Transform, dict[str, Spec]]:
         """The transform, made for these columns, and what comes out of it."""
-        for made in self._made:
-            if made.number == number and made.before == specs:
-                return made.transform, made.after
+        for made, made_for, transform, after in self.made:
+            if made == number and made_for == specs:
+                return transform, after
         named = self._named(number, config)
         # Always to be tried with the first samples alone, where bad ones are errors.
         trials = TRIALS if self._config.on_bad_sample != "error" else 1
         for trial in range(trials):
             try:
                 transform = make(config, self._config)
-                after = transform.columns(
-                    specs, partial(self._trial, view, before, f"{number} {config.key}", named, trial)
-                )
+                samples = partial(self._trial, view, before, f"{number} {config.key}", named, trial)
+                after = transform.columns(specs, samples)
             except BadSample:
                 if trial == trials - 1:
                     raise
             except DataError as error:
-                said = str(error.args[0])
-                if said.startswith(named):
+                message = str(error.args[0])
+                if message.startswith(named):
                     raise
-                raise DataError(f"{named}: {said}", traceback=error.traceback, samples=error.samples) from error
+                raise DataError(f"{named}: {message}", traceback=error.traceback, samples=error.samples) from error
             else:
-                self._made.append(_Made(number, specs, transform, after))
+                self.made.append((number, specs, transform, after))
                 return transform, after
         raise AssertionError("the last trial returns or raises")
 
@@ -269,83 +276,20 @@ class _Opening:
         """A few samples of a view as they come out of these steps, ready for the next."""
         selection = self._views[view]
         places = np.arange(trial * TRIED, min((trial + 1) * TRIED, len(selection)), dtype=np.int64)
-        if not len(places):
-            places = np.zeros(1, np.int64)
-        ids = ids_at(selection, places)
+        ids = ids_at(selection, places if len(places) else np.zeros(1, np.int64))
         request = SampleRequest(ids, np.zeros(len(ids), np.int64), seed=0)
-        way = Way(tuple(before), _ends(before, tuple(self._specs)))
-        rows = through(way, self._read(request, tuple(self._specs), {}, self._scratch), {})
+        rows = through(self._way(before), self.read(request, tuple(self._specs), {}, self._scratch), {})
         rows.begin(purpose, named, {})
         return rows
-
-    def _check_deferred(self, columns: Sequence[Column], deferred: "Sequence[Deferred]") -> None:
-        from feedline_wire.elementwise import columns_after
-
-        try:
-            columns_after(columns, deferred)
-        except DataError as error:
-            raise DataError(f"dataset {self._dataset!r}, late transforms: {error}") from error
-
-    def _check_alike(self, first: str, one: dict[str, Spec], view: str, other: dict[str, Spec]) -> None:
-        columns, others = [spec.column for spec in one.values()], [spec.column for spec in other.values()]
-        if columns != others:
-            raise DataError(
-                f"dataset {self._dataset!r}: the transforms make {listed(columns)} of view {first!r}, but "
-                f"{listed(others)} of view {view!r}; give all views the same columns: where one has random_crop, "
-                "the other wants crop"
-            )
 
     def _named(self, number: int, config: TransformConfig) -> str:
         return f"dataset {self._dataset!r}, transforms.{number} ({config.key})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A transform, made for some columns: views that have the same at this place share it."""
-
-    number: int
-    before: dict[str, Spec]
-    transform: Transform
-    after: dict[str, Spec]
-
-
-def make(config: TransformConfig, declaration: Declaration) -> Transform:
-    """The transform that a table means; DataError if its code or its files are not there.
-
-    Its module is imported for it: a worker without transforms needs none of them.
-    """
-    match config:
-        case ElementwiseTransform():
-            from feedline_server.transforms.elementwise import ValueByValue
-
-            return ValueByValue(config)
-        case PadTransform() | TruncateTransform():
-            from feedline_server.transforms import sequences
-
-            return sequences.Pad(config) if isinstance(config, PadTransform) else sequences.Truncate(config)
-        case EmbedTransform():
-            from feedline_server.transforms.embedding import Embed
-
-            return Embed(config, declaration)
-        case CodeTransform():
-            from feedline_server.host.user_code import imported
-            from feedline_server.transforms.code import Function
-
-            return Function(config, imported(config.code, declaration.code_folders))
-    from feedline_server.transforms import images
-
-    return images.make(config)
+def _longest(source: AnySource) -> Mapping[str, int]:
+    longest: Mapping[str, int] = getattr(source, "longest", {})
+    return longest
 
 
 def _never(ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-    raise AssertionError("what is drawn is not gathered")
-
-
-def _ends(steps: list[Step], read: tuple[str, ...]) -> tuple[frozenset[str], ...]:
-    """Which columns are done with before the first step, and by each."""
-    ends: list[frozenset[str]] = []
-    later: frozenset[str] = frozenset()
-    for step in reversed(steps):
-        ends.append(frozenset(step.columns) - later)
-        later |= frozenset(step.columns)
-    return (frozenset(read) - later, *reversed(ends))
+    raise AssertionError("what is generated is not gathered")

@@ -4,22 +4,22 @@ With `columns` it takes these as arguments and returns them; without, it takes a
 returns one, whose columns take the place of all. If it has a parameter `rng`, that is a numpy Generator that belongs to
 the sample (or the batch), the same whoever computes it.
 
-The law: what comes out has the dtype and shape that came out when it was tried, or is an error that names the sample.
+What comes out has the dtype and shape that came out when it was tried, or is an error that names the sample.
 """
 
 import inspect
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import CodeTransform
-from feedline_server.host.user_code import Imported
+from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.transforms.randomness import generator
 from feedline_server.transforms.rows import Rows
-from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
+from feedline_server.transforms.transform import Spec, Specs, Transform, Trial, chosen
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.listing import listed
@@ -30,35 +30,38 @@ ROOM = 2
 its memory, which is lent by this guess, is assembled again in more."""
 
 
-class Function:
+class Function(Transform):
     """One function; it is tried when the dataset is opened, to see what comes out of it."""
 
-    def __init__(self, config: CodeTransform, code: Imported) -> None:
+    def __init__(self, config: CodeTransform, declaration: Declaration) -> None:
+        code = imported(config.code, declaration.code_folders)
         if not callable(code.value):
             raise DataError(f"{config.code} is of type {type(code.value).__name__}; wanted a function")
+        super().__init__(config.columns or ())
         self._code = config.code
         self._call = code.value
-        self._names = config.columns
+        self._takes_all = config.columns is None
         self._varies = config.varies
-        self.is_of_batches = config.per == "batch"
+        self._is_of_batches = config.per == "batch"
         self.is_random = _takes_rng(code.value)
-        self.content = (code.source, *((_numpy_version(),) if self.is_random else ()))
-        """What stands for the code in the dataset's identity; numpy may draw otherwise in another version."""
+        # Numpy may draw otherwise in another version.
+        drawn_by = [".".join(["numpy", *np.__version__.split(".")[:2]]).encode()] if self.is_random else []
+        self.content = (code.source, *drawn_by)
         self._returned: dict[str, Spec] = {}
 
     def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
         """See Transform: found by trying, as only the function knows."""
-        if self._names is not None:
+        if not self._takes_all:
             chosen(specs, self._names)
         rows = trial()
-        results = self._batch_results(rows) if self.is_of_batches else self._sample_results(rows)
+        results = self._batch_results(rows) if self._is_of_batches else self._sample_results(rows)
         self._returned = {name: self._spec(name, samples) for name, samples in results.items()}
-        return dict(self._returned) if self._names is None else changed(specs, self._returned)
+        return dict(self._returned) if self._takes_all else {**specs, **self._returned}
 
     def apply(self, rows: Rows) -> None:
         """See Transform."""
-        columns = self._of_batch(rows) if self.is_of_batches else self._of_samples(rows)
-        rows.columns = columns if self._names is None else {**rows.columns, **columns}
+        columns = self._of_batch(rows) if self._is_of_batches else self._of_samples(rows)
+        rows.columns = columns if self._takes_all else {**rows.columns, **columns}
 
     # ---- what comes out ----
 
@@ -80,11 +83,8 @@ class Function:
         varies = wanted[:1] == (VARIES,)
         fits = found.shape[1:] == wanted[1:] and found.ndim == len(wanted) if varies else found.shape == wanted
         if not fits:
-            hint = (
-                ""
-                if varies or self.is_of_batches
-                else "; if samples differ in their first dimension, say varies = true"
-            )
+            is_hinted = not (varies or self._is_of_batches)
+            hint = "; if samples differ in their first dimension, say varies = true" if is_hinted else ""
             return f"returned {column.name!r} of shape {found.shape}; wanted {column}, as it first was{hint}"
         if found.dtype != column.dtype and not np.can_cast(found.dtype, column.dtype, "safe"):
             return f"returned {column.name!r} as {found.dtype}; wanted {column}, as it first was: convert it there"
@@ -126,8 +126,7 @@ class Function:
         return results
 
     def _samples(self, rows: Rows) -> Iterator[dict[str, Array]]:
-        names = list(rows.columns) if self._names is None else list(self._names)
-        columns = [rows.columns[name] for name in names]
+        names, columns = self._arguments(rows)
         keys = rows.words(2) if self.is_random else None
         for row in range(len(rows)):
             values = [column[row] for column in columns]
@@ -135,7 +134,7 @@ class Function:
             try:
                 found = self._called(names, values, drawing)
             except Exception as error:
-                raise rows.bad([row], f"{type(error).__name__}: {error}", _traceback(error)) from error
+                raise rows.bad([row], exception_line(error), users_traceback(error)) from error
             yield found
 
     # ---- batch by batch ----
@@ -159,8 +158,7 @@ class Function:
 
     def _batch_results(self, rows: Rows) -> dict[str, Any]:
         """Every column that comes out: an array, or a list of a sample each."""
-        names = list(rows.columns) if self._names is None else list(self._names)
-        columns = [rows.columns[name] for name in names]
+        names, columns = self._arguments(rows)
         values = [
             [column[row] for row in range(len(rows))] if isinstance(column, Ragged) else column for column in columns
         ]
@@ -168,7 +166,7 @@ class Function:
         try:
             results = self._called(names, values, drawing)
         except Exception as error:
-            raise self._batch_error(rows, f"{type(error).__name__}: {error}", _traceback(error)) from error
+            raise self._batch_error(rows, exception_line(error), users_traceback(error)) from error
         for name, found in results.items():
             if (len(found) if isinstance(found, list) or found.ndim else 0) != len(rows):
                 raise self._batch_error(rows, f"returned {name!r} with {np.shape(found)[:1]} rows; wanted {len(rows)}")
@@ -183,9 +181,13 @@ class Function:
 
     # ---- the call ----
 
+    def _arguments(self, rows: Rows) -> tuple[list[str], list[Array | Ragged]]:
+        names = list(rows.columns) if self._takes_all else list(self._names)
+        return names, [rows.columns[name] for name in names]
+
     def _called(self, names: list[str], values: list[Any], drawing: dict[str, Any]) -> dict[str, Any]:
         """What the function returns, by column. Raises what it raises, or TypeError if it returns something else."""
-        if self._names is None:
+        if self._takes_all:
             result = self._call(dict(zip(names, values, strict=True)), **drawing)
             if not isinstance(result, Mapping) or not result or not all(isinstance(name, str) for name in result):
                 raise TypeError(f"{self._code} returned {type(result).__name__}; wanted a mapping of columns by name")
@@ -200,7 +202,7 @@ class Function:
             named = dict(zip(names, several, strict=True))
         if nothing := [name for name, value in named.items() if value is None]:
             raise TypeError(f"{self._code} returned None as {nothing[0]!r}; does it lack a return?")
-        if self.is_of_batches and self._varies:
+        if self._is_of_batches and self._varies:
             return {name: [np.asarray(one) for one in value] for name, value in named.items()}
         return {name: np.asarray(value) for name, value in named.items()}
 
@@ -212,17 +214,5 @@ def _takes_rng(function: Any) -> bool:  # noqa: ANN401  # any callable
         return False
 
 
-def _numpy_version() -> bytes:
-    return b"numpy " + ".".join(np.__version__.split(".")[:2]).encode()
-
-
 def _joined(samples: list[Array], column: Column) -> Ragged:
     return joined(samples) if samples else joined([np.empty((0, *column.shape[1:]), column.dtype)])
-
-
-def _traceback(error: Exception) -> str:
-    """From the operator's own code on."""
-    inside = error.__traceback__
-    for _ in range(2):  # this module's two frames say nothing about what is wrong
-        inside = inside.tb_next if inside is not None and inside.tb_next is not None else inside
-    return "".join(traceback.format_exception(type(error), error, inside))

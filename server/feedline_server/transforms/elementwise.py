@@ -1,53 +1,33 @@
-"""cast, scale, normalise, one_hot: what the wire knows how to do, done here."""
+"""cast, scale, normalise, one_hot: operations of the wire, done here; the trainer does those of `late` transforms."""
 
 import numpy as np
 
+from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import ElementwiseTransform
-from feedline_server.sources.ragged import Ragged
+from feedline_server.sources.ragged import Ragged, values_of, with_values
 from feedline_server.transforms.rows import Rows
-from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
+from feedline_server.transforms.transform import Spec, Transform
 from feedline_wire.elementwise import Misfit
 from feedline_wire.tensors import Array, Column
 
 
-class ValueByValue:
+class ValueByValue(Transform):
     """One of the wire's operations on some columns."""
 
-    is_random = False
-    is_of_batches = False
-
-    def __init__(self, config: ElementwiseTransform) -> None:
-        self._names = config.columns
+    def __init__(self, config: ElementwiseTransform, _declaration: Declaration) -> None:
+        super().__init__(config.columns)
         self._operation = config.operation
 
-    def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
+    def spec(self, spec: Spec) -> Spec:
         """See Transform."""
-        found = chosen(specs, self._names).items()
-        return changed(specs, {name: Spec(self._operation.column(spec.column), spec.longest) for name, spec in found})
+        return Spec(self._operation.column(spec.column), spec.longest)
 
-    def apply(self, rows: Rows) -> None:
+    def applied(self, rows: Rows, name: str, column: Array | Ragged) -> Array | Ragged:
         """See Transform."""
-        for name in self._names:
-            column = rows.columns[name]
-            if isinstance(column, Ragged):
-                rows.columns[name] = column.with_values(self._applied(rows, name, column.values, column))
-            else:
-                rows.columns[name] = self._applied(rows, name, column, None)
-
-    def _applied(self, rows: Rows, name: str, values: Array, ragged: Ragged | None) -> Array:
-        out = self._space(rows, name, values)
+        values = values_of(column)
+        comes_out = self._operation.column(Column(name, values.dtype, values.shape[1:]))
+        out = rows.space(name, comes_out.dtype, (len(values), *comes_out.shape))
         try:
-            return self._operation.apply(values, out)
+            return with_values(column, self._operation.apply(values, out))
         except Misfit as error:
-            bad = np.array(error.rows, np.int64)
-            if ragged is not None:  # a step of which sample?
-                bad = np.searchsorted(ragged.offsets, bad, side="right") - 1
-            raise rows.bad(bad, f"column {name!r}: {error}") from None
-
-    def _space(self, rows: Rows, name: str, values: Array) -> Array:
-        spec = self._operation.column(_as_column(name, values))
-        return rows.space(name, spec.dtype, (len(values), *spec.shape))
-
-
-def _as_column(name: str, values: Array) -> Column:
-    return Column(name, values.dtype, values.shape[1:])
+            raise rows.bad_values(column, np.array(error.rows, np.int64), f"column {name!r}: {error}") from None

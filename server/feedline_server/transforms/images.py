@@ -1,21 +1,19 @@
 """resize, crop, random_crop, random_flip: images of shape (height, width) or (height, width, channels).
 
-The law: what is random is drawn once for a sample, and all columns named together get the same: an image and its mask.
+What is random is drawn once for a sample, and all columns named together get the same: an image and its mask.
 """
+
+from typing import ClassVar
 
 import numpy as np
 
-from feedline_server.declared.transforms import (
-    CropTransform,
-    RandomCropTransform,
-    RandomFlipTransform,
-    ResizeTransform,
-    TransformConfig,
-)
-from feedline_server.sources.images.opencv import opencv
+from feedline_server.declared.datasets import Declaration
+from feedline_server.declared.transforms import CropTransform, RandomCropTransform, RandomFlipTransform, ResizeTransform
+from feedline_server.sources.images.opencv import interpolation, opencv
+from feedline_server.sources.ragged import Ragged
 from feedline_server.transforms.randomness import below
 from feedline_server.transforms.rows import Rows
-from feedline_server.transforms.transform import Spec, Specs, Trial, changed, chosen
+from feedline_server.transforms.transform import Spec, Specs, Transform, Trial, chosen
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import VARIES, Array, Column
 
@@ -26,105 +24,96 @@ MOST_CHANNELS = 512
 """Of one image in OpenCV (CV_CN_MAX)."""
 
 
-class Resize:
+class _Sized(Transform):
+    """Images that come out in another size."""
+
+    done: ClassVar[str] = "cropped"
+
+    def __init__(
+        self, config: ResizeTransform | CropTransform | RandomCropTransform, _declaration: Declaration | None = None
+    ) -> None:
+        super().__init__(config.columns)
+        self._width, self._height = config.size
+
+    def spec(self, spec: Spec) -> Spec:
+        """See Transform."""
+        column = spec.column
+        _check_image(column, self.done)
+        self._check(column)
+        return Spec(Column(column.name, column.dtype, (self._height, self._width, *column.shape[2:])))
+
+    def _check(self, column: Column) -> None:
+        _check_inside(column, self._width, self._height, 0)
+
+    def _out(self, rows: Rows, name: str, images: Array) -> Array:
+        return rows.space(name, images.dtype, (len(images), self._height, self._width, *images.shape[3:]))
+
+
+class Resize(_Sized):
     """OpenCV's resize, image by image."""
 
-    is_random = False
-    is_of_batches = False
+    done = "resized"
 
-    def __init__(self, config: ResizeTransform) -> None:
-        self._names = config.columns
-        self._width, self._height = config.size
+    def __init__(self, config: ResizeTransform, _declaration: Declaration) -> None:
+        super().__init__(config)
         self._cv2 = opencv("resize")
-        self._how = {
-            "nearest": self._cv2.INTER_NEAREST,
-            "linear": self._cv2.INTER_LINEAR,
-            "area": self._cv2.INTER_AREA,
-            "cubic": self._cv2.INTER_CUBIC,
-        }[config.interpolation]
+        self._how = interpolation(self._cv2, config.interpolation)
 
-    def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
+    def applied(self, rows: Rows, name: str, column: Array | Ragged) -> Array:
         """See Transform."""
-        return changed(specs, {name: self._spec(spec) for name, spec in chosen(specs, self._names).items()})
+        images = _array(column)
+        out = self._out(rows, name, images)
+        for image, target in zip(_planes(images), _planes(out), strict=True):
+            self._cv2.resize(image, (self._width, self._height), target, interpolation=self._how)
+        return out
 
-    def _spec(self, spec: Spec) -> Spec:
-        column = spec.column
-        _check_image(column, "resized")
+    def _check(self, column: Column) -> None:
         if column.dtype.name not in RESIZED:
             raise DataError(f"column {column} cannot be resized: wanted {', '.join(RESIZED)}; cast it before")
         if column.shape[2:] > (MOST_CHANNELS,):
             raise DataError(f"column {column} cannot be resized: an image has at most {MOST_CHANNELS} channels")
-        return _sized(column, self._height, self._width)
-
-    def apply(self, rows: Rows) -> None:
-        """See Transform."""
-        for name in self._names:
-            images = _array(rows, name)
-            out = rows.space(name, images.dtype, (len(images), self._height, self._width, *images.shape[3:]))
-            for image, target in zip(_planes(images), _planes(out), strict=True):
-                self._cv2.resize(image, (self._width, self._height), target, interpolation=self._how)
-            rows.columns[name] = out
 
 
-class Crop:
+class Crop(_Sized):
     """The middle of each image."""
 
-    is_random = False
-    is_of_batches = False
-
-    def __init__(self, config: CropTransform) -> None:
-        self._names = config.columns
-        self._width, self._height = config.size
-
-    def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
+    def applied(self, rows: Rows, name: str, column: Array | Ragged) -> Array:
         """See Transform."""
-        return changed(specs, {name: self._spec(spec) for name, spec in chosen(specs, self._names).items()})
-
-    def _spec(self, spec: Spec) -> Spec:
-        _check_image(spec.column, "cropped")
-        _check_inside(spec.column, self._width, self._height, 0)
-        return _sized(spec.column, self._height, self._width)
-
-    def apply(self, rows: Rows) -> None:
-        """See Transform."""
-        for name in self._names:
-            images = _array(rows, name)
-            top, left = (images.shape[1] - self._height) // 2, (images.shape[2] - self._width) // 2
-            out = rows.space(name, images.dtype, (len(images), self._height, self._width, *images.shape[3:]))
-            out[...] = images[:, top : top + self._height, left : left + self._width]
-            rows.columns[name] = out
+        images = _array(column)
+        top, left = (images.shape[1] - self._height) // 2, (images.shape[2] - self._width) // 2
+        out = self._out(rows, name, images)
+        out[...] = images[:, top : top + self._height, left : left + self._width]
+        return out
 
 
-class RandomCrop:
+class RandomCrop(_Sized):
     """A part of each image, at a place of its own."""
 
     is_random = True
-    is_of_batches = False
 
-    def __init__(self, config: RandomCropTransform) -> None:
-        self._names = config.columns
-        self._width, self._height = config.size
+    def __init__(self, config: RandomCropTransform, _declaration: Declaration) -> None:
+        super().__init__(config)
         self._padding = config.padding
 
     def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
         """See Transform."""
-        found = chosen(specs, self._names)
-        for spec in found.values():
-            _check_image(spec.column, "cropped")
-            _check_inside(spec.column, self._width, self._height, self._padding)
-        _check_alike([spec.column for spec in found.values()])
-        return changed(specs, {name: _sized(spec.column, self._height, self._width) for name, spec in found.items()})
+        found = super().columns(specs, trial)
+        first, *others = (specs[name].column for name in self._names)
+        for column in others:
+            if column.shape[:2] != first.shape[:2]:
+                raise DataError(f"columns {first} and {column} differ in size, so they cannot lose the same part")
+        return found
 
     def apply(self, rows: Rows) -> None:
         """See Transform."""
-        height, width = _array(rows, self._names[0]).shape[1:3]
+        height, width = _array(rows.columns[self._names[0]]).shape[1:3]
         drawn = rows.words(2)
         # Places of the padded image: from -padding on.
         tops = below(drawn[:, 0], height + 2 * self._padding - self._height + 1) - self._padding
         lefts = below(drawn[:, 1], width + 2 * self._padding - self._width + 1) - self._padding
         for name in self._names:
-            images = _array(rows, name)
-            out = rows.space(name, images.dtype, (len(images), self._height, self._width, *images.shape[3:]))
+            images = _array(rows.columns[name])
+            out = self._out(rows, name, images)
             if self._padding:
                 out[...] = 0
             for target, image, top, left in zip(out, images, tops.tolist(), lefts.tolist(), strict=True):
@@ -133,15 +122,17 @@ class RandomCrop:
                 target[above : above + part.shape[0], before : before + part.shape[1]] = part
             rows.columns[name] = out
 
+    def _check(self, column: Column) -> None:
+        _check_inside(column, self._width, self._height, self._padding)
 
-class RandomFlip:
+
+class RandomFlip(Transform):
     """Each image mirrored or not."""
 
     is_random = True
-    is_of_batches = False
 
-    def __init__(self, config: RandomFlipTransform) -> None:
-        self._names = config.columns
+    def __init__(self, config: RandomFlipTransform, _declaration: Declaration) -> None:
+        super().__init__(config.columns)
         self._horizontal = config.horizontal
         self._vertical = config.vertical
 
@@ -156,27 +147,13 @@ class RandomFlip:
         drawn = (rows.words(2) >> np.uint64(63)).astype(bool)
         vertically, horizontally = drawn[:, 0] & self._vertical, drawn[:, 1] & self._horizontal
         for name in self._names:
-            images = _array(rows, name)
+            images = _array(rows.columns[name])
             out = rows.space(name, images.dtype, images.shape)
             targets, pixels = _whole_pixels(out), _whole_pixels(images)
             for up, left in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
                 these = np.flatnonzero((vertically == (up < 0)) & (horizontally == (left < 0)))
                 targets[these] = pixels[these][:, ::up, ::left]
             rows.columns[name] = out
-
-
-def make(config: TransformConfig) -> Resize | Crop | RandomCrop | RandomFlip:
-    """The transform of images that a table means."""
-    match config:
-        case ResizeTransform():
-            return Resize(config)
-        case CropTransform():
-            return Crop(config)
-        case RandomCropTransform():
-            return RandomCrop(config)
-        case RandomFlipTransform():
-            return RandomFlip(config)
-    raise AssertionError(f"nothing makes the transform {config.name!r}")
 
 
 def _check_image(column: Column, done: str) -> None:
@@ -194,19 +171,8 @@ def _check_inside(column: Column, width: int, height: int, padding: int) -> None
         )
 
 
-def _check_alike(columns: list[Column]) -> None:
-    for column in columns:
-        if column.shape[:2] != columns[0].shape[:2]:
-            raise DataError(f"columns {columns[0]} and {column} differ in size, so they cannot lose the same part")
-
-
-def _sized(column: Column, height: int, width: int) -> Spec:
-    return Spec(Column(column.name, column.dtype, (height, width, *column.shape[2:])))
-
-
-def _array(rows: Rows, name: str) -> Array:
-    column = rows.columns[name]
-    assert isinstance(column, np.ndarray)  # `_check_image` let nothing else pass
+def _array(column: Array | Ragged) -> Array:
+    assert isinstance(column, np.ndarray), "images are of one size, `_check_image` has seen to it"
     return column
 
 

@@ -1,6 +1,6 @@
-"""What is random in a transform: words and generators that belong to a sample, not to whoever computes it.
+"""What is random in a transform: words and generators that belong to a sample, not to a process.
 
-The law: everything drawn is a function of (seed, epoch, sample id, purpose) alone. So a sample is cropped the same by
+Everything drawn is a function of (seed, epoch, sample id, purpose) alone. So a sample is cropped the same by
 every worker and replica, after every retry, and however the epoch is cut into batches.
 """
 

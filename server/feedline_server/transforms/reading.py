@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from feedline_server.sources.ragged import Ragged
+from feedline_server.sources.ragged import Ragged, values_of
 from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, SampleRequest, Source
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_wire.errors import DataError
@@ -62,7 +62,7 @@ def _units(source: GeneratedSource) -> Reader:
         lengths = _unit_rows(found, request)
         rows = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         within = SampleRequest(np.repeat(request.ids, lengths), np.repeat(request.epochs, lengths), request.seed, rows)
-        return Rows({name: _values(found[name]) for name in names}, within, scratch)
+        return Rows({name: values_of(found[name]) for name in names}, within, scratch)
 
     return read
 
@@ -82,7 +82,3 @@ def _unit_rows(
                 samples=request.ids[at : at + 1],
             )
     return one
-
-
-def _values(column: Array | Ragged) -> Array:
-    return column.values if isinstance(column, Ragged) else column

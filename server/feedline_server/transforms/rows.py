@@ -1,6 +1,6 @@
 """A batch on its way through the transforms: its columns as they are now, and whose samples they are.
 
-The law: what a transform writes goes into memory of the worker's own that is used again for the next batch, or, where
+What a transform writes goes into memory of the worker's own that is used again for the next batch, or, where
 it is the last one to touch a column, straight into the slot.
 """
 
@@ -77,6 +77,10 @@ class Rows:
     def words(self, count: int) -> NDArray[np.uint64]:
         """So many random words for each row, this transform's own: (rows, count)."""
         return randomness.words(self.request, self._purpose, count)
+
+    def bad_values(self, column: Array | Ragged, at: NDArray[np.int64], message: str) -> BadSample:
+        """The same, of these rows of a column's values: of a Ragged one they are steps."""
+        return self.bad(np.searchsorted(column.offsets, at, "right") - 1 if isinstance(column, Ragged) else at, message)
 
     def bad(self, rows: Iterable[int], message: str, traceback: str = "") -> BadSample:
         """The error that says which samples these rows are."""

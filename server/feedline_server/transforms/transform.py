@@ -1,16 +1,17 @@
 """What a transform is to the rest of the loader.
 
-The law: a row's result depends on the row, and on what is drawn for its sample, never on the other rows of its batch;
-only a function of the operator's own may look at a whole batch.
+A row's result depends on the row, and on what is drawn for its sample, never on the other rows of its batch; only a
+function of the operator's own may look at a whole batch.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
+from feedline_server.sources.ragged import Ragged
 from feedline_server.transforms.rows import Rows
 from feedline_wire.errors import DataError
-from feedline_wire.tensors import VARIES, Column
+from feedline_wire.tensors import VARIES, Array, Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +32,33 @@ Trial: TypeAlias = Callable[[], Rows]
 """A few samples as they come out of the transforms before this one; read when it is called."""
 
 
-class Transform(Protocol):
-    """One step."""
+class Transform:
+    """One step, on columns that are named: `spec` says what becomes of a column, and `applied` does it."""
 
-    @property
-    def is_random(self) -> bool:
-        """The same sample may come out otherwise in another epoch."""
-        ...
+    is_random = False
+    """The same sample may come out otherwise in another epoch."""
+    content: tuple[bytes, ...] = ()
+    """What stands for its code and its tables in the dataset's identity."""
 
-    @property
-    def is_of_batches(self) -> bool:
-        """It looks at whole batches: what is wrong with one is no sample's fault."""
-        ...
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
 
     def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
         """The columns that come out, all of them. DataError naming column and remedy if it does not fit."""
-        ...
+        return {**specs, **{name: self.spec(spec) for name, spec in chosen(specs, self._names).items()}}
 
     def apply(self, rows: Rows) -> None:
-        """Do it: put new values in the place of those in `rows.columns`. BadSample (`rows.bad`) for who is at fault."""
-        ...
+        """Put new values in the place of those in `rows.columns`. Raises BadSample (`rows.bad`), naming the samples."""
+        for name in self._names:
+            rows.columns[name] = self.applied(rows, name, rows.columns[name])
+
+    def spec(self, spec: Spec) -> Spec:
+        """What comes out of a column. DataError as `columns`."""
+        raise NotImplementedError
+
+    def applied(self, rows: Rows, name: str, column: Array | Ragged) -> Array | Ragged:
+        """A column's new values."""
+        raise NotImplementedError
 
 
 def chosen(specs: Specs, names: tuple[str, ...]) -> dict[str, Spec]:
@@ -59,8 +67,3 @@ def chosen(specs: Specs, names: tuple[str, ...]) -> dict[str, Spec]:
         if name not in specs:
             raise DataError(f"there is no column {name!r}; the columns are {', '.join(specs)}")
     return {name: specs[name] for name in names}
-
-
-def changed(specs: Specs, new: Mapping[str, Spec]) -> dict[str, Spec]:
-    """The columns with some of them replaced."""
-    return {**specs, **new}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import ColorMode, ImageForm
 from feedline_server.sources.images.captured_stderr import captured
 from feedline_server.sources.images.header import ImageHeader, read_image_header
-from feedline_server.sources.images.opencv import opencv
+from feedline_server.sources.images.opencv import interpolation, opencv
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array
 
@@ -32,12 +32,7 @@ class Decoder:
         self.dtype: np.dtype[Any] = np.dtype("uint8" if form.bits == 8 else "<u2")
         """Of the values that come out."""
         self._cv2 = cv2 = opencv("reading images")
-        self._how = {
-            "nearest": cv2.INTER_NEAREST,
-            "linear": cv2.INTER_LINEAR,
-            "area": cv2.INTER_AREA,
-            "cubic": cv2.INTER_CUBIC,
-        }[form.interpolation]
+        self._how = interpolation(cv2, form.interpolation)
         depth = cv2.IMREAD_ANYDEPTH if form.bits == 16 else 0
         self._colours = depth | (cv2.IMREAD_GRAYSCALE if form.color_mode == "grayscale" else cv2.IMREAD_COLOR)
         # By (channels decoded, what is wanted); what is not here is right as it is decoded.

@@ -18,3 +18,9 @@ def opencv(what: str) -> Any:  # noqa: ANN401  # a module
     keep_freed_memory()  # or every page of every decoded image is taken from the kernel anew: 40 % of the whole time
     cv2.setNumThreads(1)  # each worker has its core: threads of its own would only push the others aside
     return cv2
+
+
+def interpolation(cv2: Any, name: str) -> int:  # noqa: ANN401  # the module
+    """OpenCV's number for a way to resize: nearest, linear, area or cubic."""
+    number: int = getattr(cv2, f"INTER_{name.upper()}")
+    return number

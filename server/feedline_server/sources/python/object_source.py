@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from feedline_server.declared.datasets import PythonConfig
+from feedline_server.host.user_code import source_of
 from feedline_server.sources.arrays.content import spread
 from feedline_server.sources.python import seeding
 from feedline_server.sources.python.objects import Built, build
@@ -172,7 +173,7 @@ def texts(modules: Sequence[str], folders: Sequence[Path]) -> Iterator[bytes]:
         yield name.encode()
         file = _file(name, folders)
         if file is None:
-            yield _elsewhere(name)
+            yield source_of(sys.modules[name])
             continue
         text = file.read_bytes()
         yield text
@@ -189,14 +190,6 @@ def _file(name: str, folders: Sequence[Path]) -> Path | None:
             if file.is_file():
                 return file
     return None
-
-
-def _elsewhere(name: str) -> bytes:
-    """The text of one file where it is known, else a version: what is compiled has no text."""
-    file = getattr(sys.modules[name], "__file__", None)
-    if file is not None and file.endswith(".py"):
-        return Path(file).read_bytes()
-    return str(getattr(sys.modules[name.split(".", maxsplit=1)[0]], "__version__", "")).encode()
 
 
 def _imported(name: str, file: Path, text: bytes) -> set[str]:

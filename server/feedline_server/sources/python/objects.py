@@ -6,18 +6,16 @@ they are is the choice of the operator's module.
 """
 
 import bisect
-import importlib
 import inspect
 import itertools
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.host.user_code import imported
+from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.python import seeding
 from feedline_wire.errors import DataError
 
@@ -37,13 +35,6 @@ RAISED = (Exception, SystemExit)
 
 _KERAS = frozenset({"keras", "tf_keras", "tensorflow"})
 _KERAS_BATCHES = frozenset({"Sequence", "PyDataset"})
-
-_NOT_THEIRS = (
-    str(Path(__file__).resolve().parents[2]),
-    str(Path(importlib.__file__).resolve().parent),
-    "<frozen importlib",
-)
-"""Files whose frames are no part of what went wrong in the operator's code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,23 +110,6 @@ def failed(sentence: str, raised: BaseException, error: type[DataError] = DataEr
     return error(f"{sentence} raised {exception_line(raised)}", traceback=users_traceback(raised), **more)
 
 
-def exception_line(error: BaseException) -> str:
-    """An exception on one line."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def users_traceback(error: BaseException) -> str:
-    """The traceback without what is not the operator's: our own frames, and the importing."""
-    found = traceback.TracebackException.from_exception(error)
-    shown: traceback.TracebackException | None = found
-    while shown is not None:
-        theirs = [frame for frame in shown.stack if not frame.filename.startswith(_NOT_THEIRS)]
-        shown.stack = traceback.StackSummary.from_list(theirs)
-        shown = shown.__cause__ or shown.__context__
-    return "".join(found.format())
-
-
 def generators(built: Built, value: object) -> list[seeding.Generator]:
     """The random generators that an object may draw from, which is the built one or a copy of it."""
     places = [sys.modules[built.reference.partition(":")[0]], sys.modules[type(value).__module__], value]
@@ -168,12 +142,7 @@ def _is_called(value: object) -> bool:
 
 def _found(reference: str, folders: Sequence[Path]) -> Any:  # noqa: ANN401 - the operator's
     seeding.seed(_FIRST)
-    try:
-        return imported(reference, folders).value
-    except DataError as error:
-        if error.__cause__ is not None and error.traceback:
-            error.traceback = users_traceback(error.__cause__)
-        raise
+    return imported(reference, folders).value
 
 
 def _bound(reference: str, value: Callable[..., Any], arguments: dict[str, Any], **given: object) -> Callable[..., Any]:

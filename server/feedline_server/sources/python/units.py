@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from feedline_server.host.user_code import exception_line
 from feedline_server.sources.python import seeding
 from feedline_server.sources.python.copies import Copies
-from feedline_server.sources.python.objects import Built, Ids, calling, exception_line, generators
+from feedline_server.sources.python.objects import Built, Ids, calling, generators
 from feedline_server.sources.python.returned import Form, Unfit, form_of
 from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.sources.source import SampleRequest, check_ids
