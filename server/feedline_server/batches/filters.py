@@ -17,7 +17,7 @@ from feedline_server.host.logs import log
 from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, compact, ids_at
-from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, Source
+from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, Source, gathered
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import VARIES, Array, Column
 
@@ -118,6 +118,4 @@ def _read(source: Source, ids: Ids, columns: list[Column]) -> list[Array | Ragge
     if isinstance(source, RaggedSource) and any(VARIES in column.shape for column in columns):
         found = source.read(ids)
         return [found[column.name] for column in columns]
-    out = {column.name: np.empty((len(ids), *column.shape), column.dtype) for column in columns}
-    source.gather(ids, out)
-    return list(out.values())
+    return list(gathered(source, ids, columns).values())

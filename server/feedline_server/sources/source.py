@@ -1,7 +1,6 @@
 """What data is to the rest of the loader: samples with ids 0..samples-1, in named columns.
 
-The law: a source writes exactly what its files hold, or raises. It never fills in: a model would train on zeros and
-nobody would know.
+A source writes exactly what its files hold, or raises. It never fills in: a model would train on zeros unnoticed.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,13 +14,13 @@ from feedline_server.host.child_process import ChildProcess
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
-from feedline_wire.errors import InvalidRequest
+from feedline_wire.errors import BadSample, InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
 
 
-class Source(Protocol):
-    """Data that can be read by sample id. Opening one is cheap: every worker does it."""
+class Data(Protocol):
+    """Samples with ids 0..samples-1, in named columns. Opening them is cheap: every worker does it."""
 
     @property
     def samples(self) -> int:
@@ -30,8 +29,16 @@ class Source(Protocol):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Every column that can be gathered: little-endian dtype and the shape of one sample."""
+        """Every column: little-endian dtype and the shape of one sample, which begins with VARIES if samples differ."""
         ...
+
+    def content(self) -> Iterator[bytes]:
+        """What the data's identity is made of: sizes, headers, sampled blocks of bytes; never paths or times."""
+        ...
+
+
+class Source(Data, Protocol):
+    """Data that is read by sample id."""
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         """Write the samples with these ids, in any order, repeats allowed, into the columns that `out` names.
@@ -40,10 +47,6 @@ class Source(Protocol):
         BadSample, whose `samples` name the ids, if one cannot be read, and DataError if a file changed since it was
         opened.
         """
-        ...
-
-    def content(self) -> Iterator[bytes]:
-        """What the data's identity is made of: sizes, headers, sampled blocks of bytes; never paths or times."""
         ...
 
 
@@ -110,22 +113,12 @@ class SampleRequest:
 
 
 @runtime_checkable
-class GeneratedSource(Protocol):
+class GeneratedSource(Data, Protocol):
     """Data whose samples are made by code that may draw random numbers, or that comes in ready batches or streams.
 
     Of a batched or streaming dataset an id is a unit, one ready batch; every column is then Ragged with one sample a
     unit, its shape is that of one row of a unit (without VARIES), and `longest` says how many rows a unit may have.
     """
-
-    @property
-    def samples(self) -> int:
-        """As of a Source."""
-        ...
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """As of a Source; VARIES as of a RaggedSource."""
-        ...
 
     @property
     def longest(self) -> Mapping[str, int]:
@@ -134,10 +127,6 @@ class GeneratedSource(Protocol):
 
     def draw(self, request: SampleRequest) -> dict[str, Array | Ragged]:
         """Every column of these samples, as `RaggedSource.read` gives them: equal for equal (id, epoch, seed)."""
-        ...
-
-    def content(self) -> Iterator[bytes]:
-        """As of a Source."""
         ...
 
 
@@ -186,3 +175,15 @@ def check_ids(ids: NDArray[np.int64], samples: int) -> None:
     if len(ids) and (ids.min() < 0 or ids.max() >= samples):
         wrong = ids[(ids < 0) | (ids >= samples)]
         raise InvalidRequest(f"sample {wrong[0]} was asked for; ids are 0..{samples - 1}", samples=wrong[wrong >= 0])
+
+
+def gathered(source: Source, ids: NDArray[np.int64], columns: Iterable[Column]) -> dict[str, Array]:
+    """These columns of these samples, in arrays of their own. Raises as `gather` does."""
+    out = {column.name: np.empty((len(ids), *column.shape), column.dtype) for column in columns}
+    source.gather(ids, out)
+    return out
+
+
+def of_samples(error: BadSample, samples: Iterable[int], where: str = "") -> BadSample:
+    """The same error by other ids: a part counts from 0, and so do the rows of a file."""
+    return BadSample(f"{where}{error.args[0]}", traceback=error.traceback, samples=samples)

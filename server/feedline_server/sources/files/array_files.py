@@ -1,10 +1,10 @@
 """Samples' arrays in `.npy`, `.npz` and HDF5 files, read file by file.
 
-The law: every sample holds what the first one holds, or it is a BadSample naming both.
+Every sample holds what the first one holds, or it is a BadSample naming both.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,26 +13,20 @@ from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content, npy
 from feedline_server.sources.arrays.formats import open_file
-from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.files.sample_files import Files
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 
-def array_files(folder: Path, names: Sequence[str], places: Sequence[FilePattern]) -> list["ArrayFiles"]:
-    """The files at each place of every sample."""
-    return [ArrayFiles(Files(folder, names, place)) for place in places]
-
-
 class ArrayFiles:
-    """One file of each sample: what the first one holds, and what the others therefore must."""
+    """One file of each sample, a Part: what the first one holds, and what the others therefore must."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._place = files.place
+        self._pattern = files.pattern
         path = Path(files.path(0))
         with open_file(path) as file:
-            self._names = self._place.columns(file)
+            self._names = self._pattern.columns(file)
             self._headers = {column: file.header(name) for column, name in self._names.items()}
         for column, header in self._headers.items():
             if not header.nbytes:
@@ -46,7 +40,7 @@ class ArrayFiles:
         self._prefix = _prefix(path, *self._headers.values()) if len(self._headers) == 1 else b""
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-        """Write the columns of these samples into `out`."""
+        """See Part."""
         bodies: NDArray[np.uint8] | None = None
         if self._prefix:
             (target,) = out.values()
@@ -59,18 +53,18 @@ class ArrayFiles:
             except OSError as error:
                 raise self._files.unreadable(sample, error) from error
 
-    def content(self, sample: int) -> Iterator[bytes]:
-        """What stands for one sample's arrays."""
-        path = Path(self._files.path(sample))
-        try:
-            with open_file(path) as file:
-                arrays = [(column, file.stored(name)) for column, name in self._place.columns(file).items()]
-        except DataError:  # a bad sample: whoever asks for it is told so, and the others are served
-            yield b"unreadable"
-            return
-        for column, array in arrays:
-            yield column.encode()
-            yield from array.content(content.ID_FILE)
+    def content(self) -> Iterator[bytes]:
+        """See Part."""
+        for sample in self._files.looked_into:
+            try:
+                with open_file(Path(self._files.path(sample))) as file:
+                    arrays = [(column, file.stored(name)) for column, name in self._pattern.columns(file).items()]
+            except DataError:  # a bad sample, which is an error when it is asked for; the others are served
+                yield b"unreadable"
+                continue
+            for column, array in arrays:
+                yield column.encode()
+                yield from array.content(content.ID_FILE)
 
     def _read_alike(self, sample: int, body: NDArray[np.uint8]) -> bool:
         """Read an `.npy` whose header is the first one's, byte for byte: the usual case. False if it is another."""
@@ -92,7 +86,7 @@ class ArrayFiles:
         try:
             with open_file(path) as file:
                 alike = all(name in file for name in self._names.values())
-                names = self._names if alike else self._place.columns(file)
+                names = self._names if alike else self._pattern.columns(file)
                 for column, row in out.items():
                     if column not in names:
                         self._check_alike(sample, column, None)

@@ -1,10 +1,18 @@
 """Whether files that a list names are there, and really are below the folder that they are named in."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from feedline_server.sources.files.patterns import FilePattern
 from feedline_wire.errors import DataError
+from feedline_wire.listing import counted
+
+
+def data_folder(folder: Path, declared: str | None, usual: str) -> Path:
+    """Where the files are that a list names: as declared, else in the `usual` sub-folder if there is one."""
+    inside = folder / (declared or usual)
+    return inside if declared is not None or inside.is_dir() else folder
 
 
 def stays_inside(name: str) -> bool:
@@ -24,14 +32,31 @@ def check_inside(folder: Path, path: str | Path) -> None:
         )
 
 
-def missing_files(folder: Path, names: Sequence[str], *, follow_links: bool) -> list[int]:
-    """The places in `names` of files that are not there. DataError if one is by a link outside of the folder.
+def missing_files(
+    folder: Path, ids: Sequence[str], patterns: Iterable[FilePattern], of: str, *, follow_links: bool
+) -> str:
+    """Which ids of a list have no file, for a message; empty if all have.
 
-    Folders are listed once; a million questions would take minutes.
+    DataError if a file is by a link outside of the folder. Folders are listed once; a million questions would take
+    minutes.
     """
+    for pattern in patterns:
+        names = [pattern.of(name) for name in ids]
+        there, links = _listing(folder, {name.rpartition("/")[0] for name in names}, follow_links=follow_links)
+        if links and not follow_links:
+            for name in names:
+                if name in links:
+                    check_inside(folder, folder / name)
+        if missing := [name for name, file in zip(ids, names, strict=True) if file not in there]:
+            return f"{folder}: no file for {counted(missing, 'id', repr)} of the {of}, wanted {pattern.of(missing[0])}"
+    return ""
+
+
+def _listing(folder: Path, parents: Iterable[str], *, follow_links: bool) -> tuple[set[str], set[str]]:
+    """What is in these sub-folders, and which of it are links."""
     there: set[str] = set()
     links: set[str] = set()
-    for parent in sorted({name.rpartition("/")[0] for name in names}):
+    for parent in sorted(parents):
         try:
             with os.scandir(folder / parent) as entries:
                 for entry in entries:
@@ -45,8 +70,4 @@ def missing_files(folder: Path, names: Sequence[str], *, follow_links: bool) -> 
             ) from error
         if not follow_links:
             check_inside(folder, folder / parent)
-    if links and not follow_links:
-        for name in names:
-            if name in links:
-                check_inside(folder, folder / name)
-    return [number for number, name in enumerate(names) if name not in there]
+    return there, links

@@ -1,6 +1,6 @@
 """Which samples there are and what their classes are, when a partition and labels say so in JSON.
 
-The law: an id's address is its place among the unique ids in order of first appearance, so the same files give the same
+An id's address is its place among the unique ids in order of first appearance, so the same files give the same
 addresses everywhere; a view whose ids are consecutive costs nothing.
 """
 
@@ -56,6 +56,12 @@ def classes_of(ids: Sequence[str], labels: Mapping[str, Any], path: Path, classe
     return np.fromiter(map(labels.__getitem__, ids), np.int64, len(ids))
 
 
+def counts_of(classes: NDArray[np.int64]) -> dict[str, int]:
+    """How many samples each class has, by its number as text."""
+    found, counts = np.unique(classes, return_counts=True)
+    return dict(zip(map(str, found.tolist()), counts.tolist(), strict=True))
+
+
 def _ids(path: Path, view: str, ids: object) -> list[str]:
     if not isinstance(ids, list):
         raise DataError(f"{path}: view {view!r} is {type(ids).__name__}; wanted a list of ids")
@@ -74,7 +80,7 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
     return names
 
 
-def _read_object(path: Path, wanted: str) -> dict[str, Any]:  # Any: JSON, checked by whoever asked
+def _read_object(path: Path, wanted: str) -> dict[str, Any]:  # Any: JSON, checked by the caller
     try:
         found = json.loads(path.read_bytes(), object_pairs_hook=_no_repeats)
     except OSError as error:

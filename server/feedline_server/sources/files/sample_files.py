@@ -1,6 +1,6 @@
 """Samples that are files: one or several a sample, and perhaps a class of each.
 
-The law: files are opened when they are gathered, one at a time; only names and labels are kept in memory.
+Files are opened when they are gathered, one at a time; only names and labels are kept in memory.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.sources.arrays import content
+from feedline_server.sources.arrays.content import spread
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.source import check_ids
 from feedline_wire.errors import BadSample, DataError
@@ -24,15 +24,17 @@ LABEL = "y"
 class Files:
     """One file of each sample: where it is, and whether it is still what it was."""
 
-    def __init__(self, folder: Path, names: Sequence[str], place: FilePattern) -> None:
-        self.place = place
+    def __init__(self, folder: Path, names: Sequence[str], pattern: FilePattern) -> None:
+        self.pattern = pattern
+        self.looked_into = spread(len(names))
+        """The samples whose files stand for all in the fingerprint."""
         self._folder = str(folder)
         self._names = names
         self._modified: NDArray[np.int64] = np.zeros(len(names), np.int64)  # no page of it is there until used
 
     def path(self, sample: int) -> str:
         """The file of a sample."""
-        return f"{self._folder}/{self.place.of(self._names[sample])}"
+        return f"{self._folder}/{self.pattern.of(self._names[sample])}"
 
     def named(self, sample: int) -> str:
         """The sample, for a message."""
@@ -51,54 +53,57 @@ class Files:
 
 
 class Part(Protocol):
-    """Some columns of the samples, from one file of each."""
+    """Some columns of the samples: from one file of each, or from a list."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What it has."""
+        """Its columns."""
         ...
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-        """As of a Source."""
+        """As of a Source; `out` has only columns of its own."""
         ...
 
-    def content(self, sample: int) -> Iterator[bytes]:
-        """What stands for one sample's file."""
+    def content(self) -> Iterator[bytes]:
+        """As of a Source."""
         ...
 
 
 class Labels:
-    """The class of each sample, as a number or, of `one_hot` classes, as a vector."""
+    """The class of each sample, as a number or, of `one_hot` classes, as a vector: a Part."""
 
     def __init__(self, classes: NDArray[np.int64], one_hot: int | None) -> None:
         self.classes = classes
-        self._one_hot = one_hot
-        self.column = Column(
-            LABEL, np.dtype("<i8" if one_hot is None else "<f4"), () if one_hot is None else (one_hot,)
-        )
+        self._is_one_hot = one_hot is not None
+        self.columns = (Column(LABEL, np.dtype("<i8" if one_hot is None else "<f4"), (one_hot,) if one_hot else ()),)
 
-    def gather(self, ids: NDArray[np.int64], out: Array) -> None:
-        """Write the labels of these samples into `out`."""
-        if self._one_hot is None:
-            out[...] = self.classes[ids]
+    def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
+        """See Part."""
+        target, classes = out[LABEL], self.classes[ids]
+        if self._is_one_hot:
+            target[...] = 0
+            target[np.arange(len(ids)), classes] = 1
         else:
-            out[...] = 0
-            out[np.arange(len(ids)), self.classes[ids]] = 1
+            target[...] = classes
+
+    def content(self) -> Iterator[bytes]:
+        """See Part."""
+        yield self.classes.astype("<i8").tobytes()
 
 
 class SampleFiles:
-    """Samples that are files below `folder`, by their names; `labels` are one more column."""
+    """Samples that are files below `folder`, by their names."""
 
-    def __init__(self, folder: Path, names: Sequence[str], parts: Sequence[Part], labels: Labels | None) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], parts: Sequence[Part]) -> None:
         self._names = names
-        self._labels = labels
         self._parts = parts
         self.samples = len(names)
-        columns = [column for part in parts for column in part.columns]
-        if labels is not None:
-            columns.append(labels.column)
-        self.columns = tuple(columns)
-        self._check_names(folder)
+        self.columns = tuple(column for part in parts for column in part.columns)
+        if sum(column.name == LABEL for column in self.columns) > 1:
+            raise DataError(
+                f"{folder}: the files of the samples have an array {LABEL!r}, and there are labels too; "
+                "set labels = false, or choose the arrays that are meant with arrays"
+            )
 
     def __repr__(self) -> str:
         return f"<SampleFiles {', '.join(map(str, self.columns))}: {self.samples} samples>"
@@ -107,26 +112,13 @@ class SampleFiles:
         """See Source."""
         check_ids(ids, self.samples)
         for part in self._parts:
-            wanted = {column.name: out[column.name] for column in part.columns if column.name in out}
-            if wanted:
+            if wanted := {column.name: out[column.name] for column in part.columns if column.name in out}:
                 part.gather(ids, wanted)
-        if self._labels is not None and LABEL in out:
-            self._labels.gather(ids, out[LABEL])
 
     def content(self) -> Iterator[bytes]:
         """See Source. Every name and label, and a sample of the files' bytes."""
         names = [name.encode("utf-8", "surrogateescape") for name in self._names]
         yield np.array([len(name) for name in names], "<i8").tobytes()  # or ("ab", "c") would be ("a", "bc")
         yield b"".join(names)
-        if self._labels is not None:
-            yield self._labels.classes.astype("<i8").tobytes()
         for part in self._parts:
-            for sample in content.spread(self.samples):
-                yield from part.content(sample)
-
-    def _check_names(self, folder: Path) -> None:
-        if sum(column.name == LABEL for column in self.columns) > 1:
-            raise DataError(
-                f"{folder}: the files of the samples have an array {LABEL!r}, and there are labels too; "
-                "set labels = false, or choose the arrays that are meant with arrays"
-            )
+            yield from part.content()

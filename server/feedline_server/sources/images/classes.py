@@ -1,6 +1,6 @@
 """Which number each label of a manifest has.
 
-The law: labels that are whole numbers are the numbers; other labels are names, numbered as they are sorted, or as
+Labels that are whole numbers are the numbers; other labels are names, numbered as they are sorted, or as
 they are declared. The same files give the same numbers everywhere.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.sources.files.partition import counts_of
 from feedline_server.sources.images.manifest import Entries
 from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
@@ -34,8 +35,7 @@ class Classes:
         """How many of these samples each class has, by its name."""
         if self.names is not None:
             return dict(zip(self.names, np.bincount(numbers, minlength=self.count).tolist(), strict=True))
-        found, counts = np.unique(numbers, return_counts=True)
-        return dict(zip(map(str, found.tolist()), counts.tolist(), strict=True))
+        return counts_of(numbers)
 
 
 def classes_of(manifests: Sequence[Entries], declared: int | tuple[str, ...] | None) -> Classes:

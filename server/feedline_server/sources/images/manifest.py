@@ -1,6 +1,6 @@
 """A list of images with the class of each, in JSON or CSV, as it was written.
 
-The law: every entry has what it needs, or the file and the entry are named; nothing is guessed from half a row.
+Every entry has what it needs, or the file and the entry are named; nothing is guessed from half a row.
 """
 
 import csv
@@ -56,19 +56,19 @@ def read_manifest(path: Path, fields: Fields) -> Entries:
     for where, row in rows:
         images.append(_image(path, where, row, fields.image))
         if fields.label is not None:
-            labels.append(_label(path, where, row, fields.label))
+            labels.append(_value(path, where, row, fields.label, "a class, as a whole number or text"))
         if fields.split is not None:
-            splits.append(_split(path, where, row, fields.split))
+            splits.append(str(_value(path, where, row, fields.split, "the name of a view", is_number=False)))
     return Entries(path, images, labels if fields.label is not None else None, splits if fields.split else None)
 
 
 def _found(path: Path, first: Row, fields: Fields) -> Fields:
     """The fields with the label's own name; DataError if they are not all there."""
-    for said, name in (("image", fields.image), ("label", fields.label), ("split", fields.split)):
+    for key, name in (("image", fields.image), ("label", fields.label), ("split", fields.split)):
         if name and name not in first:
             raise DataError(
                 f"{path}: its entries have no {name!r}, they have {', '.join(map(repr, first))}; "
-                f"name the right one with {said} = …"
+                f"name the right one with {key} = …"
             )
     if fields.label != ONLY_OTHER:
         return fields
@@ -82,10 +82,7 @@ def _found(path: Path, first: Row, fields: Fields) -> Fields:
 
 
 def _image(path: Path, where: str, row: Row, field: str) -> str:
-    found = row.get(field)
-    if type(found) not in (str, int) or found == "":
-        raise DataError(f"{path}: {where} has {_shown(row, field)}; wanted the name of a file")
-    name = str(found)
+    name = str(_value(path, where, row, field, "the name of a file"))
     if not stays_inside(name):
         raise DataError(
             f"{path}: {where} names {name!r}, which is no file inside the folder of the images; "
@@ -94,22 +91,13 @@ def _image(path: Path, where: str, row: Row, field: str) -> str:
     return name
 
 
-def _label(path: Path, where: str, row: Row, field: str) -> str | int:
+def _value(path: Path, where: str, row: Row, field: str, wanted: str, *, is_number: bool = True) -> str | int:
+    """What an entry has in a field: some text or, if it may be one, a whole number."""
     found = row.get(field)
-    if type(found) is int or (type(found) is str and found):
+    if (isinstance(found, str) and found) or (is_number and type(found) is int):  # not a bool
         return found
-    raise DataError(f"{path}: {where} has {_shown(row, field)}; wanted a class, as a whole number or text")
-
-
-def _split(path: Path, where: str, row: Row, field: str) -> str:
-    found = row.get(field)
-    if type(found) is str and found:
-        return found
-    raise DataError(f"{path}: {where} has {_shown(row, field)}; wanted the name of a view")
-
-
-def _shown(row: Row, field: str) -> str:
-    return f"{field} = {json.dumps(row[field])}" if field in row else f"no {field!r}"
+    shown = f"{field} = {json.dumps(row[field])}" if field in row else f"no {field!r}"
+    raise DataError(f"{path}: {where} has {shown}; wanted {wanted}")
 
 
 def _read(path: Path) -> list[tuple[str, Row]]:

@@ -1,6 +1,6 @@
 """Samples that are images: one file each, decoded when it is gathered.
 
-The law: what cannot be read, decoded or brought into the form of the others is a bad sample with its name, and all of
+What cannot be read, decoded or brought into the form of the others is a bad sample with its name, and all of
 a batch are named at once.
 """
 
@@ -26,7 +26,7 @@ MAX_FILE = 1 << 30
 
 
 class ImageFiles:
-    """An image file of each sample, as one column of uint8 or uint16 (height, width, channels)."""
+    """An image file of each sample, as one column of uint8 or uint16 (height, width, channels): a Part."""
 
     def __init__(self, files: Files, form: ImageForm) -> None:
         self._files = files
@@ -34,7 +34,7 @@ class ImageFiles:
         self.columns = (Column(IMAGE, self._decoder.dtype, self._shape()),)
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
-        """See Source."""
+        """See Part."""
         bad: list[BadSample] = []
         for row, sample in zip(out[IMAGE], ids.tolist(), strict=True):
             try:
@@ -44,17 +44,17 @@ class ImageFiles:
         if bad:
             raise _all_of(bad)
 
-    def content(self, sample: int) -> Iterator[bytes]:
-        """What stands for one sample's file, and of the first for what becomes of it here."""
-        path = Path(self._files.path(sample))
-        try:
-            with npy.opened(path, "an image") as file:
-                yield from content.ID_FILE.read(file)
-                if sample == 0:
-                    file.seek(0)
-                    yield from self._decoder.identity(file.read(MAX_FILE))
-        except DataError:
-            yield b"missing"
+    def content(self) -> Iterator[bytes]:
+        """See Part; of the first image, too, what becomes of it here."""
+        for sample in self._files.looked_into:
+            try:
+                with npy.opened(Path(self._files.path(sample)), "an image") as file:
+                    yield from content.ID_FILE.read(file)
+                    if sample == 0:
+                        file.seek(0)
+                        yield from self._decoder.identity(file.read(MAX_FILE))
+            except DataError:
+                yield b"missing"
 
     def _shape(self) -> tuple[int, ...]:
         if self._decoder.form.size is not None:

@@ -1,6 +1,6 @@
-"""Files in a folder a class: `root/CLASS/*`, or `root/VIEW/CLASS/*`, of arrays or of images.
+"""The kind `class_folders`: files in a folder a class, `root/CLASS/*` or `root/VIEW/CLASS/*`, of arrays or of images.
 
-The law: classes and samples are found as Keras' DirectoryIterator finds them, so a class has the number, and a view the
+Classes and samples are found as Keras' DirectoryIterator finds them, so a class has the number, and a view the
 samples, that they have there: both sorted by name, files of sub-folders below their class. Hidden ones are left out.
 """
 
@@ -13,12 +13,13 @@ import numpy as np
 
 from feedline_server.declared.datasets import ClassFoldersConfig
 from feedline_server.declared.forms import ARRAYS
-from feedline_server.sources.files.array_files import array_files
+from feedline_server.sources.files.array_files import ArrayFiles
 from feedline_server.sources.files.links import check_inside
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_server.sources.files.sample_files import Files, Labels, Part, SampleFiles
 from feedline_server.sources.images import header as image_header
 from feedline_server.sources.images.samples import ImageFiles
+from feedline_server.sources.kinds.columns import LOST
 from feedline_server.sources.selection import Selection, join
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import EVERYTHING
@@ -32,9 +33,6 @@ KINDS = {"arrays": ARRAYS, "images": image_header.SUFFIXES}
 
 FOREIGN = (".tif", ".tiff", ".ppm", ".pgm", ".gif")
 """Of images that Keras or others would take, and that are not decoded here: leaving them out must not go unnoticed."""
-
-LOST = "lost+found"
-"""What a file system keeps at its root; nobody but root can look into it."""
 
 
 def opened(config: ClassFoldersConfig) -> Opened:
@@ -66,12 +64,8 @@ def opened(config: ClassFoldersConfig) -> Opened:
     parts = [range(*part) for part in pairwise(ends)]  # a part a class, view by view
     counts = np.array([len(part) for part in parts]).reshape(len(roots), len(classes))
     labels = np.repeat(np.tile(np.arange(len(classes)), len(roots)), counts.reshape(-1))
-    source = SampleFiles(
-        config.path,
-        names,
-        _parts(config, names),
-        Labels(labels.astype(np.int64), len(classes) if config.one_hot else None),
-    )
+    labelled = Labels(labels.astype(np.int64), len(classes) if config.one_hot else None)
+    source = SampleFiles(config.path, names, [*_parts(config, names), labelled])
     views = _views(roots, parts, config.validation_split)
     empty = [view for view, selection in views.items() if not len(selection)]
     if empty:
@@ -104,7 +98,8 @@ def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
         return [ImageFiles(Files(config.path, names, FilePattern(SLOT, SLOT)), config)]
     if for_images := config.set_image_fields:
         raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {for_images[0]} = … is for images")
-    return array_files(config.path, names, file_patterns(SLOT, {"": SLOT}, config.arrays))
+    patterns = file_patterns(SLOT, {"": SLOT}, config.arrays)
+    return [ArrayFiles(Files(config.path, names, pattern)) for pattern in patterns]
 
 
 def _ending_in(suffixes: tuple[str, ...], names: Sequence[str]) -> Iterator[str]:
@@ -171,19 +166,17 @@ def _list_into(
             for entry in entries:
                 if _is_left_out(entry.name):
                     continue
-                if entry.is_dir():
-                    _allow(base, entry, follow_links=follow_links)
+                is_folder = entry.is_dir()
+                if not is_folder and not entry.name.lower().endswith(suffixes):
+                    continue
+                if not follow_links and entry.is_symlink():
+                    check_inside(base, entry.path)
+                if is_folder:
                     _list_into(found, base, entry.path, suffixes, follow_links=follow_links, above=(*above, real))
-                elif entry.name.lower().endswith(suffixes):
-                    _allow(base, entry, follow_links=follow_links)
+                else:
                     names.append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted the files of a class") from error
-
-
-def _allow(base: Path, entry: "os.DirEntry[str]", *, follow_links: bool) -> None:
-    if not follow_links and entry.is_symlink():
-        check_inside(base, entry.path)
 
 
 def _is_left_out(name: str) -> bool:

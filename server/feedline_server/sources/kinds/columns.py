@@ -1,6 +1,6 @@
-"""Columns: `.npy` files in a folder, one a column, memory-mapped; or sub-folders of them, one a view.
+"""The kind `columns`: `.npy` files in a folder, one a column, memory-mapped; or sub-folders of them, one a view.
 
-The law: nothing is read until it is gathered, and a gather copies from the page cache straight into the batch. A
+Nothing is read until it is gathered, and a gather copies from the page cache straight into the batch. A
 file that changed since it was opened is an error, never another batch under the same key.
 """
 
@@ -15,7 +15,7 @@ from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
 
 LOST = "lost+found"
-"""What a file system keeps at its root; nobody but root can look into it, and a volume may be mounted right here."""
+"""What a file system keeps at its root; only root can look into it, and a volume may be mounted right here."""
 
 
 def opened(config: ColumnsConfig) -> Opened:

@@ -1,21 +1,20 @@
-"""Images that a manifest lists: `[{"image_id": …, "disease_class": …}, …]`, or the same as CSV.
+"""The kind `images`: those that a manifest lists, `[{"image_id": …, "disease_class": …}, …]`, or the same as CSV.
 
-The law: an image is one sample however often it is listed, addressed by where it is listed first, and it has one
+An image is one sample however often it is listed, addressed by where it is listed first, and it has one
 class. What a view lists twice comes twice in its epoch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ImagesConfig
 from feedline_server.declared.forms import MANIFESTS
-from feedline_server.sources.files.links import missing_files
+from feedline_server.sources.files.links import data_folder, missing_files
 from feedline_server.sources.files.patterns import FilePattern
-from feedline_server.sources.files.sample_files import Files, Labels, SampleFiles
+from feedline_server.sources.files.sample_files import Files, Labels, Part, SampleFiles
 from feedline_server.sources.images.classes import Classes, classes_of
 from feedline_server.sources.images.manifest import USUAL, Entries, Fields, read_manifest
 from feedline_server.sources.images.samples import ImageFiles
@@ -23,12 +22,8 @@ from feedline_server.sources.selection import compact, declared, leaks
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import EVERYTHING
 from feedline_wire.errors import DataError
-from feedline_wire.listing import counted
 
 SLOT = "{id}"
-
-USUAL_FOLDER = "images"
-"""Where images are if there is such a folder."""
 
 
 def opened(config: ImagesConfig) -> Opened:
@@ -41,33 +36,27 @@ def opened(config: ImagesConfig) -> Opened:
     samples = np.fromiter(map(sample.__getitem__, listed), np.int64, len(listed))  # of each entry
     classes = _classes(config, manifests)
     views = {view: compact(samples[entries]) for view, entries in _views(config, manifests, classes).items()}
-    folder, place = data_folder(config), FilePattern(SLOT, config.files)
+    folder = data_folder(config.path, config.data, "images")
+    pattern = FilePattern(SLOT, config.files)
     labels, counts = _labels(config, names, samples, classes)
 
-    def missing() -> Iterator[str]:
-        if text := _missing(folder, names, place, follow_links=config.follow_links):
+    def notes() -> Iterator[str]:
+        if missing := missing_files(folder, names, [pattern], "manifest", follow_links=config.follow_links):
             if config.on_bad_sample == "error":
                 raise DataError(
-                    f"{text}; add the files, take them out of the manifest, or set `data` to the folder that has them "
-                    "and `files` to how they are named"
+                    f"{missing}; add the files, take them out of the manifest, or set `data` to the folder that has "
+                    "them and `files` to how they are named"
                 )
-            yield text
+            yield missing
+        yield from leaks(views, names.__getitem__)
 
     try:
-        images = ImageFiles(Files(folder, names, place), config)
+        images = ImageFiles(Files(folder, names, pattern), config)
     except DataError:
-        tuple(missing())  # if the first file is missing, others are, and the message names them
+        tuple(notes())  # if the first file is missing, others are, and the message names them
         raise
-    source = SampleFiles(folder, names, [images], labels)
-    return Opened(source, views, lambda: (*missing(), *leaks(views, names.__getitem__)), counts)
-
-
-def data_folder(config: ImagesConfig) -> Path:
-    """Where the files are."""
-    if config.data is not None:
-        return config.path / config.data
-    inside = config.path / USUAL_FOLDER
-    return inside if inside.is_dir() else config.path
+    parts: list[Part] = [images] if labels is None else [images, labels]
+    return Opened(SampleFiles(folder, names, parts), views, notes, counts)
 
 
 def _own_manifests(config: ImagesConfig) -> dict[str, str]:
@@ -80,9 +69,11 @@ def _check_ways(config: ImagesConfig) -> None:
         "split": config.split is not None,
         "validation_split": config.validation_split is not None,
     }
-    said = [way for way, is_said in ways.items() if is_said]
-    if len(said) > 1:
-        raise DataError(f"{config.path}: has {' and '.join(said)}; images are parted in one way, leave the others out")
+    both = [way for way, is_declared in ways.items() if is_declared]
+    if len(both) > 1:
+        raise DataError(
+            f"{config.path}: has {' and '.join(both)}; images are parted in one way, leave the others out"
+        )
     if _own_manifests(config) and config.manifest is not None:
         raise DataError(f"{config.path}: has a manifest, and views have manifests of their own; leave one out")
 
@@ -122,8 +113,8 @@ def _labels(
     two = np.flatnonzero(numbers[samples] != classes.numbers)
     if len(two):
         sample = int(samples[two[0]])
-        said = sorted(set(classes.numbers[samples == sample].tolist()))
-        raise DataError(f"{config.path}: {names[sample]!r} is listed with the classes {said}; an image has one")
+        found = sorted(set(classes.numbers[samples == sample].tolist()))
+        raise DataError(f"{config.path}: {names[sample]!r} is listed with the classes {found}; an image has one")
     return Labels(numbers, classes.count if config.one_hot else None), classes.counts(numbers)
 
 
@@ -158,12 +149,3 @@ def _shares(config: ImagesConfig, numbers: NDArray[np.int64], share: float) -> d
             "give it a larger share"
         )
     return views
-
-
-def _missing(folder: Path, names: Sequence[str], place: FilePattern, *, follow_links: bool) -> str:
-    """Which images have no file, in words; empty if all have. DataError if one is by a link outside of the folder."""
-    missing = missing_files(folder, [place.of(name) for name in names], follow_links=follow_links)
-    if not missing:
-        return ""
-    absent = [names[number] for number in missing]
-    return f"{folder}: no file for {counted(absent, 'id', repr)} of the manifest, wanted {place.of(absent[0])}"

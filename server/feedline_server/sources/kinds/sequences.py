@@ -1,7 +1,7 @@
 """Sequences of different length: arrays of all their steps laid end to end, and where each sequence ends.
 
-The law: a sequence is exactly its own steps. Whatever pads or cuts it is declared as a transform; where none does, the
-end of the batch pads it, visibly in its shape.
+A sequence is exactly its own steps. What pads or cuts it is declared as a transform; where none does, the end of the
+batch pads it, visibly in its shape.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,8 +16,8 @@ from feedline_server.sources.arrays.formats import find_column
 from feedline_server.sources.arrays.mapped import is_large
 from feedline_server.sources.arrays.stored import Stored
 from feedline_server.sources.kinds.columns import column_folders
-from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Opened, check_ids
+from feedline_server.sources.ragged import Ragged, offsets_of
+from feedline_server.sources.source import Opened, check_ids, gathered, of_samples
 from feedline_server.sources.tables.boundaries import Boundaries, open_boundaries
 from feedline_server.sources.tables.table import Columns, with_views
 from feedline_wire.errors import BadSample, DataError
@@ -65,7 +65,7 @@ class Sequences:
     def announce(self, ids: Ids, names: Collection[str]) -> None:
         """See Announcing."""
         starts, ends = self._boundaries.of(ids)
-        steps = _steps(starts, _offsets(starts, ends))
+        steps = _steps(starts, offsets_of(ends - starts))
         self._steps.announce(steps, [column.name for column in self._steps.columns if column.name in names])
         if self._singles is not None:
             self._singles.announce(ids, [column.name for column in self._singles.columns if column.name in names])
@@ -74,20 +74,16 @@ class Sequences:
         """See RaggedSource."""
         check_ids(ids, self.samples)
         starts, ends = self._boundaries.of(ids)
-        offsets = _offsets(starts, ends)
+        offsets = offsets_of(ends - starts)
         steps = _steps(starts, offsets)
-        values = {c.name: np.empty((len(steps), *c.shape), c.dtype) for c in self._steps.columns}
         try:
-            self._steps.gather(steps, values)
+            values = gathered(self._steps, steps, self._steps.columns)
         except BadSample as error:
-            # Of steps; whoever reads the error asks by sequences.
             concerned = np.searchsorted(offsets, np.flatnonzero(np.isin(steps, error.samples)), side="right") - 1
-            raise BadSample(str(error.args[0]), traceback=error.traceback, samples=np.unique(ids[concerned])) from error
+            raise of_samples(error, np.unique(ids[concerned])) from error
         found: dict[str, Array | Ragged] = {name: Ragged(array, offsets) for name, array in values.items()}
         if self._singles is not None:
-            singles = {c.name: np.empty((len(ids), *c.shape), c.dtype) for c in self._singles.columns}
-            self._singles.gather(ids, singles)
-            found.update(singles)
+            found.update(gathered(self._singles, ids, self._singles.columns))
         return found
 
     def content(self) -> Iterator[bytes]:
@@ -98,13 +94,6 @@ class Sequences:
         if self._singles is not None:
             yield b"one a sequence"
             yield from self._singles.content()
-
-
-def _offsets(starts: Ids, ends: Ids) -> Ids:
-    """Where each sequence begins when these are laid end to end, and the end of all."""
-    offsets = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(ends - starts, out=offsets[1:])
-    return offsets
 
 
 def _steps(starts: Ids, offsets: Ids) -> Ids:

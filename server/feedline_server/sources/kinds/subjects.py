@@ -1,6 +1,6 @@
 """Many big files, one or a few a subject, each with an array of samples in time order and an array of labels.
 
-The law: a sample belongs to one subject, so views that are split by subject share nothing, and a window never runs from
+A sample belongs to one subject, so views that are split by subject share nothing, and a window never runs from
 one subject into the next. Files are opened when they are first read from, so many at once and no more.
 """
 
@@ -18,7 +18,7 @@ from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.selection import join
-from feedline_server.sources.source import Opened, check_ids
+from feedline_server.sources.source import Opened, check_ids, of_samples
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, shared, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths
@@ -70,7 +70,7 @@ class Subject:
                 self._open_rows(name).gather(rows, target.reshape(len(rows), *array.header.shape[1:]))
             except BadSample as error:
                 bad = np.isin(rows, error.samples).reshape(len(ids), -1).any(axis=1)
-                raise BadSample(str(error.args[0]), traceback=error.traceback, samples=ids[bad]) from error
+                raise of_samples(error, ids[bad]) from error
 
     def announce(self, ids: NDArray[np.int64], names: Collection[str]) -> None:
         """See Announcing."""

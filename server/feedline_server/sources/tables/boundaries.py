@@ -1,12 +1,10 @@
 """Where each sequence begins and ends among the steps of all: `offsets.npy` or `lengths.npy`.
 
-The law: sequences follow each other without a gap, so step k belongs to exactly one.
+Sequences follow each other without a gap, so step k belongs to exactly one.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import SequencesConfig
 from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.formats import NpyFile
-from feedline_server.sources.arrays.mapped import Plain
-from feedline_server.sources.arrays.stored import Rows
+from feedline_server.sources.arrays.stored import Stored
+from feedline_server.sources.ragged import offsets_of
 from feedline_wire.errors import DataError
 
 Ids = NDArray[np.int64]
@@ -27,101 +25,59 @@ LOOK_ROWS = 1 << 20
 """Offsets that are checked at once: 8 MiB, however many there are."""
 
 
-class Boundaries(Protocol):
-    """Of sequences 0..samples-1."""
+class Boundaries:
+    """Of sequences 0..samples-1, by a file of offsets, or of lengths.
 
-    @property
-    def samples(self) -> int:
-        """How many sequences there are."""
-        ...
+    Offsets are read where they lie: entry i is the first step of sequence i, the last entry the end. Lengths are added
+    up in memory, eight bytes a sequence.
+    """
 
-    @property
-    def steps(self) -> int:
-        """The steps of all of them."""
-        ...
-
-    @property
-    def longest(self) -> int:
-        """Steps of the longest; 0 before `check` if that takes looking at all of them."""
-        ...
+    def __init__(self, array: Stored, *, are_lengths: bool) -> None:
+        self._array = array
+        self._rows = array.open(large=False)
+        self._offsets: Ids | None = None
+        entries = array.header.shape[0]
+        self.samples = entries if are_lengths else entries - 1
+        self.longest = 0
+        """Steps of the longest; of offsets 0 before `check`, which looks at all of them."""
+        if are_lengths:
+            lengths = self._read(np.arange(entries))
+            if (wrong := int(lengths.min())) < 0:
+                raise DataError(f"{array.named}: sequence {lengths.argmin()} has the length {wrong}; wanted 0 or more")
+            self._offsets, self.longest = offsets_of(lengths), int(lengths.max())
+        elif entries < 2:
+            raise DataError(f"{array.named}: has {entries} entry; wanted one for each sequence and one more, the end")
+        elif first := int(self._read(np.array([0]))[0]):
+            raise DataError(f"{array.named}: begins with {first}; wanted 0, the first step of the first sequence")
+        self.steps = int(self.of(np.array([self.samples - 1]))[1][0])
+        """Of all sequences."""
 
     def of(self, ids: Ids) -> tuple[Ids, Ids]:
         """The first step of each, and the one after its last."""
-        ...
+        if self._offsets is not None:
+            return self._offsets[ids], self._offsets[ids + 1]
+        return self._read(ids), self._read(ids + 1)
 
     def check(self) -> None:
-        """Look at all of them, which may take long; DataError naming the first that is out of order."""
-        ...
-
-    def content(self) -> Iterator[bytes]:
-        """What their identity is made of."""
-        ...
-
-
-@dataclass(slots=True)
-class Offsets:
-    """Read where they lie: entry i is the first step of sequence i, the last entry the end."""
-
-    array: Plain
-    rows: Rows
-    steps: int
-    longest: int = 0
-
-    @property
-    def samples(self) -> int:
-        """See Boundaries."""
-        return self.array.header.shape[0] - 1
-
-    def check(self) -> None:
-        """See Boundaries."""
-        for start in range(0, self.samples, LOOK_ROWS):
-            part = np.diff(_read(self.array, self.rows, np.arange(start, min(start + LOOK_ROWS, self.samples) + 1)))
+        """Look at all offsets, which may take long; DataError naming the first that is out of order."""
+        for start in () if self._offsets is not None else range(0, self.samples, LOOK_ROWS):
+            part = np.diff(self._read(np.arange(start, min(start + LOOK_ROWS, self.samples) + 1)))
             if part.min() < 0:
                 at = start + int(part.argmin())
                 raise DataError(
-                    f"{self.array.named}: entry {at + 1} is smaller than entry {at}; wanted offsets that never fall"
+                    f"{self._array.named}: entry {at + 1} is smaller than entry {at}; wanted offsets that never fall"
                 )
             self.longest = max(self.longest, int(part.max()))
 
-    def of(self, ids: Ids) -> tuple[Ids, Ids]:
-        """See Boundaries."""
-        return _read(self.array, self.rows, ids), _read(self.array, self.rows, ids + 1)
-
     def content(self) -> Iterator[bytes]:
-        """See Boundaries."""
-        yield b"offsets"
-        yield from self.array.content(content.COLUMN)
+        """What their identity is made of."""
+        yield b"offsets" if self._offsets is None else b"lengths"
+        yield from self._array.content(content.COLUMN)
 
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Added up in memory, eight bytes a sequence."""
-
-    array: Plain
-    offsets: Ids
-    longest: int
-
-    @property
-    def samples(self) -> int:
-        """See Boundaries."""
-        return len(self.offsets) - 1
-
-    @property
-    def steps(self) -> int:
-        """See Boundaries."""
-        return int(self.offsets[-1])
-
-    def of(self, ids: Ids) -> tuple[Ids, Ids]:
-        """See Boundaries."""
-        return self.offsets[ids], self.offsets[ids + 1]
-
-    def check(self) -> None:
-        """See Boundaries: done when they were added up."""
-
-    def content(self) -> Iterator[bytes]:
-        """See Boundaries."""
-        yield b"lengths"
-        yield from self.array.content(content.COLUMN)
+    def _read(self, rows: Ids) -> Ids:
+        found = np.empty(len(rows), self._array.header.dtype.newbyteorder("<"))
+        self._rows.gather(rows, found)
+        return found.astype(np.int64)
 
 
 def open_boundaries(folder: Path, config: SequencesConfig) -> tuple[Boundaries, str]:
@@ -140,38 +96,8 @@ def open_boundaries(folder: Path, config: SequencesConfig) -> tuple[Boundaries, 
             f"one more than there are sequences) and {LENGTHS} (steps of each); wanted one of them"
         )
     (file,) = there
-    array = _find(folder / file)
-    if config.lengths is not None or (declared is None and file == LENGTHS):
-        return _lengths(array), file
-    return _offsets(array), file
-
-
-def _find(path: Path) -> Plain:
-    with NpyFile(path) as file:
-        array = file.stored("x")
+    with NpyFile(folder / file) as opened:
+        array = opened.stored("x")
     if array.header.dtype.kind not in "iu" or len(array.header.shape) != 1 or not array.header.shape[0]:
-        raise DataError(f"{path}: found {array.header}; wanted one row of whole numbers")
-    return array
-
-
-def _lengths(array: Plain) -> Lengths:
-    lengths = _read(array, array.open(large=False), np.arange(array.header.shape[0]))
-    if (wrong := int(lengths.min())) < 0:
-        raise DataError(f"{array.named}: sequence {lengths.argmin()} has the length {wrong}; wanted 0 or more")
-    return Lengths(array, np.concatenate(([0], np.cumsum(lengths))), int(lengths.max()))
-
-
-def _offsets(array: Plain) -> Offsets:
-    rows, count = array.open(large=False), array.header.shape[0]
-    if count < 2:
-        raise DataError(f"{array.named}: has {count} entry; wanted one for each sequence and one more, the end")
-    first, last = _read(array, rows, np.array([0, count - 1]))
-    if first != 0:
-        raise DataError(f"{array.named}: begins with {first}; wanted 0, the first step of the first sequence")
-    return Offsets(array, rows, int(last))
-
-
-def _read(array: Plain, rows: Rows, wanted: Ids) -> Ids:
-    found = np.empty(len(wanted), array.header.dtype.newbyteorder("<"))
-    rows.gather(wanted, found)
-    return found.astype(np.int64)
+        raise DataError(f"{folder / file}: found {array.header}; wanted one row of whole numbers")
+    return Boundaries(array, are_lengths=bool(config.lengths or (declared is None and file == LENGTHS))), file

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.arrays.stored import Extent
-from feedline_server.sources.source import Announcing, HasExtents, check_ids
+from feedline_server.sources.source import Announcing, HasExtents, check_ids, of_samples
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
@@ -67,12 +67,8 @@ class Concatenated:
         try:
             self._parts[part].gather(own, out)
         except BadSample as error:
-            # The part counts from 0; whoever reads the error asks by the dataset's ids.
-            raise BadSample(
-                f"in {self._names[part]}, whose sample 0 is sample {start}: {error.args[0]}",
-                traceback=error.traceback,
-                samples=(sample + start for sample in error.samples),
-            ) from error
+            where = f"in {self._names[part]}, whose sample 0 is sample {start}: "
+            raise of_samples(error, [sample + start for sample in error.samples], where) from error
 
 
 def parts_of(ids: Ids, starts: Ids) -> Iterator[tuple[int, Ids, Ids]]:
