@@ -7,14 +7,13 @@ itself, and laid into the slot. Where nothing is done to them the source gathers
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.batches.dataset import Dataset
 from feedline_server.order.positions import run_ahead, run_indices, view_indices
-from feedline_server.sources.ragged import Ragged, pad_into
+from feedline_server.sources.ragged import Ragged, pad_into, values_of
 from feedline_server.sources.source import SampleRequest
 from feedline_wire import BAD, IDS
 from feedline_wire.errors import BadSample, DataError, FeedlineError
@@ -27,9 +26,6 @@ NUMBERS = np.dtype("<i8")
 
 LAYOUTS = 64
 """Numbers of rows whose layout is remembered: a trainer asks for one or two, a hostile one could ask for any."""
-
-Filled: TypeAlias = tuple[Layout, dict[str, Array], NDArray[np.int64]]
-"""How a batch lies, its arrays in place, and the sample id of each of their rows."""
 
 
 class Outgrown(Exception):
@@ -111,7 +107,7 @@ def _read_ahead(dataset: Dataset, key: Key) -> None:
     ahead = run_ahead(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows, source.most_ahead)
     if not len(ahead):
         return
-    # What is wrong with files of other batches is said to whom it concerns.
+    # What is wrong with files of other batches is an error of those batches.
     with suppress(FeedlineError, OSError):
         source.announce(view.ids(ahead), dataset.chain.reads)
 
@@ -130,13 +126,13 @@ def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -
 
     while True:
         if dataset.on_bad_sample == "skip":
-            mended = without(request, bad, is_random=is_random)
+            mended, lines = without(request, bad, is_random=is_random)
         else:
-            mended = replaced(request, bad, view.samples, view.ids, is_random=is_random)
+            mended, lines = replaced(request, bad, view.samples, view.ids, is_random=is_random)
         try:
-            return _filled(dataset, key.view, mended.request, mended.bad, memory)
+            return _filled(dataset, key.view, mended, lines, memory)
         except BadSample as error:
-            faults = faults_named(error, mended.request, is_random=is_random)
+            faults = faults_named(error, mended, is_random=is_random)
             if not faults:
                 raise
             found |= set(faults)
@@ -149,49 +145,38 @@ def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -
 def _filled(
     dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array
 ) -> Layout:
-    """Lay these samples into the memory, with their ids, and with the bad ones that they are without."""
-    fill = _fixed if dataset.chain.is_fixed else _varying
-    layout, out, of_rows = fill(dataset, view, request, bad, memory)
-    if dataset.nan == "error":
-        _check_numbers(dataset, out, of_rows)
-    out[IDS][:] = request.ids
-    if bad is not None:
-        out[BAD][:] = bad
-    return layout
+    """Lay these samples into the memory, with their ids, and with the bad ones that they are without.
 
-
-def _fixed(dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array) -> Filled:
-    """Where the layout follows from the number of samples: what can be written straight into the memory, is."""
-    columns, chain = dataset.columns, dataset.chain
-    count = len(request.ids)
-    if bad is None:
-        layout = layout_of(dataset, count)
+    Where the layout follows from the number of samples, what can be written straight into the memory is. Elsewhere it
+    shows when the samples are there: they are laid as long as the longest of them.
+    """
+    columns, chain, ids = dataset.columns, dataset.chain, request.ids
+    rows = None if chain.is_fixed else chain.prepared(view, request, {})
+    if rows is None:
+        shapes = [(len(ids), *column.shape) for column in columns]
     else:
-        layout = _layout(columns, [(count, *column.shape) for column in columns], count, bad)
+        shapes = [_shape(rows.columns[column.name]) for column in columns]
+    layout = _layout(columns, shapes, len(ids), bad)
     placed = _cleared(memory, layout)
-    out = {column.name: placed[column.name] for column in columns}
+    of_rows = ids
     if chain.is_straight:
-        chain.gather(request.ids, out)
-        return layout, placed, request.ids
-    rows = chain.prepared(view, request, out)
-    for column in columns:
-        _lay(rows.columns[column.name], column, out[column.name])
-    chain.scratch.tidy()
-    return layout, placed, rows.request.ids
-
-
-def _varying(
-    dataset: Dataset, view: str, request: SampleRequest, bad: NDArray[np.int64] | None, memory: Array
-) -> Filled:
-    """Where the layout shows when the samples are there: they are laid as long as the longest of them."""
-    columns, chain = dataset.columns, dataset.chain
-    rows = chain.prepared(view, request, {})
-    layout = _layout(columns, [_shape(rows.columns[column.name]) for column in columns], len(request.ids), bad)
-    placed = _cleared(memory, layout)
-    for column in columns:
-        _lay(rows.columns[column.name], column, placed[column.name])
-    chain.scratch.tidy()
-    return layout, placed, rows.request.ids
+        chain.gather(ids, {column.name: placed[column.name] for column in columns})
+    else:
+        rows = (
+            rows
+            if rows is not None
+            else chain.prepared(view, request, {column.name: placed[column.name] for column in columns})
+        )
+        for column in columns:
+            _lay(rows.columns[column.name], column, placed[column.name])
+        chain.scratch.tidy()
+        of_rows = rows.request.ids
+    if dataset.nan == "error":
+        _check_numbers(dataset, placed, of_rows)
+    placed[IDS][:] = ids
+    if bad is not None:
+        placed[BAD][:] = bad
+    return layout
 
 
 def _layout(
@@ -209,7 +194,7 @@ def _cleared(memory: Array, layout: Layout) -> dict[str, Array]:
     if layout.nbytes > len(memory):
         raise Outgrown(layout.nbytes)
     body = memory[: layout.nbytes]
-    clear_padding(body, layout)  # the slot was another batch's: equal keys mean equal bytes, and nobody else's leak
+    clear_padding(body, layout)  # the slot was another batch's: equal keys mean equal bytes, and none of its leak
     return views(body, layout)
 
 
@@ -222,7 +207,7 @@ def _lay(found: Array | Ragged, column: Column, place: Array) -> None:
     if found is place:
         return
     shape = _shape(found)
-    values = found.values if isinstance(found, Ragged) else found
+    values = values_of(found)
     fits = len(shape) == len(column.shape) + 1 and all(
         size in {VARIES, have} for size, have in zip(column.shape, shape[1:], strict=True)
     )

@@ -1,16 +1,13 @@
-"""What becomes of a batch with samples that cannot be read or transformed, where the dataset leaves them out or
-replaces them.
+"""What becomes of a batch with bad samples, where the dataset leaves them out or replaces them.
 
-The law: which samples are bad is found by reading them, and what stands in their place follows from the key and from
-that alone. So the batch is the same whoever assembles it, whatever they met before; what is remembered only saves
-reading a bad sample again.
+Which samples are bad is found by reading them, and what stands in their place follows from the key alone. So the batch
+is the same in every process; what is remembered only saves reading a bad sample again.
 """
 
 import math
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -38,13 +35,16 @@ Bad: TypeAlias = Callable[[Collection[Fault]], set[Fault]]
 
 Ids: TypeAlias = NDArray[np.int64]
 
+Mended: TypeAlias = tuple[SampleRequest, Ids]
+"""What is read instead of what was requested; (bad samples, 2): the row in what was requested, the sample id."""
+
 
 class KnownBad:
-    """The samples of one dataset that were found to be bad in this process. Safe for several threads."""
+    """The samples of one dataset that were found to be bad in this process. *Thread-safe.*"""
 
     def __init__(self, dataset: str) -> None:
         self.dataset = dataset
-        self._unsaid = 0
+        self._unlogged = 0
         self._silent_until = -math.inf
         self._faults: set[Fault] = set()
         self._lock = threading.Lock()
@@ -53,84 +53,64 @@ class KnownBad:
         return len(self._faults)
 
     def learn(self, faults: Collection[Fault], error: BadSample) -> None:
-        """Remember these, and say so in the log, not too often."""
+        """Remember these, and log it, not too often."""
         with self._lock:
             if len(self._faults) > REMEMBERED:
                 self._faults = set()
             self._faults |= set(faults)
-            self._unsaid += len(faults)
+            self._unlogged += len(faults)
             now = time.monotonic()
             if now < self._silent_until:
                 return
-            self._silent_until, said, self._unsaid = now + LOG_EVERY_S, self._unsaid, 0
-        log.warning(
-            "bad samples are left out or replaced",
-            dataset=self.dataset,
-            found=said,
-            samples=error.samples,
-            latest=str(error),
-        )
+            self._silent_until, count, self._unlogged = now + LOG_EVERY_S, self._unlogged, 0
+        more = {"dataset": self.dataset, "found": count, "samples": error.samples, "latest": str(error)}
+        log.warning("bad samples are left out or replaced", **more)
 
     def among(self, faults: Collection[Fault]) -> set[Fault]:
         """Those of them that are known."""
         return self._faults.intersection(faults) if self._faults else set()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Mended:
-    """What is read for a key instead of what it request for."""
-
-    request: SampleRequest
-    bad: Ids
-    """(bad samples, 2): the row in what was request, the sample id."""
-
-
 def faults_of(request: SampleRequest, *, is_random: bool) -> list[Fault]:
     """How each of these samples is remembered, should it be bad."""
     if not is_random:
         return [(sample,) for sample in request.ids.tolist()]
-    return [
-        (sample, epoch, request.seed)
-        for sample, epoch in zip(request.ids.tolist(), request.epochs.tolist(), strict=True)
-    ]
+    pairs = zip(request.ids.tolist(), request.epochs.tolist(), strict=True)
+    return [(sample, epoch, request.seed) for sample, epoch in pairs]
 
 
 def faults_named(error: BadSample, read: SampleRequest, *, is_random: bool) -> list[Fault]:
     """The samples among those that were read that the error names; none: it is about something else."""
-    named = np.isin(read.ids, error.samples)
-    return faults_of(SampleRequest(read.ids[named], read.epochs[named], read.seed), is_random=is_random)
+    return faults_of(read.only(np.isin(read.ids, error.samples)), is_random=is_random)
 
 
 def without(request: SampleRequest, bad: Bad, *, is_random: bool) -> Mended:
-    """What was request without the bad ones."""
+    """What was requested without the bad ones."""
     is_bad = _is_bad(request, bad, is_random=is_random)
-    good = SampleRequest(request.ids[~is_bad], request.epochs[~is_bad], request.seed)
-    if not len(good.ids):
+    if is_bad.all():
         raise all_bad(request)
-    return Mended(good, _lines(request, is_bad))
+    return request.only(~is_bad), _lines(request, is_bad)
 
 
 def replaced(
     request: SampleRequest, bad: Bad, samples: int, view_ids: Callable[[Ids], Ids], *, is_random: bool
 ) -> Mended:
-    """What was request with other samples of its view in the place of the bad ones.
+    """What was requested with other samples of its view in the place of the bad ones.
 
-    `view_ids` gives the ids at some of the view's places 0..samples-1. Who takes a bad one's place is drawn for (seed,
+    `view_ids` gives the ids at some of the view's places 0..samples-1. What takes a bad one's place is drawn for (seed,
     epoch, the bad one): the first good one of REPLACEMENTS.
     """
     is_bad = _is_bad(request, bad, is_random=is_random)
     rows = np.flatnonzero(is_bad)
-    places = SampleRequest(request.ids[rows], request.epochs[rows], request.seed)
-    draws = (words(places, "substitute", REPLACEMENTS) % np.uint64(samples)).astype(np.int64)
+    draws = (words(request.only(rows), "substitute", REPLACEMENTS) % np.uint64(samples)).astype(np.int64)
     ids = request.ids.copy()
-    for row, found in zip(rows, draws, strict=True):
-        tries = view_ids(found)
-        epochs = np.full(len(tries), request.epochs[row])
-        good = tries[~_is_bad(SampleRequest(tries, epochs, request.seed), bad, is_random=is_random)]
+    for row, places in zip(rows, draws, strict=True):
+        tries = SampleRequest(view_ids(places), np.full(REPLACEMENTS, request.epochs[row]), request.seed)
+        good = tries.ids[~_is_bad(tries, bad, is_random=is_random)]
         if not len(good):
             raise all_bad(request)
         ids[row] = good[0]
-    return Mended(SampleRequest(ids, request.epochs, request.seed), _lines(request, is_bad))
+    return SampleRequest(ids, request.epochs, request.seed), _lines(request, is_bad)
 
 
 def all_bad(request: SampleRequest) -> DataError:

@@ -1,7 +1,7 @@
 """A dataset: samples with ids, the views that name some of them, and how columns make up a batch.
 
-The law: everything here follows from the declaration and the files, so every process that opens the same
-declaration has the same dataset.
+Everything here follows from the declaration and the files, so every process that opens the same declaration has the
+same dataset.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class View:
 
     def ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sample ids at these places (0..samples-1) of the view."""
-        # Past the end of one view begins another: trained on what should be measured on, and nobody would know.
+        # Past the end of one view begins another: trained on what should be measured on, unnoticed.
         if len(indices) and (indices.min() < 0 or indices.max() >= self.samples):
             raise InvalidRequest(
                 f"view {self.name!r} has places 0..{self.samples - 1}; {indices.min()}..{indices.max()} were asked for"
@@ -210,11 +210,11 @@ def _own_structure(opened: Opened, columns: Sequence[str], config: Declaration) 
 def structure_of(columns: Sequence[str], config: Declaration) -> Structure:
     """How the columns make up (inputs[, targets[, sample weight]]): as declared, else by their names."""
     weight = [config.sample_weight] if config.sample_weight else []
-    said = [*(config.inputs or ()), *(config.targets or ()), *weight]
-    unknown = [name for name in said if name not in columns]
+    declared = [*(config.inputs or ()), *(config.targets or ()), *weight]
+    unknown = [name for name in declared if name not in columns]
     if unknown:
         raise DataError(f"{config.path}: there is no column {unknown[0]!r}; the columns are {', '.join(columns)}")
-    inputs, targets = _inputs_and_targets([name for name in columns if name not in said], config)
+    inputs, targets = _inputs_and_targets([name for name in columns if name not in declared], config)
     if not inputs:
         from feedline_server.sources.kinds.columns import another_kind
 
@@ -229,7 +229,7 @@ def structure_of(columns: Sequence[str], config: Declaration) -> Structure:
 
 
 def _inputs_and_targets(free: Sequence[str], config: Declaration) -> tuple[Sequence[str], Sequence[str]]:
-    """What is declared; what is not, from the columns nobody named. No inputs: the names do not show them."""
+    """What is declared; what is not, from the other columns. No inputs: the names do not show them."""
     if config.inputs is not None:
         return config.inputs, _called("y", free) if config.targets is None else config.targets
     if config.targets is not None:

@@ -1,6 +1,6 @@
 """Which samples the views keep, where filters are declared: decided once, when the dataset is opened.
 
-The law: a filter decides what is in a view, never what is in a batch. So positions, orders and epochs know nothing of
+A filter decides what is in a view, never what is in a batch. So positions, orders and epochs know nothing of
 it, and an epoch is exactly once what was kept. Only the columns that a filter names are read.
 """
 
@@ -27,8 +27,8 @@ PIECE_NBYTES = 4 << 20
 PIECE_ROWS = 1 << 16
 """Samples that are looked at together at most."""
 
-SAY_EVERY_S = 5.0
-"""How often a filter that takes long says how far it is."""
+LOG_EVERY_S = 5.0
+"""How often a filter that takes long logs how far it is."""
 
 Ids: TypeAlias = NDArray[np.int64]
 Keeps: TypeAlias = Callable[[Ids, list[Array | Ragged]], NDArray[np.bool_]]
@@ -99,12 +99,12 @@ def _kept(  # noqa: PLR0917  # of one caller
 ) -> Selection:
     rows = max(1, min(PIECE_ROWS, PIECE_NBYTES // max(1, sum(column.row_nbytes for column in columns))))
     kept: list[Ids] = []
-    started = said = time.monotonic()
+    started = logged = time.monotonic()
     for start in range(0, len(selection), rows):
         ids = ids_at(selection, np.arange(start, min(start + rows, len(selection)), dtype=np.int64))
         kept.append(ids[keeps(ids, _read(source, ids, columns))])
-        if time.monotonic() > said + SAY_EVERY_S:
-            said = time.monotonic()
+        if time.monotonic() > logged + LOG_EVERY_S:
+            logged = time.monotonic()
             log.info("filtering", filter=named, view=view, looked_at=start + len(ids), samples=len(selection))
     ids = np.concatenate(kept)
     if not len(ids):

@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from feedline_server.declared.forms import (
     ONLY_OTHER,
     AbsolutePath,
-    After,
     Arrays,
     ColumnNames,
     Contradiction,
@@ -30,12 +29,12 @@ from feedline_server.declared.forms import (
     ObjectName,
     ObjectViews,
     OneOf,
-    Patterns,
     Seconds,
     Share,
     Size,
     Slices,
     Table,
+    after,
     is_object_name,
     some,
 )
@@ -151,7 +150,7 @@ class ClassFoldersConfig(ImageForm):
     kind: Literal["class_folders"] = "class_folders"
     of: Literal["arrays", "images"] | None = None
     """Which files are meant; None: what there is, if there is not both."""
-    classes: Annotated[tuple[FolderName, ...], After(some)] | None = None
+    classes: Annotated[tuple[FolderName, ...], after(some)] | None = None
     """The classes by their numbers; None: all sub-folders, sorted."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
@@ -181,7 +180,7 @@ class ImagesConfig(ImageForm):
     """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
     files: ImageFiles = "{id}"
     """How files are named."""
-    classes: Count | Annotated[tuple[str, ...], After(some)] | None = None
+    classes: Count | Annotated[tuple[str, ...], after(some)] | None = None
     """How many classes there are, or their names by number; None: what the manifest shows."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
@@ -209,7 +208,7 @@ class SubjectsConfig(Declaration):
     """Rows that make up a sample; None: each row is one."""
     stride: Count | None = None
     """Rows from the beginning of one window to the next; None: 1."""
-    views: dict[str, Patterns] = field(default_factory=dict)
+    views: dict[str, Names] = field(default_factory=dict)
     """The subjects of each view: names, patterns, or `!` and what is left out; empty: everything as `train`."""
 
     meant: ClassVar[tuple[str, ...]] = ("window", "stride")

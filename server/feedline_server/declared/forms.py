@@ -7,6 +7,7 @@ is imported for it: who only receives checked values, as a worker does, never lo
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, dataclass_transform
 
@@ -89,28 +90,23 @@ class Table:
         return handler(source)
 
 
-class Before:
-    """A field's value goes through this before its type is looked at: short ways to write it become the usual one."""
+class Form:
+    """How a field is written: a rule for pydantic, as part of the field's type."""
 
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        self._change = change
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_before_validator_function(self._change, handler(source))
-
-
-class After:
-    """A field's value goes through this when its type is right. ValueError says what was wanted."""
-
-    def __init__(self, check: Callable[[Any], Any]) -> None:
+    def __init__(self, wrap: str, check: Callable[[Any], Any]) -> None:
+        self._wrap = wrap
         self._check = check
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
         from pydantic_core import core_schema
 
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        return getattr(core_schema, f"no_info_{self._wrap}_validator_function")(self._check, handler(source))
+
+
+before = partial(Form, "before")
+"""The value goes through a function before its type is looked at: short ways to write it become the usual one."""
+after = partial(Form, "after")
+"""The value goes through a function when its type is right. Its ValueError says what was wanted."""
 
 
 class OneOf:
@@ -124,7 +120,7 @@ class OneOf:
         self,
         classes: Mapping[str, type[Table]],
         tag: str | Callable[[Any], str | None],
-        change: Callable[[Any], Any] | None = None,
+        change: Callable[[Any], Any] = lambda table: table,
         problem: str | None = None,
     ) -> None:
         self._classes = classes
@@ -135,17 +131,12 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
         from pydantic_core import core_schema
 
-        choices = {name: handler.generate_schema(one) for name, one in self._classes.items()}
-        if (change := self._change) is not None:
-            choices = {
-                name: core_schema.no_info_before_validator_function(change, one) for name, one in choices.items()
-            }
-        return core_schema.tagged_union_schema(
-            choices,
-            self._tag,
-            custom_error_type=self._problem and UNKNOWN,
-            custom_error_message=self._problem,
-        )
+        choices = {
+            name: core_schema.no_info_before_validator_function(self._change, handler.generate_schema(one))
+            for name, one in self._classes.items()
+        }
+        more = {"custom_error_type": UNKNOWN, "custom_error_message": self._problem} if self._problem else {}
+        return core_schema.tagged_union_schema(choices, self._tag, **more)  # type: ignore[arg-type]  # texts
 
 
 UNKNOWN = "unknown_table"
@@ -210,22 +201,22 @@ def _one_for_all(value: object) -> object:
     return {"": value} if isinstance(value, str) else value
 
 
-def _at_least(least: int) -> After:
+def _at_least(least: int) -> Form:
     def check(number: int) -> int:
         if number < least:
             raise ValueError(f"greater than or equal to {least}")
         return number
 
-    return After(check)
+    return after(check)
 
 
-def _between(low: float, high: float, wanted: str) -> After:
+def _between(low: float, high: float, wanted: str) -> Form:
     def check(number: float) -> float:
         if not low < number < high:
             raise ValueError(wanted)
         return number
 
-    return After(check)
+    return after(check)
 
 
 def some(values: Any) -> Any:  # noqa: ANN401  # a text, list or table
@@ -235,7 +226,7 @@ def some(values: Any) -> Any:  # noqa: ANN401  # a text, list or table
     return values
 
 
-def _pattern(slot: str, suffixes: tuple[str, ...], example: str) -> After:
+def _pattern(slot: str, suffixes: tuple[str, ...], example: str) -> Form:
     """A text names files below the folder, one for each sample or subject."""
 
     def check(text: str) -> str:
@@ -243,7 +234,7 @@ def _pattern(slot: str, suffixes: tuple[str, ...], example: str) -> After:
             raise ValueError(f"a file name below the folder with {slot} in it, such as {example}")
         return text
 
-    return After(check)
+    return after(check)
 
 
 def _width_and_height(value: object) -> object:
@@ -252,7 +243,7 @@ def _width_and_height(value: object) -> object:
     return value
 
 
-def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: str) -> After:
+def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: str) -> Form:
     """Views that all have something of their own, or are all parts of the only thing there is."""
 
     def check(views: dict[str, str]) -> dict[str, str]:
@@ -266,16 +257,16 @@ def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: 
             raise ValueError(mixed)
         return views
 
-    return After(check)
+    return after(check)
 
 
-def _code(wanted: str) -> After:
+def _code(wanted: str) -> Form:
     def check(text: str) -> str:
         if not is_object_name(text):
             raise ValueError(wanted)
         return text
 
-    return After(check)
+    return after(check)
 
 
 def _below(text: str) -> str:
@@ -284,37 +275,36 @@ def _below(text: str) -> str:
     return text
 
 
-Whole: TypeAlias = Annotated[int, Before(_not_a_flag), _at_least(0)]
-Count: TypeAlias = Annotated[int, Before(_not_a_flag), _at_least(1)]
-Numbers: TypeAlias = Annotated[tuple[float, ...], Before(_numbers), After(some)]
+Whole: TypeAlias = Annotated[int, before(_not_a_flag), _at_least(0)]
+Count: TypeAlias = Annotated[int, before(_not_a_flag), _at_least(1)]
+Numbers: TypeAlias = Annotated[tuple[float, ...], before(_numbers), after(some)]
 Share: TypeAlias = Annotated[float, _between(0, 1, "more than 0 and less than 1")]
 Seconds: TypeAlias = Annotated[float, _between(0, float("inf"), "a number of seconds, more than 0")]
-Size: TypeAlias = Annotated[tuple[Count, Count], Before(_width_and_height)]
+Size: TypeAlias = Annotated[tuple[Count, Count], before(_width_and_height)]
 """Width and height, in the order in which OpenCV and Keras' users say them."""
-ColumnNames: TypeAlias = Annotated[tuple[str, ...], Before(one_or_several)]
+ColumnNames: TypeAlias = Annotated[tuple[str, ...], before(one_or_several)]
 """None or more."""
-Names: TypeAlias = Annotated[tuple[str, ...], Before(one_or_several), After(some)]
+Names: TypeAlias = Annotated[tuple[str, ...], before(one_or_several), after(some)]
 """One or more."""
-FileName: TypeAlias = Annotated[str, After(some)]
-FolderName: TypeAlias = Annotated[str, After(_below)]
-NameOrNone: TypeAlias = Annotated[FileName | None, Before(_none_for_false)]
+FileName: TypeAlias = Annotated[str, after(some)]
+FolderName: TypeAlias = Annotated[str, after(_below)]
+NameOrNone: TypeAlias = Annotated[FileName | None, before(_none_for_false)]
 """A file's name; `false` for none."""
-FieldOrNone: TypeAlias = Annotated[str | None, Before(_none_for_false)]
+FieldOrNone: TypeAlias = Annotated[str | None, before(_none_for_false)]
 """The name of a field; `false` for none."""
-AbsolutePath: TypeAlias = Annotated[Path, After(_absolute)]
+AbsolutePath: TypeAlias = Annotated[Path, after(_absolute)]
 """Made absolute where it was written; a link stays one."""
-Arrays: TypeAlias = Annotated[dict[str, FileName], After(some)]
+Arrays: TypeAlias = Annotated[dict[str, FileName], after(some)]
 """The name in its file of the array that is each column."""
-Patterns: TypeAlias = Annotated[tuple[FileName, ...], Before(one_or_several), After(some)]
-Slices: TypeAlias = dict[str, Annotated[str, After(check_form)]]
+Slices: TypeAlias = dict[str, Annotated[str, after(check_form)]]
 """`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
 FilesById: TypeAlias = Annotated[
-    dict[str, Annotated[str, _pattern("{id}", ARRAYS, "{id}.npz or {id}_x.npy")]] | None, Before(_one_for_all)
+    dict[str, Annotated[str, _pattern("{id}", ARRAYS, "{id}.npz or {id}_x.npy")]] | None, before(_one_for_all)
 ]
 """How the files of samples are named, by column, or for all columns under the empty name."""
 FilesBySubject: TypeAlias = Annotated[
     dict[str, Annotated[str, _pattern("{subject}", ARRAYS, "{subject}.npz or {subject}_x.npy")]] | None,
-    Before(_one_for_all),
+    before(_one_for_all),
 ]
 """The same of subjects."""
 ImageFiles: TypeAlias = Annotated[str, _pattern("{id}", ("",), "{id}.jpg")]

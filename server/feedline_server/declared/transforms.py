@@ -7,8 +7,6 @@ opened.
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from feedline_server.declared.forms import (
-    After,
-    Before,
     Code,
     Contradiction,
     Count,
@@ -19,6 +17,8 @@ from feedline_server.declared.forms import (
     Size,
     Table,
     Whole,
+    after,
+    before,
     one_column,
     some,
 )
@@ -259,7 +259,7 @@ class FilterConfig(Table):
 
     columns: Names
     """The columns that are read for it; `column` is the same of one."""
-    one_of: Annotated[tuple[bool | int | float, ...], After(some)] | None = None
+    one_of: Annotated[tuple[bool | int | float, ...], after(some)] | None = None
     """Kept is what has one of these values; `is` in loader.toml."""
     code: Code | None = None
     """Kept is what this function of the columns of one sample says yes to."""
@@ -285,5 +285,5 @@ def _usual_keys(values: object) -> object:
     return values
 
 
-Filter: TypeAlias = Annotated[FilterConfig, Before(_usual_keys)]
+Filter: TypeAlias = Annotated[FilterConfig, before(_usual_keys)]
 """As it is written: with `column`, and `is`."""

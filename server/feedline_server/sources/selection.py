@@ -1,7 +1,7 @@
 """Which samples a view holds: `start:stop`, or the ids in an `.npy` file.
 
-The law: a selection is not empty and lies inside the dataset; bounds are never clipped, because a view that is
-smaller than declared is a mistake somebody should hear of.
+A selection is not empty and lies inside the dataset; bounds are never clipped, because a view that is smaller than
+declared is a mistake that must be an error.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,18 +76,18 @@ def join(parts: Iterable[range]) -> Selection:
     return joined[0] if len(joined) == 1 else Ranges(tuple(joined))
 
 
-def leaks(views: Mapping[str, Chosen], name: Callable[[int], str] = str) -> Iterator[str]:
+def leaks(views: Mapping[str, Chosen], name: Callable[[int], str] = str, what: str = "sample") -> Iterator[str]:
     """A sentence for every view that holds a sample twice and every two views that share samples."""
     for view, selection in views.items():
         if not isinstance(selection, range):
             ids, counts = np.unique(selection, return_counts=True)
             if len(ids) < len(selection):
-                yield f"view {view!r} holds {counted(ids[counts > 1], 'sample', name)} more than once"
+                yield f"view {view!r} holds {counted(ids[counts > 1], what, name)} more than once"
     for (first, one), (second, other) in combinations(views.items(), 2):
         shared = _shared(one, other)
         if len(shared):
             yield (
-                f"views {first!r} and {second!r} share {counted(shared, 'sample', name)}: "
+                f"views {first!r} and {second!r} share {counted(shared, what, name)}: "
                 "what is trained on is also measured on, unless that is meant"
             )
 

@@ -109,7 +109,11 @@ class SampleRequest:
     """The epoch of each of them: positions past the view's end belong to the next. From 2^63 on they are negative."""
     seed: int
     rows: NDArray[np.int64] | None = None
-    """Of a unit's rows, laid end to end: which of its unit's each is. None while ids are asked for."""
+    """Of a unit's rows, laid end to end: which of its unit's each is. None while it is of ids."""
+
+    def only(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "SampleRequest":
+        """Some of these samples, by their places or by a mask."""
+        return SampleRequest(self.ids[chosen], self.epochs[chosen], self.seed)
 
 
 @runtime_checkable

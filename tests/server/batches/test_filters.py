@@ -67,7 +67,7 @@ def test_filters_follow_each_other_and_may_be_for_one_view(columns_folder: Path,
 
 def test_data_is_looked_at_in_pieces(columns_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filters, "PIECE_ROWS", 5)
-    monkeypatch.setattr(filters, "SAY_EVERY_S", -1.0)
+    monkeypatch.setattr(filters, "LOG_EVERY_S", -1.0)
 
     with capture_logs() as lines:
         dataset = open_dataset("d", config(columns_folder, {"column": "y", "is": [100, 104, 105, 111]}))

@@ -1,11 +1,13 @@
 """What an `.npy` file says it holds, read without its data.
 
-The law: a file is believed only as far as its size allows, and nothing in it is ever unpickled. Every error names
+A file is believed only as far as its size allows, and nothing in it is ever unpickled. Every error names
 the file, what was found and what was wanted.
 """
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -43,12 +45,19 @@ class Header:
         return self.dtype == self.dtype.newbyteorder("<") and (not self.fortran or len(self.shape) <= 1)
 
 
+@contextmanager
+def reading(path: Path, wanted: str) -> Iterator[None]:
+    """DataError, saying what was `wanted`, if what is done inside fails because the system cannot read something."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be read ({error.strerror}); wanted {wanted}") from error
+
+
 def opened(path: Path, wanted: str = "an .npy file") -> BinaryIO:
     """The file, open for reading; DataError if it cannot be."""
-    try:
+    with reading(path, wanted):
         return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); wanted {wanted}") from error
 
 
 def read_header(file: IO[bytes], path: Path | str, end: int | None = None) -> Header:

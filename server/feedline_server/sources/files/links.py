@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_wire.errors import DataError
 from feedline_wire.listing import counted
@@ -57,17 +58,12 @@ def _listing(folder: Path, parents: Iterable[str], *, follow_links: bool) -> tup
     there: set[str] = set()
     links: set[str] = set()
     for parent in sorted(parents):
-        try:
-            with os.scandir(folder / parent) as entries:
-                for entry in entries:
-                    name = f"{parent}/{entry.name}" if parent else entry.name
-                    there.add(name)
-                    if entry.is_symlink():
-                        links.add(name)
-        except OSError as error:
-            raise DataError(
-                f"{folder / parent}: cannot be read ({error.strerror}); wanted the folder of the files that are named"
-            ) from error
+        with reading(folder / parent, "the folder of the files that are named"), os.scandir(folder / parent) as entries:
+            for entry in entries:
+                name = f"{parent}/{entry.name}" if parent else entry.name
+                there.add(name)
+                if entry.is_symlink():
+                    links.add(name)
         if not follow_links:
             check_inside(folder, folder / parent)
     return there, links

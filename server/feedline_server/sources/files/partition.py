@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.links import stays_inside
 from feedline_server.sources.selection import Chosen, compact
 from feedline_wire.errors import DataError
@@ -82,9 +83,8 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
 
 def _read_object(path: Path, wanted: str) -> dict[str, Any]:  # Any: JSON, checked by the caller
     try:
-        found = json.loads(path.read_bytes(), object_pairs_hook=_no_repeats)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); wanted JSON: {wanted}") from error
+        with reading(path, f"JSON: {wanted}"):
+            found = json.loads(path.read_bytes(), object_pairs_hook=_no_repeats)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not the JSON that was wanted: {error}; wanted {wanted}") from error
     if not isinstance(found, dict) or not found:

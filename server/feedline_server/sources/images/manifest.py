@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from feedline_server.declared.forms import ONLY_OTHER
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.links import stays_inside
 from feedline_wire.errors import DataError
 
@@ -103,9 +104,8 @@ def _value(path: Path, where: str, row: Row, field: str, wanted: str, *, is_numb
 def _read(path: Path) -> list[tuple[str, Row]]:
     """Every entry, with what it is called in a message."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); wanted {WANTED}, or the same as .csv") from error
+        with reading(path, f"{WANTED}, or the same as .csv"):
+            text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 ({error}); save it as UTF-8") from error
     rows = list(_csv(path, text) if path.suffix == ".csv" else _json(path, text))

@@ -1,6 +1,6 @@
-"""Columns of Arrow and Parquet files: of one, or of all in a folder, one after the other; or of sub-folders, as views.
+"""The kind `arrow`: columns of Arrow and Parquet files, of one or of all in a folder; or of sub-folders, as views.
 
-The law: what lies plainly in a mapped file is copied from there; what must be decoded is decoded a group at a time, and
+What lies plainly in a mapped file is copied from there; what must be decoded is decoded a group at a time, and
 as many groups are kept as fit the bound of a process.
 """
 
@@ -158,12 +158,8 @@ def arrow_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in ARROW and not path.name.startswith(".")
-        )
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted a folder of files") from error
+    with npy.reading(folder, "a folder of files"):
+        return sorted(one for one in folder.iterdir() if one.suffix.lower() in ARROW and one.name[0] != ".")
 
 
 def _notes(files: Sequence[ArrowFile]) -> Iterator[str]:

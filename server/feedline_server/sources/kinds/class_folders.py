@@ -13,6 +13,7 @@ import numpy as np
 
 from feedline_server.declared.datasets import ClassFoldersConfig
 from feedline_server.declared.forms import ARRAYS
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.array_files import ArrayFiles
 from feedline_server.sources.files.links import check_inside
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
@@ -67,8 +68,7 @@ def opened(config: ClassFoldersConfig) -> Opened:
     labelled = Labels(labels.astype(np.int64), len(classes) if config.one_hot else None)
     source = SampleFiles(config.path, names, [*_parts(config, names), labelled])
     views = _views(roots, parts, config.validation_split)
-    empty = [view for view, selection in views.items() if not len(selection)]
-    if empty:
+    if empty := [view for view, selection in views.items() if not len(selection)]:
         raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
     return Opened(
         source,
@@ -80,11 +80,10 @@ def opened(config: ClassFoldersConfig) -> Opened:
 
 def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
     """What reads the files; DataError if some are arrays and some are images, or not what is declared about them."""
-    firsts = {
-        kind: first
-        for kind, suffixes in KINDS.items()
-        if (first := next(_ending_in(suffixes, names), None)) is not None
-    }
+    firsts: dict[str, str] = {}
+    for kind, suffixes in KINDS.items():
+        if first := next((name for name in names if name.lower().endswith(suffixes)), ""):
+            firsts[kind] = first
     if len(firsts) > 1:
         raise DataError(
             f"{config.path}: has arrays ({firsts['arrays']}) and images ({firsts['images']}); "
@@ -102,10 +101,6 @@ def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
     return [ArrayFiles(Files(config.path, names, pattern)) for pattern in patterns]
 
 
-def _ending_in(suffixes: tuple[str, ...], names: Sequence[str]) -> Iterator[str]:
-    return (name for name in names if name.lower().endswith(suffixes))
-
-
 def _views(roots: Mapping[str, Path], parts: Sequence[range], share: float | None) -> dict[str, Selection]:
     """What each view holds of the parts, which are one a class for each root."""
     if share is None:
@@ -120,18 +115,13 @@ def _views(roots: Mapping[str, Path], parts: Sequence[range], share: float | Non
 
 
 def _class_folders(root: Path, declared: tuple[str, ...] | None) -> set[str]:
-    try:
+    with reading(root, "a folder with one for each class"):
         found = {entry.name for entry in root.iterdir() if entry.is_dir() and not _is_left_out(entry.name)}
-    except OSError as error:
-        raise DataError(
-            f"{root}: cannot be read ({error.strerror}); wanted a folder with one for each class"
-        ) from error
     if not found:
         raise DataError(f"{root}: has no sub-folders; wanted one for each class")
     if declared is None:
         return found
-    missing = [name for name in declared if name not in found]
-    if missing:
+    if missing := [name for name in declared if name not in found]:
         raise DataError(f"{root}: has no folder for the class {missing[0]!r}; it has {listed(sorted(found))}")
     return found & set(declared)
 
@@ -161,22 +151,17 @@ def _list_into(
     if real in above:
         raise DataError(f"{folder}: is a link to a folder that it is in; remove it")
     names = found[folder] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is_left_out(entry.name):
-                    continue
-                is_folder = entry.is_dir()
-                if not is_folder and not entry.name.lower().endswith(suffixes):
-                    continue
-                if not follow_links and entry.is_symlink():
-                    check_inside(base, entry.path)
-                if is_folder:
-                    _list_into(found, base, entry.path, suffixes, follow_links=follow_links, above=(*above, real))
-                else:
-                    names.append(entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted the files of a class") from error
+    with reading(Path(folder), "the files of a class"), os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir()
+            if _is_left_out(entry.name) or not (is_folder or entry.name.lower().endswith(suffixes)):
+                continue
+            if not follow_links and entry.is_symlink():
+                check_inside(base, entry.path)
+            if is_folder:
+                _list_into(found, base, entry.path, suffixes, follow_links=follow_links, above=(*above, real))
+            else:
+                names.append(entry.name)
 
 
 def _is_left_out(name: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from feedline_server.declared.datasets import ColumnsConfig
 from feedline_server.sources.arrays.formats import find_column
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import open_arrays, train_first
 from feedline_wire.errors import DataError
@@ -38,18 +39,13 @@ def column_folders(folder: Path, aside: tuple[str, ...] = ()) -> dict[str, list[
 
     `train` comes first. Files named in `aside` are no columns. DataError if both could be meant.
     """
-    try:
+    with reading(folder, "a folder of .npy files"):
         children = sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.name != LOST)
         own = _column_files(children, folder, aside)
         inside = {child.name: _column_files(child.iterdir(), folder, aside) for child in children if child.is_dir()}
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}); wanted a folder of .npy files"
-        ) from error
     inside = {name: files for name, files in inside.items() if files}
     names = {path.name for path in own}
-    same = [name for name, files in inside.items() if names & {path.name for path in files}]
-    if same:
+    if same := [name for name, files in inside.items() if names & {path.name for path in files}]:
         raise DataError(
             f"{folder}: the columns {listed(sorted(names))} are here and also in "
             f"{listed(f'{name}/' for name in sorted(same))}; move away the ones that are not meant"
@@ -68,9 +64,8 @@ def another_kind(folder: Path) -> str:
     if parts and "" not in parts:
         return '; if the sub-folders are classes, declare kind = "class_folders"'
     stems = [path.stem for files in parts.values() for path in files]
-    told = sorted({"lengths", "offsets"} & set(stems))
-    if told:
-        return f'; if {told[0]}.npy tells where sequences end, declare kind = "sequences"'
+    if boundaries := sorted({"lengths", "offsets"} & set(stems)):
+        return f'; if {boundaries[0]}.npy tells where sequences end, declare kind = "sequences"'
     subjects: dict[str, set[str]] = {}
     for stem in stems:
         subject, _, column = stem.rpartition("_")

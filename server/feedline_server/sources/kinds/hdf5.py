@@ -1,4 +1,4 @@
-"""Columns in one HDF5 file: its datasets, or groups of them, one a view."""
+"""The kind `hdf5`: columns in one HDF5 file, its datasets, or groups of them, one a view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -71,9 +71,7 @@ def _check_ways(config: ImagesConfig) -> None:
     }
     both = [way for way, is_declared in ways.items() if is_declared]
     if len(both) > 1:
-        raise DataError(
-            f"{config.path}: has {' and '.join(both)}; images are parted in one way, leave the others out"
-        )
+        raise DataError(f"{config.path}: has {' and '.join(both)}; images are parted in one way, leave the others out")
     if _own_manifests(config) and config.manifest is not None:
         raise DataError(f"{config.path}: has a manifest, and views have manifests of their own; leave one out")
 

@@ -1,4 +1,4 @@
-"""Sequences of different length: arrays of all their steps laid end to end, and where each sequence ends.
+"""The kind `sequences`, of different length: arrays of all their steps laid end to end, and where each sequence ends.
 
 A sequence is exactly its own steps. What pads or cuts it is declared as a transform; where none does, the end of the
 batch pads it, visibly in its shape.

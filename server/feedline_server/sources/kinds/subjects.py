@@ -1,10 +1,11 @@
-"""Many big files, one or a few a subject, each with an array of samples in time order and an array of labels.
+"""The kind `subjects`: many big files, one or a few a subject, each with samples in time order and their labels.
 
 A sample belongs to one subject, so views that are split by subject share nothing, and a window never runs from
 one subject into the next. Files are opened when they are first read from, so many at once and no more.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -17,18 +18,40 @@ from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
-from feedline_server.sources.selection import join
+from feedline_server.sources.selection import join, leaks
 from feedline_server.sources.source import Opened, check_ids, of_samples
 from feedline_server.sources.tables.concatenated import Concatenated
-from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, shared, view_subjects
+from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths
-from feedline_server.sources.tables.windows import Windows
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import counted
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 OPEN_AT_ONCE = 128
 """Arrays a process holds open. Each mapping keeps a descriptor, and many systems allow 1,024 a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Sliding windows over rows in time order: window w is the rows w·stride .. w·stride + length - 1.
+
+    Rows that fill no window are in none.
+    """
+
+    rows: int
+    length: int
+    stride: int
+
+    def __len__(self) -> int:
+        return max(0, (self.rows - self.length) // self.stride + 1)
+
+    def steps(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of these windows, one window after the other."""
+        return ((windows * self.stride)[:, np.newaxis] + np.arange(self.length)).reshape(-1)
+
+    def ends(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The last row of each of these windows."""
+        return windows * self.stride + (self.length - 1)
 
 
 class Subject:
@@ -200,4 +223,10 @@ def _notes(
     if short:
         have = "have" if len(short) > 1 else "has"
         yield f"{counted(short, 'subject')} {have} less than the {config.window} rows of a window, so no samples"
-    yield from shared(chosen, list(subjects))
+    names = list(subjects)
+    number = {name: place for place, name in enumerate(names)}
+    numbers = {view: np.array([number[name] for name in part]) for view, part in chosen.items()}
+    yield from leaks(numbers, names.__getitem__, "subject")
+    left = [name for name in names if name not in set().union(*chosen.values())]
+    if chosen and left:
+        yield f"{counted(left, 'subject')} in no view"

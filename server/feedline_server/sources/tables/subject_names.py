@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
-from itertools import combinations
 from pathlib import Path
 
 from feedline_server.declared.datasets import SubjectsConfig
 from feedline_server.declared.forms import HDF5
+from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
 from feedline_wire.errors import DataError
-from feedline_wire.listing import counted, listed
+from feedline_wire.listing import listed
 
 SLOT = "{subject}"
 
@@ -69,39 +69,21 @@ def view_subjects(view: str, patterns: Sequence[str], subjects: Sequence[str], f
     return chosen
 
 
-def shared(views: Mapping[str, Sequence[str]], subjects: Sequence[str]) -> Iterator[str]:
-    """A sentence for every two views that share subjects, and one for the subjects that are in none."""
-    for (first, one), (second, other) in combinations(views.items(), 2):
-        both = [subject for subject in one if subject in set(other)]
-        if both:
-            yield (
-                f"views {first!r} and {second!r} share {counted(both, 'subject')}: "
-                "what is trained on is also measured on, unless that is meant"
-            )
-    left = [subject for subject in subjects if subject not in set().union(*views.values())]
-    if views and left:
-        yield f"{counted(left, 'subject')} in no view"
-
-
 def _matching(folder: Path, place: FilePattern) -> Iterator[tuple[str, str]]:
     """Every subject that has a file of this pattern, and the file, relative to the folder."""
     before, *after = map(re.escape, place.pattern.split(SLOT))
     form = re.compile(before + "(?P<subject>[^/]+)" + "(?P=subject)".join(after))
-    try:
+    with reading(folder, "a folder of files"):
         for path in folder.glob(escape(place.pattern).replace(SLOT, "*")):
             file = path.relative_to(folder).as_posix()
             if (match := form.fullmatch(file)) and not path.name.startswith("."):
                 yield match["subject"], file
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted a folder of files") from error
 
 
 def _usual(folder: Path) -> Mapping[str, str]:
     """One archive a subject, or one `.npy` a subject and column, `SUBJECT_COLUMN.npy`."""
-    try:
+    with reading(folder, "a folder of files"):
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); wanted a folder of files") from error
     for suffix in (".npz", *HDF5):
         if any(name.endswith(suffix) for name in names):
             return {"": SLOT + suffix}

@@ -19,8 +19,8 @@ from feedline_server.host import machine
 from feedline_server.sources.arrays import mapped
 from feedline_server.sources.arrays.resident import Resident
 from feedline_server.sources.kinds import subjects
+from feedline_server.sources.kinds.subjects import Windows
 from feedline_server.sources.selection import Ranges, join
-from feedline_server.sources.tables.windows import Windows
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
 
