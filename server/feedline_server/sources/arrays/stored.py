@@ -34,7 +34,7 @@ class Extent:
     """What keeps them where they are."""
 
 
-class Rows(Protocol):
+class Rows:
     """An open array, read by rows. It holds its file open until it is collected."""
 
     @property
@@ -51,7 +51,7 @@ class Rows(Protocol):
         `out` is C-contiguous, little-endian and of shape (len(rows), *shape of a row). Raises BadSample, whose
         `samples` are rows, if one cannot be read, and DataError if the file changed since the array was found.
         """
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
