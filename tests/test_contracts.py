@@ -40,7 +40,7 @@ def test_a_worker_loads_neither_grpc_nor_a_framework_nor_what_only_the_front_nee
 
     Without the others it starts in less than twice the time that numpy takes.
     """
-    front = {"grpc", "grpc_health", "pydantic", "pydantic_settings", "structlog", "google"}
+    front = {"grpc", "grpc_health", "pydantic", "structlog", "google"}
 
     assert (
         _loaded_by("import feedline_server.workers.worker") & (FRAMEWORKS | front | {"cv2", "h5py", "pyarrow"}) == set()

@@ -13,7 +13,7 @@ from feedline_wire.command_line import Command
 from feedline_wire.errors import FeedlineError
 from feedline_wire.extras import need
 
-PACKAGES = ("grpc_health", "grpc_reflection", "pydantic", "pydantic_settings", "structlog")
+PACKAGES = ("grpc_health", "grpc_reflection", "pydantic", "structlog")
 """What the extra `server` brings."""
 
 

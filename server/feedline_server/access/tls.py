@@ -16,8 +16,10 @@ class Tls:
     client_ca: bytes | None
 
 
-def hot_reloaded_tls(certificate: Path, key: Path, client_ca: Path | None) -> HotReloaded[Tls]:
-    """The loader's TLS, hot reloaded. Raises InvalidRequest if the files are not valid now."""
+def hot_reloaded_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> HotReloaded[Tls] | None:
+    """The loader's TLS, hot reloaded; None without certificate. Raises InvalidRequest if the files are not valid."""
+    if certificate is None or key is None:
+        return None
     return HotReloaded(
         "certificates",
         (certificate, key) if client_ca is None else (certificate, key, client_ca),

@@ -119,6 +119,11 @@ def read_tokens(file: Path) -> Tokens:
     return tokens
 
 
+def hot_reloaded_tokens(file: Path | None) -> HotReloaded[Tokens] | None:
+    """The tokens, hot reloaded; None without a file. Raises InvalidRequest if it is not valid."""
+    return None if file is None else HotReloaded("tokens", (file,), lambda: read_tokens(file))
+
+
 def unknown_datasets(tokens: Tokens, served: Iterable[str]) -> Iterator[str]:
     """A sentence for each dataset that a token names and that is not served: most likely it is misspelt."""
     there = frozenset(served)

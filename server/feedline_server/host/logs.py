@@ -1,16 +1,13 @@
 """Structured logs on standard error: for people on a terminal, one JSON object a line for machines.
 
-The law: a line that cannot be written is lost, and nothing else is. A disk that is full, or a reader of the log that
-has ended, is no reason to stop serving.
+A line that cannot be written is lost, and nothing else is: a disk that is full, or a reader of the log that has ended,
+is no reason to stop serving.
 """
 
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    import structlog
+from typing import Any, Literal
 
 STANDARD_ERROR = 2
 """The descriptor."""
@@ -19,35 +16,25 @@ LogFormat = Literal["auto", "text", "json"]
 
 
 class Log:
-    """A log that loads structlog with its first line: that takes as long as loading numpy, and a worker says little."""
+    """The log of modules that workers load: structlog is loaded with the first line, and takes as long as numpy."""
 
     def __init__(self) -> None:
         self._later: tuple[LogFormat, str] | None = None
 
     def configure_later(self, log_format: LogFormat, level: str) -> None:
-        """Have the first line configure the logs of this process, as `configure_logs` would now."""
+        """Have the first line call `configure_logs`."""
         self._later = log_format, level
 
-    def info(self, event: str, **more: object) -> None:
-        """A line of this level; `more` are its fields."""
-        self._logger().info(event, **more)
-
-    def warning(self, event: str, **more: object) -> None:
-        """A line of this level; `more` are its fields."""
-        self._logger().warning(event, **more)
-
-    def _logger(self) -> "structlog.typing.FilteringBoundLogger":
+    def __getattr__(self, level: str) -> Any:  # noqa: ANN401 - structlog's function for the level
         import structlog
 
         if self._later is not None:
             configure_logs(*self._later)
             self._later = None
-        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-        return logger
+        return getattr(structlog.get_logger(), level)
 
 
 log = Log()
-"""Of the modules that workers load."""
 
 
 def configure_logs(log_format: LogFormat, level: str) -> None:
@@ -56,8 +43,8 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
 
     import structlog
 
-    # Each handshake that fails would be a line of gRPC's own form among ours, and anybody can make handshakes fail.
-    # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its own words back.
+    # gRPC would write a line of its own form for each handshake that fails, and everybody can make handshakes fail.
+    # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its lines back.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     renderer: list[structlog.typing.Processor] = (
@@ -77,7 +64,7 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
 
 
 class _Lossy:
-    """Standard error, for whoever writes whole lines.
+    """Standard error, for whole lines.
 
     Not `sys.stderr` itself: that keeps what could not be written, raises again at the next line, and makes the exit
     code 120.

@@ -253,7 +253,7 @@ class Service:
             if lanes is not None and offer is not None:
                 lanes.withdraw(offer)
                 if stream.memory is not None:
-                    self._pool.withdraw(stream.memory.number)
+                    self._pool.unmap_memory(stream.memory.number)
             log.info("trainer left", peer=stream.peer, batches=stream.batches, nbytes=stream.nbytes)
         if stream.error is not None:
             refuse(context, stream.error)
@@ -261,7 +261,7 @@ class Service:
     def _lane_taken(self, stream: Stream, lane: Lane) -> None:
         """Where the trainer brought memory, its batches are assembled there from now on."""
         if lane.memory is not None:
-            self._pool.lend(lane.memory.number, lane.memory.fd)
+            self._pool.map_memory(lane.memory.number, lane.memory.fd)
         self._scheduler.set_lane(stream, lane.memory)
 
     def _read(

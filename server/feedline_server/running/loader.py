@@ -15,8 +15,8 @@ import structlog
 
 from feedline_server.access import bind_policy
 from feedline_server.access.reload import HotReloaded
-from feedline_server.access.tls import Tls, hot_reloaded_tls
-from feedline_server.access.tokens import Tokens, read_tokens, unknown_datasets
+from feedline_server.access.tls import hot_reloaded_tls
+from feedline_server.access.tokens import Tokens, hot_reloaded_tokens, unknown_datasets
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.host.addresses import with_port
@@ -64,7 +64,8 @@ def _serve(
 ) -> None:
     version = importlib.metadata.version("feedline")
     replica = secrets.token_hex(4)
-    tls, tokens = _tls(settings), _tokens(settings)
+    tls = hot_reloaded_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    tokens = hot_reloaded_tokens(settings.tokens)
     catalog = _open_catalog(settings, children)
     for spare in children[settings.workers :]:
         spare.close()
@@ -140,18 +141,6 @@ def _drain(service: Service, scheduler: Scheduler, stop: StopSignals, timeout_s:
         if stop.is_immediate or time.monotonic() > deadline:
             log.warning("stopping with streams open", streams=len(scheduler.status().streams))
             return
-
-
-def _tls(settings: Settings) -> HotReloaded[Tls] | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return hot_reloaded_tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-
-
-def _tokens(settings: Settings) -> HotReloaded[Tokens] | None:
-    if (file := settings.tokens) is None:
-        return None
-    return HotReloaded("tokens", (file,), lambda: read_tokens(file))
 
 
 def _warn(settings: Settings, catalog: Catalog, tokens: HotReloaded[Tokens] | None) -> None:

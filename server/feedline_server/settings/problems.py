@@ -1,4 +1,4 @@
-"""A wrong setting, said for people: where it stands, which key, what was found, what was wanted."""
+"""A wrong setting in words: where it stands, which key, what was found, what was wanted."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,9 +53,9 @@ def misspelt(environ: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
             yield f"environment: {variable}: there is no such setting; did you mean {PREFIX}{near}?"
 
 
-def said(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) -> str:
+def in_words(problem: ErrorDetails, layers: Iterable[Layer], settings: list[str]) -> str:
     """One problem that pydantic found; `settings` are the names at the top."""
-    # Left out: which class was asked, and what pydantic calls a check ("[key]", "function-after[…]").
+    # Left out: which class was tried, and what pydantic calls a check ("[key]", "function-after[…]").
     key = [
         WRITTEN.get(part, part)
         for at, part in enumerate(problem["loc"])

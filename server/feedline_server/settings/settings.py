@@ -1,23 +1,17 @@
-"""What a loader is told: command line, environment, loader.toml and defaults, in this order, checked once at the start.
+"""A loader's settings: command line, environment, loader.toml and defaults, in this order, checked once at the start.
 
-The law: a setting that is wrong is never replaced by a default. Every problem is named with where it stands, what
-was found and what was wanted, all of them at once.
+A wrong setting is never replaced by a default. All problems are named at once, each with where it stands, what was
+found and what was wanted.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
 from feedline_server.access import bind_policy
 from feedline_server.access.bind_policy import Protection
@@ -25,7 +19,7 @@ from feedline_server.declared.datasets import DatasetConfig, kind_of
 from feedline_server.declared.forms import Count
 from feedline_server.host import machine
 from feedline_server.settings import recognition
-from feedline_server.settings.problems import PREFIX, TRAINERS, Layer, misspelt, said
+from feedline_server.settings.problems import PREFIX, TRAINERS, Layer, in_words, misspelt
 from feedline_server.settings.recognition import dataset_name, recognised
 from feedline_wire.errors import InvalidRequest
 
@@ -86,10 +80,10 @@ SecretFile = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
-    """Everything a loader can be told. Made by `load_settings`; as a class it takes values only and looks nowhere."""
+class Settings(BaseModel):
+    """All settings of a loader. `load_settings` finds them; the class itself looks nowhere."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: Annotated[str, AfterValidator(_address)] = "127.0.0.1:50051"
     """Where trainers connect; port 0 takes any free one."""
@@ -125,7 +119,7 @@ class Settings(BaseSettings):
     tls_client_ca: SecretFile | None = None
     """Only trainers with a certificate of these authorities are let in; PEM."""
     tokens: SecretFile | None = None
-    """Only who has one of these tokens is let in; TOML, see docs/security.md."""
+    """Only callers with one of these tokens are let in; TOML, see docs/security.md."""
     insecure: bool = False
     """Other hosts may connect without TLS."""
     health_listen: Annotated[str, AfterValidator(_address)] | None = None
@@ -135,7 +129,7 @@ class Settings(BaseSettings):
 
     @property
     def protection(self) -> Protection:
-        """What stands between this loader and whoever reaches it."""
+        """What stands between this loader and those who reach it."""
         return Protection(
             listen=self.listen,
             certificate=self.tls_certificate,
@@ -144,18 +138,6 @@ class Settings(BaseSettings):
             tokens=self.tokens,
             insecure=self.insecure,
         )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed: `load_settings` lays the sources over each other, to say which one is wrong."""
-        return (init_settings,)
 
 
 def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Settings:
@@ -167,12 +149,12 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
     """
     if path is None and os.environ.get(DATA):
         path = Path(os.environ[DATA])
-    said_first = {name: value for name, value in overrides.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
     folder = path
-    if served := _python_dataset(path, said_first):
-        said_first["datasets"] = served
+    if served := _python_dataset(path, given):
+        given["datasets"] = served
         folder = path = None
-    layers: list[Layer] = [("command line", said_first), ("environment", _environment())]
+    layers: list[Layer] = [("command line", given), ("environment", _environment())]
     if path is not None and (file := _settings_file(path)) is not None:
         folder = file.parent
         layers.append((str(file), _read(file)))
@@ -188,7 +170,7 @@ def load_settings(path: Path | None, overrides: Mapping[str, object]) -> Setting
             name, config = dataset_name(folder.absolute()), recognised(folder.absolute())
             settings = settings.model_copy(update={"datasets": {name: config}})
     except ValidationError as error:
-        problems += [said(problem, layers, list(Settings.model_fields)) for problem in error.errors()]
+        problems += [in_words(problem, layers, list(Settings.model_fields)) for problem in error.errors()]
     if settings is None or problems:
         raise InvalidRequest("\n".join(problems))
     if not settings.datasets:
@@ -212,15 +194,15 @@ def _python_dataset(path: Path | None, overrides: dict[str, Any]) -> dict[str, A
         return {}
     name, dataset = found
     module = dataset["object"].partition(":")[0]
-    views = dict(_view(said, module) for said in more.pop("views", ()))
+    views = dict(_view(argument, module) for argument in more.pop("views", ()))
     return {name: {**dataset, **({"views": views} if views else {}), **more}}
 
 
-def _view(said: str, module: str) -> tuple[str, str]:
+def _view(argument: str, module: str) -> tuple[str, str]:
     """VIEW=OBJECT, the object in the same module if none is named."""
-    view, equals, text = said.partition("=")
+    view, equals, text = argument.partition("=")
     if not (view and equals and text):
-        raise InvalidRequest(f"--view: found {said!r}; wanted VIEW=OBJECT, such as validation={module}:NAME")
+        raise InvalidRequest(f"--view: found {argument!r}; wanted VIEW=OBJECT, such as validation={module}:NAME")
     return view, f"{module}:{text}" if text.isidentifier() else text
 
 
@@ -261,10 +243,25 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    try:
-        return EnvSettingsSource(Settings, env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True)()
-    except SettingsError as error:
-        raise InvalidRequest(f"environment: {error}; wanted JSON in {PREFIX}DATASETS") from error
+    """What variables that are not empty set: a setting, datasets as JSON, or a key of one (`…DATASETS__NAME__KEY`)."""
+    found: dict[str, Any] = {}
+    for variable, text in sorted(os.environ.items()):
+        name, *keys = variable.upper().removeprefix(PREFIX).lower().split("__")
+        if not (variable.upper().startswith(PREFIX) and name in Settings.model_fields and text):
+            continue
+        if name != "datasets":
+            found |= {} if keys else {name: text}
+            continue
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            if not keys:
+                raise InvalidRequest(f"environment: datasets: {error}; wanted JSON in {variable}") from error
+            value = text
+        for key in reversed([name, *keys]):
+            value = {key: value}
+        found = _over(value, found)
+    return found
 
 
 def _over(top: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +284,7 @@ def _recognise_kinds(values: dict[str, Any]) -> list[str]:
             dataset["kind"] = kind_of(dataset) or recognised(Path(place).expanduser().absolute()).kind
         except InvalidRequest as error:
             problems.append(f"datasets.{name}: {error}")
-            del values["datasets"][name]  # said once; Settings would say that its kind is missing
+            del values["datasets"][name]  # else Settings would say that its kind is missing, too
     return problems
 
 

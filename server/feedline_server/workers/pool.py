@@ -1,7 +1,7 @@
 """The pool of worker processes: every task submitted is answered once, whatever happens to the workers.
 
-A worker's death is noticed by its pidfd, the worker replaced, its batch given to another. A batch that ends MAX_DEATHS
-workers is answered with `KilledWorkers`. One thread owns all of this, so nothing here is locked but the inbox.
+A worker that ends is replaced, and another does its batch. A batch that ends MAX_DEATHS workers is answered with
+`KilledWorkers`. One thread owns all of this, so nothing here is locked but the inbox.
 """
 
 import collections
@@ -35,14 +35,14 @@ MAX_BACKOFF_S = 5.0
 """Pauses before a worker is replaced that died without having become ready: such a death is likely to come again."""
 
 CLOSE_S = 0.5
-"""How long workers may finish what they are at when the pool closes; Ctrl-C must leave in under a second."""
+"""Workers may finish their batch for so long when the pool closes; Ctrl-C must leave in under a second."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """A trainer's memory, that tasks may name or (without a descriptor) may not any more."""
+    """A trainer's memory. Tasks may name it, or without a descriptor may not any more."""
 
     number: int
     fd: int | None
@@ -81,7 +81,7 @@ class Pool:
         self._deaths: dict[int, int] = {}  # by task number
         self._start_at: list[float] = []  # when the missing workers are to be started
         self._backoff_s = FIRST_BACKOFF_S
-        self._unfit: FeedlineError | None = None
+        self._cannot_open: FeedlineError | None = None
         self._opening_deaths = 0  # in a row, of workers that ended before they were ready and without a word
         self._restarted = 0
         self._assembling_s = 0.0
@@ -96,27 +96,27 @@ class Pool:
         return f"<Pool ready={ready}/{self._size} busy={busy} restarted={self._restarted}>"
 
     def start(self) -> None:
-        """Start the workers and wait until all have opened the datasets; raises what the first that cannot says."""
+        """Start the workers. Blocks until all have opened the datasets; raises the error of the first that cannot."""
         self._thread.start()
         self._all_ready.wait()
-        if self._unfit is not None:
+        if self._cannot_open is not None:
             self.close()
-            raise self._unfit
+            raise self._cannot_open
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Have these assembled. Never blocks; any thread. A closing pool answers nothing any more."""
+        """Have these assembled. Does not block; thread-safe. A closing pool answers nothing any more."""
         self._put(*tasks)
 
-    def lend(self, memory: int, fd: int) -> None:
-        """Tasks may name this memory from now on, a trainer's. The descriptor stays the caller's. Any thread."""
+    def map_memory(self, memory: int, fd: int) -> None:
+        """Tasks may name this memory of a trainer from now on. The descriptor stays the caller's. Thread-safe."""
         self._put(_Memory(memory, os.dup(fd)))
 
-    def withdraw(self, memory: int) -> None:
-        """No task will name this memory any more; one that does is answered with an error. Any thread."""
+    def unmap_memory(self, memory: int) -> None:
+        """No task will name this memory any more; one that does is answered with an error. Thread-safe."""
         self._put(_Memory(memory, None))
 
     def count(self, counters: LoaderCounters) -> LoaderCounters:
-        """The counters with those of the workers filled in. Any thread; the numbers may be a moment apart."""
+        """The counters with those of the workers filled in. Thread-safe; the numbers may be a moment apart."""
         return replace(
             counters,
             workers=self._size,
@@ -126,7 +126,7 @@ class Pool:
         )
 
     def close(self) -> None:
-        """End all workers, within CLOSE_S for those that work and at once for the others; twice is fine."""
+        """End all workers, within CLOSE_S those that work and at once the others. Idempotent."""
         with self._door:
             if self._closing:
                 return
@@ -157,15 +157,16 @@ class Pool:
         self._start_at = [time.monotonic()] * self._size
         while not self._closing:
             self._start_missing()
-            self._hand_out()
+            self._read_inbox()
+            self._assign()
             for key, _ in self._selector.select(self._next_deadline()):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake)
                 elif key.fd == key.data.child.pidfd:
-                    self._bury(key.data)
+                    self._on_exit(key.data)
                 else:
-                    self._hear(key.data)
+                    self._receive(key.data)
             self._kill_overdue()
         self._end_workers()
 
@@ -180,13 +181,20 @@ class Pool:
             self._selector.register(worker.child.connection.fileno(), selectors.EVENT_READ, worker)
             self._selector.register(worker.child.pidfd, selectors.EVENT_READ, worker)
 
-    def _hand_out(self) -> None:
+    def _read_inbox(self) -> None:
         while self._inbox:
             match self._inbox.popleft():
-                case _Memory() as memory:
-                    self._take_in(memory)
-                case task:
+                case _Memory(number, None):
+                    if (fd := self._memories.pop(number, None)) is not None:
+                        os.close(fd)
+                        for worker in self._workers:
+                            worker.unmap_memory(number)
+                case _Memory(number, int() as fd):
+                    self._memories[number] = fd
+                case Task() as task:
                     self._waiting.append(task)
+
+    def _assign(self) -> None:
         lost: list[Task] = []
         while self._waiting:
             worker = least_loaded(self._workers)
@@ -206,31 +214,23 @@ class Pool:
         if lost:
             gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
             self._give([(task, Failed(task.number, gone)) for task in lost])
-        if self._waiting and self._unfit is not None and not any(worker.ready for worker in self._workers):
-            self._fail_waiting(self._unfit)
+        if self._waiting and self._cannot_open is not None and not any(worker.ready for worker in self._workers):
+            self._give([(task, Failed(task.number, self._cannot_open)) for task in self._waiting])
+            self._waiting.clear()
 
-    def _take_in(self, memory: "_Memory") -> None:
-        """Remember a trainer's memory, or let go of one."""
-        if memory.fd is not None:
-            self._memories[memory.number] = memory.fd
-        elif (fd := self._memories.pop(memory.number, None)) is not None:
-            os.close(fd)
-            for worker in self._workers:
-                worker.unmap_memory(memory.number)
-
-    def _hear(self, worker: WorkerProcess) -> None:
+    def _receive(self, worker: WorkerProcess) -> None:
         for message in worker.messages():
             match message:
                 case Ready():
                     worker.ready = True
-                    self._unfit = None
+                    self._cannot_open = None
                     self._opening_deaths = 0
                     self._backoff_s = FIRST_BACKOFF_S
                     if sum(other.ready for other in self._workers) == self._size:
                         self._all_ready.set()
                 case CannotOpen(error):
                     log.error("worker cannot open the datasets", pid=worker.child.pid, error=str(error))
-                    self._unfit = error
+                    self._cannot_open = error
                     self._all_ready.set()
                 case outcomes:
                     answers = [(worker.held.popleft(), outcome) for outcome in outcomes]
@@ -238,63 +238,52 @@ class Pool:
                     self._assembling_s += sum(outcome.seconds for _, outcome in answers if isinstance(outcome, Done))
                     self._give(answers)
 
-    def _bury(self, worker: WorkerProcess) -> None:
-        """Take leave of a worker that ended: hear its last words, redo its tasks, have it replaced."""
+    def _on_exit(self, worker: WorkerProcess) -> None:
+        """Read the last answers of a worker that ended, redo its tasks, have it replaced."""
         self._selector.unregister(worker.child.pidfd)
         self._selector.unregister(worker.child.connection.fileno())
-        self._hear(worker)
+        self._receive(worker)
         self._workers.remove(worker)
-        culprit = worker.current
+        culprit = worker.current  # the others that it held had not begun, or were well
         ended = worker.close()
-        cause = (
-            f"being ended here: it was at one batch for longer than batch_timeout_s = {self._batch_timeout_s:g}"
-            if worker.is_overdue
-            else str(ended)
-        )
+        cause = str(ended)
+        if worker.is_overdue:
+            cause = f"being ended here: one batch took it longer than batch_timeout_s = {self._batch_timeout_s:g}"
         self._restarted += 1
-        log.warning(
-            "worker ended",
-            pid=worker.child.pid,
-            cause=cause,
-            redone=len(worker.held),
-            **({"traceback": ended.report} if ended.report else {}),
-        )
-        if worker.ready:
-            self._start_at.append(time.monotonic())
-        else:
-            self._start_at.append(time.monotonic() + self._backoff_s)
-            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-            self._opening_deaths += 1
-            if self._unfit is None and self._opening_deaths >= MAX_DEATHS:  # nobody may wait for it for ever
-                self._unfit = LoaderUnavailable(
-                    f"{self._opening_deaths} workers ended while they opened the datasets, the last by {cause}",
-                    elsewhere=True,
-                )
-                self._all_ready.set()
-        killed = self._blame(culprit, cause) if culprit is not None else None
-        if culprit is not None and killed is not None:
-            worker.held.remove(culprit)
+        crash = {"traceback": ended.report} if ended.report else {}
+        log.warning("worker ended", pid=worker.child.pid, cause=cause, redone=len(worker.held), **crash)
+        self._replace(worker, cause)
+        if culprit is not None:
+            deaths = self._deaths[culprit.number] = self._deaths.get(culprit.number, 0) + 1
+            if deaths >= MAX_DEATHS:
+                worker.held.remove(culprit)
+                self._give([(culprit, KilledWorkers(culprit.number, deaths, cause))])
         self._waiting.extendleft(reversed(worker.held))
-        if culprit is not None and killed is not None:
-            self._give([(culprit, killed)])
 
-    def _blame(self, task: Task, cause: str) -> KilledWorkers | None:
-        """Count a death against the task its worker was at; the others it held had not begun, or were well."""
-        deaths = self._deaths[task.number] = self._deaths.get(task.number, 0) + 1
-        return None if deaths < MAX_DEATHS else KilledWorkers(task.number, deaths, cause)
-
-    def _fail_waiting(self, error: FeedlineError) -> None:
-        tasks, self._waiting = self._waiting, collections.deque()
-        self._give([(task, Failed(task.number, error)) for task in tasks])
+    def _replace(self, worker: WorkerProcess, cause: str) -> None:
+        """Plan the start of another; after several deaths in a row before one was ready, give up opening."""
+        now = time.monotonic()
+        if worker.ready:
+            self._start_at.append(now)
+            return
+        self._start_at.append(now + self._backoff_s)
+        self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+        self._opening_deaths += 1
+        if self._cannot_open is None and self._opening_deaths >= MAX_DEATHS:  # else `start` would wait for ever
+            self._cannot_open = LoaderUnavailable(
+                f"{self._opening_deaths} workers ended while they opened the datasets, the last by {cause}",
+                elsewhere=True,
+            )
+            self._all_ready.set()
 
     def _give(self, answers: Sequence[tuple[Task, Outcome]]) -> None:
-        """Answer tasks for good: nothing of them is remembered."""
+        """Answer tasks for good, and forget them."""
         for task, _ in answers:
             self._deaths.pop(task.number, None)
         self._answer(answers)
 
     def _next_deadline(self) -> float | None:
-        """Seconds until something must be done although nobody calls; None if there is nothing."""
+        """Seconds until something must be done although nothing happens; None if there is nothing."""
         ends = [worker.busy_since + self._batch_timeout_s for worker in self._workers if worker.held]
         soonest = min(ends + self._start_at, default=None)
         return None if soonest is None else max(soonest - time.monotonic(), 0.0)
@@ -303,11 +292,8 @@ class Pool:
         now = time.monotonic()
         for worker in self._workers:
             if worker.held and now >= worker.busy_since + self._batch_timeout_s:
-                log.error(
-                    "batch overdue, ending its worker",
-                    pid=worker.child.pid,
-                    batch=str(worker.current and worker.current.key),
-                )
+                batch = worker.current and worker.current.key
+                log.error("batch overdue, ending its worker", pid=worker.child.pid, batch=str(batch))
                 worker.is_overdue = True
                 worker.child.signal(signal.SIGKILL)
                 worker.busy_since = now  # its end arrives through the pidfd

@@ -41,7 +41,7 @@ from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 from feedline_wire.tensors import Array
 
 TOGETHER_S = 0.001
-"""Batches that are done within this are told together: a message costs both sides some 100 us, as much as a small
+"""Batches that are done within this are answered together: a message costs both sides some 100 us, as much as a small
 batch; to wait longer would hold back larger ones."""
 
 
@@ -122,14 +122,14 @@ def _answer_all(
 ) -> None:
     """Answer tasks that came together, those that take no time together too."""
     outcomes: list[Outcome] = []
-    said = time.perf_counter()
+    sent = time.perf_counter()
     for task in tasks:
         cell.number = task.number
         outcomes.append(_answer(task, datasets, memories[task.memory]))
-        if time.perf_counter() - said >= TOGETHER_S:
+        if time.perf_counter() - sent >= TOGETHER_S:
             pool.send(tuple(outcomes))
             outcomes.clear()
-            said = time.perf_counter()
+            sent = time.perf_counter()
     if outcomes:
         pool.send(tuple(outcomes))
 

@@ -341,7 +341,7 @@ def test_batches_are_assembled_in_a_trainers_memory_by_every_worker_and_by_those
     start: Start, lent: int
 ) -> None:
     bench = start()
-    bench.pool.lend(7, lent)
+    bench.pool.map_memory(7, lent)
     bench.pool.submit([bench.task(number, place(number)) for number in range(30)])
     for worker in workers():
         worker.send_signal(signal.SIGKILL)
@@ -360,12 +360,12 @@ def test_memory_that_is_withdrawn_is_kept_by_nobody_and_what_names_it_is_answere
 ) -> None:
     bench = start()
     before = descriptors()
-    bench.pool.lend(7, lent)
+    bench.pool.map_memory(7, lent)
     bench.pool.submit([bench.task(number, place(number)) for number in range(20)])
     bench.collect(20)
     assert mappings() > 0
 
-    bench.pool.withdraw(7)
+    bench.pool.unmap_memory(7)
     bench.pool.submit([bench.task(99, place(1))])
     bench.submit(1)
 
@@ -381,13 +381,13 @@ def test_memory_that_is_withdrawn_is_kept_by_nobody_and_what_names_it_is_answere
 def test_a_pool_that_closes_lets_go_of_memory_that_is_still_lent(start: Start, lent: int) -> None:
     bench = start()
     before = descriptors()
-    bench.pool.lend(7, lent)
+    bench.pool.map_memory(7, lent)
     bench.pool.submit([bench.task(1, place(1))])
     bench.collect(1)
-    bench.pool.lend(8, lent)  # of which it may hear no more
+    bench.pool.map_memory(8, lent)  # of which it may hear no more
 
     bench.pool.close()
-    bench.pool.lend(9, lent)
+    bench.pool.map_memory(9, lent)
 
     assert descriptors() < before
     assert descriptors_of_it() == 1
@@ -398,8 +398,8 @@ def test_each_trainers_batches_are_in_its_own_memory_which_every_worker_maps_onc
     other = os.memfd_create(NAME, os.MFD_CLOEXEC)
     os.ftruncate(other, 64 * SLOT)
     try:
-        bench.pool.lend(7, lent)
-        bench.pool.lend(8, other)
+        bench.pool.map_memory(7, lent)
+        bench.pool.map_memory(8, other)
         bench.pool.submit([bench.task(number, place(number % 30, 7 + number // 30)) for number in range(60)])
 
         answers = bench.collect(60)
@@ -419,11 +419,11 @@ def test_memory_that_is_withdrawn_under_its_batches_ends_no_worker_and_touches_n
     bench = start()
     for round_ in range(10):
         first = 100 * round_
-        bench.pool.lend(round_ + 1, lent)
+        bench.pool.map_memory(round_ + 1, lent)
         bench.pool.submit([bench.task(first + number, place(number, round_ + 1)) for number in range(8)])
         bench.submit(first + 99)
-        bench.pool.withdraw(round_ + 1)
-        bench.pool.withdraw(round_ + 1)
+        bench.pool.unmap_memory(round_ + 1)
+        bench.pool.unmap_memory(round_ + 1)
 
         answers = bench.collect(9)
 
@@ -441,11 +441,11 @@ def test_memory_that_is_withdrawn_under_its_batches_ends_no_worker_and_touches_n
 def test_memory_that_a_pool_was_lent_and_has_not_heard_of_is_let_go_of_when_it_closes(start: Start, lent: int) -> None:
     bench = start()
     bench.answers = queue.Queue(maxsize=1)  # the second answer holds the pool up
-    bench.pool.lend(7, lent)
+    bench.pool.map_memory(7, lent)
     for number in range(2):
         bench.pool.submit([bench.task(number, place(number))])
     until(lambda: bench.answers.full() and bench.pool.count(LoaderCounters()).workers_busy == 0, "both are done")
-    bench.pool.lend(8, lent)
+    bench.pool.map_memory(8, lent)
     closer = threading.Thread(target=bench.pool.close)
     closer.start()
     until(lambda: bench.pool._closing, "it is about to close")  # nobody else has to know
