@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         if args.read:
             found = read(found, Progress("samples", name))
         print(json.dumps(_as_json(found)) if args.json else "\n".join(_described(found)), flush=True)
-        is_well = is_well and found.is_well
+        is_well = is_well and found.problem is None and not found.bad_samples
     return 0 if is_well else 1
 
 

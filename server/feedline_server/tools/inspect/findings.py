@@ -68,11 +68,6 @@ class Found:
             return None
         return self.dataset.source.samples * sum(column.row_nbytes for column in self.dataset.columns)
 
-    @property
-    def is_well(self) -> bool:
-        """Nothing was found that would end in an error at a trainer."""
-        return self.problem is None and not self.bad_samples
-
 
 def look(name: str, config: Declaration) -> Found:
     """Open one dataset as a loader would."""
