@@ -5,6 +5,8 @@ form only: whether the files answer to it is found when the dataset is opened. A
 of its name in sources/kinds/.
 """
 
+from __future__ import annotations  # a worker, which only receives values, evaluates none of them
+
 from collections.abc import Iterable
 from dataclasses import field
 from pathlib import Path

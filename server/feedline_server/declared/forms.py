@@ -26,10 +26,10 @@ MANIFESTS = (".json", ".csv")
 ONLY_OTHER = ""
 """As a manifest's field of labels: the only field that is not named otherwise."""
 
-CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+CODE = r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*"
 """`module:name`, with dots in either."""
 
-SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*")
+SLICE = r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*"
 """`start:stop`: both bounds, as text; either may be left out."""
 
 VIEW = 'start:stop, such as "0:1500", "1500:" or ":-100", or the name of an .npy file of sample ids'
@@ -150,14 +150,14 @@ def check_form(text: str) -> str:
     """The text; ValueError saying what is wanted, if it is neither a slice nor a file name."""
     if text.count(":") > 1 and not text.endswith(".npy"):
         raise ValueError(f"{VIEW}; a step is not allowed")
-    if not SLICE.fullmatch(text) and not text.endswith(".npy"):
+    if not re.fullmatch(SLICE, text) and not text.endswith(".npy"):
         raise ValueError(VIEW)
     return text
 
 
 def is_object_name(text: str) -> bool:
     """The text has the form `module:name`, with dots in either."""
-    return CODE.fullmatch(text) is not None
+    return re.fullmatch(CODE, text) is not None
 
 
 def one_or_several(value: object) -> object:

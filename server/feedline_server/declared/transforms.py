@@ -4,6 +4,8 @@ Frozen values that are checked in form only. What a transform makes of a dataset
 opened.
 """
 
+from __future__ import annotations  # a worker, which only receives values, evaluates none of them
+
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from feedline_server.declared.forms import (
@@ -67,7 +69,7 @@ class ElementwiseTransform(ColumnTransform):
     late: bool = False
 
     @property
-    def operation(self) -> "Elementwise":
+    def operation(self) -> Elementwise:
         """What is done to a value. The wire's operations are imported by who has any."""
         raise NotImplementedError
 
@@ -85,7 +87,7 @@ class CastTransform(ElementwiseTransform):
     dtype: str
 
     @property
-    def operation(self) -> "Elementwise":
+    def operation(self) -> Elementwise:
         """See ElementwiseTransform."""
         from feedline_wire.elementwise import Cast
 
@@ -102,7 +104,7 @@ class ScaleTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> "Elementwise":
+    def operation(self) -> Elementwise:
         """See ElementwiseTransform."""
         from feedline_wire.elementwise import Scale
 
@@ -118,7 +120,7 @@ class NormaliseTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> "Elementwise":
+    def operation(self) -> Elementwise:
         """See ElementwiseTransform."""
         from feedline_wire.elementwise import Normalise
 
@@ -133,7 +135,7 @@ class OneHotTransform(ElementwiseTransform):
     dtype: str = "float32"
 
     @property
-    def operation(self) -> "Elementwise":
+    def operation(self) -> Elementwise:
         """See ElementwiseTransform."""
         from feedline_wire.elementwise import OneHot
 

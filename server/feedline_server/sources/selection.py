@@ -4,6 +4,7 @@ A selection is not empty and lies inside the dataset; bounds are never clipped, 
 declared is a mistake that must be an error.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -53,7 +54,7 @@ def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]
 
 def declared(view: str, text: str, samples: int, folder: Path) -> Chosen:
     """The selection that a declared view means; DataError if it is empty or reaches outside the dataset."""
-    if found := SLICE.fullmatch(text):
+    if found := re.fullmatch(SLICE, text):
         return _slice(view, text, found.group(1), found.group(2), samples)
     return _ids_file(view, folder / text, samples)
 
