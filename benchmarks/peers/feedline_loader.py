@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.consumer import ROOT, FailedError, quiet
 from benchmarks.content import Array, WrongContentError
 
-START_S = 60.0
+START_S = 180.0
 
 
 @contextlib.contextmanager
