@@ -15,7 +15,7 @@ from feedline_wire.frames import Piece
 from feedline_wire.key import Key
 from feedline_wire.tensors import VARIES, Array, Column
 
-F4, U1 = np.dtype("<f4"), np.dtype("u1")
+F4, I8, U1 = np.dtype("<f4"), np.dtype("<i8"), np.dtype("u1")
 
 MIB = 1 << 20
 
@@ -351,6 +351,45 @@ def test_a_header_that_is_not_what_was_described_is_refused_before_memory_is_tak
 def test_a_batch_larger_than_the_loaders_own_limit_is_refused() -> None:
     with pytest.raises(ProtocolMismatch, match="the loader's limit is 64"):
         receiver(X, max_batch_nbytes=64).take(Piece(1, 0, b"", header(X).SerializeToString()), KEY)
+
+
+def test_a_batch_as_large_as_the_loaders_own_limit_is_taken() -> None:
+    assert receiver(X, max_batch_nbytes=96).take(Piece(1, 0, bytes(96), header(X).SerializeToString()), KEY) is not None
+
+
+# ---- whole batches, as a lane brings them ----
+
+
+def test_a_batch_that_follows_its_piece_is_given_memory_of_its_size() -> None:
+    received = receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), 96, KEY)
+
+    assert received.body.shape == (96,)
+    assert set(received.arrays()) == {"x", "__ids__"}
+
+
+def test_a_batch_that_was_placed_stays_where_it_lies() -> None:
+    placed = np.arange(96, dtype=np.uint8)
+
+    received = receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), 96, KEY, placed)
+
+    assert received.body is placed
+
+
+@pytest.mark.parametrize("nbytes", [0, 95, 97])
+def test_a_batch_whose_header_and_lane_say_other_lengths_is_refused(nbytes: int) -> None:
+    with pytest.raises(ProtocolMismatch, match=f"has 96 bytes; {nbytes} were announced"):
+        receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), nbytes, KEY)
+
+
+def test_of_headers_that_always_differ_no_more_are_remembered_than_of_those_that_repeat() -> None:
+    """A loader of varying batches must not fill its trainer's memory with their layouts."""
+    words = Column("words", I8, (VARIES,))
+    receive = receiver(words)
+    for length in range(1, 200):
+        fields = [("words", I8, (4, length)), ("__ids__", I8, (4,))]
+        wire = tensors.to_header(tensors.lay_out(fields))
+        receive.whole(Piece(1, 0, b"", wire.SerializeToString()), wire.nbytes, KEY)
+        assert len(receive._layouts) == (length - 1) % 64 + 1
 
 
 def test_bytes_that_are_no_header_are_refused() -> None:
