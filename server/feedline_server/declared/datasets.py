@@ -35,10 +35,10 @@ from feedline_server.declared.forms import (
     Share,
     Size,
     Slices,
+    Some,
     Table,
-    after,
     is_object_name,
-    some,
+    must,
 )
 from feedline_server.declared.transforms import Filter, Interpolation, TransformConfig
 
@@ -152,7 +152,7 @@ class ClassFoldersConfig(ImageForm):
     kind: Literal["class_folders"] = "class_folders"
     of: Literal["arrays", "images"] | None = None
     """Which files are meant; None: what there is, if there is not both."""
-    classes: Annotated[tuple[FolderName, ...], after(some)] | None = None
+    classes: Annotated[tuple[FolderName, ...], must(bool, "at least one")] | None = None
     """The classes by their numbers; None: all sub-folders, sorted."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
@@ -182,7 +182,7 @@ class ImagesConfig(ImageForm):
     """Folder of the files; None: the sub-folder `images` if there is one, else the folder itself."""
     files: ImageFiles = "{id}"
     """How files are named."""
-    classes: Count | Annotated[tuple[str, ...], after(some)] | None = None
+    classes: Count | Some | None = None
     """How many classes there are, or their names by number; None: what the manifest shows."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""

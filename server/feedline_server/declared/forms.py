@@ -174,73 +174,22 @@ def one_column(values: object) -> object:
     return {("columns" if key == "column" else key): value for key, value in values.items()}
 
 
-def _numbers(value: object) -> object:
-    # `mean = 0.5` is the same as `mean = [0.5]`.
-    return (value,) if isinstance(value, int | float) else value
+def must(holds: Callable[[Any], object], wanted: str, when: str = "after") -> Form:
+    """The value must be so, `before` or `after` its type is looked at; else the message says what was wanted."""
 
-
-def _not_a_flag(value: object) -> object:
-    # Without this `classes = true` would be read as 1.
-    if isinstance(value, bool):
-        raise ValueError("a whole number")  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    # Not resolve(): a link that an operator points at another release must stay a link.
-    return path.expanduser().absolute()
-
-
-def _none_for_false(value: object) -> object:
-    # `labels = false`, because TOML has no null.
-    return None if value is False else value
-
-
-def _one_for_all(value: object) -> object:
-    # `files = "{id}.npz"` is a pattern for all columns.
-    return {"": value} if isinstance(value, str) else value
-
-
-def _at_least(least: int) -> Form:
-    def check(number: int) -> int:
-        if number < least:
-            raise ValueError(f"greater than or equal to {least}")
-        return number
-
-    return after(check)
-
-
-def _between(low: float, high: float, wanted: str) -> Form:
-    def check(number: float) -> float:
-        if not low < number < high:
+    def check(value: Any) -> Any:  # noqa: ANN401  # as the field's type
+        if not holds(value):
             raise ValueError(wanted)
-        return number
+        return value
 
-    return after(check)
-
-
-def some(values: Any) -> Any:  # noqa: ANN401  # a text, list or table
-    """The same; ValueError if there is nothing in it."""
-    if not values:
-        raise ValueError("at least one" if not isinstance(values, str) else "a text of at least one letter")
-    return values
+    return Form(when, check)
 
 
-def _pattern(slot: str, suffixes: tuple[str, ...], example: str) -> Form:
-    """A text names files below the folder, one for each sample or subject."""
-
-    def check(text: str) -> str:
-        if slot not in text or {"", ".."} & set(text.split("/")) or not text.lower().endswith(suffixes):
-            raise ValueError(f"a file name below the folder with {slot} in it, such as {example}")
-        return text
-
-    return after(check)
-
-
-def _width_and_height(value: object) -> object:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError("width and height, such as [224, 224]")
-    return value
+def _names_a_file(slot: str, suffixes: tuple[str, ...], example: str) -> Form:
+    return must(
+        lambda text: slot in text and not {"", ".."} & set(text.split("/")) and text.lower().endswith(suffixes),
+        f"a file name below the folder with {slot} in it, such as {example}",
+    )
 
 
 def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: str) -> Form:
@@ -260,60 +209,68 @@ def _all_alike(is_own: Callable[[str], bool], own: Callable[[str], str], mixed: 
     return after(check)
 
 
-def _code(wanted: str) -> Form:
-    def check(text: str) -> str:
-        if not is_object_name(text):
-            raise ValueError(wanted)
-        return text
+_NO_FLAG = must(lambda value: not isinstance(value, bool), "a whole number", "before")  # or `true` would be read as 1
+_SOME = must(bool, "at least one")
+_NONE_FOR_FALSE = before(lambda value: None if value is False else value)  # TOML has no null
+_ONE_FOR_ALL = before(lambda value: {"": value} if isinstance(value, str) else value)
 
-    return after(check)
-
-
-def _below(text: str) -> str:
-    if {"", ".", ".."} & set(text.split("/")):
-        raise ValueError("the name of a folder below it")
-    return text
-
-
-Whole: TypeAlias = Annotated[int, before(_not_a_flag), _at_least(0)]
-Count: TypeAlias = Annotated[int, before(_not_a_flag), _at_least(1)]
-Numbers: TypeAlias = Annotated[tuple[float, ...], before(_numbers), after(some)]
-Share: TypeAlias = Annotated[float, _between(0, 1, "more than 0 and less than 1")]
-Seconds: TypeAlias = Annotated[float, _between(0, float("inf"), "a number of seconds, more than 0")]
-Size: TypeAlias = Annotated[tuple[Count, Count], before(_width_and_height)]
+Whole: TypeAlias = Annotated[int, _NO_FLAG, must(lambda number: number >= 0, "greater than or equal to 0")]
+Count: TypeAlias = Annotated[int, _NO_FLAG, must(lambda number: number >= 1, "greater than or equal to 1")]
+Numbers: TypeAlias = Annotated[
+    tuple[float, ...], before(lambda value: (value,) if isinstance(value, int | float) else value), _SOME
+]
+"""`mean = 0.5` is the same as `mean = [0.5]`."""
+Share: TypeAlias = Annotated[float, must(lambda share: 0 < share < 1, "more than 0 and less than 1")]
+Seconds: TypeAlias = Annotated[
+    float, must(lambda seconds: 0 < seconds < float("inf"), "a number of seconds, more than 0")
+]
+Size: TypeAlias = Annotated[
+    tuple[Count, Count],
+    must(
+        lambda value: isinstance(value, list | tuple) and len(value) == 2,
+        "width and height, such as [224, 224]",
+        "before",
+    ),
+]
 """Width and height, in the order in which OpenCV and Keras' users say them."""
 ColumnNames: TypeAlias = Annotated[tuple[str, ...], before(one_or_several)]
 """None or more."""
-Names: TypeAlias = Annotated[tuple[str, ...], before(one_or_several), after(some)]
+Names: TypeAlias = Annotated[tuple[str, ...], before(one_or_several), _SOME]
 """One or more."""
-FileName: TypeAlias = Annotated[str, after(some)]
-FolderName: TypeAlias = Annotated[str, after(_below)]
-NameOrNone: TypeAlias = Annotated[FileName | None, before(_none_for_false)]
+Some: TypeAlias = Annotated[tuple[str, ...], _SOME]
+"""One or more, as a list only."""
+FileName: TypeAlias = Annotated[str, must(bool, "a text of at least one letter")]
+FolderName: TypeAlias = Annotated[
+    str, must(lambda text: not {"", ".", ".."} & set(text.split("/")), "the name of a folder below it")
+]
+NameOrNone: TypeAlias = Annotated[FileName | None, _NONE_FOR_FALSE]
 """A file's name; `false` for none."""
-FieldOrNone: TypeAlias = Annotated[str | None, before(_none_for_false)]
+FieldOrNone: TypeAlias = Annotated[str | None, _NONE_FOR_FALSE]
 """The name of a field; `false` for none."""
-AbsolutePath: TypeAlias = Annotated[Path, after(_absolute)]
-"""Made absolute where it was written; a link stays one."""
-Arrays: TypeAlias = Annotated[dict[str, FileName], after(some)]
+AbsolutePath: TypeAlias = Annotated[Path, after(lambda path: path.expanduser().absolute())]
+"""Made absolute where it was written. Not resolved: a link that points at another release later must stay a link."""
+Arrays: TypeAlias = Annotated[dict[str, FileName], _SOME]
 """The name in its file of the array that is each column."""
 Slices: TypeAlias = dict[str, Annotated[str, after(check_form)]]
 """`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
 FilesById: TypeAlias = Annotated[
-    dict[str, Annotated[str, _pattern("{id}", ARRAYS, "{id}.npz or {id}_x.npy")]] | None, before(_one_for_all)
+    dict[str, Annotated[str, _names_a_file("{id}", ARRAYS, "{id}.npz or {id}_x.npy")]] | None, _ONE_FOR_ALL
 ]
 """How the files of samples are named, by column, or for all columns under the empty name."""
 FilesBySubject: TypeAlias = Annotated[
-    dict[str, Annotated[str, _pattern("{subject}", ARRAYS, "{subject}.npz or {subject}_x.npy")]] | None,
-    before(_one_for_all),
+    dict[str, Annotated[str, _names_a_file("{subject}", ARRAYS, "{subject}.npz or {subject}_x.npy")]] | None,
+    _ONE_FOR_ALL,
 ]
 """The same of subjects."""
-ImageFiles: TypeAlias = Annotated[str, _pattern("{id}", ("",), "{id}.jpg")]
+ImageFiles: TypeAlias = Annotated[str, _names_a_file("{id}", ("",), "{id}.jpg")]
 """How images' files are named."""
 Code: TypeAlias = Annotated[
-    str, _code('module:function, such as "my_transforms:brighten" for brighten in my_transforms.py')
+    str, must(is_object_name, 'module:function, such as "my_transforms:brighten" for brighten in my_transforms.py')
 ]
 """`module:function`."""
-ObjectName: TypeAlias = Annotated[str, _code('module:name, such as "my_classes:training_generator" for my_classes.py')]
+ObjectName: TypeAlias = Annotated[
+    str, must(is_object_name, 'module:name, such as "my_classes:training_generator" for my_classes.py')
+]
 """`module:name`."""
 ImageViews: TypeAlias = Annotated[
     dict[str, FileName],

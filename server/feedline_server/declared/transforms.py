@@ -6,6 +6,7 @@ opened.
 
 from __future__ import annotations  # a worker, which only receives values, evaluates none of them
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from feedline_server.declared.forms import (
@@ -19,10 +20,9 @@ from feedline_server.declared.forms import (
     Size,
     Table,
     Whole,
-    after,
     before,
+    must,
     one_column,
-    some,
 )
 from feedline_wire.errors import DataError
 
@@ -70,8 +70,12 @@ class ElementwiseTransform(ColumnTransform):
 
     @property
     def operation(self) -> Elementwise:
-        """What is done to a value. The wire's operations are imported by who has any."""
-        raise NotImplementedError
+        """What is done to a value: the wire's operation of the same name, with the same fields."""
+        from feedline_wire import elementwise  # for those who have any
+
+        kind = getattr(elementwise, type(self).__name__.removesuffix("Transform"))
+        operation: Elementwise = kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
+        return operation
 
     def __post_init__(self) -> None:
         try:
@@ -86,13 +90,6 @@ class CastTransform(ElementwiseTransform):
     name: Literal["cast"] = "cast"
     dtype: str
 
-    @property
-    def operation(self) -> Elementwise:
-        """See ElementwiseTransform."""
-        from feedline_wire.elementwise import Cast
-
-        return Cast(self.dtype)
-
 
 class ScaleTransform(ElementwiseTransform):
     """x * factor / divide_by + offset."""
@@ -103,13 +100,6 @@ class ScaleTransform(ElementwiseTransform):
     offset: float = 0.0
     dtype: str = "float32"
 
-    @property
-    def operation(self) -> Elementwise:
-        """See ElementwiseTransform."""
-        from feedline_wire.elementwise import Scale
-
-        return Scale(self.factor, self.divide_by, self.offset, self.dtype)
-
 
 class NormaliseTransform(ElementwiseTransform):
     """(x - mean) / std; one number, or one for each place on the last axis."""
@@ -119,13 +109,6 @@ class NormaliseTransform(ElementwiseTransform):
     std: Numbers
     dtype: str = "float32"
 
-    @property
-    def operation(self) -> Elementwise:
-        """See ElementwiseTransform."""
-        from feedline_wire.elementwise import Normalise
-
-        return Normalise(self.mean, self.std, self.dtype)
-
 
 class OneHotTransform(ElementwiseTransform):
     """Class numbers as vectors."""
@@ -133,13 +116,6 @@ class OneHotTransform(ElementwiseTransform):
     name: Literal["one_hot"] = "one_hot"
     classes: Count
     dtype: str = "float32"
-
-    @property
-    def operation(self) -> Elementwise:
-        """See ElementwiseTransform."""
-        from feedline_wire.elementwise import OneHot
-
-        return OneHot(self.classes, self.dtype)
 
 
 class PadTransform(ColumnTransform):
@@ -261,7 +237,7 @@ class FilterConfig(Table):
 
     columns: Names
     """The columns that are read for it; `column` is the same of one."""
-    one_of: Annotated[tuple[bool | int | float, ...], after(some)] | None = None
+    one_of: Annotated[tuple[bool | int | float, ...], must(bool, "at least one")] | None = None
     """Kept is what has one of these values; `is` in loader.toml."""
     code: Code | None = None
     """Kept is what this function of the columns of one sample says yes to."""

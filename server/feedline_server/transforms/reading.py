@@ -21,8 +21,11 @@ Reader: TypeAlias = Callable[[SampleRequest, Collection[str], Mapping[str, Array
 def reader(source: AnySource, *, is_batched: bool) -> Reader:
     """How this source is read."""
     if isinstance(source, GeneratedSource):
-        return _units(source) if is_batched else _drawn(source)
-    return _ragged(source) if isinstance(source, RaggedSource) else _gathered(source)
+        return _units(source) if is_batched else _whole(source.draw)
+    if isinstance(source, RaggedSource):
+        ragged = source
+        return _whole(lambda request: ragged.read(request.ids))
+    return _gathered(source)
 
 
 def _gathered(source: Source) -> Reader:
@@ -40,17 +43,9 @@ def _gathered(source: Source) -> Reader:
     return read
 
 
-def _ragged(source: RaggedSource) -> Reader:
+def _whole(read_all: Callable[[SampleRequest], Mapping[str, Array | Ragged]]) -> Reader:
     def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
-        found = source.read(request.ids)
-        return Rows({name: found[name] for name in names}, request, scratch)
-
-    return read
-
-
-def _drawn(source: GeneratedSource) -> Reader:
-    def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
-        found = source.draw(request)
+        found = read_all(request)
         return Rows({name: found[name] for name in names}, request, scratch)
 
     return read
