@@ -31,9 +31,9 @@ def due_indices(  # noqa: PLR0917
     """The blocks that ought to be read from a disk, each as a whole, while positions `offset` to `end` are served.
 
     A batch may have a sample of every block of its window, so blocks are due a window before their turn. Each is due
-    at one position, so whoever serves an epoch reads each once, be it in many processes and in any order. At the
-    beginning as much is read ahead as was served: the first batch does not wait for a whole window, and who reads a
-    little of an epoch does not have all of a window read.
+    at one position, so an epoch reads each once, also in many processes and in any order. At the beginning as much is
+    read ahead as was served: the first batch does not wait for a whole window, and a little of an epoch does not have
+    all of a window read.
     """
     cut = _Cut(name, samples, min(size, samples), in_order=False)
 

@@ -120,7 +120,7 @@ def _grid(samples: int) -> _Grid:
 
 
 def _walked(grid: _Grid, keys: tuple[Words, ...], positions: Words) -> NDArray[np.int64]:
-    """Where the network leads from each position; whoever lands on a spare cell goes on from there."""
+    """Where the network leads from each position; what lands on a spare cell goes on from there."""
     indices = _network(grid, keys, positions)
     while grid.has_spare_cells and int(indices.max()) >= grid.samples:
         outside = np.flatnonzero(indices >= np.uint64(grid.samples))

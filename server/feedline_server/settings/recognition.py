@@ -1,6 +1,6 @@
 """What a folder holds, told from its names alone.
 
-The law: a folder is recognised for certain or not at all; what could be two things is an error that says so.
+A folder is recognised for certain or not at all; what could be two things is an error that says so.
 """
 
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ class Announcing(Source, Protocol):
 
 @runtime_checkable
 class HasExtents(Protocol):
-    """Data that may lie in memory as it travels, so that nobody needs to gather it."""
+    """Data that may lie in memory as it travels, so that it need not be gathered."""
 
     def extents(self, name: str) -> tuple[Extent, ...] | None:
         """Where the samples of a column lie, by their ids from 0 on; None if they have to be gathered."""

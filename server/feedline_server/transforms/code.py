@@ -2,7 +2,7 @@
 
 With `columns` it takes these as arguments and returns them; without, it takes a sample as a mapping of all columns and
 returns one, whose columns take the place of all. If it has a parameter `rng`, that is a numpy Generator that belongs to
-the sample (or the batch), the same whoever computes it.
+the sample (or the batch), the same in every process.
 
 What comes out has the dtype and shape that came out when it was tried, or is an error that names the sample.
 """

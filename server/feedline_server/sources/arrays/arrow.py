@@ -1,11 +1,11 @@
-"""Arrow and Parquet files: rows in groups, each group's columns as numpy arrays.
+"""Arrow and Parquet files (the kind is kinds/arrow): rows in groups, each group's columns as numpy arrays.
 
-The law: numbers of one shape are read as they are; what has no such form, strings above all, is refused when the file
+Numbers of one shape are read as they are; what has no such form, strings above all, is refused when the file
 is opened, and a missing value when its row is asked for.
 """
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -65,10 +65,10 @@ class IpcFile:
                 wanted = sorted(set(self._places.values()))
                 self._places = {name: wanted.index(place) for name, place in self._places.items()}
                 batches = self._reader(wanted)
-                self.rows = self._count(wanted)
+                fields = wanted[:1]  # to count rows, one is decompressed
             else:
-                batches = self._reader()
-                self.rows = self._count()
+                batches, fields = self._reader(), []
+            self.rows = [batch.num_rows for batch in self._batches(fields)]
             self._batch: Callable[[int], pa.RecordBatch] = (
                 batches.get_batch if self._is_file else list(batches).__getitem__
             )
@@ -99,12 +99,7 @@ class IpcFile:
 
     def _is_packed(self) -> bool:
         """Whether columns are compressed: a batch then lies in memory of its own. DataError if there are no rows."""
-        reader = self._reader()
-        if not self._is_file:
-            first = next((batch for batch in reader if batch.num_rows), None)
-        else:
-            numbers = range(reader.num_record_batches)
-            first = next((batch for batch in map(reader.get_batch, numbers) if batch.num_rows), None)
+        first = next((batch for batch in self._batches() if batch.num_rows), None)
         if first is None:
             raise DataError(f"{self._path}: has no rows; wanted at least one")
         addresses = [
@@ -121,12 +116,11 @@ class IpcFile:
             )
         return packed
 
-    def _count(self, wanted: Sequence[int] = ()) -> list[int]:
-        """The rows of each batch; of what is `wanted` from a compressed file, only the first field is decompressed."""
-        reader = self._reader(wanted[:1])
-        if not self._is_file:
-            return [batch.num_rows for batch in reader]
-        return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+    def _batches(self, fields: Sequence[int] = ()) -> "Iterator[pa.RecordBatch]":
+        reader = self._reader(fields)
+        if self._is_file:
+            return map(reader.get_batch, range(reader.num_record_batches))
+        return iter(reader)
 
 
 class ParquetFile:

@@ -1,6 +1,6 @@
 """Which bytes of a file stand for it in a fingerprint.
 
-The law: the choice depends on sizes alone, so copies of a file on any host give the same bytes. What is not sampled is
+The choice depends on sizes alone, so copies of a file on any host give the same bytes. What is not sampled is
 not noticed; small files are read whole, so labels nearly always are.
 """
 

@@ -1,6 +1,6 @@
 """Arrays that had to be decompressed, kept for the next batch: so many bytes of them in a process, the latest used.
 
-The law: what is kept is bounded, and so is one array: who needs more than the bound is told so when the data is opened.
+What is kept is bounded, and so is one array: more than the bound is refused when the data is opened.
 """
 
 import threading
@@ -32,7 +32,7 @@ def limit_nbytes() -> int:
 
 
 class Decoded:
-    """A cache of what is not written to. Safe for several threads; two may decode the same at once."""
+    """A cache of what is not written to. *Thread-safe.* Two threads may decode the same at once."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

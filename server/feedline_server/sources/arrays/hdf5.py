@@ -1,6 +1,6 @@
-"""The datasets of an HDF5 file: contiguous ones lie plainly in the file, chunked ones are read through h5py.
+"""HDF5 files (their kind is kinds/hdf5): contiguous datasets lie plainly in the file, chunked ones are read by h5py.
 
-The law: a file is read and nothing beside it. External links, external storage and virtual datasets name other files,
+A file is read and nothing beside it. External links, external storage and virtual datasets name other files,
 so they are refused; and what was never written is refused, because HDF5 would give zeros for it.
 """
 
@@ -197,7 +197,7 @@ class ChunkedRows(Rows):
 
     def __init__(self, array: Chunked) -> None:
         self._of = array
-        # Not closed here: the dataset holds the file, and both go when nobody holds this object.
+        # Not closed here: the dataset holds the file, and both go with this object.
         self._dataset = H5File(array.stamp.path).rows(array.member)
         array.stamp.check()
         header = array.header

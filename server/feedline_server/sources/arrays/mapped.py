@@ -1,7 +1,7 @@
 """Arrays that lie plainly in a file, memory-mapped there: an `.npy`, a member of an `.npz`, a dataset of an HDF5 file.
 
-The law: nothing is read until it is gathered, and a gather copies from the page cache straight into the batch. A
-file that changed since it was found is an error, never another batch under the same key.
+Nothing is read before it is gathered, and a gather copies from the page cache straight into the batch. A file that
+changed since it was found is an error, never another batch under the same key.
 """
 
 import mmap

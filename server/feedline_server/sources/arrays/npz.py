@@ -1,6 +1,6 @@
 """The arrays of an `.npz`: those stored as they are lie plainly in the file, compressed ones are decompressed whole.
 
-The law: an archive is a directory of byte ranges and no more. Nothing is extracted, and no name in it is ever a path.
+An archive is a directory of byte ranges and no more. Nothing is extracted, and no name in it is ever a path.
 """
 
 import zipfile

@@ -1,6 +1,6 @@
 """How much of the mapped files counts as this process' memory.
 
-The law: what was read stays in the page cache for as long as the kernel likes; this process lets go of it, so that its
+What was read stays in the page cache for as long as the kernel likes; this process lets go of it, so that its
 own size does not become that of the data it has read.
 """
 

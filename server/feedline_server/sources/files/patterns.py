@@ -1,6 +1,6 @@
 """In which file, and under which name in it, the columns of a sample or of a subject are.
 
-The law: what holds a column is decided once, by the first sample or subject, and the same of all others.
+What holds a column is decided once, by the first sample or subject, and the same of all others.
 """
 
 from collections.abc import Mapping

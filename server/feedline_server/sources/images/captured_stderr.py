@@ -25,7 +25,7 @@ def captured(call: Callable[[], Result]) -> tuple[Result, str]:
         notes = _notes[0]
         try:
             stderr = os.dup(STDERR)
-        except OSError:  # there is none: nobody can print
+        except OSError:  # there is none: nothing can be printed
             return call(), ""
         try:
             os.dup2(notes, STDERR)
@@ -33,8 +33,8 @@ def captured(call: Callable[[], Result]) -> tuple[Result, str]:
         finally:
             os.dup2(stderr, STDERR)
             os.close(stderr)
-            said = _taken(notes)
-        return result, said
+            text = _taken(notes)
+        return result, text
 
 
 def _taken(notes: int) -> str:

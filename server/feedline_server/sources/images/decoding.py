@@ -1,6 +1,6 @@
 """Bytes of an image file to pixels of the declared size, colours and depth, by OpenCV.
 
-The law: what comes out is byte for byte what cv2.imread, cv2.cvtColor and cv2.resize make of the file, or it is an
+What comes out is byte for byte what cv2.imread, cv2.cvtColor and cv2.resize make of the file, or it is an
 error. Nothing is cut to fewer bits, and nothing is decoded that is larger than declared.
 """
 
@@ -83,10 +83,10 @@ class Decoder:
         flags = self._colours
         if self.form.color_mode == "rgba" and header.has_alpha:
             flags = self._cv2.IMREAD_UNCHANGED
-        image, said = captured(lambda: self._imdecode(data, flags))
-        damage = [line for line in said.splitlines() if line.strip() and any(sign in line.lower() for sign in DAMAGE)]
+        image, printed = captured(lambda: self._imdecode(data, flags))
+        damage = [line for line in printed.splitlines() if any(sign in line.lower() for sign in DAMAGE)]
         if image is None or damage:
-            reason = (damage or said.splitlines() or [f"OpenCV cannot decode this {header.format}"])[0]
+            reason = (damage or printed.splitlines() or [f"OpenCV cannot decode this {header.format}"])[0]
             raise DataError(f"is damaged ({reason}); copy it again")
         if image.shape[0] * image.shape[1] != header.pixels:
             raise DataError(f"is damaged: its header has {header.pixels} pixels, decoded it is {image.shape}")

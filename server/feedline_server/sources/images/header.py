@@ -1,6 +1,6 @@
 """What the first bytes of an image say about it: PNG, JPEG, BMP and WebP.
 
-The law: nothing is decoded whose size is not known. A file of a few kilobytes may say that it is a terabyte of pixels.
+Nothing is decoded whose size is not known. A file of a few kilobytes may say that it is a terabyte of pixels.
 """
 
 import struct

@@ -62,9 +62,9 @@ class ImageFiles:
         try:
             return self._decoder.shape(self._read(0))
         except DataError as error:
-            said = error if isinstance(error, BadSample) else f"{self._files.named(0)} {error}"
+            named = error if isinstance(error, BadSample) else f"{self._files.named(0)} {error}"
             raise DataError(
-                f"{said}; or give size = [width, height], so that the first image need not show it"
+                f"{named}; or give size = [width, height], so that the first image need not show it"
             ) from error
 
     def _decode(self, sample: int, out: Array) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.python import seeding
+from feedline_server.sources.python.returned import class_of
 from feedline_wire.errors import DataError
 
 Kind: TypeAlias = Literal["samples", "batches", "stream"]
@@ -88,13 +89,13 @@ def build(reference: str, config: PythonConfig) -> Built:
         made = _bound(reference, value, arguments)
         value = _called(reference, made)
     elif arguments:
-        raise DataError(f"{reference}: has arguments, but is {_a(value)}, which is not called; remove them")
+        raise DataError(f"{reference}: has arguments, but is {class_of(value)}, which is not called; remove them")
     if is_data(value):
         return _data(reference, config, value, made)
     if hasattr(value, "__iter__") and not isinstance(value, str | bytes | dict):
         return _iterable(reference, config, value, made)
     was = "" if made is None else "returns "
-    raise DataError(f"{reference}: {was or 'is '}{_a(value)}; {WANTED}")
+    raise DataError(f"{reference}: {was or 'is '}{class_of(value)}; {WANTED}")
 
 
 def calling(sentence: str, call: Callable[[], Any], error: type[DataError] = DataError, **more: Any) -> Any:  # noqa: ANN401 - the operator's
@@ -174,7 +175,7 @@ def _data(
         raise DataError(f"{reference}: has steps_per_epoch, which is for generators; its length is its own, remove it")
     length = int(calling(f"{reference}: len()", lambda: len(value)))
     if not length:
-        raise DataError(f"{reference}: is {_a(value)} of length 0; there is nothing to serve")
+        raise DataError(f"{reference}: is {class_of(value)} of length 0; there is nothing to serve")
     batched = is_batched(value) if config.batched is None else config.batched
     kind: Kind = "batches" if batched else "samples"
     return Built(
@@ -183,24 +184,24 @@ def _data(
         value,
         None if made is None else lambda: _called(reference, made),
         length,
-        f"{_a(value)} of {length} {kind}",
+        f"{class_of(value)} of {length} {kind}",
     )
 
 
 def _iterable(reference: str, config: PythonConfig, value: Any, made: Callable[[], Any] | None) -> Built:  # noqa: ANN401
     if any(kind.__name__ == "DataLoader" for kind in type(value).__mro__):
         raise DataError(
-            f"{reference}: is {_a(value)}, which makes batches by itself; serve the dataset that it reads from "
+            f"{reference}: is {class_of(value)}, which makes batches by itself; serve the dataset that it reads from "
             f"({reference.split(':', maxsplit=1)[0]}:… with __len__ and __getitem__): feedline makes the batches"
         )
     if not hasattr(value, "__next__"):
-        return _stream(reference, config, lambda: iter(value), _a(value))
+        return _stream(reference, config, lambda: iter(value), class_of(value))
     if made is None:
         raise DataError(
-            f"{reference}: is {_a(value)} that has begun already, which cannot begin again in each worker; "
+            f"{reference}: is {class_of(value)} that has begun already, which cannot begin again in each worker; "
             "name the function that makes it"
         )
-    return _stream(reference, config, made, f"a function that returns {_a(value)}")
+    return _stream(reference, config, made, f"a function that returns {class_of(value)}")
 
 
 def _stream(
@@ -222,9 +223,3 @@ def _stream(
             "cannot be: collect samples into batches in it"
         )
     return Built(reference, "stream", None, anew, config.steps_per_epoch, description, takes_seed)
-
-
-def _a(value: object) -> str:
-    kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

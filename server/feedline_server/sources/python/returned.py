@@ -1,6 +1,6 @@
 """What the operator's code returns, as named arrays: tuples, dicts and lists of anything that is numbers.
 
-The law: the first of the data fixes its form, and whatever differs from it is refused naming both; nothing is filled
+The first of the data fixes its form, and whatever differs from it is refused naming both; nothing is filled
 in, cut, or read as another dtype that could lose a value. Arrays keep their dtype. Python's own numbers have none:
 `float` becomes float32, which is what Keras and torch make of it, `int` int64, `bool` bool.
 """
@@ -71,7 +71,7 @@ def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
         if name in names:
             raise Unfit(f"has a part {name!r}, which is the name of a column of feedline's own; rename it")
     meant = frozenset(str(path[0]) for path in paths) if isinstance(value, Mapping) else None
-    return Form(paths, names, _structure(value, (), places, names, keys), meant)
+    return Form(paths, names, _structure(value, places, names, chosen=keys is not None), meant)
 
 
 def leaves(value: Found, wanted: frozenset[str] | None, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -167,17 +167,11 @@ def _names(paths: Sequence[Path], parts: int) -> tuple[str, ...]:
     return short if len(set(short)) == len(short) else whole
 
 
-def _structure(
-    value: Found, path: Path, places: Mapping[Path, int], names: Sequence[str], wanted: frozenset[str] | None
-) -> Structure | None:
-    if not path:
-        if isinstance(value, Mapping):
-            if wanted is not None or _names_tell(names):
-                return None
-            return (_inner(value, path, places, names),)
-        if not _is_tuple(value):
-            return (names[0],)
-    return _inner(value, path, places, names)
+def _structure(value: Found, places: Mapping[Path, int], names: Sequence[str], *, chosen: bool) -> Structure | None:
+    """How the leaves make up a batch; None for a dict whose parts are `chosen`, or whose names show it."""
+    if isinstance(value, Mapping):
+        return None if chosen or _names_tell(names) else (_inner(value, (), places, names),)
+    return _inner(value, (), places, names) if _is_tuple(value) else (names[0],)
 
 
 def _inner(value: Found, path: Path, places: Mapping[Path, int], names: Sequence[str]) -> Structure:
@@ -198,10 +192,14 @@ def _names_tell(names: Sequence[str]) -> bool:
     return {"x", "y"} <= set(names) or ("x" in letters and letters <= {"x", "y"})
 
 
+def class_of(value: object) -> str:
+    """The class of a value, for a message."""
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def _described(value: Found) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}"
-    kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    article = "an" if name[0] in "aeiou" else "a"
-    return f"{article} {name} of {len(value)}" if isinstance(value, Sequence) else f"{article} {name}"
+    return f"{class_of(value)} of {len(value)}" if isinstance(value, Sequence) else class_of(value)

@@ -1,6 +1,6 @@
 """Random numbers of the operator's code: seeded, so that what it draws is a function of seed, epoch and place.
 
-The law: whatever the code did before, after `seed` it draws the same numbers, in every worker and replica. Seeded are
+Whatever the code did before, after `seed` it draws the same numbers, in every worker and replica. Seeded are
 `random`, `numpy.random`, torch and TensorFlow where the code has imported them, and generators that are attributes of
 the object or names in its module: `self.rng`, `rng = numpy.random.default_rng()`.
 """
