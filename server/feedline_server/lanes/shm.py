@@ -26,11 +26,9 @@ log = structlog.get_logger()
 class ShmLane(Lane):
     """One trainer's connection and memory."""
 
-    memory: TrainerMemory
-
     def __init__(self, connection: socket.socket, memory: TrainerMemory) -> None:
         super().__init__(connection)
-        self.memory = memory
+        self.memory = self._memory = memory
 
     def _laid_out(self, messages: Sequence[Message]) -> list[memoryview]:
         views: list[memoryview] = []
@@ -38,8 +36,8 @@ class ShmLane(Lane):
             assert isinstance(message.body, memoryview), "a trainer with memory is sent nothing straight from files"
             placed = message.placed
             if placed is None and message.nbytes >= IN_PLACE_NBYTES:
-                placed = self.memory.put(message.body)
-            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self.memory.publish(placed))
+                placed = self._memory.put(message.body)
+            at, number = (FOLLOWS, 0) if placed is None else (placed.start, self._memory.publish(placed))
             head = PLACED_HEAD.pack(len(message.piece), message.nbytes, number, at)
             views.append(memoryview(head + message.piece))
             if placed is None:
@@ -49,7 +47,7 @@ class ShmLane(Lane):
     def close(self) -> None:
         """See Lane."""
         super().close()
-        self.memory.close()
+        self._memory.close()
 
 
 class ShmListener(LaneListener):

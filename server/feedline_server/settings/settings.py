@@ -258,9 +258,9 @@ def _environment() -> dict[str, Any]:
             if not keys:
                 raise InvalidRequest(f"environment: datasets: {error}; wanted JSON in {variable}") from error
             value = text
-        for key in reversed([name, *keys]):
+        for key in reversed(keys):
             value = {key: value}
-        found = _over(value, found)
+        found = _over({name: value}, found)
     return found
 
 
