@@ -107,7 +107,7 @@ def all_down(stage: Stage, data: Data, moments: random.Random, *, down_s: float,
         for loader in loaders:
             loader.start()
     assert trainer.end() == 0, trainer.log_text()
-    assert "waiting for the batch" in trainer.log_text(), "who waits longer than 5 s says so"
+    assert "for the batch" in trainer.log_text(), "who waits longer than 5 s says so"
     return trainer.record
 
 

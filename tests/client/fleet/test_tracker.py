@@ -19,6 +19,7 @@ from feedline.connection.target import Address
 from feedline.fleet.endpoint import Endpoint, State
 from feedline.fleet.requests import PendingBatch
 from feedline.fleet.tracker import RequestTracker, log
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import (
     BadSample,
     Closed,
@@ -92,8 +93,8 @@ class Clock:
         read = {}
         for name, endpoint in self.endpoints.items():
             if (outbox := endpoint.outbox) is not None:
-                wants, cancelled = outbox._taken()
-                read[name] = (list(wants), cancelled)
+                request = pb.FetchRequest() if outbox.is_empty else next(outbox)
+                read[name] = ([want.ticket for want in request.wants], list(request.cancelled))
         return read
 
     def hear(self, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from feedline_server.declared.datasets import KINDS, ColumnsConfig
+from feedline_server.declared.datasets import KINDS, ColumnsConfig, PythonConfig
 
 WORKER = """
 import json, pickle, sys
@@ -75,3 +75,26 @@ def test_a_worker_loads_what_its_declaration_asks_for(
 def test_every_kind_is_a_module_of_its_name_that_opens_it(kind: str) -> None:
     assert callable(import_module(f"feedline_server.sources.kinds.{kind}").opened)
     assert KINDS[kind].kind == kind  # type: ignore[comparison-overlap]
+
+
+def test_declarations_that_came_by_pickle_differ_by_every_key() -> None:
+    """Two Python datasets of a loader were taken for each other: of a class that had not become a dataclass yet in the
+    worker, the keys of its base class alone were compared."""
+    objects = ("my_data:batches", "my_data:stream")
+    values = [PythonConfig.declare(kind="python", path="folder", object=name) for name in objects]
+    program = (
+        "import pickle, sys\n"
+        "from feedline_server.declared.datasets import Declaration\n"
+        "Declaration.fields()\n"
+        "first, second, again = pickle.load(sys.stdin.buffer)\n"
+        "print(first == second, first == again)"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        input=pickle.dumps((*values, pickle.loads(pickle.dumps(values[0])))),
+        capture_output=True,
+        check=True,
+    )
+
+    assert found.stdout.decode().split() == ["False", "True"]
