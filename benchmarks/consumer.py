@@ -158,12 +158,13 @@ def main() -> None:
 
 
 def serve(peer: Peer, options: Mapping[str, Any], answers: IO[str]) -> None:
-    content = Content.of(Path(options["folder"]))
+    content = None if options.get("is_unchecked") else Content.of(Path(options["folder"]))
     batches = peer.batches(options)
 
     def check(batch: tuple[Array, Array | None]) -> tuple[int, int]:
         x, y = batch
-        content.check(x, y)
+        if content is not None:
+            content.check(x, y)
         return x.nbytes, len(x)
 
     check(next(batches))

@@ -1,8 +1,8 @@
 """Samples that say who they are, so that every consumer can tell a right batch from a fast one.
 
-Row i of `x` (uint8) begins with i and ends with a word made of i; between them is a piece of a photograph, so that a
-peer's compression has the work that it has on images. `y[i]` is i modulo 6. Beside the folder, where no loader looks,
-is a sum of every row.
+Row i of `x` begins with i and ends with a word made of i; between them is a piece of a photograph (uint8), so that a
+peer's compression has the work that it has on images, or something else that is trained on (KINDS). `y[i]` is i modulo
+6. Beside the folder, where no loader looks, is a sum of every row.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,12 @@ END = np.uint64(0x9E3779B97F4A7C15)
 SHADES = 8
 """Pieces are made lighter by 0 to 7, so that two that overlap do not compress to one."""
 
+VOCABULARY = 50_000
+"""Of tokens; the rest is its last word."""
+
+RUNS = 24
+"""Of a mask, each of one class and up to 256 pixels long."""
+
 SUMMED = 16384
 """64-bit words that are summed of a row, evenly spread: all of them up to 128 KiB. Summing the 147 MB of an MLPerf
 unet3d sample would take longer than some loaders."""
@@ -31,17 +37,23 @@ AT_ONCE_NBYTES = 32 << 20
 """Written at once, and then again with other ids: no peer looks so far back for something to compress."""
 
 
-def write(folder: Path, rows: int, row_nbytes: int) -> Path:
+KINDS = {"photographs": np.uint8, "tables": np.float32, "tokens": np.int32, "masks": np.uint8}
+"""What rows can be made of, and its dtype: pieces of photographs; measurements with two decimals; numbers of words, of
+which few are frequent; masks with a few rectangles on nothing."""
+
+
+def write(folder: Path, rows: int, row_nbytes: int, kind: str = "photographs") -> Path:
     """Write x.npy, y.npy and, beside the folder where no loader looks, the sums; the folder."""
     if row_nbytes % 8 or row_nbytes < 16:
         raise ValueError(f"rows are whole 64-bit words, at least two; found {row_nbytes} bytes")
     folder.mkdir(parents=True)
     sums = np.empty(rows, np.uint64)
-    part = _pieces(min(rows, max(1, AT_ONCE_NBYTES // row_nbytes)), row_nbytes)
+    part = made_of(kind, min(rows, max(1, AT_ONCE_NBYTES // row_nbytes)), row_nbytes)
+    dtype = np.dtype(KINDS[kind])
     words = part.view(np.uint64)
     with (folder / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (rows, row_nbytes)}
+            file, {"descr": dtype.str, "fortran_order": False, "shape": (rows, row_nbytes // dtype.itemsize)}
         )
         for start in range(0, rows, len(part)):
             ids = np.arange(start, min(start + len(part), rows), dtype=np.uint64)
@@ -51,6 +63,28 @@ def write(folder: Path, rows: int, row_nbytes: int) -> Path:
     np.save(folder / "y.npy", np.arange(rows, dtype=np.int64) % CLASSES)
     np.save(sums_of(folder), sums)
     return folder
+
+
+def made_of(kind: str, rows: int, row_nbytes: int) -> Array:
+    """Rows (uint8) of this kind."""
+    if kind == "photographs":
+        return _pieces(rows, row_nbytes)
+    drawn = np.random.default_rng(row_nbytes)
+    dtype = np.dtype(KINDS[kind])
+    made: Array
+    shape = (rows, row_nbytes // dtype.itemsize)
+    match kind:
+        case "tables":
+            made = np.round(drawn.gamma(2.0, 20.0, shape), 2).astype(dtype)
+        case "tokens":
+            made = np.minimum(drawn.zipf(1.2, shape), VOCABULARY).astype(dtype)
+        case _:
+            made = np.zeros(shape, dtype)
+            starts = drawn.integers(0, shape[1], (rows, RUNS))
+            for row, at in enumerate(starts):
+                for start in at:
+                    made[row, start : start + drawn.integers(8, 256)] = drawn.integers(1, 20)
+    return made.view(np.uint8)
 
 
 def _pieces(rows: int, row_nbytes: int) -> Array:

@@ -90,11 +90,11 @@ class Stage:
     scratch: Path
     scale: Scale
 
-    def samples(self, row_nbytes: int, nbytes: int | None = None) -> Path:
+    def samples(self, row_nbytes: int, nbytes: int | None = None, kind: str = "photographs") -> Path:
         """A folder of numbered samples, written once."""
         rows = max(1, (nbytes if nbytes is not None and not self.scale.is_quick else self.scale.nbytes) // row_nbytes)
-        folder = self.scratch / f"rows-of-{row_nbytes}-{rows}"
-        return folder if folder.exists() else content.write(folder, rows, row_nbytes)
+        folder = self.scratch / f"{kind}-of-{row_nbytes}-{rows}"
+        return folder if folder.exists() else content.write(folder, rows, row_nbytes, kind)
 
     def contest(
         self, folder: Path, batch: int, contestants: Mapping[str, Contestant], pace: Pace | None = None

@@ -1,10 +1,12 @@
-"""What a start costs: of a worker, and of a loader that serves a Keras Sequence with two workers.
+"""What a start costs: of a trainer, of a worker, of a loader of columns and of one that serves a Keras Sequence.
 
-The first is told in times of importing numpy alone, in CPU seconds. The second is told in times of importing TensorFlow
-once, in CPU seconds of all processes and in seconds on the clock, until both workers are ready: one of them imports it
-alone, to say what is served, and the other one after it. Each number is the median of some runs, taken in turn.
+Each is told in times of what it cannot do without, in CPU seconds and on the clock: `import feedline` in times of grpc,
+protobuf and numpy, a worker and a loader of columns (one worker, until it serves) of numpy, a loader of a Sequence
+(until both of two workers are ready) of TensorFlow. `connect` and the first batch of a loader that serves are told in
+seconds. Each number is the median of some runs, taken in turn.
 
-    python -m benchmarks.start                  two minutes on a quiet machine
+    python -m benchmarks.start                  three minutes on a quiet machine
+    python -m benchmarks.start --without-tensorflow
 """
 
 import argparse
@@ -17,6 +19,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.consumer import ROOT, quiet
 from benchmarks.measured import tree_cpu_s
@@ -37,6 +41,21 @@ class Batches(keras.utils.PyDataset):
 made = Batches()
 """
 
+FIRST_BATCH = """
+import sys, time
+import feedline
+
+began, cpu = time.perf_counter(), time.process_time()
+with feedline.connect(sys.argv[1], timeout_s=300) as loader:
+    next(loader.epoch(0, batch_size=%d))
+    print(time.process_time() - cpu, time.perf_counter() - began)
+"""
+
+IMPORTED = (
+    "import grpc, google.protobuf.message, google.protobuf.descriptor_pool, google.protobuf.symbol_database, "
+    "google.protobuf.internal.builder, numpy"
+)
+
 Cost = tuple[float, float]
 """CPU seconds, and seconds on the clock."""
 
@@ -44,9 +63,40 @@ Cost = tuple[float, float]
 def running(code: str) -> Cost:
     """What a new interpreter takes to run this."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=quiet(), check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=compiled(), check=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds
+
+
+def compiled() -> dict[str, str]:
+    """The environment, in which Python keeps what it has compiled, as of a package that pip installed."""
+    return quiet() | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "pyc")}
+
+
+def first_batch(address: str, rows: int) -> Cost:
+    """What a trainer takes from `connect` to its first batch; its imports are behind it."""
+    command = [sys.executable, "-c", FIRST_BATCH % rows, address]
+    said = subprocess.run(command, cwd=ROOT, env=compiled(), check=True, stdout=subprocess.PIPE, text=True).stdout
+    cpu_s, seconds = map(float, said.split())
+    return cpu_s, seconds
+
+
+def starting_with_columns() -> Cost:
+    """What a loader of columns takes until it serves."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "x.npy", np.zeros((1000, 1024), np.float32))
+        began = time.perf_counter()
+        with serving(Path(folder) / "x.npy", Path(folder), "--workers", "1") as (_, pid):
+            return tree_cpu_s(pid), time.perf_counter() - began
+
+
+def connecting() -> Cost:
+    """The first batch of a loader that has served others."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "x.npy", np.zeros((1000, 1024), np.float32))
+        with serving(Path(folder) / "x.npy", Path(folder), "--workers", "1") as (address, _):
+            first_batch(address, 8)
+            return first_batch(address, 8)
 
 
 def starting() -> Cost:
@@ -61,10 +111,21 @@ def starting() -> Cost:
 
 
 MEASURED: dict[str, Callable[[], Cost]] = {
+    "grpc, protobuf and numpy": lambda: running(IMPORTED),
+    "import feedline": lambda: running("import feedline"),
     "numpy": lambda: running("import numpy"),
     "a worker": lambda: running("import feedline_server.workers.worker"),
+    "a loader of columns, until it serves": starting_with_columns,
+    "connect and the first batch": connecting,
     "TensorFlow": lambda: running("import keras, tensorflow"),
     "a loader, until both workers are ready": starting,
+}
+
+TOLD_IN = {
+    "import feedline": "grpc, protobuf and numpy",
+    "a worker": "numpy",
+    "a loader of columns, until it serves": "numpy",
+    "a loader, until both workers are ready": "TensorFlow",
 }
 
 
@@ -72,20 +133,24 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each, in turn (default 5)")
+    parser.add_argument("--without-tensorflow", action="store_true", help="leave out what imports it")
     args = parser.parse_args()
+    measured = dict(list(MEASURED.items())[: -2 if args.without_tensorflow else None])
     costs: defaultdict[str, list[Cost]] = defaultdict(list)
-    for name, measure in MEASURED.items():
+    for name, measure in measured.items():
         measure()  # files come into the page cache, and Python compiles what it has not
         costs[name] = []
     for _ in range(args.runs):
-        for name, measure in MEASURED.items():
+        for name, measure in measured.items():
             costs[name].append(measure())
     middle = {
         name: tuple(statistics.median(one[which] for one in found) for which in (0, 1)) for name, found in costs.items()
     }
     for name, (cpu_s, seconds) in middle.items():
-        print(f"{name:<40} {cpu_s:6.2f} CPU s {seconds:6.2f} s")
-    for name, to in (("a worker", "numpy"), ("a loader, until both workers are ready", "TensorFlow")):
+        print(f"{name:<40} {cpu_s:7.3f} CPU s {seconds:7.3f} s")
+    for name, to in TOLD_IN.items():
+        if name not in middle:
+            continue
         cpu, clock = (middle[name][which] / middle[to][which] for which in (0, 1))
         print(f"{name:<40} {cpu:6.2f} times {to} in CPU seconds, {clock:.2f} on the clock")
 

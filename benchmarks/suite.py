@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import against, report
 from benchmarks.consumer import ROOT, FailedError
 from benchmarks.results import Results
 from benchmarks.rows import TITLES, measures
@@ -38,6 +38,11 @@ def main() -> None:
         action="store_true",
         help="afterwards put these rows into docs/benchmarks.md, its plot and README.md",
     )
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help="only compare: these rows of this checkout and of that commit, in turn, as often as --pairs says",
+    )
     parser.add_argument("--list", action="store_true", help="say which rows there are, and end")
     asked = parser.parse_args()
     if asked.list:
@@ -45,6 +50,9 @@ def main() -> None:
         return
     # Told to end, it closes what it opened, like everything that ends in good order: loaders, consumers, gigabytes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if asked.against is not None:
+        options = ["--rows", ",".join(map(str, asked.rows)), *(["--quick"] if asked.quick else [])]
+        raise SystemExit(against.compare(asked.against, options, asked.pairs))
     scale = QUICK if asked.quick else replace(Scale(), pairs=asked.pairs)
     results, failed = run(asked.rows, scale, asked.out, asked.scratch)
     print(report.as_text(results))

@@ -18,7 +18,10 @@ LINK = re.compile(r"(\]\()(?!https?:|#|mailto:)([^)\s]+)(\))")
 
 PATHS = [ROOT / "client", ROOT / "protos"]
 
-PACKAGES = ("feedline", "feedline.testing")
+PACKAGES = (
+    *("feedline", "feedline.testing", "feedline.keras", "feedline.tf_keras"),
+    *("feedline.torch", "feedline.jax", "feedline.grain", "feedline.tf"),
+)
 """What `__all__` of these lists is public."""
 
 

@@ -36,7 +36,7 @@ def main() -> None:
         command = [sys.executable, "-m", "feedline", "convert", str(file), str(folder)]
         command += ["--target", "kind", "--codes", "kind"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
-        # Codes count in the order in which values come in the file; kind.codes.json beside the columns names them.
+        # Codes count in the order in which values come in the file; the loader.toml beside the columns names them.
         codes = {kind: code for code, kind in enumerate(dict.fromkeys(kinds.tolist()))}
 
         with served(folder) as address, feedline.connect(address) as loader:
@@ -45,6 +45,7 @@ def main() -> None:
                 x, y = batch
                 np.testing.assert_array_equal(x, sizes[batch.ids])
                 assert y.tolist() == [codes[kind] for kind in kinds[batch.ids].tolist()]
+                assert [loader.dataset().classes[code] for code in y] == [KINDS[kind] for kind in kinds[batch.ids]]
                 seen += batch.ids.tolist()
             assert sorted(seen) == list(range(ROWS))
     print(f"{ROWS} rows of a CSV file: every one once, as it is there")

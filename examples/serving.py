@@ -30,6 +30,13 @@ def served(path: Path | str, *arguments: str) -> Iterator[str]:
             loader.wait()
 
 
+def digits(folder: Path) -> Path:
+    """The folder, with real handwritten digits in it: views `train` and `validation`, x of shape (8, 8) and y."""
+    command = [sys.executable, "-m", "feedline_server", "demo-data", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
+    return folder
+
+
 def _port(loader: "subprocess.Popen[bytes]", port_file: Path) -> int:
     for _ in range(int(START_S / LOOK_S)):
         if port_file.exists():

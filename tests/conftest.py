@@ -18,10 +18,10 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-pytest_plugins = ["tiers", "alone", "ending"]
+pytest_plugins = ["tiers", "alone", "ending", "certificates"]
 
-START_S = 60.0
-"""A loader that does not listen by then is stuck: on two busy cores it takes a few seconds."""
+START_S = 180.0
+"""A loader that does not listen by then is stuck: it takes some seconds on two busy cores, a minute at a load of 60."""
 
 STOP_S = 30.0
 """A loader that runs on for so long after SIGTERM is stuck: its own drain takes less."""

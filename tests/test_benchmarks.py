@@ -193,3 +193,18 @@ def test_the_number_of_accelerators_is_the_largest_that_is_fed(fed: int, expecte
     from benchmarks.rows.accelerators import _most
 
     assert _most(lambda count: count <= fed, 32) == expected
+
+
+def test_what_two_checkouts_measured_is_compared_line_by_line() -> None:
+    from benchmarks.against import table
+
+    def found(value: float, by_peer: float, *more: str) -> dict[tuple[int, str], dict[str, object]]:
+        line = {"ours": {"value": value}, "ratio": {"median": by_peer}}
+        return dict.fromkeys([(1, "remote"), *((8, what) for what in more)], line)
+
+    lines = list(
+        table([found(2.0, 3.0, "new"), found(3.0, 3.0, "new")], [found(2.0, 2.0), found(2.0, 4.0)], "9fa8a45b")
+    )
+
+    assert [line.split()[:3] for line in lines[1:]] == [["1", "remote", "1.25"], ["8", "new", "not"]]
+    assert lines[1].split()[6] == "1.12"

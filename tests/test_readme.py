@@ -1,16 +1,20 @@
 """The documents are true: what README.md and docs/*.md show is run.
 
 How a document says what is to be done with a block:
-  ```python   all of a document's blocks are one program, run in order in a temporary folder; "loader:50051" and
-              "127.0.0.1:50051" are a loader that serves the demo's digits (views train and validation)
+  ```python   all of a document's blocks are one program, run in order in a temporary folder with the demo's `digits`
+              (views train and validation); "loader:50051" and "127.0.0.1:50051" are a loader that serves them
   ```toml     a loader.toml; it must be accepted as one
-  ```bash     every `feedline …` command must exist with the options that it is given, and every `scripts/…`
+  ```bash     every `feedline …` command must exist with the options that it is given, every `scripts/…`, and every
+              file of `python examples/…`
   anything else is not looked at, nor is a block below a line `<!-- not run: WHY -->`
+The Python of migrate.md is run by tests/end_to_end/test_migrate.py: each of its sections is two programs; that
+of ray.md by tests/end_to_end/test_ray.py, with a Ray cluster.
 """
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -58,24 +62,44 @@ def program(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+ELSEWHERE = {"migrate.md", "ray.md"}
+"""Documents whose Python another test runs."""
+
+FRAMEWORKS = {"jax.md", "torch.md"}
+"""Documents whose programs need a framework beside Keras on TensorFlow."""
+
+
 def having(kind: str) -> list[Any]:
     """The documents with blocks of a kind, as parameters."""
-    return [pytest.param(path, id=path.name) for path in DOCUMENTS if blocks(path.read_text(), kind)]
+    return [
+        pytest.param(
+            path, id=path.name, marks=pytest.mark.frameworks if kind == "python" and path.name in FRAMEWORKS else ()
+        )
+        for path in DOCUMENTS
+        if blocks(path.read_text(), kind) and not (kind == "python" and path.name in ELSEWHERE)
+    ]
 
 
 @pytest.fixture(scope="module")
-def address(start_shared_loader: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A loader that serves the demo's digits."""
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's digits."""
     folder = tmp_path_factory.mktemp("documents") / "digits"
     subprocess.run([sys.executable, "-m", "feedline_server", "demo-data", str(folder)], check=True)
-    loader_address: str = start_shared_loader(folder).address
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(start_shared_loader: Any, digits: Path) -> str:
+    """A loader that serves the demo's digits."""
+    loader_address: str = start_shared_loader(digits).address
     return loader_address
 
 
 @pytest.mark.keras
 @pytest.mark.parametrize("document", having("python"))
-def test_the_python_of_a_document_runs(document: Path, address: str, tmp_path: Path) -> None:
+def test_the_python_of_a_document_runs(document: Path, digits: Path, address: str, tmp_path: Path) -> None:
     """In a process of its own: a trainer's, with nothing of pytest about it."""
+    shutil.copytree(digits, tmp_path / "digits")
     script = tmp_path / f"{document.name}.py"
     script.write_text(ADDRESS_SHOWN.sub(address, program(document.read_text())))
 
@@ -110,6 +134,8 @@ def test_every_command_of_a_document_exists(document: Path) -> None:
             if name == "feedline":
                 options = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
                 assert options <= _options_of(words[0]), f"{where}: feedline {words[0]} has not all of {options}"
+            if name == "python" and words[0].startswith("examples/"):
+                assert (ROOT / words[0]).is_file(), f"{where}: there is no {words[0]}"
             if name.startswith("scripts/"):
                 assert os.access(ROOT / name, os.X_OK), f"{where}: there is no {name}"
 

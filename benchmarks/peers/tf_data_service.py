@@ -57,7 +57,7 @@ def batches(options: Mapping[str, Any]) -> Iterator[tuple[Array, Array | None]]:
     x = np.load(folder / "x.npy", mmap_mode="r")
     assert isinstance(x, np.memmap)
     make = _vectorised if options["pipeline"] == "vectorised" else _samples
-    data = make(folder / "x.npy", x.shape[0], x.shape[1], x.offset, batch)
+    data = make(folder / "x.npy", x.shape[0], x.strides[0], x.offset, batch)
     data = data.apply(
         tf.data.experimental.service.distribute(
             processing_mode=tf.data.experimental.service.ShardingPolicy.OFF,

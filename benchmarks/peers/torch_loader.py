@@ -1,7 +1,8 @@
 """torch DataLoader over the same memory-mapped file, in the trainer's own processes.
 
 `samples` is its default: a sample at a time, and the default collate. `batched` is what its documentation offers for
-reading many samples at once: a BatchSampler as the sampler, so that `__getitem__` gets a list of ids.
+reading many samples at once: a BatchSampler as the sampler, so that `__getitem__` gets a list of ids. `chars` is a
+dataset whose samples cost little: minGPT's characters. feedline serves `Rows` and `Chars` as they are, in row 15.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,20 @@ class Rows(Dataset[Any]):
         return self.x[i], i % CLASSES
 
 
+class Chars(Dataset[Any]):
+    """A piece of a text and the same a character later, as minGPT's character dataset has it."""
+
+    def __init__(self) -> None:
+        self.data = np.random.default_rng(0).integers(0, 65, 1_000_000)
+
+    def __len__(self) -> int:
+        return len(self.data) - 128
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        piece = torch.as_tensor(self.data[i : i + 129])
+        return piece[:-1], piece[1:]
+
+
 class Batches(Rows):
     """The same, asked for a list of ids."""
 
@@ -38,7 +53,9 @@ class Batches(Rows):
 
 def batches(options: Mapping[str, Any]) -> Iterator[tuple[Array, Array | None]]:
     file, batch, workers = Path(options["folder"]) / "x.npy", options["batch"], options["workers"]
-    rows = Batches(file) if options["pipeline"] == "batched" else Rows(file)
+    rows: Dataset[Any] = (
+        Chars() if options["pipeline"] == "chars" else Batches(file) if options["pipeline"] == "batched" else Rows(file)
+    )
     shared = {"num_workers": workers, "persistent_workers": workers > 0}
     if options["pipeline"] == "batched":
         ids = BatchSampler(RandomSampler(rows), batch, drop_last=True)

@@ -27,12 +27,18 @@ TITLES = {
     12: "first batch of a view of 1,000,000,000 samples",
     13: "replicas with a transform that waits",
     14: "cold data, against the disk",
+    15: "cheap samples of the operator's own code, against torch DataLoader (2 workers) on the same object",
+    16: "under TLS, against gRPC and against the tcp lane without TLS",
+    17: "data that must be decoded, against reading it whole and shuffling in memory",
+    18: "a fleet on Ray, against Ray Data's iter_torch_batches of the same files",
+    20: "over thin lines, compressed where it is faster, against not and against tf.data service's default",
 }
 
 MODULES = {
     "remote": (1, 5),
     "local": (2, 3, 8),
     "limits": (4, 6),
+    "sealed": (16,),
     "far": (7,),
     "images": (9,),
     "accelerators": (10,),
@@ -40,6 +46,10 @@ MODULES = {
     "first_batch": (12,),
     "replicas": (13,),
     "cold": (14,),
+    "own_code": (15,),
+    "decoded": (17,),
+    "ray": (18,),
+    "thin": (20,),
 }
 """In the order in which they run."""
 

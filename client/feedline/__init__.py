@@ -9,13 +9,13 @@ Importing it imports no framework; `RemoteSequence` and `SaveState` bring keras 
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from feedline.reading.batch import Batch
 from feedline.reading.epoch import Epoch, EpochIncomplete
 from feedline.reading.feed import Feed
 from feedline.reading.loader import Loader, connect
+from feedline_wire import VERSION
 from feedline_wire.errors import (
     BadSample,
     BatchKillsWorkers,
@@ -28,18 +28,19 @@ from feedline_wire.errors import (
     LoaderBusy,
     LoaderDraining,
     LoaderStalled,
+    LoaderStarting,
     LoaderUnavailable,
     NotAllowed,
     NotTrusted,
     ProtocolMismatch,
 )
-from feedline_wire.extras import ExtraMissing, need
 
 if TYPE_CHECKING:
     from feedline.keras.resume import SaveState
     from feedline.keras.sequence import RemoteSequence
+    from feedline.local.loaders import serve
 
-__version__ = version("feedline")
+__version__ = VERSION
 
 __all__ = [
     "BadSample",
@@ -58,6 +59,7 @@ __all__ = [
     "LoaderBusy",
     "LoaderDraining",
     "LoaderStalled",
+    "LoaderStarting",
     "LoaderUnavailable",
     "NotAllowed",
     "NotTrusted",
@@ -65,17 +67,19 @@ __all__ = [
     "RemoteSequence",
     "SaveState",
     "connect",
+    "serve",
 ]
 
 
-_OF_KERAS = {"RemoteSequence": "feedline.keras.sequence", "SaveState": "feedline.keras.resume"}
+_LATER = {
+    "RemoteSequence": "feedline.keras",
+    "SaveState": "feedline.keras",
+    "serve": "feedline.local.loaders",
+}
+"""What is imported when it is first named: few programs need it, or it needs what few have."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # a class, which the annotations above name
-    if name not in _OF_KERAS:
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # what the annotations above name
+    if name not in _LATER:
         raise AttributeError(f"module 'feedline' has no attribute {name!r}")
-    try:
-        need(["keras"], extra="keras")
-    except ExtraMissing as missing:
-        raise ExtraMissing(f"feedline.{name} {missing}") from None
-    return getattr(import_module(_OF_KERAS[name]), name)
+    return getattr(import_module(_LATER[name]), name)

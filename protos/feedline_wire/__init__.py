@@ -4,6 +4,9 @@
 imported or opened.
 """
 
+VERSION = "0.3.0.dev0"
+"""Of the package, as in pyproject.toml. To ask importlib.metadata took as long as to import all of feedline."""
+
 PROTOCOL = 3
 """The newest version of the contract that is spoken here. Raised when an older peer would misunderstand a newer one."""
 

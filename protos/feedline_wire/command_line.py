@@ -14,9 +14,13 @@ from difflib import get_close_matches
 from importlib.metadata import version
 
 from feedline_wire.errors import FeedlineError
+from feedline_wire.shortages import shortage
 
 INTERRUPTED = 130
 """What shells report for a program that Ctrl-C ended."""
+
+USAGE = 2
+"""What argparse ends with where it cannot understand the words."""
 
 CODES = ("success", "failure (the reason is on standard error)")
 """What exit codes 0 and 1 mean where a command says nothing else."""
@@ -39,6 +43,8 @@ class Command:
     """What its `--help` explains after its options, as it is written: examples."""
     codes: tuple[str, str] = CODES
     """What exit codes 0 and 1 mean."""
+    passes_on: bool = False
+    """Words behind a `--` are another program's: `run` has them in `args.passed_on`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +80,28 @@ class Program:
     def _run(self, command: Command, words: Sequence[str]) -> int:
         args = argparse.Namespace(words=list(words))
         if command.declare is not None:
-            parse(self._parser(command), words[1:], args)
+            own = words[1:]
+            if command.passes_on:
+                at = own.index("--") if "--" in own else len(own)
+                own, args.passed_on = own[:at], list(own[at + 1 :])
+            parse(self._parser(command), own, args)
         try:
             code = command.run(args)
             sys.stdout.flush()  # here, where a reader that has gone is answered
         except FeedlineError as error:
             print(f"{self.name} {command.name}: {error}", file=sys.stderr)
             return 1
+        except (OSError, MemoryError, ImportError) as error:
+            if isinstance(error, BrokenPipeError):
+                # `feedline inspect … | head`: the reader has gone. The interpreter must not complain of it at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            if (words_for_it := shortage(error)) is None:
+                raise
+            print(f"{self.name} {command.name}: {words_for_it}", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BrokenPipeError:
-            # `feedline inspect … | head`: the reader has gone. The interpreter must not complain of it at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         return code
 
     def _parser(self, command: Command) -> argparse.ArgumentParser:
@@ -111,7 +126,7 @@ class Program:
 
 def exit_codes(success: str, failure: str) -> str:
     """The last line of every `--help`."""
-    return f"exit codes: 0 {success}, 1 {failure}, 2 wrong usage, {INTERRUPTED} Ctrl-C"
+    return f"exit codes: 0 {success}, 1 {failure}, {USAGE} wrong usage, {INTERRUPTED} Ctrl-C"
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> None:
@@ -132,3 +147,43 @@ def unexpected(words: Sequence[str], options: Iterable[str]) -> str:
 def _unknown(what: str, word: str, known: Iterable[str]) -> str:
     near = get_close_matches(word, known, 1)
     return f"there is no {what} {word}{f'; did you mean {near[0]}?' if near else ''}" if word else f"name a {what}"
+
+
+DATASET = ("kind", "size", "views", "validation_split", "steps_per_epoch", "arguments", "deterministic")
+"""Keys of a dataset in loader.toml for which there are options."""
+
+
+def declare_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say more of data that the command line names: DATASET, None where they are not given."""
+    option = parser.add_argument_group("of the data").add_argument
+    option("--kind", help="of dataset, such as class_folders, where a folder could be several")
+    option("--size", type=_width_and_height, metavar="WxH", help="that all images are resized to, such as 224x224")
+    option(
+        "--view",
+        dest="views",
+        action="append",
+        metavar="VIEW=PART",
+        help="samples of a view, such as train=:1500; of Python, another object",
+    )
+    option("--validation-split", type=float, metavar="SHARE", help="of train that is the view validation, such as 0.2")
+    option("--steps-per-epoch", type=int, metavar="N", help="batches that make up a generator's epoch")
+    option(
+        "--argument",
+        dest="arguments",
+        action="append",
+        metavar="NAME=VALUE",
+        help="what a function or class of Python is called with",
+    )
+    option(
+        "--nondeterministic",
+        dest="deterministic",
+        action="store_const",
+        const=False,
+        help="serve Python whose samples cannot be made the same twice",
+    )
+
+
+def _width_and_height(text: str) -> tuple[int, int]:
+    if not (found := re.fullmatch(r"(\d+)x(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"found {text!r}; wanted width and height, such as 224x224")
+    return int(found[1]), int(found[2])

@@ -16,14 +16,32 @@ SAMPLES_NAMED = 16
 """Sample ids an error carries at most; the batch's key names the rest."""
 
 
+TEXT_KEPT = 8 << 10
+"""Characters at either end of a text that an error carries: what went wrong stands there, and what is between is data.
+Texts of megabytes broke lanes and streams."""
+
+HEADER_KEPT = 400
+"""The same of an error that ends a call: it is in a header, and gRPC takes 8 KiB of headers."""
+
+TEXT_SPARE = 256
+"""A text is cut if it is longer by so much: the words that say so do not make it longer than it was."""
+
+
+def cut(text: str, kept: int = TEXT_KEPT) -> str:
+    """The text, or the first and the last `kept` characters of it where it is much longer. Idempotent."""
+    if len(text) <= 2 * kept + TEXT_SPARE:
+        return text
+    return f"{text[:kept]}\n[… {len(text) - 2 * kept:,} characters are left out here …]\n{text[-kept:]}"
+
+
 class FeedlineError(Exception):
-    """Anything feedline raises on purpose."""
+    """Anything feedline raises on purpose. Its text and its traceback are cut where they are long (`cut`)."""
 
     def __init__(
         self, message: str, *, traceback: str = "", samples: Iterable[int] = (), elsewhere: bool = False
     ) -> None:
-        super().__init__(message)
-        self.traceback = traceback
+        super().__init__(cut(message))
+        self.traceback = cut(traceback)
         """The traceback in the worker, as text; empty when the error was not raised by the dataset's code."""
         self.samples = tuple(int(sample) for sample in samples)[:SAMPLES_NAMED]
         """Ids of the samples concerned, the first few."""
@@ -83,6 +101,14 @@ class LoaderBusy(LoaderUnavailable):
     """The loader has no room for another trainer or a larger request now."""
 
 
+class LoaderStarting(LoaderUnavailable):
+    """No loader is there yet, and one was asked for: `feedline autoscale` answers so. `connect` waits longer for it."""
+
+
+class NoLoaderHere(LoaderUnavailable):
+    """What answers is the autoscaler of a fleet, whose loaders are elsewhere in the target."""
+
+
 class LoaderDraining(LoaderUnavailable):
     """The loader is shutting down and takes no new keys."""
 
@@ -107,14 +133,14 @@ _BY_NAME = {kind.__name__: kind for kind in _with_kinds_of(FeedlineError) if kin
 """What may arrive: not what only this side can find out."""
 
 
-def to_failure(error: FeedlineError) -> "pb.Failure":
-    """The error as it travels."""
+def to_failure(error: FeedlineError, kept: int = TEXT_KEPT) -> "pb.Failure":
+    """The error as it travels, with `kept` characters at either end of its texts."""
     from feedline_wire import loader_pb2 as pb
 
     return pb.Failure(
         kind=type(error).__name__,
-        message=_sendable(str(error.args[0]) if error.args else ""),
-        traceback=_sendable(error.traceback),
+        message=_sendable(cut(str(error.args[0]) if error.args else "", kept)),
+        traceback=_sendable(cut(error.traceback, kept)),
         samples=error.samples,
         elsewhere=error.elsewhere,
     )

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.checksum import Buffer, seal
+from feedline_wire.checksum import Buffer
+from feedline_wire.checksum import field as checksum_field
 from feedline_wire.errors import ProtocolMismatch
 
 FRAME_BYTES = 2 << 20
@@ -23,11 +24,14 @@ _PIECE_TICKET = 1 << 3 | 0
 _PIECE_HEADER = 2 << 3 | 2
 _PIECE_START = 3 << 3 | 0
 _PIECE_FAILURE = 4 << 3 | 2
+_PIECE_STAGES = 5 << 3 | 2
+_PIECE_COMPRESSED = 6 << 3 | 2
 _PIECE_DATA = 15 << 3 | 2
 
 _FRAME_PIECES_TAG, _PIECE_TICKET_TAG, _PIECE_HEADER_TAG, _PIECE_START_TAG, _PIECE_FAILURE_TAG, _PIECE_DATA_TAG = (
     bytes((tag,)) for tag in (_FRAME_PIECES, _PIECE_TICKET, _PIECE_HEADER, _PIECE_START, _PIECE_FAILURE, _PIECE_DATA)
 )
+_PIECE_STAGES_TAG, _PIECE_COMPRESSED_TAG = (bytes((tag,)) for tag in (_PIECE_STAGES, _PIECE_COMPRESSED))
 
 _MAX_VARINT_BYTES = 10
 
@@ -46,6 +50,10 @@ class Piece:
     """A serialised BatchHeader."""
     failure: bytes | None = None
     """A serialised Failure, instead of a batch."""
+    stages: bytes = b""
+    """How long the batch was in each stage of the loader (`stages.pack`), with its first part."""
+    compressed: bytes = b""
+    """How many bytes stand for each of its chunks (`compression.write_lengths`), with its first part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,15 @@ class Frame:
     lane_ticket: bytes = b""
 
 
-def cut(ticket: int, header: bytes, body: memoryview, frame_bytes: int = FRAME_BYTES) -> Iterator[Piece]:
+def cut(
+    ticket: int,
+    header: bytes,
+    body: memoryview,
+    frame_bytes: int = FRAME_BYTES,
+    *,
+    stages: bytes = b"",
+    compressed: bytes = b"",
+) -> Iterator[Piece]:
     """The pieces of a batch, in order, each small enough for a frame; an empty body makes one piece.
 
     They are of one size: a batch a little larger than two frames does not end in a tiny third.
@@ -65,7 +81,11 @@ def cut(ticket: int, header: bytes, body: memoryview, frame_bytes: int = FRAME_B
     count = max(-(-len(body) // frame_bytes), 1)
     size = max(-(-len(body) // count), 1)
     for start in range(0, max(len(body), 1), size):
-        yield Piece(ticket, start, body[start : start + size], header=header if start == 0 else None)
+        data = body[start : start + size]
+        if start:
+            yield Piece(ticket, start, data)
+        else:
+            yield Piece(ticket, start, data, header, stages=stages, compressed=compressed)
 
 
 def encode(pieces: tuple[Piece, ...], *, draining: bool = False, checksum: bool = False) -> bytes:
@@ -73,11 +93,11 @@ def encode(pieces: tuple[Piece, ...], *, draining: bool = False, checksum: bool 
     parts: list[Buffer] = []
     for piece in pieces:
         head = encode_head(piece)
-        parts += (_FRAME_PIECES_TAG, _varint(len(head) + len(piece.data)), head, piece.data)
+        parts += (_FRAME_PIECES_TAG, varint(len(head) + len(piece.data)), head, piece.data)
     if draining:
         parts.append(bytes([_FRAME_DRAINING, 1]))
     if checksum:
-        parts.append(seal(parts))
+        parts.append(checksum_field(parts))
     return b"".join(parts)
 
 
@@ -104,14 +124,18 @@ def decode(wire: bytes) -> Frame:
 
 def encode_head(piece: Piece) -> bytes:
     """A piece without its data, as a lane sends it ahead of a batch's body and a frame has it before the data."""
-    head = _PIECE_TICKET_TAG + _varint(piece.ticket)
+    head = _PIECE_TICKET_TAG + varint(piece.ticket)
     if piece.header is not None:
-        head += _PIECE_HEADER_TAG + _varint(len(piece.header)) + piece.header
+        head += _PIECE_HEADER_TAG + varint(len(piece.header)) + piece.header
     if piece.start:
-        head += _PIECE_START_TAG + _varint(piece.start)
+        head += _PIECE_START_TAG + varint(piece.start)
     if piece.failure is not None:
-        head += _PIECE_FAILURE_TAG + _varint(len(piece.failure)) + piece.failure
-    return head + _PIECE_DATA_TAG + _varint(len(piece.data))
+        head += _PIECE_FAILURE_TAG + varint(len(piece.failure)) + piece.failure
+    if piece.stages:
+        head += _PIECE_STAGES_TAG + varint(len(piece.stages)) + piece.stages
+    if piece.compressed:
+        head += _PIECE_COMPRESSED_TAG + varint(len(piece.compressed)) + piece.compressed
+    return head + _PIECE_DATA_TAG + varint(len(piece.data))
 
 
 def decode_head(wire: bytes, at: int = 0, end: int | None = None) -> Piece:
@@ -119,6 +143,7 @@ def decode_head(wire: bytes, at: int = 0, end: int | None = None) -> Piece:
     end = len(wire) if end is None else end
     ticket = start = 0
     header = failure = None
+    stages = compressed = b""
     data: Buffer = b""
     try:
         while at < end:
@@ -133,9 +158,13 @@ def decode_head(wire: bytes, at: int = 0, end: int | None = None) -> Piece:
                 header = wire[value:at]
             elif tag == _PIECE_FAILURE:
                 failure = wire[value:at]
+            elif tag == _PIECE_STAGES:
+                stages = wire[value:at]
+            elif tag == _PIECE_COMPRESSED:
+                compressed = wire[value:at]
     except IndexError:
         raise ProtocolMismatch(f"a piece ends at byte {end}, in the middle of a field; it is none") from None
-    return Piece(ticket, start, data, header, failure)
+    return Piece(ticket, start, data, header, failure, stages, compressed)
 
 
 def failure_piece(ticket: int, failure: pb.Failure) -> Piece:
@@ -152,7 +181,7 @@ def _field(wire: bytes, at: int, end: int) -> tuple[int, int, int]:
     tag = wire[at]
     at += 1
     if tag >= 0x80:
-        tag, at = _number(wire, at - 1)
+        tag, at = number(wire, at - 1)
     if tag < 8:
         raise ProtocolMismatch(f"a frame holds a field without a number before byte {at}; it is not a frame")
     wire_type = tag & 7
@@ -160,7 +189,7 @@ def _field(wire: bytes, at: int, end: int) -> tuple[int, int, int]:
         value = wire[at]
         at += 1
         if value >= 0x80:
-            value, at = _number(wire, at - 1)
+            value, at = number(wire, at - 1)
         if wire_type == 2:
             value, at = at, at + value
     elif wire_type in {1, 5}:
@@ -172,7 +201,8 @@ def _field(wire: bytes, at: int, end: int) -> tuple[int, int, int]:
     return tag, value, at
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
     if value < 0x80:
         return bytes((value,))
     if value < 0x4000:
@@ -185,7 +215,8 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _number(wire: bytes, at: int) -> tuple[int, int]:
+def number(wire: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends. ProtocolMismatch if it is too long, IndexError if it is cut."""
     value = 0
     for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
         byte = wire[at]

@@ -7,8 +7,19 @@ it has, or which keys were asked for before.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feedline_wire.errors import InvalidRequest
+
 if TYPE_CHECKING:
     from feedline_wire import loader_pb2 as pb
+
+MOST_ROWS_PAST = 1 << 12
+"""Rows of a batch of a smaller view, which goes through several epochs: of a view of one sample, in blocks, 0.6 s of a
+worker (docs/design.md)."""
+
+
+def most_rows(samples: int, *, is_batched: bool = False) -> int:
+    """Rows of the largest batch of a view of so many samples, or of so many ready batches."""
+    return samples if is_batched else max(samples, MOST_ROWS_PAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,33 @@ class Key:
     def __str__(self) -> str:
         positions = f"{self.offset}..{self.offset + self.rows - 1}"
         return f"{self.dataset}/{self.view} {self.order} seed={self.seed} epoch={self.epoch} positions {positions}"
+
+
+def to_text(key: Key) -> str:
+    """All of a key in a word that is safe in a shell and a log: `digits/train/shuffle/7/3/7552/64/0a1b…`."""
+    numbers = (key.seed, key.epoch, key.offset, key.rows)
+    from urllib.parse import quote  # 10 ms, and most never write or read one
+
+    names = (quote(name, safe=":") for name in (key.dataset, key.view, key.order))
+    return "/".join([*names, *map(str, numbers), key.fingerprint.hex()])
+
+
+def from_text(text: str) -> Key:
+    """The key that `to_text` wrote. Raises InvalidRequest if it is none."""
+    from urllib.parse import unquote
+
+    try:
+        dataset, view, order, *numbers, fingerprint = map(unquote, text.strip().split("/"))
+        seed, epoch, offset, rows = map(int, numbers)
+        key = Key(dataset, bytes.fromhex(fingerprint), view, order, seed, epoch, offset, rows)
+    except ValueError:
+        key = None
+    if key is None or not key.dataset or min(key.seed, key.epoch, key.offset, key.rows - 1) < 0:
+        raise InvalidRequest(
+            f"{text[:200]!r} is no batch's key; wanted what `batch.key` is, such as "
+            f"digits/train/shuffle/7/3/7552/64/0a1b"
+        )
+    return key
 
 
 def to_message(key: Key) -> "pb.Key":

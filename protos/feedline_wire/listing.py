@@ -19,6 +19,11 @@ def listed(names: Iterable[object], most: int = MOST) -> str:
     return f"{first}, … ({len(names)} in all)" if len(names) > most else first or "nothing"
 
 
+def numbered(names: Sequence[str], most: int = MOST) -> str:
+    """`0 = cat, 1 = dog`: what numbers stand for, the first of them and how many there are."""
+    return listed((f"{number} = {name}" for number, name in enumerate(names)), most)
+
+
 def counted(names: "Sequence[Any] | NDArray[Any]", what: str, show: Callable[[Any], str] = str) -> str:
     """`2 samples (3, 4)`; of many: `12 samples (3, 4, 5, 6, 7, …)`. Looks at no more of them than it shows."""
     first = ", ".join(map(show, names[:EXAMPLES]))

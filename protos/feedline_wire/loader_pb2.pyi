@@ -55,7 +55,7 @@ class Limits(_message.Message):
     def __init__(self, max_batch_bytes: _Optional[int] = ..., max_window: _Optional[int] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders", "deferred", "batched", "stream")
+    __slots__ = ("name", "fingerprint", "samples", "columns", "structure", "views", "orders", "deferred", "batched", "stream", "categories", "nondeterministic", "skips_bad_samples")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,9 @@ class Dataset(_message.Message):
     DEFERRED_FIELD_NUMBER: _ClassVar[int]
     BATCHED_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    NONDETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    SKIPS_BAD_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: bytes
     samples: int
@@ -76,7 +79,18 @@ class Dataset(_message.Message):
     deferred: _containers.RepeatedCompositeFieldContainer[Deferred]
     batched: bool
     stream: bool
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ..., deferred: _Optional[_Iterable[_Union[Deferred, _Mapping]]] = ..., batched: bool = ..., stream: bool = ...) -> None: ...
+    categories: _containers.RepeatedCompositeFieldContainer[Categories]
+    nondeterministic: bool
+    skips_bad_samples: bool
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[bytes] = ..., samples: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., structure: _Optional[_Union[Structure, _Mapping]] = ..., views: _Optional[_Iterable[_Union[View, _Mapping]]] = ..., orders: _Optional[_Iterable[str]] = ..., deferred: _Optional[_Iterable[_Union[Deferred, _Mapping]]] = ..., batched: bool = ..., stream: bool = ..., categories: _Optional[_Iterable[_Union[Categories, _Mapping]]] = ..., nondeterministic: bool = ..., skips_bad_samples: bool = ...) -> None: ...
+
+class Categories(_message.Message):
+    __slots__ = ("column", "names")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, column: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Deferred(_message.Message):
     __slots__ = ("column", "cast", "scale", "normalise", "one_hot")
@@ -195,7 +209,7 @@ class Want(_message.Message):
     def __init__(self, ticket: _Optional[int] = ..., key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("wants", "cancelled", "protocol", "oldest_protocol", "features", "version", "lane", "checksum", "crc")
+    __slots__ = ("wants", "cancelled", "protocol", "oldest_protocol", "features", "version", "lane", "checksum", "reader", "crc")
     WANTS_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +218,7 @@ class FetchRequest(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    READER_FIELD_NUMBER: _ClassVar[int]
     CRC_FIELD_NUMBER: _ClassVar[int]
     wants: _containers.RepeatedCompositeFieldContainer[Want]
     cancelled: _containers.RepeatedScalarFieldContainer[int]
@@ -213,8 +228,49 @@ class FetchRequest(_message.Message):
     version: str
     lane: str
     checksum: bool
+    reader: Reader
     crc: int
-    def __init__(self, wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., protocol: _Optional[int] = ..., oldest_protocol: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., lane: _Optional[str] = ..., checksum: bool = ..., crc: _Optional[int] = ...) -> None: ...
+    def __init__(self, wants: _Optional[_Iterable[_Union[Want, _Mapping]]] = ..., cancelled: _Optional[_Iterable[int]] = ..., protocol: _Optional[int] = ..., oldest_protocol: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., lane: _Optional[str] = ..., checksum: bool = ..., reader: _Optional[_Union[Reader, _Mapping]] = ..., crc: _Optional[int] = ...) -> None: ...
+
+class Reader(_message.Message):
+    __slots__ = ("dataset", "view", "rank", "world", "epoch", "step", "steps", "batches", "rows", "elapsed_us", "waited_us", "lane", "trainer", "total_batches", "total_rows", "total_waited_us", "loaders", "quiet_us")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_US_FIELD_NUMBER: _ClassVar[int]
+    WAITED_US_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    TRAINER_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_WAITED_US_FIELD_NUMBER: _ClassVar[int]
+    LOADERS_FIELD_NUMBER: _ClassVar[int]
+    QUIET_US_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    view: str
+    rank: int
+    world: int
+    epoch: int
+    step: int
+    steps: int
+    batches: int
+    rows: int
+    elapsed_us: int
+    waited_us: _containers.RepeatedScalarFieldContainer[int]
+    lane: str
+    trainer: str
+    total_batches: int
+    total_rows: int
+    total_waited_us: _containers.RepeatedScalarFieldContainer[int]
+    loaders: int
+    quiet_us: int
+    def __init__(self, dataset: _Optional[str] = ..., view: _Optional[str] = ..., rank: _Optional[int] = ..., world: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., batches: _Optional[int] = ..., rows: _Optional[int] = ..., elapsed_us: _Optional[int] = ..., waited_us: _Optional[_Iterable[int]] = ..., lane: _Optional[str] = ..., trainer: _Optional[str] = ..., total_batches: _Optional[int] = ..., total_rows: _Optional[int] = ..., total_waited_us: _Optional[_Iterable[int]] = ..., loaders: _Optional[int] = ..., quiet_us: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("pieces", "draining", "lane_ticket", "crc")
@@ -229,18 +285,22 @@ class Frame(_message.Message):
     def __init__(self, pieces: _Optional[_Iterable[_Union[Piece, _Mapping]]] = ..., draining: bool = ..., lane_ticket: _Optional[bytes] = ..., crc: _Optional[int] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("ticket", "header", "start", "failure", "data")
+    __slots__ = ("ticket", "header", "start", "failure", "stages_s", "compressed", "data")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    STAGES_S_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSED_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     ticket: int
     header: BatchHeader
     start: int
     failure: Failure
+    stages_s: _containers.RepeatedScalarFieldContainer[float]
+    compressed: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
-    def __init__(self, ticket: _Optional[int] = ..., header: _Optional[_Union[BatchHeader, _Mapping]] = ..., start: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, ticket: _Optional[int] = ..., header: _Optional[_Union[BatchHeader, _Mapping]] = ..., start: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stages_s: _Optional[_Iterable[float]] = ..., compressed: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class BatchHeader(_message.Message):
     __slots__ = ("nbytes", "arrays")
@@ -281,28 +341,57 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("replica", "version", "draining", "short_of", "counters", "trainers")
+    __slots__ = ("replica", "version", "draining", "short_of", "counters", "trainers", "recent_s", "recent", "steps", "work")
+    class StepsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     SHORT_OF_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     TRAINERS_FIELD_NUMBER: _ClassVar[int]
+    RECENT_S_FIELD_NUMBER: _ClassVar[int]
+    RECENT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     replica: str
     version: str
     draining: bool
     short_of: str
     counters: _containers.RepeatedCompositeFieldContainer[Counter]
     trainers: _containers.RepeatedCompositeFieldContainer[Trainer]
-    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., draining: bool = ..., short_of: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ...) -> None: ...
+    recent_s: float
+    recent: _containers.RepeatedCompositeFieldContainer[Counter]
+    steps: _containers.ScalarMap[str, float]
+    work: _containers.RepeatedCompositeFieldContainer[Work]
+    def __init__(self, replica: _Optional[str] = ..., version: _Optional[str] = ..., draining: bool = ..., short_of: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ..., trainers: _Optional[_Iterable[_Union[Trainer, _Mapping]]] = ..., recent_s: _Optional[float] = ..., recent: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ..., steps: _Optional[_Mapping[str, float]] = ..., work: _Optional[_Iterable[_Union[Work, _Mapping]]] = ...) -> None: ...
+
+class Work(_message.Message):
+    __slots__ = ("dataset", "view", "batches", "assembling_s")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLING_S_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    view: str
+    batches: int
+    assembling_s: float
+    def __init__(self, dataset: _Optional[str] = ..., view: _Optional[str] = ..., batches: _Optional[int] = ..., assembling_s: _Optional[float] = ...) -> None: ...
 
 class Trainer(_message.Message):
-    __slots__ = ("peer", "counters")
+    __slots__ = ("peer", "counters", "readers")
     PEER_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    READERS_FIELD_NUMBER: _ClassVar[int]
     peer: str
     counters: _containers.RepeatedCompositeFieldContainer[Counter]
-    def __init__(self, peer: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ...) -> None: ...
+    readers: _containers.RepeatedCompositeFieldContainer[Reader]
+    def __init__(self, peer: _Optional[str] = ..., counters: _Optional[_Iterable[_Union[Counter, _Mapping]]] = ..., readers: _Optional[_Iterable[_Union[Reader, _Mapping]]] = ...) -> None: ...
 
 class Counter(_message.Message):
     __slots__ = ("name", "whole", "real", "unit", "meaning")

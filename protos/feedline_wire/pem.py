@@ -6,9 +6,12 @@ an error names the file and what to change, and nothing of a key is ever in it.
 
 import ssl
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feedline_wire.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOT_PEM = "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
 
@@ -21,7 +24,7 @@ class Pair:
     key: bytes = field(repr=False)
 
 
-def read_pair(certificate: Path, key: Path) -> Pair:
+def read_pair(certificate: "Path", key: "Path") -> Pair:
     """Both files, which belong together; InvalidRequest says which is wrong and how."""
     pair = Pair(read(certificate), read(key))
     _check_certificates(certificate, pair.chain)
@@ -44,14 +47,14 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     return pair
 
 
-def read_authorities(file: Path) -> bytes:
+def read_authorities(file: "Path") -> bytes:
     """The certificates of authorities in a file; InvalidRequest if there is none."""
     content = read(file)
     _check_certificates(file, content)
     return content
 
 
-def read(file: Path) -> bytes:
+def read(file: "Path") -> bytes:
     """The whole file; InvalidRequest if it cannot be read."""
     try:
         return file.read_bytes()
@@ -68,7 +71,7 @@ def _no_passphrase() -> str:
     raise _Encrypted
 
 
-def _check_certificates(file: Path, content: bytes) -> None:
+def _check_certificates(file: "Path", content: bytes) -> None:
     try:
         text = content.decode("ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text[text.index("-----BEGIN") :])

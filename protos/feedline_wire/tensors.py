@@ -70,6 +70,11 @@ class Placed:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements. Python's integers: a hostile shape must not overflow into a small number."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -109,7 +114,10 @@ def batch_layout(columns: Sequence[Column], rows: int) -> Layout:
 
 def views(body: Array, layout: Layout) -> dict[str, Array]:
     """The arrays of a body (uint8, 1-D) by name: views of it, no copy."""
-    return {array.name: np.ndarray(array.shape, array.dtype, body, array.offset) for array in layout.arrays}
+    found: dict[str, Array] = {}
+    for array in layout.arrays:
+        found[array.name] = np.ndarray(array.shape, array.dtype, body, array.offset)
+    return found
 
 
 def clear_padding(body: Array, layout: Layout) -> None:

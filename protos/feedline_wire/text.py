@@ -1,5 +1,6 @@
 """Numbers, structures and progress as both command lines show them to people."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -10,8 +11,13 @@ from feedline_wire.structure import Structure
 SHOW_EVERY_S = 0.5
 """A line that changes faster cannot be read."""
 
+LONGEST_S = 1000 * 365 * 86400.0
+"""Time that is left by the numbers of a trainer that lies."""
+
 LOG_EVERY_S = 30.0
 """Where standard error is no terminal, a line this often shows that the work goes on."""
+
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.,:-]")
 
 
 def size(count: float) -> str:
@@ -29,14 +35,24 @@ def many(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
-    """Whole seconds as a clock shows them: `1 day, 2:03:04`."""
-    return str(timedelta(seconds=int(seconds)))
+    """Whole seconds as a clock shows them: `1 day, 2:03:04`; of more than a thousand years only that."""
+    return str(timedelta(seconds=int(seconds))) if seconds < LONGEST_S else "> 1000 years"
 
 
 def share(part: float) -> str:
     """A part of one in percent: `3.4 %`."""
     return f"{100 * part:.1f} %"
+
+
+def plain(text: str, most: int) -> str:
+    """A word of a peer's, fit for a label, a terminal and a log: so many characters, `?` for what is no plain one."""
+    return _NOT_PLAIN.sub("?", text[:most])
 
 
 def unpacked(structure: Structure) -> str:

@@ -5,18 +5,25 @@ that takes, and additions are optional fields. What an older peer must act on ha
 """
 
 import functools
-import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from feedline_wire import OLDEST_PROTOCOL, PROTOCOL
+from feedline_wire import OLDEST_PROTOCOL, PROTOCOL, VERSION
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
 
 CHECKSUM = "checksum"
 """The feature of a loader that seals its messages with a checksum where a trainer wishes it."""
 
-FEATURES = frozenset({CHECKSUM})
+COMPRESSION = "compression"
+"""The feature of a side that can compress batches or read compressed ones, and may. Said where that is so."""
+
+STARTING = "starting"
+"""The feature of a trainer that knows LoaderStarting and NoLoaderHere; another is told LoaderBusy instead, for which it
+waits as well."""
+
+FEATURES = frozenset({CHECKSUM, STARTING})
 """What this release has beside the contract's first form. A name is never used again for something else."""
 
 FIRST_RELEASE = 2
@@ -52,6 +59,10 @@ class Peer:
         )
         return f"{self.name} (feedline {release}) speaks {versions}"
 
+    def having(self, more: Iterable[str]) -> "Peer":
+        """It with more features."""
+        return replace(self, features=self.features.union(more))
+
     def fields(self) -> dict[str, Any]:
         """The fields of a message that say so."""
         return {
@@ -65,8 +76,7 @@ class Peer:
 @functools.cache
 def here(side: Side) -> Peer:
     """What this process speaks as a trainer or a loader."""
-    version = importlib.metadata.version("feedline")
-    return Peer(side, f"this {side}", version, OLDEST_PROTOCOL, PROTOCOL, FEATURES)
+    return Peer(side, f"this {side}", VERSION, OLDEST_PROTOCOL, PROTOCOL, FEATURES)
 
 
 def read(message: pb.DescribeRequest | pb.Description | pb.FetchRequest, side: Side, name: str) -> Peer:

@@ -38,6 +38,7 @@ SETTINGS = """\
 kind = "columns"
 views.train = "0:900"
 views.validation = "900:1000"
+categories = {y = ["zero", "one"]}
 """
 
 
@@ -69,7 +70,7 @@ def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def _fake_loader(columns: Mapping[str, NDArray]) -> Iterator[AnyLoader]:
     views = {name: range(*bounds) for name, bounds in VIEWS.items()}
-    with serve(columns, views=views, name="numbers", shuffle_answers=True) as loader:
+    with serve(columns, views=views, name="numbers", categories={"y": ["zero", "one"]}, shuffle_answers=True) as loader:
         yield AnyLoader(loader.address, loader.drain)
 
 

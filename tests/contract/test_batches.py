@@ -117,6 +117,17 @@ def test_a_whole_view_may_begin_at_its_last_position(loader: Any, key: Callable[
     assert across.ids == last.ids + head.ids
 
 
+def test_a_batch_larger_than_the_view_goes_through_several_epochs(loader: Any, key: Callable[..., Any]) -> None:
+    across, first, second, third = loader.fetch(
+        key(view="validation", offset=90, rows=210),
+        key(view="validation", offset=90, rows=10),
+        key(view="validation", epoch=1, offset=0, rows=100),
+        key(view="validation", epoch=2, offset=0, rows=100),
+    )
+
+    assert across.ids == first.ids + second.ids + third.ids
+
+
 # ---- and always the same bytes ----
 
 

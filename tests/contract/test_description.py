@@ -23,6 +23,7 @@ def test_a_loader_says_what_it_serves(loader: Any) -> None:
     assert structure.from_message(dataset.structure) == ("x", "y")
     assert {view.name: view.samples for view in dataset.views} == {"train": 900, "validation": 100}
     assert {"shuffle", "sequential"} <= set(dataset.orders)
+    assert [(one.column, list(one.names)) for one in dataset.categories] == [("y", ["zero", "one"])]
     assert len(dataset.fingerprint) >= 8
 
 

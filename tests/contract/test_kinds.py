@@ -187,6 +187,15 @@ def test_a_batch_of_which_all_is_bad_is_an_error(serving: Callable[[str], Any]) 
         served.fetch(served.key(offset=3, rows=2))
 
 
+def test_a_single_sample_that_is_bad_is_an_empty_answer_that_names_it(serving: Callable[[str], Any]) -> None:
+    with serving("skip") as served:
+        empty, sound = served.fetch(served.key(offset=3, rows=1), served.key(offset=5, rows=1))
+
+    assert served.dataset.skips_bad_samples
+    assert (empty.ids, empty.arrays["x"].shape, empty.arrays["__bad__"].tolist()) == ([], (0, 3), [[0, 3]])
+    assert sound.ids == [5]
+
+
 def test_ready_batches_come_as_they_were_made_one_behind_the_other(serving: Callable[[str], Any]) -> None:
     with serving("batches") as served:
         one, two = served.fetch(served.key(offset=2, rows=1), served.key(offset=3, rows=2))

@@ -55,9 +55,9 @@ BAD_KEYS = {
     "no fingerprint": ({"fingerprint": b""}, DatasetChanged, "fingerprint"),
     "view": ({"view": "test"}, InvalidRequest, "validation"),
     "order": ({"order": "alphabetical"}, InvalidRequest, "sequential"),
-    "no rows": ({"rows": 0}, InvalidRequest, "1..900"),
-    "more rows than the view has": ({"rows": 901}, InvalidRequest, "1..900"),
-    "four billion rows": ({"rows": 2**32 - 1}, InvalidRequest, "1..900"),
+    "no rows": ({"rows": 0}, InvalidRequest, "1..4096"),
+    "more rows than a small view is repeated in": ({"rows": 4097}, InvalidRequest, "1..4096"),
+    "four billion rows": ({"rows": 2**32 - 1}, InvalidRequest, "1..4096"),
     "a first position past the end": ({"offset": 905, "epoch": 2}, InvalidRequest, "position 5 of epoch 3"),
 }
 
@@ -135,6 +135,21 @@ def test_a_stream_of_another_version_is_refused(
     refusal = refusal_of(refused.value)
     assert type(refusal) is ProtocolMismatch
     assert re.search(words, str(refusal))
+
+
+def test_a_refusal_of_any_length_arrives_as_itself(
+    loader: Any, key: Callable[..., Any], refusal_of: Callable[..., Any]
+) -> None:
+    """It travels in a header: a long one was RESOURCE_EXHAUSTED of gRPC's own, and the loader seemed to be away."""
+    with loader.stream() as stream:
+        stream.want({1: key()}, protocol=4, oldest_protocol=4, version="9" * 200_000)
+
+        with pytest.raises(grpc.RpcError) as refused:
+            stream.receive(1)
+
+    refusal = refusal_of(refused.value)
+    assert type(refusal) is ProtocolMismatch
+    assert re.search(r"characters are left out here(.|\n)*update feedline in the loader", str(refusal))
 
 
 def test_a_stream_whose_range_reaches_this_version_is_served(loader: Any, key: Callable[..., Any]) -> None:

@@ -125,12 +125,12 @@ def test_a_request_that_was_changed_on_its_way_is_not_believed(rows_of_4k: Path,
         [dataset] = describe(pb.DescribeRequest(protocol=PROTOCOL), timeout=30).datasets
         key = pb.Key(dataset=dataset.name, fingerprint=dataset.fingerprint, view="train", order="shuffle", rows=8)
         sent = pb.FetchRequest(protocol=PROTOCOL, checksum=True, wants=[pb.Want(ticket=1, key=key)]).SerializeToString()
-        seal = checksum.seal((sent,))
+        crc = checksum.field((sent,))
         key.offset = 64
         arrived = pb.FetchRequest(protocol=PROTOCOL, checksum=True, wants=[pb.Want(ticket=1, key=key)])
 
         with pytest.raises(grpc.RpcError) as caught:
-            next(channel.stream_stream(rpc.FETCH, None, None)(iter([arrived.SerializeToString() + seal]), timeout=30))
+            next(channel.stream_stream(rpc.FETCH, None, None)(iter([arrived.SerializeToString() + crc]), timeout=30))
 
     call: Any = caught.value
     assert call.code() is grpc.StatusCode.UNAVAILABLE  # so that any client asks again

@@ -11,8 +11,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,8 +23,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from time import time
+from time import monotonic, sleep, time
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -33,6 +37,7 @@ docker = pytest.importorskip("docker", reason="the docker SDK for Python is not 
 
 ROOT = Path(__file__).parents[2]
 BASE = "python:3.11-slim-bookworm"
+PROMETHEUS = "prom/prometheus:v2.53.4"
 TITLES = {"feedline loader", "feedline demo trainer"}
 """What the stages of a build are called (a label), the thrown-away ones too."""
 
@@ -44,6 +49,8 @@ COMMAND_S = 180.0
 
 HEALTHY_S = 90
 """The engine looks every 10 s; a loader that is not healthy by then never will be."""
+
+SBOM = "/opt/feedline/sbom.cdx.json"
 
 ROWS = 3
 """Of a batch of the disturbed epoch: 499 batches, so that there is a middle."""
@@ -147,12 +154,27 @@ class Project:
 
     def _environment(self, variables: dict[str, str]) -> dict[str, str]:
         # Set to nothing, not left out: a developer's .env would fill them in.
-        unset = dict.fromkeys(("FEEDLINE_DATA", "FEEDLINE_USER", "FEEDLINE_WORKERS", "FEEDLINE_MEMORY"), "")
-        return os.environ | unset | {"FEEDLINE_PORT": "0"} | variables  # 0: any free port
+        unset = dict.fromkeys(
+            ("FEEDLINE_DATA", "FEEDLINE_USER", "FEEDLINE_WORKERS", "FEEDLINE_MEMORY", "FEEDLINE_RESTART"), ""
+        )
+        # 0: any free port
+        return os.environ | unset | {"FEEDLINE_PORT": "0", "FEEDLINE_TCP_PORT": "0"} | variables
+
+    def image(self, service: str) -> Any:
+        """The image that a service was built into; the versions of compose name it differently."""
+        return next(
+            self.engine.images.get(f"{self.name}{between}{service}")
+            for between in "-_"
+            if self.engine.images.list(f"{self.name}{between}{service}")
+        )
 
     def loaders(self) -> list[Container]:
         """The loader's containers, running or not."""
-        labels = [f"com.docker.compose.project={self.name}", "com.docker.compose.service=loader"]
+        return self.containers("loader")
+
+    def containers(self, service: str) -> list[Container]:
+        """A service's containers, running or not."""
+        labels = [f"com.docker.compose.project={self.name}", f"com.docker.compose.service={service}"]
         found: list[Container] = self.engine.containers.list(all=True, filters={"label": labels})
         return found
 
@@ -192,25 +214,18 @@ def _patience() -> None:
 def engine() -> Iterator[Engine]:
     client = _connected()
     with closing(client):
-        try:
-            client.images.get(BASE)
-        except docker.errors.ImageNotFound:
-            try:
-                client.images.pull(BASE)
-            except docker.errors.APIError as error:
-                pytest.skip(f"the Docker engine cannot get {BASE}: {error}")
+        _need_image(client, BASE)
         yield client
 
 
-@pytest.fixture(scope="module")
-def compose() -> tuple[str, ...]:
-    """The compose command line: version 2 is a plugin of docker, version 1 a program of its own."""
-    plugin = ["docker", "compose", "version"]
-    if shutil.which("docker") and subprocess.run(plugin, capture_output=True, check=False).returncode == 0:
-        return ("docker", "compose")
-    if shutil.which("docker-compose"):
-        return ("docker-compose",)
-    pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+@pytest.fixture(scope="module", params=["docker compose", "docker-compose"])
+def compose(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The compose command line: version 2 is a plugin of docker, version 1 a program of its own. Each has all tests."""
+    words: tuple[str, ...] = tuple(request.param.split())
+    is_there = shutil.which(words[0]) and subprocess.run([*words, "version"], capture_output=True, check=False)
+    if not is_there or is_there.returncode != 0:
+        pytest.skip(f"`{request.param}` is not installed")
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +398,146 @@ def test_a_worker_killed_inside_the_container_costs_no_sample(project: Project) 
     assert second != first
 
 
+def test_a_trainer_on_this_host_has_the_tcp_lane(project: Project) -> None:
+    """It fell to gRPC without a word, because only one port was published."""
+    free = _free_pair()
+    project.up(FEEDLINE_PORT=str(free), FEEDLINE_TCP_PORT="50061")
+
+    with feedline.connect(f"127.0.0.1:{free}") as remote:
+        ids = np.concatenate([batch.ids for batch in remote.epoch(batch_size=16)])
+        ids = np.concatenate([batch.ids for batch in remote.epoch(1, batch_size=16)])
+        (replica,) = remote.stats.replicas
+        sent = remote.status().counters["bytes_tcp"]
+
+    assert sorted(ids.tolist()) == list(range(1497))
+    assert replica.lane == "tcp"
+    assert sent > 1497 * 64 * 4
+
+
+def test_a_lane_that_is_published_under_another_number_is_said_in_one_line(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    (loader,) = project.up()  # any free port
+
+    with feedline.connect(_address(loader)) as remote:
+        ids = np.concatenate([batch.ids for batch in remote.epoch(batch_size=16)])
+
+    assert sorted(ids.tolist()) == list(range(1497))
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith(f"no tcp lane to {_address(loader)}, batches come by gRPC and cost several times")
+
+
+def test_a_loader_whose_settings_make_no_sense_stops_and_says_so(project: Project) -> None:
+    """It was started again and again, for ever."""
+    project.do("up", "--detach", "loader", FEEDLINE_MEMORY="lots")
+    (loader,) = project.loaders()
+
+    ended = loader.wait(timeout=HEALTHY_S)
+    loader.reload()
+
+    log = loader.logs().decode().splitlines()
+    assert ended["StatusCode"] == 0
+    assert (loader.status, loader.attrs["RestartCount"]) == ("exited", 0)
+    assert log == [
+        "feedline serve: environment: FEEDLINE_MEMORY: found 'lots'; wanted a size, such as 512MiB or 2GB",
+        "feedline serve: another start would end the same way; exit code 0 (FEEDLINE_PERMANENT_EXIT_CODE): change it, "
+        "then start it again",
+    ]
+
+
+def test_a_loader_that_is_killed_is_started_again(project: Project) -> None:
+    """From this host: inside, process 1 hears no signal that it does not handle, and who asks the engine means it."""
+    (loader,) = project.up(FEEDLINE_USER=str(os.getuid()))
+    loader.reload()
+    since = int(time())
+
+    os.kill(loader.attrs["State"]["Pid"], signal.SIGKILL)
+
+    filters = {"container": loader.id, "event": "start"}
+    restarts = project.engine.events(since=since, until=int(time()) + HEALTHY_S, filters=filters, decode=True)
+    with closing(restarts):
+        assert next(iter(restarts))["Action"] == "start"
+    loader.reload()
+    assert loader.attrs["RestartCount"] == 1
+
+
+def test_up_status_and_down_start_show_and_end_a_fleet_in_containers(
+    project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
+) -> None:
+    numbered_columns(tmp_path / "mine", 600, (2,))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / project.compose[0]).symlink_to(str(shutil.which(project.compose[0])))  # the other Compose is not found
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    environment = {**os.environ, "PATH": f"{programs}:/usr/bin/nowhere", "XDG_RUNTIME_DIR": str(directory)}
+    name = project.name.removeprefix("feedline-")
+
+    def run(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "feedline", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=BUILD_S, check=False,
+        )  # fmt: skip
+
+    up = run("up", "--on", "compose", "--replicas", "2", "--workers", "1", name, str(tmp_path / "mine"))
+    assert up.returncode == 0, up.stdout + up.stderr
+    shown = run("status", name)
+    (target,) = re.findall(r"^target: (.+)$", shown.stdout, re.MULTILINE)
+    with feedline.connect(target) as remote:
+        ids = [row for batch in remote.epoch(batch_size=4) for row in batch.ids.tolist()]
+        answered = [one.answered for one in remote.stats.replicas]
+    again = run("up", "--on", "compose", name, str(tmp_path / "mine"))
+    down = run("down", name)
+    gone = run("down", name)
+
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("1 worker ") == 2, shown.stdout
+    assert sorted(ids) == list(range(600))
+    assert len(answered) == 2
+    assert all(answered)
+    assert again.returncode == 1
+    assert f"there is a fleet {name!r} on this host already" in again.stderr, again.stderr
+    assert (down.returncode, gone.returncode) == (0, 1)
+    assert project.loaders() == []
+
+
+def test_the_commands_of_the_page_work_in_a_fresh_clone(
+    project: Project, tmp_path: Path, numbered_columns: Callable[..., dict[str, NDArray[Any]]]
+) -> None:
+    """Line by line, with the images that are built already; ports 50051 to 50053 and 50061 to 50063 have to be free."""
+    clone = tmp_path / "feedline"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for file in files:
+        if (ROOT / file).is_file():
+            (clone / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, clone / file)
+    numbered_columns(tmp_path / "digits", 1797, (64,))
+    page = (clone / "docs/docker.md").read_text()
+    blocks = re.findall(r"(?<!-->\n)^```bash\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    said = []
+
+    for line in [line for block in blocks for line in block.splitlines()]:
+        words = line.partition("#")[0].replace("docker compose", " ".join(project.compose))
+        words = words.replace(" exec ", " exec -T ").replace(" run ", " run -T ")
+        environment = os.environ | {"COMPOSE_PROJECT_NAME": project.name, "HOME": str(tmp_path)}
+        done = subprocess.run(
+            ["sh", "-c", words], cwd=clone, env=environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout)
+
+    assert len(said) == 6
+    assert re.search(r"delivered .* batches/s", said[1])  # the command that shows it feeding
+    found = re.search(r"validation accuracy\D*([\d.]+) ?%", said[2])
+    assert found is not None
+    assert float(found[1]) >= 95
+    assert len(project.loaders()) == 3
+
+
 def test_docker_stop_lets_the_loader_end_by_itself(project: Project) -> None:
     (loader,) = project.up()
 
@@ -392,6 +547,106 @@ def test_docker_stop_lets_the_loader_end_by_itself(project: Project) -> None:
     log = loader.logs().decode()
     assert loader.attrs["State"]["ExitCode"] == 0, log  # 137 would be the engine's kill after the grace time
     assert '"event": "stopped"' in log.splitlines()[-1]
+
+
+def test_images_say_their_version_and_what_is_in_them(built: Project) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    labels = built.image("loader").labels
+
+    listed = json.loads(built.do("run", "--rm", "-T", "--no-deps", "--entrypoint", "cat", "loader", SBOM))
+
+    assert labels["org.opencontainers.image.version"] == version
+    assert built.image("trainer").labels["org.opencontainers.image.version"] == version
+    assert listed["bomFormat"] == "CycloneDX"
+    parts = {part["name"] for part in listed["components"]}
+    assert {"numpy", "grpcio", "h5py", "pyarrow", "opencv-python-headless", "cryptography"} <= parts
+    assert not parts & {"tensorflow", "keras", "scikit-learn", "pip"}
+
+
+def test_the_loaders_image_is_small_and_one_without_extras_smaller(built: Project) -> None:
+    """What is beyond its base; with the libraries of every kind of data it was 460 MB."""
+    engine = built.engine
+    base = engine.images.get(BASE).attrs["Size"]
+    tag = f"{built.name}-slim"
+    build = [
+        "docker",
+        "build",
+        "--network",
+        "host",
+        "-f",
+        "server/Dockerfile",
+        "-t",
+        tag,
+        "--build-arg",
+        "EXTRAS=",
+        ".",
+    ]
+    try:
+        subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=BUILD_S)
+        slim = engine.images.get(tag).attrs["Size"]
+        shown = engine.containers.run(tag, ["inspect", "/opt/feedline/digits"], remove=True).decode()
+    finally:
+        with suppress(docker.errors.ImageNotFound):
+            engine.images.remove(tag)
+
+    whole = built.image("loader").attrs["Size"]
+    assert (whole - base) / 1e6 <= 350
+    assert (slim - base) / 1e6 <= 150
+    assert "1,797" in shown or "1,497" in shown
+
+
+def test_the_loaders_image_reads_every_kind_of_data(project: Project, tmp_path: Path) -> None:
+    """What is left out of it (server/slim) is needed by none."""
+    import cv2
+    import h5py
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = np.arange(12)
+    for name in ("arrow", "hdf5", "images/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    pq.write_table(
+        pa.table({"x": ids.astype(np.float32), "y": ids}), tmp_path / "arrow/table.parquet", compression="zstd"
+    )
+    with h5py.File(tmp_path / "hdf5/data.h5", "w") as file:
+        file.create_dataset("x", data=ids.astype(np.float32), compression="gzip")
+        file.create_dataset("y", data=ids)
+    for number in ids:
+        image = np.full((8, 8, 3), 20 * number, np.uint8)
+        assert cv2.imwrite(str(tmp_path / f"images/cat/{number}.{'png' if number % 2 else 'jpg'}"), image)
+    kinds = {"arrow": "arrow", "hdf5": "hdf5", "images": "class_folders"}
+    size = "\nsize = [8, 8]"
+    text = [
+        f'[datasets.{name}]\npath = "{name}"\nkind = "{kind}"{size * (name == "images")}'
+        for name, kind in kinds.items()
+    ]
+    (tmp_path / "loader.toml").write_text("\n".join(text))
+
+    (loader,) = project.up(FEEDLINE_DATA=str(tmp_path), FEEDLINE_USER=str(os.getuid()))
+
+    with feedline.connect(_address(loader)) as remote:
+        for name in kinds:
+            batches = remote.epoch(dataset=name, batch_size=5)
+            assert sorted(np.concatenate([batch.ids for batch in batches]).tolist()) == list(range(12))
+
+
+def test_prometheus_of_the_profile_metrics_scrapes_each_loader_and_knows_the_alerts(project: Project) -> None:
+    _need_image(project.engine, PROMETHEUS)
+    up = ("up", "--detach", "--scale", "loader=2", "loader", "prometheus")
+    project.do("--profile", "metrics", *up, FEEDLINE_PROMETHEUS_PORT="0")
+    (prometheus,) = project.containers("prometheus")
+
+    workers, until = [], monotonic() + HEALTHY_S
+    while len(workers) < 2 and monotonic() < until:
+        sleep(0.5)  # Prometheus looks for loaders every 10 s; no event tells that it has found them
+        with suppress(OSError):  # it is starting
+            workers = _asked(prometheus, "query?query=feedline_workers")["result"]
+    (group,) = _asked(prometheus, "rules")["groups"]
+
+    assert len({one["metric"]["instance"] for one in workers}) == 2, prometheus.logs().decode()
+    assert {rule["name"]: rule["health"] for rule in group["rules"]} == dict.fromkeys(
+        ("FeedlineTrainerWaits", "FeedlineShortOfMemory", "FeedlineWorkersDie", "FeedlineBadSamples"), "ok"
+    )
 
 
 def _digest(batch: feedline.Batch) -> str:
@@ -417,6 +672,26 @@ def _address(loader: Container) -> str:
     (published,) = loader.ports["50051/tcp"]
     assert published["HostIp"] == "127.0.0.1"
     return f"127.0.0.1:{published['HostPort']}"
+
+
+def _need_image(engine: Engine, name: str) -> None:
+    """Have an image that is used as it is; skips where the engine cannot get it."""
+    try:
+        engine.images.get(name)
+    except docker.errors.ImageNotFound:
+        try:
+            engine.images.pull(name)
+        except docker.errors.APIError as error:
+            pytest.skip(f"the Docker engine cannot get {name}: {error}")
+
+
+def _asked(prometheus: Container, what: str) -> Any:
+    """What Prometheus answers to a call of its HTTP interface."""
+    prometheus.reload()
+    (published,) = prometheus.ports["9090/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+    with urlopen(f"http://127.0.0.1:{published['HostPort']}/api/v1/{what}", timeout=20) as answer:
+        return json.loads(answer.read())["data"]
 
 
 def _inside(container: Container, *command: str) -> str:

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 
 import feedline
-from feedline.fleet import resolve
+from feedline.connection import outbox
+from feedline.connection.lanes.lane import kind_of
+from feedline.fleet import endpoint, resolve
+from feedline_wire.lane import LANES
 
 SAMPLES = 6007
 BATCH = 3
@@ -242,3 +245,36 @@ def test_ranks_restart_as_fewer_and_as_more_in_mid_epoch_with_one_loader_and_wit
     assert Counter(ids) == WHOLE
     assert state is not None
     assert (state["epoch"], state["offset"]) == (1, 0)
+
+
+# ---- streams that rest ----
+
+
+@pytest.mark.parametrize("lane", ["shm", "tcp", "grpc"])
+def test_a_stream_that_rested_is_opened_anew_with_its_lane(
+    lane: str, numbers: Path, undisturbed: list[str], start_shared_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of many loaders the streams of most do; with these bounds one is many."""
+    monkeypatch.setattr(endpoint, "MANY", 0)
+    monkeypatch.setattr(endpoint, "FEW", 0)
+    monkeypatch.setattr(outbox, "REST_AFTER_S", 0.05)
+    for other in {*LANES} - {lane}:
+        monkeypatch.setattr(kind_of(other), "is_reachable", lambda _: False)
+    got, rested = [], 0
+
+    with feedline.connect(start_shared_loader(numbers, "--workers", "2").address) as connected:
+        for batch in connected.epoch(1, batch_size=BATCH, seed=5):
+            got.append(digest(batch))
+            if batch.index in {400, 401, 1200}:
+                until = time.monotonic() + WITHIN_S
+                while connected.status().trainers:
+                    assert time.monotonic() < until, connected.status()
+                    time.sleep(0.05)
+                rested += 1
+        (seen,) = connected.stats.replicas
+        retried = connected.stats.retried
+
+    assert rested == 3
+    assert seen.lane == lane
+    assert retried == 0
+    assert got == undisturbed

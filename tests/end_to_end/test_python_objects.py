@@ -66,6 +66,23 @@ class Samples:
 def stream(seed):
     while True:
         yield np.full((2, 3), seed), [os.getpid(), os.getpid()]
+
+
+def forever():
+    while True:
+        for k in range(40):
+            yield np.full((2, 1), k), np.array([2 * k, 2 * k + 1])
+
+
+def divided(worker, workers):
+    while True:
+        for k in range(worker, 40, workers):
+            yield [k], [worker]
+
+
+def alike(seed):
+    while True:
+        yield [1], [2]
 '''
 
 BOTH = """
@@ -90,6 +107,18 @@ on_bad_sample = "skip"
 STREAM = """
 [datasets.stream]
 object = "mine:stream"
+steps_per_epoch = 40
+
+[datasets.forever]
+object = "mine:forever"
+steps_per_epoch = 40
+
+[datasets.divided]
+object = "mine:divided"
+steps_per_epoch = 40
+
+[datasets.alike]
+object = "mine:alike"
 steps_per_epoch = 40
 """
 
@@ -211,6 +240,25 @@ def test_a_stream_comes_from_all_workers_each_with_a_seed_of_its_own_and_refuses
     assert len(batches) == 80
     assert len({seed for seed, _ in of_workers}) == len({worker for _, worker in of_workers}) == len(of_workers)
     assert "no exactly-once, no resuming with state_dict" in three.log_text()
+
+
+def test_no_worker_gives_what_another_gives_of_a_stream(three: Any) -> None:
+    """Each ran the whole generator: 80 rows had 40 different ones, and an epoch left half of the data out."""
+    whole = epoch_of_stream(three.address, "forever")
+    divided = epoch_of_stream(three.address, "divided")
+
+    assert sorted(itertools.chain(*(batch["y"].tolist() for batch in whole))) == list(range(80))
+    assert all(int(batch["x"][0]) % 3 == int(batch["y"][0]) for batch in divided)
+    log = three.log_text()
+    assert "mine:forever asks for no worker's number, so every worker would give the same: one worker serves it" in log
+    assert "mine:divided asks for no worker's number" not in log
+    assert "workers begin a stream alike, everything may come several times" in log
+    assert '"dataset": "alike"' in log
+
+
+def epoch_of_stream(address: str, dataset: str) -> list[feedline.Batch]:
+    with feedline.connect(address) as loader:
+        return list(loader.epoch(0, dataset=dataset))
 
 
 def test_a_name_that_is_not_there_ends_the_start_with_those_that_are(folder: Path) -> None:

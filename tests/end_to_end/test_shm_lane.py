@@ -57,9 +57,10 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)  # nobody tells
 
 
-def mapped(pid: int) -> int:
-    """Memories for batches, a trainer's own, that a process has."""
-    return Path(f"/proc/{pid}/maps").read_text().count("memfd:feedline-received")
+def mapped(pid: int) -> set[str]:
+    """Memories for batches, a trainer's own, that a process has; each by its inode."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "memfd:feedline-received" in line}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,7 @@ def test_memory_of_a_loader_that_is_gone_is_let_go_although_nobody_collects_garb
     loader = start_loader(four_hundred)
     address = loader.address
     gc.collect()
+    others = mapped(os.getpid())  # of tests before it in this process
     gc.disable()  # as trainers do, so that it does not stop a step
     try:
         with feedline.connect(address) as connected:
@@ -163,9 +165,27 @@ def test_memory_of_a_loader_that_is_gone_is_let_go_although_nobody_collects_garb
                 batches = connected.epoch(epoch, batch_size=8, prefetch=4)
                 assert Counter(int(i) for batch in batches for i in batch.ids) == WHOLE
                 assert lanes(connected) == ["shm"]
-                wait_for(lambda: mapped(os.getpid()) == 1, "only the memory of the loader that lives is here")
+                wait_for(
+                    lambda: len(mapped(os.getpid()) - others) == 1, "only the memory of the loader that lives is here"
+                )
                 loader.kill()
                 loader = start_loader(four_hundred, "--listen", address)
+    finally:
+        gc.enable()
+
+
+def test_memory_of_an_epoch_that_was_left_is_let_go_although_nobody_collects_garbage(shared: Any) -> None:
+    """The batches of its window were kept to be cancelled, and the one that was cut by its own error."""
+    gc.collect()
+    others = mapped(os.getpid())
+    gc.disable()
+    try:
+        for seed in range(8):
+            with feedline.connect(shared.address) as connected:
+                epoch = connected.epoch(0, batch_size=20, seed=seed, prefetch=16)
+                assert all(is_right(next(epoch)) for _ in range(4))
+            del epoch
+            wait_for(lambda: mapped(os.getpid()) <= others, "nothing of it is left")
     finally:
         gc.enable()
 
@@ -431,7 +451,7 @@ def test_memory_of_trainers_that_come_and_go_is_let_go_of_by_the_loader_and_its_
     processes = [psutil.Process(loader.process.pid), *loader.workers()]
 
     def memories() -> list[int]:
-        return [mapped(one.pid) for one in processes]
+        return [len(mapped(one.pid)) for one in processes]
 
     def descriptors() -> list[int]:
         return [one.num_fds() for one in processes]
@@ -461,7 +481,7 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
     processes = [loader.process.pid, *(worker.pid for worker in loader.workers())]
 
     def memories() -> list[int]:
-        return [mapped(pid) for pid in processes]
+        return [len(mapped(pid)) for pid in processes]
 
     code = (
         "import feedline, sys\n"
@@ -470,14 +490,22 @@ def test_a_trainer_that_is_killed_leaves_no_memory_with_the_loader(
         "held = [next(batches)]\n"
         "while loader.stats.replicas[0].lane != 'shm':\n"
         "    held.append(next(batches))\n"
-        "held += [next(batches) for _ in range(8)]\n"
         "print(loader.stats.replicas[0].lane, flush=True)\n"
-        "sys.stdin.read()\n"
+        "for _ in sys.stdin:\n"
+        "    held.append(next(batches))\n"
+        "    print(len(held), flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, bufsize=0) as trainer:
+        assert trainer.stdin is not None
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == b"shm\n"
-        assert memories() == [1, 1]  # the front has its first page, the worker all of it
+        # The front has its first page, and the worker all of it from the first batch on that finds room there: the
+        # trainer takes as much as it turns out to need, and until then batches come through the socket.
+        while (now := memories()) != [1, 1]:
+            assert now == [1, 0]
+            trainer.stdin.write(b"one more\n")
+            assert trainer.stdout.readline(), "the epoch is over, and no batch lay in its memory"
         trainer.kill()
 
     wait_for(lambda: memories() == [0, 0], "the killed trainer's memory is let go of")

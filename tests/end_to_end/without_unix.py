@@ -30,6 +30,9 @@ SIGNAL = ["SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGP
 SELECT = ["poll", "epoll"]
 
 
+DOORS = {"keras", "torch", "jax", "grain", "tf", "tf_keras", "__main__"}
+"""What a framework is needed for, and the program itself."""
+
 EPOCHS = 100
 """At most, until batches come by a lane."""
 
@@ -67,9 +70,12 @@ def main(address: str) -> None:
     take_away()
     import feedline
 
-    for module in pkgutil.walk_packages(feedline.__path__, "feedline."):
-        if ".keras" not in module.name and module.name not in {"feedline.__main__", "feedline.cli.demo_train"}:
-            importlib.import_module(module.name)
+    for room in pkgutil.iter_modules(feedline.__path__):
+        if room.name not in DOORS:
+            package = importlib.import_module(f"feedline.{room.name}")
+            for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{package.__name__}."):
+                if module.name not in {"feedline.cli.demo_train", "feedline.ray.actors"}:
+                    importlib.import_module(module.name)
     with feedline.connect(address) as loader:
         for number in range(EPOCHS):
             ids = [int(sample) for batch in loader.epoch(number, batch_size=10) for sample in batch.ids]

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+from processes import children
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -13,16 +14,26 @@ HELPERS = {"serving.py"}
 """What examples share and what is none itself."""
 
 
+FRAMEWORKS = {"jax_training.py", "lightning_trainer.py", "pytorch.py", "torchtitan_source.py"}
+"""What needs a framework beside Keras on TensorFlow."""
+
+
+def scripts() -> list[Any]:
+    return [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.frameworks] if path.name in FRAMEWORKS else [])
+        for path in sorted(EXAMPLES.glob("*.py"))
+        if path.name not in HELPERS
+    ]
+
+
 def serving() -> set[int]:
     """Loaders below this process, by process id."""
-    return {child.pid for child in psutil.Process().children(recursive=True) if "serve" in child.cmdline()}
+    return {child.pid for child in children(lambda words: "serve" in words, recursive=True)}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)  # one imports TensorFlow in three processes, which takes a busy machine a minute
-@pytest.mark.parametrize(
-    "script", [pytest.param(path, id=path.stem) for path in sorted(EXAMPLES.glob("*.py")) if path.name not in HELPERS]
-)
+@pytest.mark.parametrize("script", scripts())
 def test_an_example_runs_and_leaves_no_process(script: Path, tmp_path: Path) -> None:
     before = serving()  # loaders that other tests share
 

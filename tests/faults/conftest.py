@@ -49,6 +49,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 @pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory, numbered_columns: Callable[..., Any]) -> Path:
+    """401 rows of 16 KiB, each of which holds its number."""
+    folder = tmp_path_factory.mktemp("data") / "numbered"
+    numbered_columns(folder, 401, (4096,))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def undisturbed(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
     """What epochs are when nothing happens."""
     stage = Stage(tmp_path_factory.mktemp("undisturbed"))

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-READ_NBYTES = 256 << 10
-"""Read at once: at 1 GB/s that is a read each 0.25 ms, which is how exact a delay can be."""
+READ_NBYTES = 128 << 10
+"""Read at once: at 1 GB/s that is a read each 0.13 ms, which is how exact a delay can be."""
 
 ON_THE_LINE_NBYTES = 256 << 20
-"""Held for one direction of one connection at most: 2 GB/s over a line of 100 ms. Then the sender is held up."""
+"""Held for one direction of one connection, if nobody says otherwise: 2 GB/s over a line of 100 ms. Then the sender is
+held up."""
 
 START_S = 10.0
 """For what takes milliseconds: a test that waits so long should fail and say so."""
@@ -37,6 +38,7 @@ class _Way:
     line: deque[tuple[float, bytes]] = field(default_factory=deque)
     """(when it arrives, what); empty bytes are the end."""
     nbytes: int = 0
+    passed: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -46,12 +48,20 @@ class Proxy:
     Every method may be called from any thread, and has taken effect when it returns.
     """
 
-    def __init__(self, *targets: str, delay_s: float = 0.0, address: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        *targets: str,
+        delay_s: float = 0.0,
+        address: str = "127.0.0.1:0",
+        holds_nbytes: int = ON_THE_LINE_NBYTES,
+    ) -> None:
         self.address = address
+        self._holds_nbytes = holds_nbytes
         self._targets = itertools.cycle(targets)
         self._delay_s = delay_s
         self._bytes_per_s: float | None = None
         self._damage_after: int | None = None
+        self._cut_after: int | None = None
         self._passing = asyncio.Event()
         self._passing.set()
         self._ways: list[_Way] = []
@@ -103,6 +113,10 @@ class Proxy:
     def damage(self, after: int = 0) -> None:
         """Change one bit of what comes from a loader, `after` bytes from now."""
         self._do(self._set(damage_after=after))
+
+    def cut_after(self, nbytes: int | None) -> None:
+        """Break each connection off when so much has arrived over it at a trainer; None ends it."""
+        self._do(self._set(cut_after=nbytes))
 
     def hold(self) -> None:
         """Let nothing pass either way, and end nothing: a route that vanished, or a process that was stopped."""
@@ -208,7 +222,7 @@ class Proxy:
             way.changed.set()
             if not data:
                 return
-            while way.nbytes > ON_THE_LINE_NBYTES:
+            while way.nbytes > self._holds_nbytes:
                 way.changed.clear()
                 await way.changed.wait()
 
@@ -233,6 +247,9 @@ class Proxy:
             await way.writer.drain()
             if way.is_down:
                 self._see(passed=len(data))
+                way.passed += len(data)
+                if self._cut_after is not None and way.passed >= self._cut_after:
+                    way.writer.transport.abort()
                 if self._bytes_per_s is not None:
                     await asyncio.sleep(len(data) / self._bytes_per_s)
 

@@ -9,6 +9,7 @@ epochs, everything is told to end, and nothing may be left.
 
 import argparse
 import contextlib
+import itertools
 import random
 import secrets
 import shutil
@@ -19,16 +20,19 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from breaking import memory, record
+import psutil
+from breaking import memory, pids, record, shortages, updates
 from breaking.data import Data, write
 from breaking.hurts import HURTS
-from breaking.lines import Lines, free_port
+from breaking.lanes import TLS
+from breaking.lines import By, Lines, free_port
 from breaking.stage import Loader, Stage, Trainer
+from breaking.updates import Rolled
 from breaking.verdict import Account, Undisturbed
 
 LOADERS = 3
@@ -49,10 +53,19 @@ HELD_S = (0.5, 20.0)
 
 SLOW_S = (2.0, 8.0)
 
+SHORT_S = (2.0, 5.0)
+"""A shortage of descriptors or processes, a dataset that is away."""
+
 TIMEOUT_S = 180.0
 """A trainer's deadline for one batch; the longest wait must be far below."""
 
 SAY_EVERY_S = 10.0
+
+LANES_PART = 0.8
+"""Of the bits that are turned with TLS, those on the sealed lane."""
+
+AT_A_LOOK = 200
+"""Batches that are compared before faults are looked after again: on a busy machine trainers may be quicker."""
 
 SAMPLES, ROW_NBYTES = 2003, 16 << 10
 
@@ -90,12 +103,16 @@ class Pupil:
 class Soak:
     """One run in `folder`."""
 
-    def __init__(self, folder: Path, seed: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, seed: str, say: Callable[[str], None], *, tls: bool = False, only: Sequence[str] = ()
+    ) -> None:
         self.random = random.Random(seed)
         self.say = say
         self.done: Counter[str] = Counter()
         self.deviations: list[str] = []
         self._folder = folder
+        self._tls = (TLS,) if tls else ()
+        self._only = only
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._open = contextlib.ExitStack()
@@ -110,19 +127,23 @@ class Soak:
         data = write(self._folder / "data", SAMPLES, ROW_NBYTES)
         self._quiet = Stage(self._folder / "undisturbed")
         self._open.callback(self._close_stage, self._quiet)
+        declared = shortages.write_datasets(self._folder, data.folder, updates.TOML)
+        self._rolled = Rolled(self._folder)
         quiet = self._quiet.loader(data.folder, "--workers", "1", "--memory", "64MiB")
         self._stage = Stage(self._folder / "stage")
         self._open.callback(self._close_stage, self._stage)
         hosts = ("127.0.0.2", "127.0.0.3")
         for _ in range(LOADERS):
             ports = free_port("127.0.0.1", *hosts), free_port("127.0.0.1", *hosts)
-            args = ("--workers", "2", "--memory", "64MiB", "--tcp-port", str(ports[1]))
-            loader = self._stage.loader(data.folder, *args, address=f"127.0.0.1:{ports[0]}")
+            args = ("--workers", "2", "--memory", "64MiB", "--tcp-port", str(ports[1]), *self._tls)
+            address = f"127.0.0.1:{ports[0]}"
+            loader = self._stage.loader(declared, *args, address=address, prefix=shortages.FEW_DESCRIPTORS)
             lines = [self._open.enter_context(Lines(host, *ports)) for host in hosts]
             self._replicas.append(Replica(loader, lines))
         self._know(self._replicas)
         self._pupil(0, data, quiet.address, batch_size=16, seed=1, pace_s=0.01)
-        self._pupil(1, data, quiet.address, batch_size=50, seed=2, pace_s=0.03, connect={"checksum": True})
+        connect = {} if self._tls else {"checksum": True}  # which is for gRPC alone
+        self._pupil(1, data, quiet.address, batch_size=50, seed=2, pace_s=0.03, connect=connect)
         for pupil in self.pupils:
             pupil.trainer.wait_for(20)
 
@@ -133,7 +154,7 @@ class Soak:
             batch_size=batch_size,
             seed=seed,
             timeout_s=TIMEOUT_S,
-            feed={"prefetch_bytes": 32 << 20},
+            feed={"dataset": "data", "prefetch_bytes": 32 << 20},
             **options,
         )
         account = Account(Undisturbed(quiet, data, batch_size, seed), data.samples)
@@ -167,10 +188,17 @@ class Soak:
         found["cut line"] = lambda: self._line().cut()
         found["slow line"] = self._slow
         found["damage line"] = self._damage
+        found["flood loader"] = self._flood
+        if pids.why_not() is None:
+            found["no more processes"] = self._no_more_processes
+        found["long exceptions"] = self._long_exceptions
+        found["dropped connections"] = self._dropped
+        found["dataset away and back"] = self._away
+        found["rolling update"] = self._update
         found["remove or add loader"] = self._change
         found["restart all, one by one"] = self._roll
         found["all loaders down"] = self._down
-        return found
+        return {name: do for name, do in found.items() if not self._only or any(text in name for text in self._only)}
 
     @contextlib.contextmanager
     def _one(self) -> Iterator[Replica]:
@@ -200,7 +228,10 @@ class Soak:
     def _hurt_worker(self, hurt: Callable[..., None]) -> None:
         with self._one() as replica:
             if workers := replica.loader.workers:
-                hurt(self.random.choice(workers))
+                try:
+                    hurt(self.random.choice(workers))
+                except psutil.NoSuchProcess:  # it ended by itself just then: its loader replaces it
+                    raise Busy from None
 
     def _hurt_loader(self, name: str) -> None:
         with self._one() as replica:
@@ -251,8 +282,14 @@ class Soak:
         line.slow(None, 0.0)
 
     def _damage(self) -> None:
-        """Of the trainer that asks for checksums."""
-        self.random.choice(self._known).lines[1].damage(self.random.randrange(1 << 20))
+        """Of what comes by gRPC to the trainer that asks for checksums; with TLS to any, also by its sealed lane."""
+        lines = self.random.choice(self._known).lines
+        if not self._tls:
+            lines[1].damage(self.random.randrange(1 << 20))
+        elif self.random.random() < LANES_PART:
+            self.random.choice(lines).damage(self.random.randrange(1 << 20), "lane")
+        else:  # little comes this way beside a lane
+            self.random.choice(lines).damage(self.random.randrange(1 << 8))
 
     def _change(self) -> None:
         with self._lock:
@@ -261,6 +298,52 @@ class Soak:
                 self._know([replica for replica in self._known if replica is not gone])
             else:
                 self._know(self._replicas)
+
+    def _flood(self) -> None:
+        """Connections that say nothing, while a worker has to be replaced."""
+        with self._one() as replica:
+            self._kill_a_worker(replica.loader)
+            shortages.flood(replica.loader, self.random.uniform(*SHORT_S))
+
+    def _no_more_processes(self) -> None:
+        with self._one() as replica, pids.no_more_processes(replica.loader.process.pid):
+            self._kill_a_worker(replica.loader)
+            self._stopping.wait(self.random.uniform(*SHORT_S))
+
+    def _long_exceptions(self) -> None:
+        with self._one() as replica:
+            shortages.long_exceptions(replica.loader, self._stage.trust)
+
+    def _dropped(self) -> None:
+        with self._one() as replica:
+            shortages.drop_connections(replica.loader, self._stage.trust)
+
+    def _away(self) -> None:
+        """The files of a dataset that nobody trains on go, a worker opens everything anew, and they come back."""
+        with self._all():
+            replica = self.random.choice(self._replicas)
+            third = self._folder / "third"
+            away = third.rename(self._folder / "away")
+            try:
+                self._kill_a_worker(replica.loader)
+                self._stopping.wait(self.random.uniform(*SHORT_S))
+            finally:
+                away.rename(third)
+            shortages.whole(replica.loader, self._stage.trust, SAMPLES)
+
+    def _update(self) -> None:
+        """New files under the old names, and loaders that are reloaded one after the other, each short of a worker."""
+        with self._all():
+            self._rolled.update(
+                [replica.loader for replica in self._replicas],
+                self._stage.trust,
+                self._kill_a_worker,
+            )
+
+    def _kill_a_worker(self, loader: Loader) -> None:
+        if workers := loader.workers:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself just then
+                HURTS["kill"](self.random.choice(workers))
 
     def _roll(self) -> None:
         with self._all():
@@ -317,7 +400,7 @@ class Soak:
     def _account(self) -> None:
         for pupil in self.pupils:
             try:
-                pupil.account.follow(pupil.lines)
+                pupil.account.follow(itertools.islice(pupil.lines, AT_A_LOOK))
             except AssertionError as error:
                 self._deviates(f"{pupil.trainer}: {error}")
             if (code := pupil.trainer.process.poll()) is not None and not pupil.busy.locked():
@@ -365,18 +448,27 @@ class Soak:
         lines += [f"  {count:4}  {name}" for name, count in sorted(self.done.items())]
         if (why := memory.why_not()) is not None:
             lines.append(f"     -  exhaust: {why}")
-        bits = sum(line.damaged for replica in self._replicas for line in replica.lines)
+        if (why := pids.why_not()) is not None:
+            lines.append(f"     -  no more processes: {why}")
+        bits = sum((line.damaged for replica in self._replicas for line in replica.lines), Counter())
         hedged, retried, noticed = (
             sum(getattr(one, name) for one in seen) for name in ("hedged", "retried", "damaged")
         )
         lines += [
             # A trainer says so at the end of an epoch; of one that was killed before, the last ones are missing.
             f"keys asked of a second loader: {hedged}; asked again: {retried}",
-            f"bits turned: {bits}; noticed: {noticed}",
+            f"bits turned: {self._turned(bits)}; counted as damaged: {noticed}",
             f"a trainer had at most {max(one.fds for one in seen)} descriptors and "
             f"{max(one.rss for one in seen) / 1e6:.0f} MB",
         ]
         return "\n".join(lines)
+
+    def _turned(self, bits: Counter[By]) -> str:
+        if not self._tls:
+            return f"{bits['grpc']}"
+        return (
+            f"{bits['lane']} on sealed lanes, {bits['grpc']} in gRPC's TLS (which breaks the connection off, uncounted)"
+        )
 
 
 class Busy(Exception):
@@ -390,6 +482,10 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=20.0, metavar="N", help="how long faults are made (20)")
     parser.add_argument("--seed", default="", metavar="S", help="of the faults and their moments (random)")
+    parser.add_argument("--tls", action="store_true", help="with certificates: batches travel by the sealed lane")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", default=[], help="only faults with TEXT in their names; again: more"
+    )
     parser.add_argument("--keep", action="store_true", help="keep records and logs, also when all went well")
     asked = parser.parse_args()
     seed = asked.seed or secrets.token_hex(4)
@@ -400,8 +496,8 @@ def main() -> int:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    say(f"soak of {asked.minutes:g} minutes, --seed {seed}, in {folder}")
-    soak = Soak(folder, seed, say)
+    say(f"soak of {asked.minutes:g} minutes, --seed {seed}{' --tls' if asked.tls else ''}, in {folder}")
+    soak = Soak(folder, seed, say, tls=asked.tls, only=asked.only)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit should end it as cleanly as a person
     is_interrupted = False
     try:

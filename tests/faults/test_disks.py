@@ -20,6 +20,8 @@ from breaking.record import Consumed, Failure
 from breaking.stage import Stage
 from breaking.verdict import Undisturbed, judged
 
+import feedline
+
 WITHIN_S = 20.0
 """As for processes (test_processes.py)."""
 
@@ -54,6 +56,9 @@ def remove(file: Path) -> None:
 
 SPOILS = {"cut": cut, "replaced": replace, "overwritten": overwrite, "removed": remove}
 
+SERVED_ON = {"replaced", "removed"}
+"""What is held open is served as it is."""
+
 
 @pytest.fixture
 def copy(data: Data, tmp_path: Path) -> Path:
@@ -79,6 +84,18 @@ def spoil_the_only_copy(stage: Stage, copy: Path, moments: random.Random, spoil:
     trainer.wait_for(moments.randrange(20, 100))
     spoil(copy / "x.npy")
     assert trainer.wait() == 3, trainer.log_text()
+    return trainer.record
+
+
+def take_the_place_of_the_only_copy(
+    stage: Stage, copy: Path, moments: random.Random, spoil: Callable[[Path], None]
+) -> Path:
+    loaders = stage.fleet(2, copy, *ARGS)
+    trainer = stage.trainer(",".join(loader.address for loader in loaders))
+    trainer.wait_for(moments.randrange(20, 100))
+    spoil(copy / "x.npy")
+    trainer.wait_for(200)
+    assert trainer.end() == 0, trainer.log_text()
     return trainer.record
 
 
@@ -125,8 +142,12 @@ def test_ten_spoilt_files(
         inner = Stage(tmp_path / f"only-{number}")
         only, one_of_two = (Path(shutil.copytree(data.folder, tmp_path / f"{n}-{number}" / "data")) for n in ("a", "b"))
         try:
-            path = spoil_the_only_copy(inner, only, moments, SPOILS[how])
-            is_right_until_an_error_names_the_file(path, undisturbed)
+            if how in SERVED_ON:
+                path = take_the_place_of_the_only_copy(inner, only, moments, SPOILS[how])
+                judged(path, undisturbed, data.samples, within_s=WITHIN_S)
+            else:
+                path = spoil_the_only_copy(inner, only, moments, SPOILS[how])
+                is_right_until_an_error_names_the_file(path, undisturbed)
             inner.trainers.clear()
             (tmp_path / f"only-{number}" / "trainer").unlink()
             path = spoil_where_another_copy_is(inner, data, one_of_two, moments, SPOILS[how])
@@ -136,20 +157,24 @@ def test_ten_spoilt_files(
         report(seen, fault=f"file {how}", victim="one of two copies", moments=1)
 
 
-# ---- the log ----
+# ---- a full disk ----
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file on a disk without room."""
+    """A folder on a disk without room."""
     if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root; /dev/full stands for it in the other test")
+        pytest.skip("mounting a small disk needs root")
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        yield folder / "log"
+        (folder / "log").touch()
+        with (folder / "filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+            while filling.write(bytes(4096)):
+                pass
+        yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -183,12 +208,49 @@ def test_a_loader_that_cannot_log_serves_all_the_same(
 def test_a_disk_that_is_full_loses_the_log_and_nothing_else(
     stage: Stage, data: Data, undisturbed: Undisturbed, report: Report, full_disk: Path
 ) -> None:
-    with full_disk.with_name("filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
-        while filling.write(bytes(4096)):
-            pass
     with pytest.raises(OSError, match="No space"):
-        full_disk.write_text("a line")
+        (full_disk / "log").write_text("a line")
 
-    path = train_with_log(stage, data, full_disk)
+    path = train_with_log(stage, data, full_disk / "log")
 
     report(judged(path, undisturbed, data.samples, within_s=WITHIN_S), fault="log to a full disk", victim="loader")
+
+
+THEIRS = """\
+import numpy as np
+
+class Data:
+    def __len__(self):
+        return 64
+    def __getitem__(self, i):
+        return {"x": np.int64(i)}
+"""
+
+
+@pytest.mark.slow
+def test_a_full_tmp_costs_nothing(tmp_path: Path, data: Data, undisturbed: Undisturbed, full_disk: Path) -> None:
+    """Loader, workers, also those that come later, and trainers write nothing there."""
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "loader.toml").write_text(
+        f'[datasets.data]\npath = "{data.folder}"\n[datasets.theirs]\nobject = "theirs:Data"\npath = "."\n'
+    )
+    with pytest.raises(OSError, match="No space"):
+        (full_disk / "more").write_bytes(bytes(4096))
+    stage = Stage(tmp_path / "stage", TMPDIR=str(full_disk))
+    try:
+        loader = stage.loader(tmp_path / "loader.toml", *ARGS)
+        trainer = stage.trainer(loader.address, feed={"dataset": "data"})
+        trainer.wait_for(20)
+        for worker in loader.workers:
+            worker.kill()
+        trainer.wait_for(20)
+        with feedline.connect(loader.address) as connected:
+            ids = [sample for batch in connected.epoch(0, dataset="theirs", batch_size=8) for sample in batch.ids]
+        assert trainer.end() == 0, trainer.log_text()
+    finally:
+        problems = stage.close()
+
+    assert problems == []
+    assert sorted(ids) == list(range(64))
+    judged(trainer.record, undisturbed, data.samples, within_s=WITHIN_S)
+    assert sorted(file.name for file in full_disk.iterdir()) == ["filling", "log", "more"]

@@ -3,10 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from breaking.lines import Lines, free_port
+from proxy import Proxy
 
 import feedline
 from feedline.connection import connection as replica
@@ -69,6 +72,21 @@ def test_what_somebody_chose_is_asked_ahead_and_no_more_however_long_the_line(lo
 
         assert Counter(ids(feed.epoch(0))) == WHOLE
         assert "buffered=0/4 " in repr(feed)
+
+
+def test_on_a_full_line_a_loader_still_says_how_it_fares() -> None:
+    """Behind sixteen batches on their way its answer would take eight seconds; by a connection of its own it comes."""
+    with (
+        serve({"x": np.zeros((100, 100_000), np.uint8)}) as loader,
+        Proxy(loader.address) as line,
+        feedline.connect(line.address, timeout_s=WAIT_S) as connection,
+    ):
+        batches = iter(connection.feed(batch_size=1, prefetch=16))
+        next(batches)
+        line.limit(200_000)
+        next(batches)
+
+        assert list(connection.statuses()) == [line.address]
 
 
 # ---- held ----
@@ -185,3 +203,53 @@ def test_a_loader_behind_a_shared_address_may_die(loader: FakeLoader, other: Fak
         got += ids(epoch)
 
     assert Counter(got) == WHOLE
+
+
+# ---- cut again and again ----
+
+
+CUT_AFTER = 700_000
+
+
+@pytest.fixture(scope="module")
+def rows_of_64k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """128 rows of 64 KiB, each of its number."""
+    folder = tmp_path_factory.mktemp("rows") / "rows"
+    folder.mkdir()
+    np.save(folder / "x.npy", np.repeat(np.arange(128), 8192).reshape(128, 8192))
+    return folder
+
+
+@pytest.fixture(params=["tcp", "grpc"])
+def cut_lines(request: pytest.FixtureRequest, rows_of_64k: Path, start_loader: Callable[..., Any]) -> Iterator[Lines]:
+    """A loader all of whose connections end after 700 KB."""
+    ports = free_port("127.0.0.1", "127.0.0.2"), free_port("127.0.0.1", "127.0.0.2")
+    lane = ("--tcp-port", str(ports[1])) if request.param == "tcp" else ("--no-tcp-lane",)
+    listen = ("--listen", f"127.0.0.1:{ports[0]}")
+    start_loader(rows_of_64k, *listen, "--workers", "1", "--no-shm-lane", *lane)
+    with Lines("127.0.0.2", *ports) as lines:
+        lines.cut_after(CUT_AFTER)
+        yield lines
+
+
+def test_connections_that_are_cut_every_700_kb_make_progress_batch_by_batch(cut_lines: Lines) -> None:
+    """Sixteen batches were asked for in each connection, came together, and none was ever whole."""
+    with feedline.connect(cut_lines.address, timeout_s=WAIT_S) as connection:
+        seen = []
+        for batch in connection.epoch(0, batch_size=8, timeout_s=60):
+            assert (batch["x"] == batch.ids[:, None]).all()
+            seen += batch.ids.tolist()
+
+    assert Counter(seen) == Counter(range(128))
+
+
+def test_a_batch_that_no_connection_lasts_for_is_an_error_that_says_so_at_the_deadline(cut_lines: Lines) -> None:
+    with feedline.connect(cut_lines.address, timeout_s=WAIT_S) as connection:
+        began = time.monotonic()
+
+        with pytest.raises(feedline.LoaderUnavailable, match="lost each time before one batch was whole") as caught:
+            next(connection.epoch(0, batch_size=16, timeout_s=6))
+
+        assert time.monotonic() - began < 20
+        assert "something on the way cuts connections" in str(caught.value)
+        assert "make batches smaller" in str(caught.value)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -56,9 +57,9 @@ def hurt_trainer(trainer: Trainer, fault: str) -> None:
         trainer.start()
 
 
-def restarted_when_free(loader: Loader) -> int:
+def restarted_when_free(loader: Loader, **trust: Any) -> int:
     """Wait until a loader has no stream and has lent no memory; how many workers it has replaced."""
-    with feedline.connect(loader.address) as watcher:
+    with feedline.connect(loader.address, **trust) as watcher:
         until = time.monotonic() + FREED_S
         while (status := watcher.status()).trainers or status.counters["arena_lent"]:
             assert time.monotonic() < until, f"{loader} still serves: {status}"
@@ -85,7 +86,7 @@ def disturbed(stage: Stage, data: Data, moments: random.Random, lane: str, victi
             case "trainer":
                 hurt_trainer(trainer, fault)
     assert trainer.end() == 0, trainer.log_text()
-    restarted = sum(map(restarted_when_free, loaders))
+    restarted = sum(restarted_when_free(loader, **stage.trust) for loader in loaders)
     if victim == "worker":
         assert restarted >= sum(fault in ENDING for fault in faults), "every worker that ended was replaced"
     for loader in loaders:
@@ -101,7 +102,7 @@ def possible(faults: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "lane"), [("worker", "tcp"), ("loader", "grpc"), ("trainer", "tcp")])
+@pytest.mark.parametrize(("victim", "lane"), [("worker", "tcp"), ("loader", "grpc"), ("trainer", "sealed")])
 def test_whatever_is_done_to_a_process_costs_the_epoch_nothing(
     stage: Stage, data: Data, undisturbed: Undisturbed, moments: random.Random, report: Report, victim: str, lane: str
 ) -> None:

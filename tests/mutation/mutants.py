@@ -1,7 +1,8 @@
 """Which mutants there are of a module: one small fault in its logic each, made by cosmic-ray's operators.
 
 Only logic: comparisons, boolean and arithmetic operators, `not`, `in`, True and False, break and continue, numbers.
-What tests do not promise stays as it is: strings, log lines, annotations, decorators, assertions, `__repr__`.
+What tests do not promise stays as it is: strings, log lines, annotations, decorators, assertions, `__repr__`, and the
+values of named constants, which were chosen by measuring.
 """
 
 import ast
@@ -115,10 +116,22 @@ def _not_logic(module: ast.Module) -> Iterator[tuple[Position, Position]]:
                 yield _span(node.returns)
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
             yield _span(node.annotation)
-        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_log_line(node):
+        if isinstance(node, ast.JoinedStr | ast.Assert) or _is_log_line(node) or _is_constant(node):
             yield _span(node)
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield _span(node.test)
+
+
+def _is_constant(node: ast.AST) -> bool:
+    """A name in capitals gets a value, in a module or class."""
+    match node:
+        case ast.Assign(targets=targets):
+            names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        case ast.AnnAssign(target=ast.Name() as name):
+            names = [name]
+        case _:
+            return False
+    return all(name.id.isupper() for name in names) and bool(names)
 
 
 def _is_log_line(node: ast.AST) -> bool:

@@ -13,8 +13,10 @@ import concurrent.futures
 import contextlib
 import hashlib
 import json
+import math
 import os
 import queue
+import random
 import re
 import resource
 import shutil
@@ -87,6 +89,9 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", default=PATHS, metavar="PATH", help="modules or folders (default: all)")
     parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH", help="choose only among these unit tests")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many mutants at a time")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so many, and say what that sample shows"
+    )
     parser.add_argument("--again", action="store_true", help="forget all results")
     args = parser.parse_args()
 
@@ -100,9 +105,10 @@ def main() -> int:
     mutants = [mutant for path, source in modules.items() for mutant in mutants_of(path, source)]
     known = _known(results_file, _tests_now())
     to_do = [mutant for mutant in mutants if mutant.key not in known]
+    random.Random(0).shuffle(to_do)  # what is tried before the end is a fair sample of all
     say(f"{len(mutants)} mutants, {len(to_do)} to try")
     if to_do:
-        known |= _try(to_do, modules, args.tests, args.jobs, results_file)
+        known |= _try(to_do, modules, args.tests, args.jobs, results_file, args.minutes * 60)
     return _report(mutants, known, whole=tuple(args.paths) == PATHS)
 
 
@@ -146,7 +152,7 @@ def _known(file: Path, tests: str) -> dict[str, Result]:
 
 
 def _try(
-    mutants: Sequence[Mutant], modules: dict[str, str], tests: Sequence[str], jobs: int, file: Path
+    mutants: Sequence[Mutant], modules: dict[str, str], tests: Sequence[str], jobs: int, file: Path, limit_s: float
 ) -> dict[str, Result]:
     trees = [_tree(number) for number in range(jobs)]
     packages = {Path(path).parts[1] for path in modules}
@@ -162,7 +168,9 @@ def _try(
         free.put(tree)
     now, results = _tests_now(), dict[str, Result]()
 
-    def one(mutant: Mutant) -> tuple[Mutant, Result]:
+    def one(mutant: Mutant) -> tuple[Mutant, Result] | None:
+        if time.monotonic() - began > limit_s:
+            return None
         tree = free.get()
         try:
             outcome, by = _outcome(tree, mutant, covering, modules[mutant.path])
@@ -172,7 +180,7 @@ def _try(
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool, file.open("a") as lines:
         try:
-            for done, (mutant, result) in enumerate(pool.map(one, mutants), 1):
+            for done, (mutant, result) in enumerate(filter(None, pool.map(one, mutants)), 1):
                 lines.write(json.dumps(asdict(result)) + "\n")
                 lines.flush()
                 results[result.key] = result
@@ -275,7 +283,8 @@ def _report(mutants: Sequence[Mutant], results: dict[str, Result], *, whole: boo
     outcomes: dict[str, Counter[str]] = {}
     survivors = []
     used = set()
-    for mutant in mutants:
+    tried = [mutant for mutant in mutants if mutant.key in results]
+    for mutant in tried:
         outcome: str = results[mutant.key].outcome
         listed = (mutant.path, mutant.before, mutant.after)
         if outcome == "survived" and listed in reasons:
@@ -295,10 +304,24 @@ def _report(mutants: Sequence[Mutant], results: dict[str, Result], *, whole: boo
     noticed = total["caught"] + total["hung"]
     counted = noticed + total["survived"]
     say(f"{noticed} of {counted} that are not equivalent were noticed: {noticed / max(counted, 1):.1%}")
+    if len(tried) < len(mutants):
+        low, high = _interval(noticed, counted)
+        say(f"a sample, {len(tried)} of {len(mutants)}: {low:.1%} to {high:.1%} of all (95 % interval)")
+        return int(noticed < WANTED * counted)
     wrong = [listed for listed in reasons if listed not in used and (whole or listed[0] in outcomes)]
     for listed in wrong:
         say(f"equivalent.toml lists what is not there, or what a test notices: {listed}")
     return int(noticed < WANTED * counted or bool(wrong))
+
+
+def _interval(noticed: int, counted: int) -> tuple[float, float]:
+    """Of a share that a sample shows (Wilson 1927, the score interval)."""
+    if not counted:
+        return 0.0, 1.0
+    z, share = 1.96, noticed / counted
+    middle = share + z * z / (2 * counted)
+    spread = z * math.sqrt(share * (1 - share) / counted + z * z / (4 * counted * counted))
+    return (middle - spread) / (1 + z * z / counted), (middle + spread) / (1 + z * z / counted)
 
 
 if __name__ == "__main__":

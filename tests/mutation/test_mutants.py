@@ -51,6 +51,8 @@ def test_loops_and_conditions_are_changed() -> None:
         "assert a > 0",
         "class A:\n    def __repr__(self):\n        return a + b",
         "if TYPE_CHECKING:\n    import a",
+        "LIMIT = 4",
+        "class A:\n    FIRST, _LAST = 1, 2\n    MOST: int = 3",
     ],
 )
 def test_what_tests_do_not_promise_stays_as_it_is(source: str) -> None:

@@ -14,8 +14,23 @@ FILE = Path("/run/file")
 
 
 def protection(listen: str = "0.0.0.0:50051", **different: Any) -> Protection:
-    nothing = {"certificate": None, "key": None, "client_ca": None, "tokens": None, "insecure": False}
+    nothing = {
+        "metrics_listen": None,
+        "certificate": None,
+        "key": None,
+        "client_ca": None,
+        "tokens": None,
+        "insecure": False,
+    }
     return Protection(listen, **(nothing | different))
+
+
+def test_metrics_that_other_hosts_reach_are_held_to_the_same_rule() -> None:
+    (problem,) = problems(protection("127.0.0.1:50051", metrics_listen="0.0.0.0:9100"))
+
+    assert problem.startswith("metrics_listen: 0.0.0.0:9100 is reached from other hosts, and nothing")
+    assert not list(problems(protection("127.0.0.1:50051", metrics_listen="0.0.0.0:9100", insecure=True)))
+    assert len(list(warnings(protection("127.0.0.1:50051", metrics_listen="0.0.0.0:9100", insecure=True)))) == 2
 
 
 def test_a_loader_that_other_hosts_reach_without_tls_does_not_start_and_says_the_three_ways_out(

@@ -72,7 +72,8 @@ def test_what_makes_no_sense_together_is_told(
 
 def test_the_loader_knows_the_trainers_variables_and_takes_none_for_a_misspelt_one_of_its_own() -> None:
     """FEEDLINE_TOKEN is one letter from FEEDLINE_TOKENS, and both may be set on a host."""
-    assert {*TRAINERS, "insecure"} == set(Credentials.__dataclass_fields__)
+    of_tracing = "traceparent"  # whose variable, TRACEPARENT, is not feedline's own
+    assert {*TRAINERS, "insecure", of_tracing} == set(Credentials.__dataclass_fields__)
 
 
 # ---- where it may not go ----

@@ -62,4 +62,5 @@ def test_every_argument_of_a_trainer_is_in_it_with_its_variable() -> None:
         for argument, variable in zip(arguments.split(", "), variables.split(", "), strict=True)
     }
 
-    assert written == {name: f"FEEDLINE_{name.upper()}" for name in Credentials.__dataclass_fields__}
+    names = set(Credentials.__dataclass_fields__) - {"traceparent"}  # docs/waiting.md has it
+    assert written == {name: f"FEEDLINE_{name.upper()}" for name in names}

@@ -1,5 +1,8 @@
 """Loader and trainer over TLS: who believes whom, and what each is told when it does not."""
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,13 +115,32 @@ def test_a_trainer_with_tls_is_told_that_the_loader_has_none(open_loader: Any, a
         feedline.connect(open_loader.address, timeout_s=LONG_S, ca=authority.file)
 
 
-def test_a_loader_with_tls_offers_no_lane_that_would_not_be_encrypted(tls_loader: Any, authority: Any) -> None:
+def test_a_proxy_that_closes_because_its_loader_is_away_is_waited_for(authority: Any) -> None:
+    """It takes connections and says nothing: no word about TLS, which is no reason to end a training."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def close_all() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    trainer, _ = proxy.accept()
+                    with trainer:
+                        trainer.recv(4096)  # else it would be reset
+
+        threading.Thread(target=close_all, daemon=True).start()
+        address = f"127.0.0.1:{proxy.getsockname()[1]}"
+
+        with pytest.raises(LoaderUnavailable, match="after 1 s no loader answers"):
+            feedline.connect(address, timeout_s=1, ca=authority.file)
+        proxy.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_loader_with_tls_offers_no_lane_that_is_not_encrypted(tls_loader: Any, authority: Any) -> None:
     credentials = grpc.ssl_channel_credentials(authority.file.read_bytes())
     with grpc.secure_channel(tls_loader.address, credentials) as channel:
         request = pb.DescribeRequest(protocol=PROTOCOL).SerializeToString()
         description = pb.Description.FromString(channel.unary_unary(rpc.DESCRIBE)(request, timeout=30))
 
-    assert list(description.lanes) == []
+    assert [lane.name for lane in description.lanes] == ["sealed"]
 
 
 def test_an_address_where_nobody_listens_is_waited_for_with_tls_as_without(authority: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feedline_server.batches.dataset import Dataset, View
+from feedline_server.batches.dataset import Dataset
 from feedline_server.declared.datasets import ColumnsConfig
 from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import GRAIN, Arena
@@ -19,6 +19,7 @@ from feedline_server.scheduling.catalog import Catalog, Served
 from feedline_server.scheduling.fairness import STALLED_S
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.stream import Batch, Stream
+from feedline_server.sources.selection import View
 from feedline_server.transforms.chain import open_chain
 from feedline_server.workers.messages import Done, Outcome, Task
 from feedline_wire import IDS
@@ -93,14 +94,13 @@ class Stage:
         self._epochs = itertools.count()
         self.arena = Arena(16 * GRAIN)
         self.tasks: list[Task] = []
-        served = {one.name: Served(one, FINGERPRINT) for one in (DATASET, ENDLESS, CHECKED)}
+        served = {one.name: Served(one, FINGERPRINT, from_files.get(one.name)) for one in (DATASET, ENDLESS, CHECKED)}
         catalog = Catalog(served, max_batch_nbytes=8 * GRAIN)
         self.scheduler = Scheduler(
             catalog=catalog,
             arena=self.arena,
             workers=2,
             max_trainers=3,
-            from_files=from_files,
             submit=self.tasks.extend,
             now=lambda: self.now,
         )
@@ -124,7 +124,7 @@ class Stage:
         self.scheduler.want(stream, [(ticket, key)])
 
     def finish(self, task: Task) -> None:
-        self.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), 1.0))
+        self.answer(task, Done(task.number, batch_layout(COLUMNS, task.key.rows), {"assemble": 1.0}))
 
     def answer(self, task: Task, outcome: Outcome) -> None:
         self.scheduler.answer([(task, outcome)])

@@ -18,7 +18,7 @@ UNIT: Final = "unit"
 PROMISE: Final = "promise"
 """`scripts/test`, together with `unit`: all that proves a promise with what the base groups install."""
 
-ON_DEMAND: Final = ("frameworks", "engines", "browser", "docker", "soak", "mutate", "gpu")
+ON_DEMAND: Final = ("torch", "frameworks", "engines", "browser", "docker", "soak", "mutate", "gpu")
 """`scripts/test -m NAME`: needs packages, programs or hours that not everybody has."""
 
 TIERS: Final = (UNIT, PROMISE, *ON_DEMAND)

@@ -12,7 +12,7 @@ from feedline_wire.frames import Piece
 FRAME = frames.encode((Piece(300, 5, b"abc", header=b"\x08\x05"),), draining=True, checksum=True)
 
 
-def test_a_sealed_frame_has_exactly_these_bytes() -> None:
+def test_a_frame_with_a_checksum_has_exactly_these_bytes() -> None:
     # The CRC-32 of the 18 bytes before it, as zlib, gzip, PNG and Ethernet have it.
     assert FRAME == (
         b"\x0a\x0e\x08\xac\x02\x12\x02\x08\x05\x18\x05\x7a\x03abc\x10\x01"  # as without
@@ -25,7 +25,7 @@ def test_a_sealed_frame_has_exactly_these_bytes() -> None:
 def test_the_generated_class_writes_the_checksum_where_it_is_looked_for() -> None:
     """Any gRPC client can make one: serialise without it, and with it."""
     request = pb.FetchRequest(protocol=1, wants=[pb.Want(ticket=7)], cancelled=[3], checksum=True)
-    request.crc = int.from_bytes(checksum.seal((request.SerializeToString(),))[1:], "little")
+    request.crc = int.from_bytes(checksum.field((request.SerializeToString(),))[1:], "little")
 
     checksum.check(request.SerializeToString())
 
@@ -46,7 +46,7 @@ def test_a_single_bit_that_was_turned_is_noticed_wherever_it_is(bit: int) -> Non
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_nobody_sealed_are_damaged(wire: bytes) -> None:
+def test_bytes_without_a_checksum_are_damaged(wire: bytes) -> None:
     with pytest.raises(Damaged):
         checksum.check(wire)
 

@@ -8,6 +8,7 @@ import pytest
 from feedline_wire import errors
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import FeedlineError
+from feedline_wire.lane import MAX_PIECE_NBYTES
 
 TRAVELLING = [
     errors.FeedlineError,
@@ -20,6 +21,8 @@ TRAVELLING = [
     errors.LoaderUnavailable,
     errors.LoaderStalled,
     errors.LoaderBusy,
+    errors.LoaderStarting,
+    errors.NoLoaderHere,
     errors.LoaderDraining,
     errors.Damaged,
     errors.ProtocolMismatch,
@@ -119,3 +122,31 @@ def test_a_message_with_a_file_name_that_is_not_utf8_still_travels() -> None:
 
     assert arrived.args == ("cannot read scan\\udcff.npy",)
     assert arrived.traceback == "open('scan\\udcff.npy')"
+
+
+# ---- long texts ----
+
+
+@pytest.mark.parametrize("travel", [over_the_wire, through_pickle])
+def test_long_texts_are_cut_to_their_ends_which_say_so(travel: Travel) -> None:
+    long = "begin" + "x" * 1_000_000 + "end"
+
+    made = errors.BadSample(long, traceback=long)
+    arrived = travel(travel(made))
+
+    [message] = arrived.args
+    assert message == arrived.traceback
+    assert message == "begin" + "x" * 8187 + "\n[… 983,624 characters are left out here …]\n" + "x" * 8189 + "end"
+
+
+def test_a_text_that_is_hardly_longer_is_left_whole() -> None:
+    text = "x" * (2 * 8192 + 256)
+
+    assert errors.BadSample(text).args == (text,)
+    assert len(errors.BadSample(text + "x").args[0]) < len(text)
+
+
+def test_the_longest_error_is_short_enough_for_a_lane_whatever_its_letters_are() -> None:
+    made = errors.BadSample("\udcff" * 1_000_000, traceback="\U0001f600" * 1_000_000, samples=range(1000))
+
+    assert len(errors.to_failure(made).SerializeToString()) < MAX_PIECE_NBYTES

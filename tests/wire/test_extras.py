@@ -50,3 +50,12 @@ def test_what_is_missing_is_named_with_the_command() -> None:
     assert str(missing.value) == (
         f"needs not_there, which is not installed here; install with: {pip_install('server')}"
     )
+
+
+def test_a_folder_that_is_called_like_a_package_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray keeps its files in /tmp/ray: `python -m feedline down NAME` there took it for Ray, and failed."""
+    (tmp_path / "not_there_either").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ExtraMissing, match="needs not_there_either, which is not installed here"):
+        need(["not_there_either"], extra="ray")

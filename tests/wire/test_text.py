@@ -26,7 +26,13 @@ def test_sizes_are_read_in_the_largest_unit(count: int, shown: str) -> None:
 
 def test_times_and_shares_are_read_as_people_write_them() -> None:
     assert duration(93784.9) == "1 day, 2:03:04"
+    assert duration(2.0**80) == "> 1000 years"
     assert share(0.0344) == "3.4 %"
+
+
+def test_a_word_of_a_peers_is_short_and_plain() -> None:
+    assert text.plain("tcp,grpc", 16) == "tcp,grpc"
+    assert text.plain('\x1b[31m"} 1\nfeedline_workers 9', 16) == "??31m???1?feedli"
 
 
 @pytest.mark.parametrize(

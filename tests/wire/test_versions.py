@@ -1,8 +1,11 @@
 """Which versions two peers speak with one another, which features they use, and which of them is to be updated."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
-from feedline_wire import PROTOCOL, versions
+from feedline_wire import PROTOCOL, VERSION, versions
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.versions import Agreement, Peer, agree, first_release, here, read
@@ -113,3 +116,9 @@ def test_both_sides_of_this_release_speak_the_same() -> None:
     agreement = agree(here("trainer"), here("loader"))
 
     assert agreement == Agreement(PROTOCOL, versions.FEATURES)
+
+
+def test_the_version_that_is_said_is_the_packages() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert project["version"] == VERSION

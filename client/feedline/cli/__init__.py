@@ -1,6 +1,21 @@
 """The command line: `feedline COMMAND …`, one module a command."""
 
-from feedline.cli import bench, demo, demo_train, inspect, peek, serve, token, verify
+from feedline.cli import (
+    bench,
+    demo,
+    demo_train,
+    down,
+    inspect,
+    peek,
+    reload,
+    serve,
+    status,
+    token,
+    top,
+    up,
+    verify,
+    why,
+)
 from feedline_wire.command_line import Program
 
 EPILOG = """\
@@ -11,6 +26,7 @@ a first tour:
   feedline inspect 127.0.0.1:50051   what is served there, to which trainers, how busy
   feedline verify 127.0.0.1:50051    does every sample come once, and is a batch the same from every worker?
   feedline bench 127.0.0.1:50051     how fast it arrives here
+  feedline why 127.0.0.1:50051       what holds its trainers back
 
 `feedline COMMAND --help` explains a command, with examples; `feedline --version` says which feedline this is.
 """
@@ -20,9 +36,10 @@ PROGRAM = Program(
     "Feed trainers from loader servers.",
     {
         "try it": (demo.COMMAND, demo_train.COMMAND),
-        "serve data": (serve.SERVE, serve.CONVERT, token.COMMAND),
+        "serve data": (serve.SERVE, reload.COMMAND, serve.CONVERT, token.COMMAND, serve.AUTOSCALE),
+        "fleets of loaders, in the background": (up.COMMAND, status.COMMAND, down.COMMAND),
         "look at data and loaders": (inspect.COMMAND, peek.COMMAND),
-        "check and measure a running loader": (verify.COMMAND, bench.COMMAND),
+        "check and measure a running loader": (top.COMMAND, why.COMMAND, verify.COMMAND, bench.COMMAND),
     },
     EPILOG,
 )

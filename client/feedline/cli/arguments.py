@@ -66,7 +66,9 @@ def connected(args: argparse.Namespace, target: str | None = None) -> Loader:
     return feedline.connect(target or args.target, timeout_s=args.timeout_s, **credentials(args))
 
 
-def feed_of(loader: Loader, args: argparse.Namespace, *, prefetch: int | None = None) -> Feed:
+def feed_of(
+    loader: Loader, args: argparse.Namespace, *, prefetch: int | None = None, rank: int = 0, world: int = 1
+) -> Feed:
     """The feed that `add_batches` describes."""
     return loader.feed(
         view=args.view,
@@ -74,6 +76,8 @@ def feed_of(loader: Loader, args: argparse.Namespace, *, prefetch: int | None = 
         batch_size=args.batch_size or (None if loader.dataset(args.dataset).is_batched else args.default_batch_size),
         order=args.order,
         seed=args.seed,
+        rank=rank,
+        world=world,
         prefetch=prefetch,
         timeout_s=args.timeout_s,
     )

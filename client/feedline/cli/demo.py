@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,9 +18,10 @@ from typing import NoReturn
 
 from feedline.cli.arguments import positive
 from feedline.cli.demo_train import CODES, EPOCHS
-from feedline.cli.serve import need_server
+from feedline.local.loaders import serve
+from feedline.local.server import need_server
 from feedline_wire.command_line import Command
-from feedline_wire.errors import FeedlineError, LoaderUnavailable
+from feedline_wire.errors import FeedlineError
 
 EPILOG = """\
 What it does:
@@ -34,9 +34,6 @@ examples:
   feedline demo
   feedline demo --folder ./digits      keep the data, to look at and to serve: feedline serve ./digits
 """
-
-START_S = 60.0
-"""A loader opens 1,797 samples in well under a second; a machine this slow has another problem."""
 
 STOP_S = 5.0
 """From SIGTERM to a child until it is killed."""
@@ -69,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             if code := writer.wait():
                 raise FeedlineError(f"writing the digits to {folder} failed with exit code {code}; the reason is above")
         _show(f"starting a loader: feedline serve {folder}")
-        address = ending.enter_context(loader_of(folder))
+        address = ending.enter_context(serve(folder))
         _show(f"training from it in another process: feedline demo-train {address}")
         with _started("feedline", "demo-train", address, "--epochs", str(args.epochs)) as trainer:
             code = trainer.wait()
@@ -77,24 +74,6 @@ def run(args: argparse.Namespace) -> int:
         activate = "" if os.environ.get("VIRTUAL_ENV") == sys.prefix else f"source {sys.prefix}/bin/activate; "
         _show(f"the digits are kept in {folder}; serve them yourself with: {activate}feedline serve {folder}")
     return code
-
-
-@contextlib.contextmanager
-def loader_of(folder: Path) -> Iterator[str]:
-    """A loader that serves the folder on a free port, as long as the context lasts; its address."""
-    words = ("feedline_server", "serve", str(folder), "--listen", "127.0.0.1:0", "--port-file", "-")
-    with _started(*words, "--log-level", "error", stdout=subprocess.PIPE) as loader:
-        assert loader.stdout is not None, "Popen opens a pipe that it is given PIPE for"
-        too_late = threading.Timer(START_S, loader.kill)
-        too_late.start()
-        try:
-            port = loader.stdout.readline().strip()
-        finally:
-            too_late.cancel()  # or the process would not end before it
-        if not port:
-            code = loader.wait()
-            raise LoaderUnavailable(f"the loader ended with exit code {code} before it served; the reason is above")
-        yield f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

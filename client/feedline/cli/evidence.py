@@ -1,9 +1,11 @@
 """What the sample ids of an epoch say about its order: is every sample there once, and how well are they mixed?
 
+Of ready batches an id says nothing of what is in them: there rows are told apart by their content.
 Decisions on arrays alone. Each measure of mixing stands beside what a random order has, because no number says by
 itself whether it is good.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,8 @@ class Counted:
     """Rows that came beyond the first of their sample."""
     repeated: tuple[int, ...]
     """The first few samples that came more than once."""
+    unit: str = "samples"
+    """What an id stands for: samples, or batches."""
 
     @property
     def is_exact(self) -> bool:
@@ -38,15 +42,57 @@ class Counted:
 
     def __str__(self) -> str:
         if self.is_exact:
-            return f"each of {self.wanted:,} samples once"
-        repeated = f"; {self.again:,} rows again, of samples {', '.join(map(str, self.repeated))}" if self.again else ""
-        return f"{self.distinct:,} of {self.wanted:,} samples{repeated}"
+            return f"each of {self.wanted:,} {self.unit} once"
+        repeated = (
+            f"; {self.again:,} rows again, of {self.unit} {', '.join(map(str, self.repeated))}" if self.again else ""
+        )
+        return f"{self.distinct:,} of {self.wanted:,} {self.unit}{repeated}"
 
 
-def counted(ids: Numbers, wanted: int) -> Counted:
+def counted(ids: Numbers, wanted: int, unit: str = "samples") -> Counted:
     """How the ids of an epoch make up a view of `wanted` samples."""
     found, times = np.unique(ids, return_counts=True)
-    return Counted(wanted, len(found), len(ids) - len(found), tuple(found[times > 1][:NAMED].tolist()))
+    return Counted(wanted, len(found), len(ids) - len(found), tuple(found[times > 1][:NAMED].tolist()), unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How the rows of ready batches compare with those of the next epoch, by their content."""
+
+    rows: int
+    """That came in the epoch."""
+    missing: int
+    """Different rows of the next epoch that did not come."""
+    again: int
+    """Rows that came more often than in the next epoch, beyond the first of each."""
+    most: int
+    """How often the most frequent of those came."""
+
+    @property
+    def is_exact(self) -> bool | None:
+        """The epochs have the same rows. None: rows are others in every epoch, and each came as often as it should."""
+        return False if self.again else True if not self.missing else None
+
+    def __str__(self) -> str:
+        match self.is_exact:
+            case True:
+                return f"the same {self.rows:,} rows as in the next epoch, each as often"
+            case False:
+                return (
+                    f"{self.again:,} of {self.rows:,} rows are repetitions, the most frequent came {self.most} times, "
+                    f"while {self.missing:,} rows of the next epoch are missing"
+                )
+        return (
+            f"{self.missing:,} of {self.rows:,} rows are others in the next epoch, as augmentation makes them, or a "
+            "last batch that is left out; without these it is counted"
+        )
+
+
+def content(rows: Counter[int], following: Counter[int]) -> Content:
+    """How rows, by digests of their content, compare with those of the following epoch."""
+    more = {row: times for row, times in (rows - following).items() if rows[row] > 1}
+    missing = len(following.keys() - rows.keys())
+    return Content(rows.total(), missing, sum(more.values()), max((rows[row] for row in more), default=0))
 
 
 def drift(ids: Numbers) -> float:

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Address, entries
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.resolve import look_up
-from feedline_wire.command_line import Command
+from feedline.local import data as local
+from feedline_wire.command_line import DATASET, Command, declare_dataset
 from feedline_wire.elementwise import Cast, Elementwise, Normalise, OneHot, Scale
 from feedline_wire.errors import FeedlineError, InvalidRequest
+from feedline_wire.listing import numbered
 from feedline_wire.status import LoaderStatus, Reading
 from feedline_wire.text import duration, many, size, unpacked
 
@@ -57,10 +60,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     data = parser.add_argument_group("of data here")
     data.add_argument("--read", action="store_true", help="read every sample, and list those that are bad")
-    data.add_argument(
-        "--view", action="append", metavar="VIEW=OBJECT", help="another view of a Python object's dataset"
-    )
-    data.add_argument("--steps-per-epoch", metavar="N", help="batches that make up a generator's epoch")
+    declare_dataset(parser)
     add_connection(parser)
 
 
@@ -68,22 +68,15 @@ def run(args: argparse.Namespace) -> int:
     """Look at the data, or ask every address, and print what is found; the exit code."""
     if is_data(args.target, Path(args.target).exists()):
         become_server(args)
-    if args.read or args.view or args.steps_per_epoch:
-        raise InvalidRequest(f"--read, --view and --steps-per-epoch are for data here, and {args.target} is a loader")
+    if given := [name for name in ("read", *DATASET) if getattr(args, name) not in {None, False}]:
+        raise InvalidRequest(f"what is said of data ({given[0]}) is for data here, and {args.target} is a loader")
     if ":" not in args.target:
         raise InvalidRequest(
             f"{args.target}: there is no such file or folder, and it is no loader's address, such as loader:50051"
         )
-    seen: list[Seen] = []
-    secure = Credentials(**credentials(args)).completed()
-    addresses, problems = resolved(args.target)
-    for address in addresses:
-        try:
-            seen.append(ask(address, args.timeout_s, secure))
-        except FeedlineError as error:
-            problems.append(str(error))
-            continue
-        print(json.dumps(as_json(seen[-1])) if args.json else described(seen[-1]), flush=True)
+    seen, problems = asked(args.target, args.timeout_s, Credentials(**credentials(args)).completed())
+    for one in seen:
+        print(json.dumps(as_json(one)) if args.json else described(one), flush=True)
     problems += differences(seen)
     for problem in problems:
         print(f"feedline inspect: {problem}", file=sys.stderr)
@@ -92,15 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 def is_data(target: str, exists: bool) -> bool:
     """Whether a target is data on this host, a path or `module:name`, and not loaders."""
-    if exists or target.startswith((".", "/", "~")):
-        return True
-    try:
-        entries(target)
-    except InvalidRequest:
-        module, colon, name = target.partition(":")
-        is_object = bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-        return is_object or "/" in target or target.endswith(".toml")
-    return False
+    return exists or local.is_data(target) or target.endswith(".toml")
 
 
 def resolved(target: str) -> tuple[list[Address], list[str]]:
@@ -115,6 +100,19 @@ def resolved(target: str) -> tuple[list[Address], list[str]]:
     return list(dict.fromkeys(addresses)), problems
 
 
+def asked(target: str, timeout_s: float, credentials: Credentials) -> tuple[list[Seen], list[str]]:
+    """Every loader of a target that answers, and what is wrong with the others. They are asked side by side."""
+    addresses, problems = resolved(target)
+    seen: list[Seen] = []
+    with ThreadPoolExecutor(max_workers=len(addresses) or 1) as threads:
+        for answer in [threads.submit(ask, address, timeout_s, credentials) for address in addresses]:
+            try:
+                seen.append(answer.result())
+            except FeedlineError as error:
+                problems.append(str(error))
+    return seen, problems
+
+
 def ask(address: Address, timeout_s: float, credentials: Credentials) -> Seen:
     """What the loader at one address answers. Raises LoaderUnavailable after `timeout_s`."""
     fleet = Fleet((address,), credentials)
@@ -125,13 +123,14 @@ def ask(address: Address, timeout_s: float, credentials: Credentials) -> Seen:
 
 
 def differences(loaders: Iterable[Seen]) -> Iterator[str]:
-    """A sentence for each dataset that two loaders serve in different versions: a trainer can use only one of them."""
+    """A sentence for each dataset of which two loaders have no version in common: trainers can use one of them only."""
     first: dict[str, Seen] = {}
     for loader in loaders:
         for name, dataset in loader.description.datasets.items():
             known = first.setdefault(name, loader)
             there = known.description.datasets[name]
-            if there.fingerprint != dataset.fingerprint:
+            both = ({one.fingerprint for one in each.description.versions(name)} for each in (known, loader))
+            if not set.intersection(*both):
                 yield (
                     f"dataset {name!r} has the fingerprint {there.fingerprint.hex()} at {known.address} and "
                     f"{dataset.fingerprint.hex()} at {loader.address}: serve the same data and specification at both"
@@ -159,6 +158,10 @@ def described(loader: Seen) -> str:
         )
     for dataset in found.datasets.values():
         lines += _of_dataset(dataset)
+        lines += [
+            f"  and before   {one.fingerprint.hex()}, for trainers that began with it (`feedline reload`)"
+            for one in found.older.get(dataset.name, ())
+        ]
     return "\n".join(lines)
 
 
@@ -188,6 +191,7 @@ def _of_dataset(dataset: DatasetInfo) -> list[str]:
         f"  columns      {', '.join(map(str, dataset.columns))}",
         *([f"  travel as    {', '.join(map(str, dataset.arriving))}", f"  done late    {late}"] if late else []),
         f"  batch        {unpacked(dataset.structure)}",
+        *(f"  categories   {column}: {numbered(names)}" for column, names in dataset.categories.items()),
         f"  orders       {', '.join(dataset.orders)}",
         f"  fingerprint  {dataset.fingerprint.hex()}",
     ]
@@ -202,7 +206,13 @@ def as_json(loader: Seen) -> dict[str, object]:
         "replica": found.replica,
         "limits": {"max_batch_bytes": found.max_batch_nbytes, "max_window": found.max_window},
         "lanes": ["grpc", *found.lanes],
-        "datasets": {name: _dataset_as_json(dataset) for name, dataset in found.datasets.items()},
+        "datasets": {
+            name: {
+                **_dataset_as_json(dataset),
+                "older": [one.fingerprint.hex() for one in found.older.get(name, ())],
+            }
+            for name, dataset in found.datasets.items()
+        },
         "status": {
             "draining": status.draining,
             "short_of": status.short_of,
@@ -221,6 +231,7 @@ def _dataset_as_json(dataset: DatasetInfo) -> dict[str, object]:
             {"name": column.name, "dtype": column.dtype.name, "shape": list(column.shape)} for column in dataset.columns
         ],
         "structure": dataset.structure,
+        "categories": {column: list(names) for column, names in dataset.categories.items()},
         "orders": list(dataset.orders),
         "late": [
             {"column": column, "operation": _name(operation), **asdict(operation)}

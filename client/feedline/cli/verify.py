@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from feedline.cli import evidence
 from feedline.cli.arguments import add_batches, add_target, connected, feed_of, positive
-from feedline.cli.evidence import Counted, Numbers
+from feedline.cli.evidence import Content, Counted, Numbers
 from feedline.cli.inspect import resolved
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
@@ -28,7 +29,8 @@ EPILOG = """\
 Three questions, each answered in a line:
   same     is a batch the same bytes from every loader, every worker, whatever was fetched before? If not, the code that
            makes it depends on something that no key holds: the time, a counter, an unseeded generator, a global.
-  once     does an epoch have every sample of the view exactly once?
+  once     does an epoch have every sample of the view exactly once? Of ready batches, which your own code makes, their
+           numbers are counted, and `rows` compares what is in them with the next epoch, row by row.
   mixed    how random is the order? Each number stands beside that of a random order: the correlation of a sample's
            position with its place in the dataset, and with its position in the next epoch (0); samples that follow each
            other and are neighbours in the dataset, against chance (1); how unevenly batches draw from ten equal parts
@@ -79,6 +81,8 @@ class Epoch:
     labels: Numbers | None
     digests: Mapping[int, Digest]
     """Of the batches that are fetched again, by their numbers."""
+    rows: Counter[int] | None
+    """How often each row came, by its content; None where samples have ids."""
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -112,13 +116,18 @@ def run(args: argparse.Namespace) -> int:
         for difference in compared(args, address, epoch.digests, numbers)
     ]
     is_counted = steps == len(feed) and args.order != "replacement"
-    once = evidence.counted(epoch.ids, feed.plan.samples) if is_counted else None
+    unit = "batches" if feed.dataset.is_batched else "samples"
+    once = evidence.counted(epoch.ids, feed.plan.samples, unit) if is_counted else None
+    rows = None
+    if is_counted and epoch.rows is not None and following.rows is not None:
+        rows = evidence.content(epoch.rows, following.rows)
     mixed = measures(epoch, following, feed.plan.batch_size)
     if args.json:
-        print(json.dumps(_as_json(differences, len(numbers), once, mixed), indent=2))
+        print(json.dumps(_as_json(differences, len(numbers), once, rows, mixed), indent=2))
     else:
-        print("\n".join(_described(differences, len(numbers), once, mixed, args)))
-    return 1 if differences or (once is not None and not once.is_exact) else 0
+        print("\n".join(_described(differences, len(numbers), once, rows, mixed, args=args)))
+    is_wrong = (once is not None and not once.is_exact) or (rows is not None and rows.is_exact is False)
+    return 1 if differences or is_wrong else 0
 
 
 def again(steps: int, count: int) -> list[int]:
@@ -132,6 +141,7 @@ def taken(feed: Feed, number: int, steps: int, kept: frozenset[int]) -> Epoch:
     """The first `steps` batches of an epoch: ids and classes of all, digests of those that `kept` names."""
     show = Progress("batches", f"epoch {number}")
     ids, labels, digests = [], [], {}
+    rows = Counter[int]() if feed.dataset.is_batched else None
     column = _label_column(feed)
     for batch in feed.epoch(number):
         if batch.index >= steps:
@@ -141,8 +151,10 @@ def taken(feed: Feed, number: int, steps: int, kept: frozenset[int]) -> Epoch:
             labels.append(batch[column].astype(np.int64))
         if batch.index in kept:
             digests[batch.index] = digest(batch)
+        if rows is not None:
+            rows.update(row_digests(batch))
         show(batch.index + 1, steps)
-    return Epoch(np.concatenate(ids), np.concatenate(labels) if labels else None, digests)
+    return Epoch(np.concatenate(ids), np.concatenate(labels) if labels else None, digests, rows)
 
 
 def digest(batch: Batch) -> Digest:
@@ -152,6 +164,13 @@ def digest(batch: Batch) -> Digest:
         name: zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, zlib.crc32(repr(array.shape).encode()))
         for name, array in columns.items()
     }
+
+
+def row_digests(batch: Batch) -> Iterator[int]:
+    """What each row of a ready batch is told apart by: a hash of all its columns."""
+    columns = [np.ascontiguousarray(array) for array in batch.columns.values()]
+    for row in zip(*columns, strict=True):
+        yield hash(tuple([array.tobytes() for array in row]))
 
 
 def compared(
@@ -204,7 +223,9 @@ def _described(
     differences: list[Difference],
     count: int,
     once: Counted | None,
+    rows: Content | None,
     mixed: Mapping[str, float],
+    *,
     args: argparse.Namespace,
 ) -> Iterator[str]:
     if differences:
@@ -218,6 +239,10 @@ def _described(
         yield f"once       not known: {why}"
     else:
         yield f"once       {'yes' if once.is_exact else 'NO'}: {once}"
+    if rows is not None:
+        yield f"rows       {'NO' if rows.is_exact is False else 'yes' if rows.is_exact else 'not known'}: {rows}"
+        if rows.is_exact is False:
+            yield "  the code keeps something from one batch to the next, or draws rows with replacement by intention"
     yield f"mixed      order {args.order}, epoch {args.epoch}; a random order has the number in brackets"
     yield from (
         f"  {mixed[name]:9.3f} ({of_random})  {what}" for name, (of_random, what) in MEASURES.items() if name in mixed
@@ -225,7 +250,11 @@ def _described(
 
 
 def _as_json(
-    differences: list[Difference], count: int, once: Counted | None, mixed: Mapping[str, float]
+    differences: list[Difference],
+    count: int,
+    once: Counted | None,
+    rows: Content | None,
+    mixed: Mapping[str, float],
 ) -> dict[str, object]:
     return {
         "same": not differences,
@@ -233,6 +262,7 @@ def _as_json(
         "differences": [asdict(difference) for difference in differences],
         "once": None if once is None else once.is_exact,
         "samples": None if once is None else {"wanted": once.wanted, "distinct": once.distinct, "again": once.again},
+        "rows": None if rows is None else {"same": rows.is_exact, **asdict(rows)},
         "mixed": dict(mixed),
     }
 

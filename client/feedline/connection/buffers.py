@@ -7,13 +7,13 @@ the loader described.
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from feedline.connection.description import BAD_COLUMN, IDS_COLUMN, DatasetInfo, Description
-from feedline_wire import BAD, IDS, tensors
+from feedline_wire import BAD, IDS, compression, tensors
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key
@@ -38,6 +38,8 @@ class Received:
 
     body: Array
     layout: Layout
+    stages: bytes = b""
+    """How long it was in each stage of the loader, as that said it."""
 
     def arrays(self) -> dict[str, Array]:
         """Its arrays by name, views of the body."""
@@ -56,6 +58,8 @@ class Buffers:
     def __init__(self, kept_nbytes: int) -> None:
         self.kept_nbytes = kept_nbytes
         """What may be here at once, lent and free; what is lent beyond it is forgotten."""
+        self.allocate: Callable[[int], Array] | None = None
+        """Memory from elsewhere, whose owner knows when it may be used again; None: from here."""
         self._lock = threading.Lock()
         self._roots: list[Array] = []  # oldest first
         self._starts: list[int] = []  # where an aligned buffer begins in each: asking numpy takes as long as the rest
@@ -69,8 +73,16 @@ class Buffers:
         """Somebody will read so many bytes ahead. Else batches of a gigabyte would be faulted in page by page each."""
         self.kept_nbytes = max(self.kept_nbytes, 2 * nbytes)
 
+    def forget(self) -> None:
+        """Keep none any more: what is lent is gone with its last view, and the rest at once. Idempotent."""
+        with self._lock:
+            self.kept_nbytes = 0
+            self._roots, self._starts = [], []
+
     def lend(self, nbytes: int) -> Array:
         """Memory for `nbytes` (uint8, 1-D, aligned) with anything in it; free again when its last view is gone."""
+        if self.allocate is not None:
+            return self.allocate(nbytes)
         if nbytes < POOLED_NBYTES:
             small = np.empty(nbytes + ALIGNMENT, np.uint8)
             start = _start(small)
@@ -111,11 +123,13 @@ def _start(root: Array) -> int:
 class Receiver:
     """Puts one stream's pieces together. One thread."""
 
-    def __init__(self, description: Description, buffers: Buffers) -> None:
+    def __init__(self, description: Description, buffers: Buffers, *, may_be_compressed: bool = False) -> None:
         self._description = description
         self._buffers = buffers
+        self._may_be_compressed = may_be_compressed
+        self._scratch = np.empty(0, np.uint8)
         self._arrivals: dict[int, _Arrival] = {}
-        self._layouts: dict[tuple[str, int, bytes], Layout] = {}
+        self._layouts: dict[tuple[str, bytes, int, bytes], Layout] = {}
 
     def take(self, piece: Piece, key: Key) -> Received | None:
         """Take a piece of the batch `key`; the batch when it is whole. ProtocolMismatch if it cannot be right."""
@@ -124,21 +138,50 @@ class Receiver:
         if arrival is None or piece.header is not None:
             arrival = self._begin(piece, key)
         arrival.put(piece, key)
-        if arrival.arrived < arrival.layout.nbytes:
+        if arrival.arrived < len(arrival.body):
             self._arrivals[piece.ticket] = arrival
             return None
         self._arrivals.pop(piece.ticket, None)
-        return Received(arrival.body, arrival.layout)
+        body = arrival.body
+        if arrival.lengths is not None:
+            body = self._decompressed(body, arrival.lengths, arrival.layout)
+        return Received(body, arrival.layout, arrival.stages)
 
-    def whole(self, piece: Piece, nbytes: int, key: Key, placed: Array | None = None) -> Received:
-        """The batch whose whole body was `placed` somewhere, or memory for one that follows its piece on a lane.
+    def whole(self, piece: Piece, nbytes: int, key: Key, incoming: Array | Callable[[memoryview], None]) -> Received:
+        """The batch whose whole body lies somewhere, or is read from a lane, where it follows its piece.
 
-        ProtocolMismatch if the piece cannot be right.
+        ProtocolMismatch if the piece cannot be right; raises what reading raises.
         """
         layout = self._layout(piece, key)
-        if nbytes != layout.nbytes:
-            raise ProtocolMismatch(f"the batch {key} has {layout.nbytes} bytes; {nbytes} were announced")
-        return Received(self._buffers.lend(nbytes) if placed is None else placed, layout)
+        lengths = self._lengths(piece, layout)
+        announced = layout.nbytes if lengths is None else sum(lengths)
+        if nbytes != announced:
+            raise ProtocolMismatch(f"the batch {key} has {announced} bytes; {nbytes} were announced")
+        if isinstance(incoming, np.ndarray):
+            if lengths is not None:
+                raise ProtocolMismatch(f"the batch {key} was placed here, and compressed")
+            return Received(incoming, layout, piece.stages)
+        if lengths is None:
+            body = self._buffers.lend(nbytes)
+            incoming(body.data)
+            return Received(body, layout, piece.stages)
+        if len(self._scratch) < nbytes:
+            self._scratch = np.empty(nbytes, np.uint8)
+        incoming(self._scratch[:nbytes].data)
+        return Received(self._decompressed(self._scratch[:nbytes], lengths, layout), layout, piece.stages)
+
+    def _decompressed(self, source: Array, lengths: Sequence[int], layout: Layout) -> Array:
+        body = self._buffers.lend(layout.nbytes)
+        compression.read_body(source.data, lengths, layout, body)
+        return body
+
+    def _lengths(self, piece: Piece, layout: Layout) -> list[int] | None:
+        """How many bytes stand for each chunk of the batch; None if it comes as it is."""
+        if not piece.compressed:
+            return None
+        if not self._may_be_compressed:
+            raise ProtocolMismatch("a batch came compressed, which was not asked for")
+        return compression.read_lengths(piece.compressed, layout)
 
     def forget(self, ticket: int) -> None:
         """The batch is no longer wanted: what came of it may go."""
@@ -146,17 +189,19 @@ class Receiver:
 
     def _begin(self, piece: Piece, key: Key) -> "_Arrival":
         layout = self._layout(piece, key)
-        return _Arrival(layout, self._buffers.lend(layout.nbytes))
+        lengths = self._lengths(piece, layout)
+        body = self._buffers.lend(layout.nbytes) if lengths is None else np.empty(sum(lengths), np.uint8)
+        return _Arrival(layout, body, piece.stages, lengths)
 
     def _layout(self, piece: Piece, key: Key) -> Layout:
         if piece.header is None:
             raise ProtocolMismatch(f"the batch {key} came without a header")
-        known = (key.dataset, key.rows, piece.header)
+        known = (key.dataset, key.fingerprint, key.rows, piece.header)
         layout = self._layouts.get(known)
         if layout is None:
-            layout = checked_layout(
-                piece.header, self._description.datasets[key.dataset], key.rows, self._description.max_batch_nbytes
-            )
+            dataset = self._description.served(key)
+            assert dataset is not None, "a loader is asked for what it serves"
+            layout = checked_layout(piece.header, dataset, key.rows, self._description.max_batch_nbytes)
             if len(self._layouts) >= _LAYOUTS_REMEMBERED:
                 self._layouts.clear()
             self._layouts[known] = layout
@@ -166,20 +211,22 @@ class Receiver:
 class _Arrival:
     """One batch on its way."""
 
-    __slots__ = ("arrived", "body", "layout")
+    __slots__ = ("arrived", "body", "layout", "lengths", "stages")
 
-    def __init__(self, layout: Layout, body: Array) -> None:
+    def __init__(self, layout: Layout, body: Array, stages: bytes, lengths: list[int] | None) -> None:
         self.layout = layout
+        self.lengths = lengths
         self.body = body
+        self.stages = stages
         self.arrived = 0
 
     def put(self, piece: Piece, key: Key) -> None:
         # Pieces come in order, so a gap, a repetition and an overlap all show as a start that is not where the last
         # piece ended.
         end = piece.start + len(piece.data)
-        if piece.start != self.arrived or end > self.layout.nbytes:
+        if piece.start != self.arrived or end > len(self.body):
             raise ProtocolMismatch(
-                f"the batch {key} has {self.layout.nbytes} bytes of which {self.arrived} arrived; "
+                f"the batch {key} has {len(self.body)} bytes of which {self.arrived} arrived; "
                 f"a piece came for bytes {piece.start}..{end}"
             )
         self.body[piece.start : end] = np.frombuffer(piece.data, np.uint8)
@@ -220,7 +267,7 @@ def _lengths(found: Mapping[str, Placed], rows: int) -> tuple[int, int]:
     """Rows that are in a batch for which so many were asked, and how many samples it names as bad."""
     ids, bad = (found[name].shape[:1] if name in found else (0,) for name in (IDS, BAD))
     left_out = rows - ids[0] if ids else 0
-    makes_sense = bad and ids and ids[0] > 0 and left_out in {0, bad[0]} and bad[0] <= rows
+    makes_sense = bad and ids and (ids[0] > 0 or rows == 1) and left_out in {0, bad[0]} and bad[0] <= rows
     return (ids[0], bad[0]) if makes_sense else (rows, 0)
 
 

@@ -4,14 +4,15 @@ The reason why TLS or a loader refuses is found out and raised as what it is. Wh
 """
 
 import logging
+import traceback
 from typing import Any
 
 import grpc
 
-from feedline.connection import handshake
 from feedline.connection.credentials import Credentials, Secrets
 from feedline.connection.target import Address
-from feedline_wire import rpc
+from feedline_wire import loader_pb2 as pb
+from feedline_wire import rpc, trace
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, ProtocolMismatch, read_failure
 
 CHANNEL_OPTIONS = [
@@ -32,6 +33,11 @@ CHANNEL_OPTIONS = [
 log = logging.getLogger("feedline")
 
 
+def status_call(channel: grpc.Channel) -> Any:  # noqa: ANN401 - the stubs have no type for a call that may be a future
+    """`Status`, to be called or begun."""
+    return channel.unary_unary(rpc.STATUS, pb.StatusRequest.SerializeToString, pb.StatusReply.FromString)
+
+
 class Dialer:
     """One address. Used by its connection's thread; `metadata` by any."""
 
@@ -48,7 +54,7 @@ class Dialer:
         self._answers = False  # on this channel
         self._has_answered = False  # on any
         self.metadata: tuple[tuple[str, str], ...] = ()
-        """For every call: the token."""
+        """For every call: the token, and the trainer's trace."""
 
     def __repr__(self) -> str:
         return f"<Dialer {self._address}{' TLS' if self._credentials.is_tls else ''}>"
@@ -61,7 +67,11 @@ class Dialer:
         self._answers = False
         self._credentials.check_address(self._address)
         self._secrets = secrets = self._newest()
-        self.metadata = ((rpc.AUTHORIZATION, f"{rpc.BEARER} {secrets.token}"),) if secrets.token is not None else ()
+        shown = {
+            rpc.AUTHORIZATION: None if secrets.token is None else f"{rpc.BEARER} {secrets.token}",
+            trace.HEADER: self._credentials.traceparent,
+        }
+        self.metadata = tuple((name, value) for name, value in shown.items() if value is not None)
         if not self._credentials.is_tls:
             return grpc.insecure_channel(self._address, self._options)
         pair = secrets.pair
@@ -80,6 +90,8 @@ class Dialer:
         """What the loss of a connection comes down to: TLS, a refusal, or a loader that is away."""
         is_silent = type(reason) is LoaderUnavailable and not self._answers
         if is_silent and (self._credentials.is_tls or not self._has_answered):
+            from feedline.connection import handshake  # and with it ssl: only where something is wrong
+
             return handshake.refusal(self._address, self._credentials) or reason
         return reason
 
@@ -109,4 +121,18 @@ def error_of(error: grpc.RpcError, address: str) -> FeedlineError:
         return ProtocolMismatch(
             f"what listens at {address} is not a feedline loader (gRPC: {call.details()}); check the port"
         )
+    if "connection refused" in str(call.details()).lower():  # the system's words; those of gRPC change
+        return LoaderUnavailable(f"refused by {address}, where nothing listens")
     return LoaderUnavailable(f"{address}: {call.code().name}: {call.details()}")
+
+
+def forget_locals(error: BaseException) -> None:
+    """Let go of what the functions held that an error ended; its traceback reads as before.
+
+    gRPC's errors are the calls that they end, which those functions hold: a circle that is there until garbage is
+    collected, and in it the lane with all of its memory. Why a loader was lost is remembered even longer.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__

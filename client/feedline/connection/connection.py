@@ -6,35 +6,41 @@ that happens. Channels and calls are opened and closed on this thread; `close` o
 
 import logging
 import threading
-import traceback
 from collections.abc import Iterable
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import grpc
 
 from feedline.connection.buffers import Buffers, Received, Receiver
-from feedline.connection.channel import Dialer, error_of, failure_of
+from feedline.connection.channel import Dialer, error_of, failure_of, forget_locals, status_call
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description, from_message
 from feedline.connection.events import HEARD, Answer, Answered, ConnectionEvent, Draining, Joined, Lost, SameLoader
-from feedline.connection.lanes.lane import Incoming, Lane, kind_of
+from feedline.connection.lanes.lane import Body, Lane, kind_of
 from feedline.connection.outbox import Outbox
 from feedline.connection.target import Address
 from feedline_wire import checksum, frames, rpc, versions
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.compression import Compression, may_be_compressed
 from feedline_wire.errors import (
     Closed,
+    Damaged,
     FeedlineError,
     LoaderBroken,
+    LoaderStarting,
     LoaderUnavailable,
+    NoLoaderHere,
     ProtocolMismatch,
     read_failure,
 )
 from feedline_wire.key import Key
 from feedline_wire.lane import LANES
 from feedline_wire.reach import host_of
-from feedline_wire.status import LoaderStatus, read_status
 from feedline_wire.tensors import Array
+
+if TYPE_CHECKING:
+    from feedline_wire.status import LoaderStatus
 
 DESCRIBE_TIMEOUT_S = 5.0
 """A loader describes itself in milliseconds; an address that swallows packets is tried anew after this."""
@@ -46,7 +52,19 @@ LONGEST_BACKOFF_S = 2.0
 SAME_AGAIN_S = 10.0
 """Behind one address that stands for several loaders a new connection may find another one."""
 
+STARTING_AGAIN_S = 5.0
+"""Loaders that have started are found by their names; this only says to an autoscaler that a trainer still waits."""
+
 log = logging.getLogger("feedline")
+
+NO_LANE = "no %s lane to %s, batches come by gRPC and cost several times the processor time: port %s: %s"
+
+
+class HowToConnect(TypedDict, total=False):
+    """The keyword arguments of `Connection`, for who passes them on."""
+
+    is_checksummed: bool
+    compression: Compression
 
 
 class Owner(Protocol):
@@ -57,6 +75,10 @@ class Owner(Protocol):
 
     def key_of(self, connection: "Connection", ticket: int) -> Key | None:
         """The key that a ticket stands for; None if it is no longer wanted."""
+
+    def may_rest(self, connection: "Connection") -> bool:
+        """Its stream, on which nothing was wanted for long, may end until something is wanted. On gRPC's thread."""
+        ...
 
 
 class Connection:
@@ -70,10 +92,14 @@ class Connection:
         credentials: Credentials,
         *,
         is_checksummed: bool = False,
+        compression: Compression = "off",
     ) -> None:
         self.address = address.at
         self._is_checksummed = is_checksummed  # every message, either way, ends with a checksum
-        self._dialer = Dialer(address, credentials)
+        self._is_tls = credentials.is_tls
+        self._may_be_compressed = may_be_compressed(compression, is_encrypted=self._is_tls)
+        self._dialing = (address, credentials)
+        self._dialer = Dialer(*self._dialing)
         self._owner = owner
         self._buffers = buffers
         self._closing = threading.Event()
@@ -86,7 +112,7 @@ class Connection:
         self._asked_lane = ""
         self.lane = "grpc"
         """How batches come now."""
-        self._given_up = ""  # why, if this side ended the stream
+        self._given_up: LoaderUnavailable | None = None  # why, if this side ended the stream
         self._channel: grpc.Channel | None = None
         self._thread = threading.Thread(target=self._run, name=f"feedline {address.at}", daemon=True)
 
@@ -105,7 +131,7 @@ class Connection:
         """Give up the stream, on which nothing comes any more, and make a new one. Any thread; does not wait."""
         with self._calling:
             if self._call is not None:
-                self._given_up = reason
+                self._given_up = LoaderUnavailable(f"{self.address}: {reason}")
                 self._call.cancel()
 
     def begin_close(self) -> None:
@@ -122,19 +148,26 @@ class Connection:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
-    def status(self, timeout_s: float) -> LoaderStatus:
+    def status(self, timeout_s: float) -> "LoaderStatus":
         """What the loader is doing now. Any thread."""
         channel = self._channel
         if channel is None:
             raise LoaderUnavailable(f"the loader at {self.address} is not connected")
-        call = channel.unary_unary(rpc.STATUS, pb.StatusRequest.SerializeToString, pb.StatusReply.FromString)
         try:
-            reply: pb.StatusReply = call(pb.StatusRequest(), timeout=timeout_s, metadata=self._dialer.metadata)
+            return _status(channel, timeout_s / 2, self._dialer.metadata)
         except grpc.RpcError as error:
-            raise error_of(error, self.address) from error
+            call: Any = error  # which it is, and the stubs do not say
+            if call.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise error_of(error, self.address) from error
         except ValueError as error:  # what gRPC raises where the channel was closed meanwhile
             raise LoaderUnavailable(f"the loader at {self.address} is not connected") from error
-        return read_status(reply)
+        # On a thin line the answer comes behind all batches that are on their way, but not on a connection of its own.
+        dialer = Dialer(*self._dialing)
+        try:
+            with dialer.open() as own:
+                return _status(own, timeout_s / 2, dialer.metadata)
+        except grpc.RpcError as error:
+            raise error_of(error, self.address) from error
 
     # ---- on the connection's thread ----
 
@@ -152,7 +185,7 @@ class Connection:
             self._owner.happened(self, Lost(reason))
             if self._has_answered:  # describing itself alone does not count: a loader that is full does that as well
                 backoff_s = FIRST_BACKOFF_S
-            self._again.wait(SAME_AGAIN_S if isinstance(reason, SameLoader) else backoff_s)
+            self._again.wait(_again_s(reason) or backoff_s)
             self._again.clear()
             backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
@@ -163,7 +196,7 @@ class Connection:
                 self._channel = channel
                 return self._serve(channel)
         except Exception as error:
-            _forget_locals(error)
+            forget_locals(error)
             return self._meaning(error)
         finally:
             self._channel = None
@@ -188,10 +221,12 @@ class Connection:
             if useless := self._owner.happened(self, Joined(description, outbox)):
                 return useless
             if not outbox.is_empty:
-                return self._read(channel, description, outbox)
+                ended = self._read(channel, description, outbox)
+                if not outbox.rests:
+                    return ended
             # The stream is opened by the first want, so that a client that only looks is no trainer. By then another
             # loader may have taken the address: it is asked to describe itself before it is asked for anything.
-            if not outbox.wait():
+            elif not outbox.wait():
                 return Closed(f"the connection to {self.address} was closed")
 
     def _describe(self, channel: grpc.Channel) -> Description:
@@ -223,14 +258,13 @@ class Connection:
 
     def _read(self, channel: grpc.Channel, description: Description, outbox: Outbox) -> FeedlineError:
         """Fetch, until the stream is lost."""
-        serializer = _sealed if self._is_checksummed else pb.FetchRequest.SerializeToString
-        fetch = channel.stream_stream(rpc.FETCH, request_serializer=serializer, response_deserializer=None)
+        fetch = channel.stream_stream(rpc.FETCH, request_serializer=outbox.serialized, response_deserializer=None)
         call: Any = fetch(outbox, metadata=self._dialer.metadata)
-        receiver = Receiver(description, self._buffers)
+        receiver = Receiver(description, self._buffers, may_be_compressed=self._may_be_compressed)
         lane: Lane | None = None
         self.lane = "grpc"
         in_order = False
-        self._given_up = ""
+        self._given_up = None
         try:
             self._hold(call)
             for wire in call:
@@ -245,8 +279,8 @@ class Connection:
                 self._answer(frame.pieces, receiver)
             in_order = True
         except grpc.RpcError as error:
-            if self._given_up:
-                raise LoaderUnavailable(f"{self.address}: {self._given_up}") from error
+            if self._given_up is not None:
+                raise self._given_up from error
             raise
         except ProtocolMismatch as error:  # it described itself well, so this was damaged on the way: asked for again
             return LoaderUnavailable(f"{self.address}: what came makes no sense: {error}")
@@ -259,33 +293,33 @@ class Connection:
 
     def _open_lane(self, description: Description, ticket: bytes, call: Any) -> Lane:  # noqa: ANN401  # see _call
         """Have batches come by the lane that was asked for, once it stands; until then, or if it does not, by gRPC."""
-        receiver = Receiver(description, self._buffers)
+        receiver = Receiver(description, self._buffers, may_be_compressed=self._may_be_compressed)
         name = self._asked_lane
 
-        def take(piece: frames.Piece, incoming: Incoming, nbytes: int, placed: Array | None) -> None:
+        def take(piece: frames.Piece, incoming: Body, nbytes: int, placed: Array | None) -> None:
             self._owner.happened(self, HEARD)
             key = self._owner.key_of(self, piece.ticket)
             if key is None:
                 if placed is None:
                     incoming.skip(nbytes)
                 return
-            outcome: Received | FeedlineError
-            if piece.failure is not None:
-                outcome = read_failure(piece.failure)
-            else:
-                outcome = receiver.whole(piece, nbytes, key, placed)
-                if placed is None:
-                    incoming.read_into(outcome.body.data)
+            into = incoming.read_into if placed is None else placed
+            outcome: Received | FeedlineError = (
+                receiver.whole(piece, nbytes, key, into) if piece.failure is None else read_failure(piece.failure)
+            )
             self._has_answered = True
             self.lane = name
             self._owner.happened(self, Answered([(piece.ticket, outcome)]))
 
         def unreachable(reason: str) -> None:
+            if not call.is_active():  # the stream is over, and its ticket with it
+                return
             self._unreachable.add(name)
-            log.info("no %s lane to %s, batches come by gRPC: %s", name, self.address, reason)
+            log.warning(NO_LANE, name, self.address, description.lanes[name], reason)
 
-        def ended(reason: str) -> None:
-            self._given_up = f"the {name} lane ended: {reason}"
+        def ended(error: Exception) -> None:
+            kind = Damaged if isinstance(error, Damaged) else LoaderUnavailable
+            self._given_up = kind(f"{self.address}: the {name} lane ended: {error}")
             call.cancel()  # what was on it is lost: the stream is made anew and the keys are wanted again
 
         lane = kind_of(name)(
@@ -318,7 +352,10 @@ class Connection:
 
     def _new_outbox(self, description: Description) -> Outbox:
         self._asked_lane = self._best_lane(description)
-        outbox = Outbox(self._asked_lane, is_checksummed=self._is_checksummed)
+        may_rest = partial(self._owner.may_rest, self)
+        features = (versions.COMPRESSION,) if self._may_be_compressed else ()
+        outbox = Outbox(self._asked_lane, is_checksummed=self._is_checksummed, may_rest=may_rest, features=features)
+        outbox.report_as(self._outbox)
         with self._calling:
             self._outbox = outbox
             if self._closing.is_set():
@@ -327,10 +364,14 @@ class Connection:
 
     def _best_lane(self, description: Description) -> str:
         """The lane to ask for; empty if batches should come by gRPC."""
-        if self._is_checksummed:  # what is sealed is sealed as frames
-            return ""
-        usable = (name for name in LANES if name in description.lanes and name not in self._unreachable)
-        return next((name for name in usable if kind_of(name).is_reachable(description.lanes[name])), "")
+        for name in LANES:
+            if name in description.lanes and name not in self._unreachable:
+                kind = kind_of(name)
+                # Also where a proxy speaks TLS for a loader that does not: nothing goes past it in the clear.
+                is_fit = kind.is_encrypted == self._is_tls and (kind.is_encrypted or not self._is_checksummed)
+                if is_fit and kind.is_reachable(description.lanes[name]):
+                    return name
+        return ""
 
     def _hold(self, call: Any) -> None:  # noqa: ANN401  # the stubs have no type for it
         """Let `close` cancel this call; if it came before, cancel now."""
@@ -340,18 +381,17 @@ class Connection:
                 call.cancel()
 
 
-def _forget_locals(error: BaseException) -> None:
-    """Let go of what the functions held that an error ended; its traceback reads as before.
-
-    gRPC's errors are the calls that they end, which those functions hold: a circle that is there until garbage is
-    collected, and in it the lane with all of its memory. Why a loader was lost is remembered even longer.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
+def _again_s(reason: FeedlineError) -> float | None:
+    """When to try again where it is known that it need not be sooner."""
+    match reason:
+        case SameLoader() | NoLoaderHere():
+            return SAME_AGAIN_S
+        case LoaderStarting():
+            return STARTING_AGAIN_S
+    return None
 
 
-def _sealed(request: pb.FetchRequest) -> bytes:
-    wire = request.SerializeToString()
-    return wire + checksum.seal((wire,))
+def _status(channel: grpc.Channel, timeout_s: float, metadata: tuple[tuple[str, str], ...]) -> "LoaderStatus":
+    from feedline_wire.status import read_status  # 8 ms with what it brings, and few ask
+
+    return read_status(status_call(channel)(pb.StatusRequest(), timeout=timeout_s, metadata=metadata))

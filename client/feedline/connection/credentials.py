@@ -1,4 +1,5 @@
-"""What a trainer shows to its loaders and whom it believes: its token, its certificate, the authorities it trusts.
+"""What a trainer shows to its loaders and whom it believes: its token, its certificate, the authorities it trusts, and
+the trace that it belongs to.
 
 FEEDLINE_TOKEN and its sisters are read here alone, and a token is in no repr, no message and no log. Files are read
 again for every connection, so what is in them can be replaced under a running trainer.
@@ -8,10 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeAlias, TypedDict
 
-from feedline_wire import pem, reach
+from feedline_wire import pem, reach, trace
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.pem import Pair
 
@@ -37,6 +37,7 @@ class CredentialArguments(TypedDict, total=False):
     key: FilePath | None
     server_name: str | None
     insecure: bool | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Credentials:
     key: FilePath | None = None
     server_name: str | None = None
     insecure: bool | None = None
+    traceparent: str | None = None
+    """Shown to loaders for their logs (`feedline_wire.trace`)."""
 
     def completed(self, environment: Mapping[str, str] = os.environ) -> "Credentials":
         """These, with what was not given taken from the environment; InvalidRequest if they make no sense together.
@@ -69,6 +72,7 @@ class Credentials:
             key=self.key or variable("key"),
             server_name=self.server_name or variable("server_name"),
             insecure=_flag(variable("insecure")) if self.insecure is None else self.insecure,
+            traceparent=self.traceparent or _traceparent(environment),
         )
         complete._check()
         return complete
@@ -94,6 +98,8 @@ class Credentials:
 
     def read(self) -> "Secrets":
         """What is in the files now; InvalidRequest if that is not what belongs there."""
+        from pathlib import Path  # 10 ms, which a trainer without files does not need
+
         return Secrets(
             token=self._read_token(),
             authorities=None if self.ca in {None, PUBLIC} else pem.read_authorities(Path(str(self.ca))),
@@ -107,6 +113,8 @@ class Credentials:
     def _read_token(self) -> str | None:
         if self.token_file is None:
             return _checked(self.token, "the token that was given") if self.token is not None else None
+        from pathlib import Path
+
         try:
             text = pem.read(Path(self.token_file)).decode()
         except UnicodeDecodeError:
@@ -125,6 +133,13 @@ class Credentials:
                     f"{name} is given without ca ({_sources()}); TLS needs to know whom to believe: give the "
                     f"certificate of the authority that signed the loader's, or {PUBLIC!r} for the public ones"
                 )
+        if self.traceparent is not None and (
+            not isinstance(self.traceparent, str) or trace.parse(self.traceparent) is None
+        ):
+            raise InvalidRequest(
+                f"traceparent is {self.traceparent!r}; wanted that of W3C Trace Context: "
+                f"00-<32 hexadecimal digits>-<16>-<2>, in lower case and not all 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,12 @@ def _flag(text: str | None) -> bool | None:
         case "0" | "false" | "no" | "off":
             return False
     raise InvalidRequest(f"{PREFIX}INSECURE is {text!r}; wanted true or false")
+
+
+def _traceparent(environment: Mapping[str, str]) -> str | None:
+    """That of the process' own trace, as tracing libraries leave it there; what is none is passed over, as they do."""
+    text = environment.get(trace.HEADER.upper(), "")
+    return text if trace.parse(text) is not None else None
 
 
 def _checked(token: str, what: str) -> str:

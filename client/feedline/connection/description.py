@@ -44,8 +44,14 @@ class DatasetInfo:
     """What is done to the columns here, after they arrived."""
     is_batched: bool = False
     """Its batches are made by code of its own on the loader, and are of the size that they are."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the numbers in a column stand for, by column: the name of number 0, of number 1 and so on."""
     is_stream: bool = False
-    """It is batched, and whatever its code yields next comes next: nothing can be returned to."""
+    """Whatever its code yields next comes next: nothing can be returned to."""
+    is_deterministic: bool = True
+    """The same key is the same batch; False where the operator has said that his own code makes others."""
+    skips_bad_samples: bool = False
+    """Bad samples are left out of its batches; a batch of one such sample has no rows, and the trainer goes on."""
 
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.columns))
@@ -56,6 +62,14 @@ class DatasetInfo:
     def columns(self) -> tuple[Column, ...]:
         """The columns as a trainer gets them: dtype, and shape of one sample."""
         return elementwise.columns_after(self.arriving, self.deferred)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the target's classes: `classes[y[0]]`. Empty where classes are numbers, or targets several."""
+        parts = self.structure if isinstance(self.structure, tuple) else ()
+        targets = structure.column_names(parts[1]) if len(parts) > 1 else ()
+        named = [self.categories[name] for name in targets if name in self.categories]
+        return named[0] if len(named) == 1 else ()
 
     def nbytes(self, rows: int) -> int:
         """Bytes of a batch's body; a dimension that varies counts as one."""
@@ -74,14 +88,29 @@ class Description:
     """Keys wanted and unanswered, a stream."""
     lanes: Mapping[str, str] = field(default_factory=dict)
     """How batches may travel from it beside gRPC: the address of each lane, by name."""
+    older: Mapping[str, tuple[DatasetInfo, ...]] = field(default_factory=dict)
+    """Versions of datasets that it serves beside the newest, the newer ones first."""
+    disagreed: Mapping[str, FeedlineError] = field(default_factory=dict)
+    """Of what all loaders of a target serve: datasets of which they have no version in common."""
     features: frozenset[str] = frozenset()
     """What it and this trainer have in common, see feedline_wire.versions."""
 
+    def versions(self, name: str) -> tuple[DatasetInfo, ...]:
+        """Those of a dataset that it serves, the newest first."""
+        return (self.datasets[name], *self.older.get(name, ())) if name in self.datasets else ()
+
+    def served(self, key: Key) -> DatasetInfo | None:
+        """The dataset of a key, as the loader serves it; None if it does not."""
+        newest = self.datasets.get(key.dataset)
+        if newest is not None and newest.fingerprint == key.fingerprint:  # nearly always
+            return newest
+        return next((one for one in self.older.get(key.dataset, ()) if one.fingerprint == key.fingerprint), None)
+
     def refusal(self, key: Key, nbytes: int, address: str) -> FeedlineError | None:
         """Why the loader at an address, which described itself so, will not give a batch; None if it may."""
-        served = self.datasets.get(key.dataset)
-        if served is None or served.fingerprint != key.fingerprint:
-            found = f"the fingerprint {served.fingerprint.hex()}" if served is not None else "no such dataset"
+        if self.served(key) is None:
+            newest = self.datasets.get(key.dataset)
+            found = f"the fingerprint {newest.fingerprint.hex()}" if newest is not None else "no such dataset"
             return DatasetChanged(
                 f"the loader at {address} now has {found} for {key.dataset!r}; this trainer began with "
                 f"{key.fingerprint.hex()}. Serve the same data and specification again, or connect anew and start over"
@@ -100,11 +129,14 @@ def from_message(message: pb.Description, address: str) -> Description:
     agreement = versions.agree(versions.here("trainer"), loader)
     if not message.limits.max_batch_bytes or not message.limits.max_window:
         raise ProtocolMismatch(f"the loader at {address} states no limits; is it a feedline loader?")
-    datasets = {dataset.name: _dataset(dataset, address) for dataset in message.datasets}
+    found: dict[str, list[DatasetInfo]] = {}
+    for dataset in message.datasets:
+        found.setdefault(dataset.name, []).insert(0, _dataset(dataset, address))
     return Description(
         version=message.version,
         replica=message.replica,
-        datasets=datasets,
+        datasets={name: newest for name, (newest, *_) in found.items()},
+        older={name: tuple(older) for name, (_, *older) in found.items() if older},
         max_batch_nbytes=message.limits.max_batch_bytes,
         max_window=message.limits.max_window,
         lanes={lane.name: lane.address for lane in message.lanes},
@@ -132,8 +164,11 @@ def _dataset(message: pb.Dataset, address: str) -> DatasetInfo:
         views={view.name: view.samples for view in message.views},
         orders=tuple(message.orders),
         deferred=elementwise.from_messages(message.deferred),
-        is_batched=message.batched or message.stream,
+        is_batched=message.batched,
+        categories={one.column: tuple(one.names) for one in message.categories},
         is_stream=message.stream,
+        is_deterministic=not message.nondeterministic,
+        skips_bad_samples=message.skips_bad_samples,
     )
     try:
         elementwise.columns_after(info.arriving, info.deferred)

@@ -61,6 +61,8 @@ def _with_tls(address: str, credentials: Credentials) -> FeedlineError | None:
             return None
     except ssl.SSLCertVerificationError as error:
         return NotTrusted(f"the certificate of the loader at {address} is refused: {_why(error, name, credentials)}")
+    except ssl.SSLEOFError:  # it said nothing: a proxy whose loader is away, or a line that was cut
+        return None
     except ssl.SSLError as error:
         if error.reason is not None and "ALERT" in error.reason:
             return _unwanted(address, credentials)

@@ -1,4 +1,4 @@
-"""What a target names: `"loader:50051"`, `"a:1,b:2"`, a list of these, or a function that says it anew.
+"""What a target of loaders names: `"loader:50051"`, `"a:1,b:2"`, `"ray:digits"`, a list, or a function that says it.
 
 Pure: nothing is resolved and nothing is opened here. A name stands for every address behind it, each a loader of its
 own.
@@ -20,6 +20,9 @@ _TAKEN_BY_GRPC = ("ipv4:", "ipv6:", "unix:")
 _HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(?P<port>[0-9]{1,5})")
 _IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 _DNS = re.compile(r"dns:(//(?P<server>[^/]*)/)?")
+
+_FLEET = re.compile(r"(?P<engine>ray):(?P<name>[A-Za-z][A-Za-z0-9_-]*)")
+"""What has digits behind the colon is a host of that name."""
 
 _LARGEST_PORT = 65535
 
@@ -55,10 +58,22 @@ class Source:
     ask: Callable[[], Iterable[str]]
 
     def __str__(self) -> str:
-        return f"{getattr(self.ask, '__name__', type(self.ask).__name__)}()"
+        name = getattr(self.ask, "__name__", None)
+        return str(self.ask) if name is None else f"{name}()"
 
 
-Entry: TypeAlias = Address | Name | Source
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Loaders that an engine runs, by their name there: `ray:digits`."""
+
+    engine: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}:{self.name}"
+
+
+Entry: TypeAlias = Address | Name | Source | Fleet
 """A part of a target."""
 
 
@@ -85,6 +100,8 @@ def _entry(text: str, target: str | Sequence[str]) -> Entry:
     where = "" if text == target else f" in the target {target!r}"
     if text.startswith(_TAKEN_BY_GRPC) and not text.endswith(":"):
         return Address(text)
+    if fleet := _FLEET.fullmatch(text):
+        return Fleet(fleet["engine"], fleet["name"])
     dns = _DNS.match(text)
     if dns is not None and dns["server"] and dns.end() < len(text):
         return Address(text)  # to be asked of a name server of its own, which only gRPC can
@@ -95,7 +112,15 @@ def _entry(text: str, target: str | Sequence[str]) -> Entry:
         )
     match = _HOST_PORT.fullmatch(rest)
     if match is None:
-        raise InvalidRequest(f"{text!r}{where} is not 'host:port'; write for example 'loader:50051' or '[::1]:50051'")
+        if ":" not in text and ("/" in text or text.startswith((".", "~"))):
+            raise InvalidRequest(
+                f"{text!r}{where} is data on this host, and here loaders are wanted; write for example "
+                f"'loader:50051', the address of what `feedline serve {text}` starts"
+            )
+        data = f"; if data on this host is meant, './{text}'" if ":" not in text and text else ""
+        raise InvalidRequest(
+            f"{text!r}{where} is not 'host:port'; write for example 'loader:50051' or '[::1]:50051'{data}"
+        )
     if not 1 <= int(match["port"]) <= _LARGEST_PORT:
         raise InvalidRequest(f"the port of {text!r}{where} is not in 1..{_LARGEST_PORT}")
     is_address = match["host"].startswith("[") or _IPV4.fullmatch(match["host"])

@@ -3,9 +3,11 @@
 Values and decisions. The tracker changes the books, under the fleet's lock; nothing here waits, logs or does I/O.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
+from operator import attrgetter
 
 from feedline.connection.connection import Connection
 from feedline.connection.description import Description
@@ -27,6 +29,28 @@ noise in what was learnt would let one of two equal loaders do all the work whil
 UNPROVEN = 2
 """Keys that a loader has at once until it has answered one, where others have. It may be full and say so only then, or
 be stopped; the rest of the window should not wait for that."""
+
+BROKEN_TOLD = 3
+"""Connections in a row that broke before a batch was whole, from which on an error says so; one or two are a restart.
+"""
+
+FEW = 4
+"""Loaders that owe small batches at a time, as long as that is enough. What comes from one loader comes together: small
+batches of 64 loaders, one by one, cost a trainer eight times the CPU of those of four (docs/autoscale.md)."""
+
+SMALL_NBYTES = 64 << 10
+"""Of a batch: with larger ones, bytes cost more than messages."""
+
+QUICK_S = 0.005
+"""FEW loaders that owe the usual sixteen batches and answer within this give 3,200 a second, all that one takes."""
+
+SOON_S = 0.5
+"""The same for a trainer whose batches are there before it asks for them. Its first wait ends that (`Supply`)."""
+
+MANY = 16
+"""Of more loaders than this so many are compared for a batch, others for each: the best of several is nearly as good as
+the best of all (Mitzenmacher, The Power of Two Choices in Randomized Load Balancing). From here on small batches are
+asked of the same few again and again, and the streams of the others end until they are wanted."""
 
 SUPERSEDED_REMEMBERED = 1024
 """Tickets that may still be answered, of one stream: as many as a loader lets it want at once."""
@@ -100,6 +124,10 @@ class Endpoint:
     """Since when its address was not named where it had been."""
     reason: FeedlineError | None = None
     """Why it is, or last was, not connected."""
+    is_streaming: bool = False
+    """It was asked for something since it was connected, or since its stream came to rest: the stream is open."""
+    tie: float = 0.0
+    """Which of several is asked that are equal in everything else: another one by each trainer."""
     in_flight: dict[int, InFlight] = field(default_factory=dict)
     """What it owes, by ticket, oldest first."""
     nbytes: int = 0
@@ -118,6 +146,11 @@ class Endpoint:
     """When it began to owe anything, if it does."""
     suspected_at: float | None = None
     """When it was first found silent, if it still is."""
+    most: float = math.inf
+    """Keys that it has at once. What breaks twice in a row before a batch was whole has half of what it owed from then
+    on at every break, and one more for each answer since: what is cut again and again is asked batch by batch."""
+    broken: int = 0
+    """Connections in a row that broke while it owed batches, before one was whole."""
     renewed: int = 0
     """How often its stream was given up since it last gave a sign of life."""
     longest_gap_s: float = 0.0
@@ -154,17 +187,35 @@ class Endpoint:
         if self.is_connected:
             return self.address
         words = "no answer yet" if self.reason is None else str(self.reason)
-        return words if self.address in words else f"{self.address}: {words}"
+        words = words if self.address in words else f"{self.address}: {words}"
+        if self.broken >= BROKEN_TOLD:
+            words += (
+                f" (connected {self.broken} times, and lost each time before one batch was whole: something on the way "
+                f"cuts connections, or the loader ends; look at what is between, or make batches smaller)"
+            )
+        return words
 
     def can_take(self, pending: PendingBatch) -> bool:
         """It may be asked for this now."""
         return (
             self.state is State.CONNECTED
             and self.description is not None
-            and len(self.in_flight) < self.description.max_window
+            and len(self.in_flight) < min(self.most, self.description.max_window)
             and pending.ticket not in self.refused
             and pending.ticket not in self.in_flight
             and self.description.refusal(pending.key, pending.nbytes, self.address) is None
+        )
+
+    def may_rest(self, endpoints: Sequence["Endpoint"]) -> bool:
+        """Its stream may end until something is wanted of it: of many loaders, all but a few.
+
+        Of few loaders streams stay open, so that nothing is opened anew after each pause of a training.
+        """
+        return (
+            len(endpoints) > MANY
+            and self.state is State.CONNECTED
+            and not self.in_flight
+            and sum(one.is_streaming for one in endpoints) > FEW
         )
 
     def refusal(self, key: Key, nbytes: int) -> FeedlineError | None:
@@ -176,6 +227,11 @@ class Endpoint:
     def silent_s(self, now: float) -> float:
         """How long it has owed an answer without a sign of life."""
         return now - max(self.heard_at, self.owing_since) if self.in_flight else 0.0
+
+    def expected_s(self, nbytes: int, now: float) -> float:
+        """How long it takes for so many bytes after what it owes; inf while nothing is known."""
+        rate = self.rate.bytes_per_s(now)
+        return (self.nbytes + nbytes) / rate if rate else math.inf
 
     def is_surely_silent(self, now: float, after_s: float) -> bool:
         """It was silent for too long, and was found so before; that it was found so now is noted."""
@@ -197,6 +253,7 @@ class Endpoint:
         was_alone = not self.in_flight
         if was_alone:
             self.owing_since = now
+        self.is_streaming = True
         self.in_flight[pending.ticket] = InFlight(pending, now, pending.nbytes, was_alone)
         self.nbytes += pending.nbytes
         self.asked += 1
@@ -217,10 +274,18 @@ class Endpoint:
             asked.pending.asked -= 1
             if asked.pending.outcome is None and not asked.pending.asked:
                 lost.append(asked.pending)
+        self.is_streaming = False
         self.in_flight, self.refused, self.superseded = {}, set(), set()
         self.nbytes = self.in_vain = 0
         self.suspected_at = None
         return lost
+
+    def breaks(self, lost: int) -> None:
+        """Note that its connection broke, and that nobody else was asked for so many batches that it owed."""
+        if lost:
+            self.broken += not self.has_answered
+            if self.broken > 1 or self.most < math.inf:
+                self.most = max(lost // 2, 1)
 
     def supersede(self, ticket: int) -> None:
         """Another loader answered what is in flight here."""
@@ -235,11 +300,38 @@ class Endpoint:
             self.duplicates += 1
 
 
+_ANSWERED_AT, _LEAST = attrgetter("answered_at"), attrgetter("nbytes", "asked", "tie")
+
+
 def choose(
-    endpoints: Iterable[Endpoint], pending: PendingBatch, *, now: float, silent_after_s: float
+    endpoints: Sequence[Endpoint], pending: PendingBatch, *, now: float, silent_after_s: float, is_ample: bool = False
 ) -> Endpoint | None:
-    """Who is asked: of those that can be and gave a sign of life lately, the one expected to answer first."""
+    """Who is asked: of those that can be and gave a sign of life lately, the one expected to answer first.
+
+    `is_ample`: batches are there before they are asked for, and no loader has to be quick.
+    """
+    if len(endpoints) > FEW and pending.nbytes <= SMALL_NBYTES:
+        few = [endpoint for endpoint in endpoints if endpoint.in_flight]
+        if len(few) < FEW and len(endpoints) > MANY:
+            few = sorted((one for one in endpoints if one.is_streaming), key=_ANSWERED_AT)[-FEW:]
+        if len(few) >= FEW:
+            found = _of_these(few, pending, now, silent_after_s)
+            if found is not None and found.expected_s(pending.nbytes, now) <= (SOON_S if is_ample else QUICK_S):
+                return found
+    if len(endpoints) > MANY:
+        begin = pending.ticket * MANY % len(endpoints)
+        some = (*endpoints[begin : begin + MANY], *endpoints[: max(begin + MANY - len(endpoints), 0)])
+        if (found := _of_these(some, pending, now, silent_after_s)) is not None:
+            return found
+    return _of_these(endpoints, pending, now, silent_after_s)
+
+
+def _of_these(
+    endpoints: Iterable[Endpoint], pending: PendingBatch, now: float, silent_after_s: float
+) -> Endpoint | None:
     able = [endpoint for endpoint in endpoints if endpoint.can_take(pending)]
+    if len(able) <= 1:
+        return able[0] if able else None
     awake = [endpoint for endpoint in able if endpoint.silent_s(now) <= silent_after_s]
     return _soonest(awake or able, pending.nbytes, now)
 
@@ -275,7 +367,7 @@ def _soonest(able: Sequence[Endpoint], nbytes: int, now: float) -> Endpoint | No
     nearly = NEARLY * min(expected_s)
     return min(
         (endpoint for endpoint, seconds in zip(able, expected_s, strict=True) if seconds <= nearly),
-        key=lambda endpoint: (endpoint.nbytes, endpoint.asked),
+        key=_LEAST,
     )
 
 

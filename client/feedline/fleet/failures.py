@@ -9,6 +9,7 @@ from feedline_wire.errors import (
     FeedlineError,
     LoaderBusy,
     LoaderStalled,
+    LoaderStarting,
     LoaderUnavailable,
     NotAllowed,
     NotTrusted,
@@ -83,7 +84,8 @@ def overdue(
 
 def unreachable(endpoints: Sequence[Endpoint], when: str, unresolved: Iterable[FeedlineError]) -> LoaderUnavailable:
     """None of them is connected: why, and what to do. One that is up and full is another matter than silence."""
-    kind = LoaderBusy if any(isinstance(endpoint.reason, LoaderBusy) for endpoint in endpoints) else LoaderUnavailable
+    reasons = [type(endpoint.reason) for endpoint in endpoints]
+    kind = next((kind for kind in (LoaderBusy, LoaderStarting) if kind in reasons), LoaderUnavailable)
     forked = " This process was forked from one with a connection, where gRPC often hangs: use spawn."
     return kind(
         f"{when} no loader answers. Last words: {last_words(endpoints, unresolved) or 'there is no address yet'}. "

@@ -5,37 +5,50 @@ pure function of its key, so asking twice is harmless and nothing is remembered 
 decided by the tracker under one lock; I/O, name services and the log come after it.
 """
 
+import _thread
+import contextlib
 import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from random import random
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from feedline.connection import forks
 from feedline.connection.buffers import KEPT_NBYTES, Buffers, Received
-from feedline.connection.connection import Connection
+from feedline.connection.connection import Connection, HowToConnect
 from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description
 from feedline.connection.events import HEARD, ConnectionEvent
 from feedline.connection.target import Address, Entry
+from feedline.fleet.agreement import agreed
 from feedline.fleet.endpoint import Endpoint, State
-from feedline.fleet.failures import asked_of, last_words, listed, overdue, refused, unreachable
+from feedline.fleet.failures import asked_of, last_words, listed, overdue, unreachable
+from feedline.fleet.joining import Deadline, first_attempt, first_description, has_settled
 from feedline.fleet.requests import PendingBatch
 from feedline.fleet.resolve import Watch
 from feedline.fleet.statistics import Statistics, observed
 from feedline.fleet.tracker import LOOK_AT_MOST_EVERY_S, RequestTracker
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
-from feedline_wire.status import LoaderStatus
+from feedline_wire.tensors import Array
+
+if TYPE_CHECKING:
+    from feedline_wire.status import LoaderStatus
 
 LOG_WAIT_AFTER_S = 5.0
 """A reader that waits longer finds a line in the log: what is awaited, and from whom. Every start has shorter waits."""
 
 LOG_JOIN_AFTER_S = 2.0
 """A loader that is up answers within milliseconds; a person at the terminal should soon know what is waited for."""
+
+SETTLE_S = 1.0
+"""How long the other loaders of a target are waited for once one has answered: which version all of them serve shows
+when all have. One that is up answers in milliseconds, one that is down refuses as quickly."""
 
 CLOSE_WITHIN_S = 2.0
 """Cancelled calls end within milliseconds. What has not by then is a daemon thread that ends with the process."""
@@ -49,10 +62,10 @@ class Fleet:
     """The loaders of a target. Thread-safe."""
 
     def __init__(
-        self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, *, is_checksummed: bool = False
+        self, target: Sequence[Entry], credentials: Credentials, connections: int = 1, **more: Unpack[HowToConnect]
     ) -> None:
         self.target = tuple(target)
-        self._is_checksummed = is_checksummed
+        self._how_to_connect = more
         self._credentials = credentials
         self._connections = connections
         self._lock = threading.Lock()
@@ -102,21 +115,33 @@ class Fleet:
 
     # ---- for readers ----
 
-    def join(self, timeout_s: float) -> Description:
-        """What the first loader that answers serves. Blocks until one did.
+    def join(self, timeout_s: float, wanted: str | None = None, begun: Mapping[str, str] | None = None) -> Description:
+        """What all loaders that can be reached serve. Blocks until one answered, and a moment for the others.
 
-        Raises LoaderUnavailable at the deadline; at once, if all of them refuse, what they refuse with.
+        Raises LoaderUnavailable at the deadline, which a loader that was asked for and is starting puts off, or with
+        `timeout_s` 0 when all were tried once; if all of them refuse, at once what they refuse with; DatasetChanged if
+        they serve no version in common, or not what `agreed` is told.
         """
-        description = self._until(
-            self._first_description, timeout_s, LOG_JOIN_AFTER_S, lambda: f"a loader at {self._last_words()}"
-        )
-        if description is None:
-            raise unreachable(self._tracker.endpoints, f"after {timeout_s:g} s", self._unresolved.values())
-        return description
+        find = self._first_description if timeout_s > 0 else self._first_attempt
+        deadline = Deadline(timeout_s, time.monotonic())
+        while (description := self._until(find, deadline.wait_s, LOG_JOIN_AFTER_S, self._trying)) is None:
+            if not deadline.is_put_off(self._tracker.endpoints, time.monotonic()):
+                waited = f"after {deadline.waited_s:g} s"
+                raise unreachable(self._tracker.endpoints, waited, self._unresolved.values())
+        self._until(lambda: self._has_settled() or None, SETTLE_S, math.inf, lambda _: "")
+        with self._lock:
+            there = [(one.address, one.description) for one in self._tracker.endpoints]
+        # The one that answered first may be gone by now.
+        known = [(address, one) for address, one in there if one is not None]
+        return agreed(known or [("", description)], wanted, begun)
 
     def expect(self, nbytes: int) -> None:
         """A reader will read so many bytes ahead."""
         self._buffers.expect(nbytes)
+
+    def receive_into(self, allocate: Callable[[int], Array]) -> None:
+        """Batches are received into memory from there, from now on."""
+        self._buffers.allocate = allocate
 
     def want(self, key: Key, nbytes: int) -> PendingBatch:
         """Ask for a batch that takes about `nbytes`. Does not wait."""
@@ -136,8 +161,12 @@ class Fleet:
         """
         if pending.outcome is None:
             pending.is_awaited = True
-            awaited = partial(self._whom, pending)
-            self._until(lambda: pending.outcome or self._closed, timeout_s, LOG_WAIT_AFTER_S, awaited)
+            self._until(
+                lambda: pending.outcome or self._closed,
+                timeout_s,
+                LOG_WAIT_AFTER_S,
+                lambda _: f"waiting for up to {timeout_s:g} s for {self._whom(pending)}",
+            )
         self.check_open()  # in a forked child even what is there already must not be used: the parent uses it as well
         outcome = pending.outcome
         if outcome is None:
@@ -159,15 +188,38 @@ class Fleet:
         It may run in the middle of anything, on a thread that holds the lock, so they are only put down here and
         cancelled by the next one who takes the lock: at the latest when one of them arrives.
         """
-        self._dropped.extend(pending)
+        # What is there needs no cancelling, and would be kept here until somebody comes: perhaps never.
+        self._dropped.extend(one for one in pending if one.outcome is None)
 
-    def status(self, timeout_s: float) -> LoaderStatus:
+    def status(self, timeout_s: float) -> "LoaderStatus":
         """What a loader, the first that is connected, is doing now."""
         self.check_open()
         for endpoint in self._tracker.endpoints:
             if endpoint.is_connected:
                 return endpoint.connection.status(timeout_s)
         raise unreachable(self._tracker.endpoints, "now", self._unresolved.values())
+
+    def statuses(self, timeout_s: float) -> "dict[str, LoaderStatus]":
+        """What each loader that is connected does now, by its address, without those that do not answer."""
+
+        def asked(connection: Connection) -> "LoaderStatus | None":
+            with contextlib.suppress(FeedlineError):
+                return connection.status(timeout_s)
+            return None
+
+        connections = [one.connection for one in self._tracker.endpoints if one.is_connected]
+        with ThreadPoolExecutor(max_workers=len(connections) or 1) as threads:
+            answers = zip(connections, threads.map(asked, connections), strict=True)
+            return {connection.address: answer for connection, answer in answers if answer is not None}
+
+    def report(self, reader: pb.Reader) -> str:
+        """Have loaders told how a reader fares, with what is wanted next of them. How its batches come."""
+        endpoints = self._tracker.endpoints
+        connected = [(one.outbox, one.connection.lane) for one in endpoints if one.outbox is not None]
+        reader.loaders = max(sum(one.is_streaming for one in endpoints), 1)  # the others do not know of this reader
+        for outbox, _ in connected:
+            outbox.report(reader)
+        return ",".join(sorted({lane for _, lane in connected}))
 
     def check_open(self) -> None:
         """Raises Closed, with the reason, if this can no longer be used."""
@@ -186,7 +238,13 @@ class Fleet:
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in ending:
             one.finish_close(max(deadline - time.monotonic(), 0))
+        self._buffers.forget()  # of what refers to one another here: it is all there until garbage is collected
         forks.closed(self)
+
+    def abandon(self) -> None:
+        """Close, called by the garbage collector. It may run on a thread that holds the lock, so another one closes."""
+        if self._closed is None:
+            _thread.start_new_thread(self.close, ())
 
     def leave_to_parent(self) -> object:
         """See `forks.Opened`."""
@@ -194,12 +252,12 @@ class Fleet:
         self._changed = threading.Condition(self._lock)
         self._closed = (
             "this connection to the loader was opened before the process forked, and belongs to the parent; "
-            "connect in the worker itself, or start workers with spawn"
+            "start processes with spawn, and each that is given the feed connects anew; in a PyTorch DataLoader use "
+            "feedline.torch.IterableBatches(feed), whose workers may be forked"
         )
         inherited = (self._tracker, self._endpoint_of, self._watches)
-        self._tracker = RequestTracker(
-            self._changed.notify_all, self._ask_names
-        )  # nothing of what was still to be done
+        # Nothing of what was still to be done.
+        self._tracker = RequestTracker(self._changed.notify_all, self._ask_names)
         self._endpoint_of, self._watches = {}, ()
         return inherited
 
@@ -231,6 +289,12 @@ class Fleet:
         endpoint.note_duplicate(ticket)
         return None
 
+    def may_rest(self, connection: Connection) -> bool:
+        """See `Owner`."""
+        with self._lock:
+            endpoint = self._endpoint_of.get(connection)
+            return endpoint is not None and self._tracker.rest(endpoint)
+
     # ---- for watches ----
 
     def _found(self, entry: Entry, addresses: tuple[Address, ...]) -> None:
@@ -243,14 +307,14 @@ class Fleet:
             named = {address.at: address for each in self._named.values() for address in each}
             known = {endpoint.address for endpoint in self._tracker.endpoints}
             new = [
-                Connection(address, self, self._buffers, self._credentials, is_checksummed=self._is_checksummed)
+                Connection(address, self, self._buffers, self._credentials, **self._how_to_connect)
                 for at, address in named.items()
                 if at not in known
                 for _ in range(self._connections)
             ]
             # What was left before the last time has ended; what was left since may not have, and `close` waits for it.
             self._endpoint_of = {c: e for c, e in self._endpoint_of.items() if e.state is not State.LEFT}
-            self._endpoint_of |= {connection: Endpoint(connection) for connection in new}
+            self._endpoint_of |= {connection: Endpoint(connection, tie=random()) for connection in new}  # noqa: S311
             self._tracker.endpoints += tuple(self._endpoint_of[connection] for connection in new)
             self._tracker.name(named, time.monotonic())
             self._tracker.after.extend(connection.start for connection in new)
@@ -283,23 +347,34 @@ class Fleet:
             self._tracker.cancel(self._dropped.popleft(), now)
 
     def _first_description(self) -> Description | None:
-        """What the first that is connected serves; raises what all refuse with."""
         self.check_open()
-        endpoints = self._tracker.endpoints
-        for endpoint in endpoints:
-            if endpoint.description is not None:
-                return endpoint.description
-        if len(self._named) == len(self.target) and (refusal := refused(endpoints)) is not None:
-            raise refusal
-        for error in self._unresolved.values():
-            if not isinstance(error, LoaderUnavailable):  # the target is none
-                raise error
-        return None
+        is_named = len(self._named) == len(self.target)
+        return first_description(self._tracker.endpoints, self._unresolved.values(), is_named=is_named)
+
+    def _first_attempt(self) -> Description | None:
+        self.check_open()
+        is_named, is_asked = len(self._named) == len(self.target), self._are_all_asked()
+        unresolved = self._unresolved.values()
+        return first_attempt(self._tracker.endpoints, unresolved, is_named=is_named, is_asked=is_asked)
+
+    def _has_settled(self) -> bool:
+        self.check_open()
+        return self._are_all_asked() and has_settled(self._tracker.endpoints)
+
+    def _are_all_asked(self) -> bool:
+        """Every name of the target has an address, or none."""
+        return len(self._named.keys() | self._unresolved.keys()) == len(self.target)
+
+    def _trying(self, left_s: float) -> str:
+        return f"{self._last_words()}; still trying for {left_s:.0f} s"
 
     def _until(
-        self, find: Callable[[], Found | None], timeout_s: float, log_after_s: float, awaited: Callable[[], str]
+        self, find: Callable[[], Found | None], timeout_s: float, log_after_s: float, line: Callable[[float], str]
     ) -> Found | None:
-        """What is found, under the lock; None at the deadline. Looks after what is late meanwhile, logs a long wait."""
+        """What is found, under the lock; None at the deadline. Looks after what is late meanwhile, logs a long wait.
+
+        `line` is what is logged, of the seconds that are left.
+        """
         began = time.monotonic()
         log_at = began + log_after_s if log_after_s < timeout_s else math.inf
         while True:
@@ -309,7 +384,7 @@ class Fleet:
                 again = self._tracker.look(now)
             self._act()
             if now >= log_at:
-                log.warning("waiting for up to %g s for %s", timeout_s, awaited())
+                log.warning("%s", line(began + timeout_s - now))
                 log_at = math.inf
             with self._lock:
                 left_s = began + timeout_s - now

@@ -65,6 +65,10 @@ of 200 ms there and back that is 2,500 batches a second."""
 AHEAD_GAIN = 2.0
 """Times bandwidth x delay. Once would keep the rate where it is; twice lets it double with every round trip."""
 
+AMPLE_FIRST, AMPLE_MOST = 64, 4096
+"""Batches in a row that came before they were asked for, until it may be tried with less; twice as many each time that
+this was too little."""
+
 RATE_OF, RATE_EVERY = 32, 8
 """Batches that a reader's rate is taken of, and after how many it is taken again."""
 
@@ -184,6 +188,30 @@ class HedgingBudget:
             return False
         self._saved -= 1
         return True
+
+
+class Supply:
+    """Whether batches come before they are asked for, so that loaders need not be quick."""
+
+    __slots__ = ("_enough", "_in_a_row")
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._enough = AMPLE_FIRST
+
+    def answered(self, *, is_awaited: bool) -> None:
+        """A batch came; a reader waited for it, or did not yet."""
+        if not is_awaited:
+            self._in_a_row += 1
+            return
+        if self.is_ample:
+            self._enough = min(2 * self._enough, AMPLE_MOST)  # it was too little, and would be again
+        self._in_a_row = 0
+
+    @property
+    def is_ample(self) -> bool:
+        """No reader has waited for long."""
+        return self._in_a_row >= self._enough
 
 
 class PrefetchWindow:

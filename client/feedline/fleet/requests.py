@@ -21,6 +21,8 @@ class PendingBatch:
     nbytes: int
     """Expected until the batch is there, then what it takes."""
     outcome: Received | FeedlineError | None = None
+    took_s: float = 0.0
+    """From asking the loader that answered to its answer."""
     asked: int = 0
     """Loaders at which it is in flight: mostly one; two if the first is late; none while it waits to be placed."""
     refusal: FeedlineError | None = None
@@ -38,11 +40,6 @@ class PendingBatch:
     def is_ready(self) -> bool:
         """The batch is there."""
         return isinstance(self.outcome, Received)
-
-    @property
-    def has_failed(self) -> bool:
-        """There will be no batch; ask for the key again."""
-        return isinstance(self.outcome, FeedlineError)
 
 
 @dataclass(eq=False, slots=True)

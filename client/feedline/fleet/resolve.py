@@ -4,12 +4,13 @@ A name service may take seconds to answer, or never; so each name is asked on a 
 meanwhile and which no reader waits for. A name that cannot be resolved now takes nothing away from what is known.
 """
 
+import importlib
 import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
 
-from feedline.connection.target import Address, Entry, Name, Source, entries
+from feedline.connection.target import Address, Entry, Fleet, Name, Source, entries
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable
 
 EVERY_S = 5.0
@@ -18,6 +19,9 @@ question each five seconds is nothing beside a single batch."""
 
 SOONEST_S = 0.5
 """Between two questions, however many loaders were lost at once: a rolling restart must not hammer a name server."""
+
+ENGINES = {"ray": "feedline.ray"}
+"""Which module's `addresses(name)` says where an engine's loaders are. Imported when such a fleet is named."""
 
 log = logging.getLogger("feedline")
 
@@ -36,6 +40,9 @@ def look_up(entry: Entry) -> tuple[Address, ...]:
             found = [Address(f"[{at}]:{port}" if ":" in at else f"{at}:{port}", host) for at in hosts]
         case Source(ask):
             found = [address for part in _parts(entry, ask) for address in look_up(part)]
+        case Fleet(engine, name):
+            at: list[str] = importlib.import_module(ENGINES[engine]).addresses(name)
+            found = [address for part in entries(at) for address in look_up(part)]
     return tuple(dict.fromkeys(found))
 
 

@@ -15,19 +15,9 @@ from functools import partial
 
 from feedline.connection.buffers import Received
 from feedline.connection.events import Answer, Answered, ConnectionEvent, Draining, Heard, Joined, Lost
-from feedline.fleet.endpoint import (
-    AFTER,
-    CONFIRM_S,
-    Endpoint,
-    Event,
-    State,
-    choose,
-    choose_second,
-    lost_by,
-    useless,
-)
+from feedline.fleet.endpoint import AFTER, CONFIRM_S, Endpoint, Event, State, choose, choose_second, lost_by, useless
 from feedline.fleet.failures import NotLetIn, hopeless, passing
-from feedline.fleet.rates import HedgingBudget, LatenessEstimator
+from feedline.fleet.rates import HedgingBudget, LatenessEstimator, Supply
 from feedline.fleet.requests import PendingBatch
 from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
@@ -69,6 +59,7 @@ class RequestTracker:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.counts = Counts()
         self.lateness = LatenessEstimator()
+        self._supply = Supply()
         self.outstanding = 0
         """Keys without an outcome."""
         self.after: deque[Callable[[], None]] = deque()
@@ -155,12 +146,16 @@ class RequestTracker:
             elif isinstance(outcome, Received):
                 nbytes += outcome.layout.nbytes
                 endpoint.answered += 1
-                self.lateness.answer_times.add(now - asked.at)
-                endpoint.rate.took(now - asked.at, was_alone=asked.was_alone)
+                took_s = asked.pending.took_s = now - asked.at
+                self.lateness.answer_times.add(took_s)
+                self._supply.answered(is_awaited=asked.pending.is_awaited)
+                endpoint.rate.took(took_s, was_alone=asked.was_alone)
                 self._settle(asked.pending, outcome, now)
             else:
                 self._refused(endpoint, asked.pending, outcome, now)
         endpoint.has_answered = True
+        endpoint.most += len(answers)
+        endpoint.broken = 0
         if nbytes:
             endpoint.rate.answered(nbytes, busy_s, now)
             self.lateness.gaps.add(endpoint.longest_gap_s)
@@ -184,6 +179,8 @@ class RequestTracker:
         if self._was_let_in:
             reason = passing(reason)
         lost = len(self._take_back(endpoint))
+        if type(reason) is LoaderUnavailable:  # else the loader said why: it is full, or going away
+            endpoint.breaks(lost)
         self.counts.retried += lost
         self.counts.damaged += isinstance(reason, Damaged)
         is_expected = endpoint.state is State.DRAINING and not lost
@@ -212,6 +209,13 @@ class RequestTracker:
                 self._move(endpoint, Event.UNNAMED)
                 self._leave_if_idle(endpoint)
 
+    def rest(self, endpoint: Endpoint) -> bool:
+        """Its stream, on which nothing was wanted for long, ends until something is wanted; False if it stays open."""
+        if endpoint.may_rest(self.endpoints):
+            endpoint.is_streaming = False  # now, so that not all of them end that ask at the same moment
+            return True
+        return False
+
     def _leave_if_idle(self, endpoint: Endpoint) -> None:
         if endpoint.state is State.LEAVING and endpoint.is_idle:
             self._move(endpoint, Event.IDLE)
@@ -233,7 +237,7 @@ class RequestTracker:
         """Ask a second loader for what is late at the first. When to look again, if nothing happens before."""
         self._looked_at = now
         again = self._place_waiting(now)
-        has_second = sum(endpoint.is_connected for endpoint in self.endpoints) > 1
+        has_second = len(self.endpoints) > 1 and sum(endpoint.is_connected for endpoint in self.endpoints) > 1
         for endpoint in self.endpoints:
             if endpoint.in_flight:
                 again = min(again, self._renew(endpoint, now), self._hedge(endpoint, now) if has_second else math.inf)
@@ -286,7 +290,8 @@ class RequestTracker:
 
     def _place(self, pending: PendingBatch, now: float) -> bool:
         """Ask a loader, or settle that none will answer; False if it has to wait for one."""
-        endpoint = choose(self.endpoints, pending, now=now, silent_after_s=self.lateness.silent_after_s)
+        silent_after_s, is_ample = self.lateness.silent_after_s, self._supply.is_ample
+        endpoint = choose(self.endpoints, pending, now=now, silent_after_s=silent_after_s, is_ample=is_ample)
         if endpoint is not None:
             self._ask(endpoint, pending, now)
         elif refusal := hopeless(self.endpoints, pending):

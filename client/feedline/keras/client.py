@@ -7,15 +7,15 @@ that works, since connections and threads stay behind: using the client there is
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from feedline.connection.credentials import CredentialArguments
 from feedline.keras.passes import Passes
 from feedline.reading.feed import Feed
-from feedline.reading.loader import Loader, connect
+from feedline.reading.loader import Loader, Target, connect
 from feedline.reading.options import FeedArguments, order_in_place
-from feedline.reading.plan import Cursor
+from feedline.reading.plan import Cursor, Plan
 from feedline_wire.errors import Closed, DatasetChanged, InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import VARIES, Column
@@ -44,16 +44,24 @@ class Connection:
 class Client:
     """A connection that can be copied and is not shared by processes. Thread-safe."""
 
-    target: str | Sequence[str]
+    target: Target
     arguments: FeedArguments
     credentials: CredentialArguments
     connect_timeout_s: float
     connections: int
     checksum: bool
+    wanted: str | bytes | None
+    """The fingerprint that the user has chosen."""
     backend: str
+    """Of Keras 3; "tf_keras" is Keras 2."""
+    processes: int = 1
+    """That train one model in step."""
     steps: int = 0
     """Batches of a pass; known from the first connection on, never asked for again."""
     fingerprint: bytes = b""
+    """Of what was read on the first connection, which later ones go on with."""
+    dataset: str = ""
+    """And its name."""
     next_number: int = 0
     """The plan number of the first training pass after connecting."""
     rest: Cursor | None = None
@@ -99,13 +107,7 @@ class Client:
         with self._connecting:
             if self.connection is not None:
                 return self.connection
-            loader = connect(
-                self.target,
-                timeout_s=self.connect_timeout_s,
-                connections=self.connections,
-                checksum=self.checksum,
-                **self.credentials,
-            )
+            loader = self._loader()
             try:
                 training = canonical = loader.feed(**self.arguments)
                 in_place = order_in_place(training.dataset)
@@ -122,7 +124,7 @@ class Client:
                 training,
                 canonical,
                 next_number=self.next_number,
-                probe_batches=0 if self.backend == "tensorflow" else PROBE_BATCHES,
+                probe_batches=PROBE_BATCHES if self.backend in {"jax", "torch"} else 0,
                 rest=self.rest,
             )
             self.connection = connection = Connection(loader, training, canonical, passes)
@@ -130,22 +132,37 @@ class Client:
             connection.close()
         return connection
 
-    def _recognise(self, feed: Feed) -> None:
-        """Note what is served; check that Keras can use it, and that a copy finds what the original found."""
-        dataset, plan = feed.dataset, feed.plan
-        if self.fingerprint and dataset.fingerprint != self.fingerprint:
-            raise DatasetChanged(
-                f"this RemoteSequence is a copy of one that read {dataset.name!r} with the fingerprint "
-                f"{self.fingerprint.hex()}; now {dataset.fingerprint.hex()} is served. Make a new sequence"
+    def _loader(self) -> Loader:
+        """A connection to the version that was read first, also if there is a newer one by now."""
+        try:
+            return connect(
+                self.target,
+                timeout_s=self.connect_timeout_s,
+                connections=self.connections,
+                checksum=self.checksum,
+                fingerprint=self.fingerprint or self.wanted,
+                **self.credentials,
             )
+        except DatasetChanged as error:
+            if not self.fingerprint:
+                raise
+            raise DatasetChanged(
+                f"this RemoteSequence is a copy of one that read {self.dataset!r} with the "
+                f"fingerprint {self.fingerprint.hex()}, which is not served now ({error}). Make a new sequence"
+            ) from error
+
+    def _recognise(self, feed: Feed) -> None:
+        """Note what is served, and check that Keras can use it."""
+        dataset, plan = feed.dataset, feed.plan
         check_parts(dataset.structure, plan.remainder)
         check_shapes(dataset.columns, self.backend)
+        check_processes(plan, self.processes)
         if not len(feed):
             raise InvalidRequest(
                 f"rank {plan.rank} of {plan.world} gets no batch at all: the view {feed.options.view!r} has "
                 f"{plan.samples} samples; use fewer ranks or smaller batches, or remainder='pad'"
             )
-        self.fingerprint = dataset.fingerprint
+        self.fingerprint, self.dataset = dataset.fingerprint, dataset.name
         self.steps = len(feed) if self.rest is None else plan.steps_from(self.rest.offset)
 
     def set_next_number(self, number: int) -> None:
@@ -191,10 +208,28 @@ def check_shapes(columns: Iterable[Column], backend: str) -> None:
         )
 
 
-def check_shards(shards: int, world: int) -> None:
-    """The data is divided by Keras or by feedline, not by both."""
+def check_processes(plan: Plan, processes: int) -> None:
+    """Processes that train in step get equally many batches, each as large as the others'."""
+    left = plan.samples % plan.stride
+    if processes > 1 and plan.world > 1 and plan.remainder == "short" and left:
+        raise InvalidRequest(
+            f"the last batch of an epoch is {left} samples for {plan.world} ranks, so theirs differ in size, or some "
+            f"have one step less, and {processes} processes that train in step would wait for each other for ever; "
+            f"write RemoteSequence(…, rank={plan.rank}, world={plan.world}, remainder='drop'), which leaves {left} "
+            f"out, or 'pad' (sample weight 0) or 'wrap'"
+        )
+
+
+def check_shards(shards: int, world: int, steps: int) -> None:
+    """The data is divided by Keras or by feedline, not by both; and each process gets as many batches as the others."""
     if shards > 1 and world > 1:
         raise InvalidRequest(
             f"Keras divides this sequence among {shards} processes and world={world} divides it again, so most samples "
             f"would never be seen; leave rank and world out, or set auto_shard_dataset=False in Keras' distribution"
+        )
+    if steps % shards:
+        raise InvalidRequest(
+            f"Keras divides {steps} batches among {shards} processes, so some would have one step less, and the others "
+            f"wait for them for ever; let feedline divide the samples: set auto_shard_dataset=False in Keras' "
+            f"distribution, and RemoteSequence(…, rank=jax.process_index(), world={shards}, remainder='drop')"
         )

@@ -19,19 +19,23 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 from weakref import WeakSet, ref
 
 import numpy as np
 
+from feedline.keras import caller
 from feedline.keras.caller import Run
+from feedline.keras.one_pass import Pass
+from feedline.keras.statistics import SequenceStatistics
+from feedline.keras.steps import Steps
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
-from feedline.reading.plan import Cursor, Step
+from feedline.reading.plan import Cursor
 from feedline.reading.readahead import ReadAhead
-from feedline_wire.errors import Closed
+from feedline_wire.errors import Closed, DataError
 
 log = logging.getLogger("feedline")
 
@@ -44,110 +48,9 @@ BATCHES_KEPT = 2
 """In dataset order, for Keras: on TensorFlow it asks for 0 and 1 to see their shapes, then again to use them."""
 
 
-@dataclass(slots=True)
-class SequenceStatistics:
-    """Counters of the batches that a sequence was asked for until now."""
-
-    requests: int = 0
-    """Batches asked for."""
-    ready: int = 0
-    """Of these, already there when asked for."""
-    waited_s: float = 0.0
-    """Seconds spent waiting for batches."""
-    passes_s: float = 0.0
-    """Seconds from the first request of a pass to its last answer, over all passes: computing and waiting."""
-    surprises: int = 0
-    """Passes that Keras drove in another order than it had announced; they were served without read-ahead."""
-    bad_samples: int = 0
-    """Samples that cannot be read and were left out or replaced, as the dataset declares, once for each epoch."""
-
-    @property
-    def waiting_share(self) -> float:
-        """The part of a pass' time spent waiting for batches, 0 to 1."""
-        return min(self.waited_s / self.passes_s, 1.0) if self.passes_s > 0 else 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Pass:
-    """One run of Keras' generator, or a request without one, and how far it is. Changed under its `Passes`' lock."""
-
-    feed: Feed
-    """The training feed in a shuffled pass, otherwise that in dataset order."""
-    start: Cursor
-    """Where it begins."""
-    seen_at: float
-    """When it began, or its latest batch was given."""
-    kept: int
-    """So many of the first batches are not read ahead, as they are kept from requests before the pass."""
-    frame: FrameType | None = None
-    """The run's identity; None once the run has asked for its last batch."""
-    adapter: ref[object] | None = None
-    shuffled: bool = False
-    number: int = 0
-    """Of a shuffled pass: which plan it has."""
-    order: Sequence[int] | None = None
-    """All indices of the pass, as announced; None: unknown, or found to be wrong."""
-    positions: Sequence[int] | None = None
-    """Of each index, which batch of the plan it is; None: the batch of that index."""
-    probed: int = 0
-    """So many of the first requests may be only for a look at what a batch is like."""
-    follows: bool = False
-    """It is the next pass of a `fit` after a whole one, so another one may follow."""
-    requests: int = 0
-    """Requests until now."""
-    window: ReadAhead | None = None
-    """What is read ahead; its next batch is that of number `requests`, or the first one not kept."""
-
-    @property
-    def is_over(self) -> bool:
-        """Every batch of the order was asked for."""
-        return self.order is not None and self.requests >= len(self.order)
-
-    @property
-    def maker(self) -> object:
-        """The adapter that made it; None if it has none, or its `fit` is over."""
-        return self.adapter() if self.adapter is not None else None
-
-    def limit(self) -> int | None:
-        """How many of the batches not kept and not asked for may be read ahead; None: on into the pass after this."""
-        if self.order is None:
-            return 0
-        given = max(self.requests, self.kept)
-        if self.requests < self.probed:
-            return max(self.probed - given, 0)
-        return None if self.follows else len(self.order) - given
-
-    def step(self, index: int) -> Step:
-        """The step that it gets for an index.
-
-        Keras mixes the indices, but what it asks for first is the plan's first batch: so what was trained is always
-        the plan up to some place, from where it can be continued.
-        """
-        return self.feed.plan.step_after(self.start, index if self.positions is None else self.positions[index])
-
-    def steps(self, indices: Sequence[int]) -> Iterator[Step]:
-        """The steps that it gets for these indices, and behind them those of the passes after it."""
-        after = self.start
-        for index in indices:
-            step = self.step(index)
-            yield step
-            after = Cursor(step.epoch, step.after)
-        yield from self.feed.plan.onward(after)
-
-    def take_window(self) -> list[ReadAhead]:
-        """What was read ahead, which it has no longer; to be closed without the lock."""
-        taken, self.window = self.window, None
-        return [] if taken is None else [taken]
-
-    def was_a_probe(self, successor: object) -> bool:
-        """Keras looked at a batch to build the model and threw it away: it began anew before the pass was over.
-
-        One request is a probe in any case. On an accelerator, or under a distribution strategy, Keras reads ahead and
-        a probe has several; then it shows by `successor`, the next pass, being made by the same call of `fit`.
-        """
-        if self.order is None or self.is_over:  # of an unknown order the end is unknown too
-            return False
-        return self.requests <= 1 or (successor is not None and successor is self.maker)
+GIVEN_UP_S = 5.0
+"""What is read ahead is given up when it was not asked for so long and the `fit` that it is for has returned; it is
+looked for as often. While `fit` runs, a validation, a checkpoint or a slow step takes as long as it likes."""
 
 
 class Passes:
@@ -170,9 +73,14 @@ class Passes:
         """The number of the next shuffled pass, where it does not follow from the latest one."""
         self._adapters: WeakSet[object] = WeakSet()
         """Those that began a pass before: what they begin now is no build probe."""
+        self._driving: WeakSet[object] = WeakSet()
+        """Of these, those that may be used again."""
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._statistics = SequenceStatistics()
-        self._closed = False
+        self.steps = Steps()
+        """Those of the latest training pass."""
+        self._is_looked_after = False
+        self._closed = threading.Event()
 
     # ---- requests ----
 
@@ -190,9 +98,11 @@ class Passes:
                 current = self._held(run.frame) or self._begin(run, dropped, keep=keep)
             window = self._window(current, index, dropped)
             # What a pass has in its window it takes from there, to stay in step with it.
-            batch = self._kept.get(index) if keep and current.requests <= current.kept else None
+            batch = self._at_hand(current, index) if current.requests <= current.kept and keep else None
         for unwanted in dropped:
             unwanted.close()
+        if batch is not None and current.window is not None:
+            current.window.start()  # nothing is taken from it yet
 
         is_ready = batch is not None or (window is not None and window.is_ready)
         try:
@@ -200,6 +110,8 @@ class Passes:
                 batch = self._next(window, current)
             if batch is None:
                 batch = current.feed.fetch(current.step(index))
+            if run is not None and not len(batch.ids):
+                batch = _behind(current, index)
         except BaseException:
             self._end(current, goes_on=False)  # its generator ends with this exception
             raise
@@ -210,14 +122,31 @@ class Passes:
             self._statistics.waited_s += now - started
             self._statistics.passes_s += now - current.seen_at
             current.seen_at = now
-            if keep and not current.shuffled:
-                self._kept[index] = batch
-                self._kept.move_to_end(index)
-                while len(self._kept) > BATCHES_KEPT:
-                    self._kept.popitem(last=False)
+            if keep:
+                self._keep(current, index, batch)
+        if self._is_trained(current):
+            self.steps.give(batch, asked_at=started)
         if current.is_over:
             self._end(current, goes_on=True)
         return batch
+
+    def _at_hand(self, current: Pass, index: int) -> Batch | None:
+        """A batch that was kept for the first requests of a pass."""
+        if not current.shuffled:
+            return self._kept.get(index)
+        return None if current.order is None else current.looked_at[current.requests - 1]
+
+    def _keep(self, current: Pass, index: int, batch: Batch) -> None:
+        """Keep a batch that Keras may ask for again, and let go of those that it will not."""
+        if current.requests > max(current.probed, current.kept):
+            current.looked_at.clear()
+        elif current.shuffled and current.requests > current.kept:
+            current.looked_at.append(batch)
+        if not current.shuffled:
+            self._kept[index] = batch
+            self._kept.move_to_end(index)
+            while len(self._kept) > BATCHES_KEPT:
+                self._kept.popitem(last=False)
 
     def leave(self, frame: FrameType) -> None:
         """The run of this frame asks for nothing more."""
@@ -268,7 +197,7 @@ class Passes:
     def close(self) -> None:
         """Drop everything read ahead; threads that wait for it get Closed. Idempotent."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             dropped = [window for each in self._passes for window in each.take_window()]
             self._passes.clear()
             self._kept.clear()
@@ -281,61 +210,79 @@ class Passes:
         return next((each for each in self._passes if each.frame is frame), None)
 
     def _begin(self, run: Run, dropped: list[ReadAhead], *, keep: bool) -> Pass:
-        """A new pass; older ones of its kind lose what was read ahead for them, but to one that follows."""
-        order, adapter = run.order(), run.adapter
-        feed, start, number, kept = self._canonical, Cursor(0, 0), 0, 0
-        if order is None:
-            self._surprise("its order cannot be read")
-        elif keep and not run.shuffled:
-            kept = sum(1 for _ in itertools.takewhile(self._kept.__contains__, order))
-        if run.shuffled:
-            feed, number = self._training, self._following(adapter)
-            # Keras' passes are of equal length; under `wrap` they are cut from all epochs, end to end.
-            whole = number * self._steps * feed.plan.stride
-            start = self._rest or (Cursor(0, whole) if feed.plan.remainder == "wrap" else Cursor(number, 0))
-        current = Pass(
-            feed,
-            start,
-            time.monotonic(),
-            kept,
-            frame=run.frame,
-            adapter=None if adapter is None else ref(adapter, self._forget),
-            shuffled=run.shuffled,
-            number=number,
-            order=order,
-            positions=np.argsort(order).tolist() if run.shuffled and run.shards == 1 and order is not None else None,
-            probed=0 if adapter is None or adapter in self._adapters else self._probe_batches,
-        )
-        if adapter is not None:
-            self._adapters.add(adapter)
-        last = self._trained
-        if run.shuffled and last is not None and self._follows(last, current):
-            current.follows, current.window, last.window = True, last.window, None
-            if current.window is not None:
-                current.window.limit = None
+        """A new pass; older ones of its kind lose what was read ahead for them, but to one that goes on with it."""
+        current, last = self._made(run, keep=keep), self._trained
+        self._look_after(run.adapter)  # and again where a window is made
+        if current.shuffled and last is not None:
+            # Of what is left of an epoch there is no next pass.
+            if self._rest is None and current.follows_on(last, steps=self._steps):
+                current.go_on(last)
+            elif current.repeats(last):
+                current.take_over(last)
         kin = [each for each in self._passes if each.shuffled == current.shuffled]
         for other in kin:
             dropped += other.take_window()
+            if other.was_a_probe(run.adapter) and other.maker is run.adapter:
+                other.frame = None  # it held the batch that Keras has thrown away
         running = [each for each in kin if each.frame is not None]
         if len(running) == PASSES_HELD:
             running[0].frame = None
         self._passes = [each for each in self._passes if each.frame is not None or each not in kin]
         self._passes.append(current)
-        if run.shuffled:
+        if current.shuffled:
             self._trained, self._announced = current, None
+        if self._is_trained(current):
+            self.steps.begin()
         return current
 
-    def _follows(self, last: Pass, current: Pass) -> bool:
-        """It comes after a whole pass of the same `fit`, so another one may come after it."""
-        return (
-            last.is_over
-            and current.maker is not None
-            and current.maker is last.maker
-            and current.number == last.number + 1
-            and current.positions is not None
-            and len(current.positions) == self._steps
-            and self._rest is None
+    def _made(self, run: Run, *, keep: bool) -> Pass:
+        """The pass that a run begins."""
+        order, adapter = run.order(), run.adapter
+        feed, start, number, kept, positions = self._canonical, Cursor(0, 0), 0, 0, None
+        if run.shuffled:
+            feed, number = self._training, self._following(adapter)
+            # Keras' passes are of equal length; under `wrap` they are cut from all epochs, end to end.
+            whole = number * self._steps * feed.plan.stride
+            start = self._rest or (Cursor(0, whole) if feed.plan.remainder == "wrap" else Cursor(number, 0))
+            if run.shards == 1 and order is not None:
+                positions = np.argsort(order).tolist()
+        if not run.is_in_turn:
+            order = None  # several threads ask, in nearly that order
+        elif order is None:
+            self._surprise("its order cannot be read", is_direct=run.is_direct)
+        elif keep and not run.shuffled:
+            kept = sum(1 for _ in itertools.takewhile(self._kept.__contains__, order))
+        is_new = adapter is not None and adapter not in self._adapters
+        return Pass(
+            feed,
+            start,
+            time.monotonic(),
+            kept,
+            frame=run.frame,
+            adapter=None if adapter is None else ref(adapter, partial(_forget, ref(self))),
+            shuffled=run.shuffled,
+            number=number,
+            order=order,
+            positions=positions,
+            probed=self._probe_batches if is_new else 0,
+            is_probe=is_new and run.is_probe,
+            is_direct=run.is_direct,
         )
+
+    def _look_after(self, adapter: object) -> None:
+        """Note the adapter of a pass, and see to it that what is read ahead for it is given up some day."""
+        if adapter is None:
+            return
+        self._adapters.add(adapter)
+        self._driving.add(adapter)
+        if not self._is_looked_after:
+            self._is_looked_after = True
+            looking = (ref(self), self._closed)
+            threading.Thread(target=_look_after, args=looking, name="feedline read-ahead", daemon=True).start()
+
+    def _is_trained(self, current: Pass) -> bool:
+        """It is a training pass: without shuffling that is known where a callback says which `fit` it is in."""
+        return current.shuffled or self.steps.is_of(current.maker)
 
     def _following(self, adapter: object = None) -> int:
         """The number of the next shuffled pass, made by `adapter`; that of a build probe is used again."""
@@ -350,17 +297,20 @@ class Passes:
         if order is not None and (current.is_over or order[current.requests] != index):
             dropped += current.take_window()
             current.order = order = None
-            self._surprise(f"request {current.requests} was for batch {index}")
+            self._surprise(f"request {current.requests} was for batch {index}", is_direct=current.is_direct)
         limit = current.limit()
         if current.window is None and order is not None and limit != 0:
             steps = current.steps(order[max(current.requests, current.kept) :])
             current.window = current.feed.readahead(steps, limit=limit)
+            self._look_after(current.maker)
         elif current.window is not None and current.requests == current.probed > 0:
             current.window.limit = limit  # it is no probe
         current.requests += 1
         return current.window if current.requests > current.kept else None
 
-    def _surprise(self, what: str) -> None:
+    def _surprise(self, what: str, *, is_direct: bool) -> None:
+        if not is_direct:
+            return  # a wrapper asks for what it likes
         if not self._statistics.surprises:
             log.warning(
                 "Keras asks for batches in another order than its data adapter showed (%s): they are right, but not "
@@ -377,7 +327,7 @@ class Passes:
             return window.take()
         except Closed:
             with self._lock:
-                if self._closed or current.window is window:
+                if self._closed.is_set() or current.window is window:
                     raise
             return None
 
@@ -386,15 +336,53 @@ class Passes:
         with self._lock:
             current.frame = None
             dropped = []
-            if not goes_on or current is not self._trained or current.maker is None or self._closed:
+            if not goes_on or current is not self._trained or current.maker is None or self._closed.is_set():
                 dropped = current.take_window()
                 self._passes = [each for each in self._passes if each is not current]
         for window in dropped:
             window.close()
 
-    def _forget(self, adapter: ref[object]) -> None:
-        """A `fit` is over. Called by the garbage collector, so it takes no lock."""
-        last = self._trained
-        if last is not None and last.adapter is adapter:
-            for window in last.take_window():
-                window.drop()
+    def give_up(self) -> bool:
+        """Let go of what a `fit` that has returned needs no longer; False if nothing is left that may have to be."""
+        idle_since = time.monotonic() - GIVEN_UP_S
+        running = caller.running()
+        with self._lock:
+            held = [each for each in self._passes if each.window is not None and each.adapter is not None]
+            idle = [each for each in held if each.seen_at <= idle_since]
+            over = [each for each in idle if all(adapter is not each.maker for adapter in running)]
+            dropped = [window for each in over for window in each.take_window()]
+            adapters = [] if running or len(over) < len(held) else list(self._driving)
+            self._driving.difference_update(adapters)
+            self._is_looked_after = bool(self._driving) or len(over) < len(held)
+        for window in dropped:
+            window.close()
+        for adapter in adapters:
+            caller.let_go(adapter)
+        return self._is_looked_after
+
+
+def _behind(current: Pass, index: int) -> Batch:
+    """What comes behind the batch of a bad sample, which is left out: Keras counts batches, and gets as many."""
+    steps = len(current.feed)
+    for behind in range(1, steps):
+        batch = current.feed.fetch(current.step((index + behind) % steps))
+        if len(batch.ids):
+            return batch
+    raise DataError(f"all samples of dataset {current.feed.dataset.name!r} are bad")
+
+
+def _look_after(passes: "ref[Passes]", closed: threading.Event) -> None:
+    """Run on a thread that does not keep the passes: it ends when they are closed, or gone, or hold nothing."""
+    while not closed.wait(GIVEN_UP_S):
+        found = passes()
+        if found is None or not found.give_up():
+            return
+        del found
+
+
+def _forget(passes: "ref[Passes]", adapter: ref[object]) -> None:
+    """A `fit` is over. Called by the garbage collector, so it takes no lock."""
+    found = passes()
+    if found is not None and (last := found._trained) is not None and last.adapter is adapter:
+        for window in last.take_window():
+            window.drop()

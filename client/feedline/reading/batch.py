@@ -6,7 +6,7 @@ step only by the samples that it names as bad; each remaining row keeps the weig
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from feedline.reading.plan import Step
 from feedline_wire import BAD, IDS, structure
 from feedline_wire.elementwise import Misfit
 from feedline_wire.errors import BadSample, InvalidRequest, ProtocolMismatch
+from feedline_wire.key import Key, to_text
 from feedline_wire.tensors import Array
 
 NOTHING_BAD = np.empty((0, 2), np.int64)
@@ -41,11 +42,18 @@ class Batch:
     """The same arrays by column name."""
     bad: NDArray[np.int64]
     """Ids of samples that cannot be read and were left out, or replaced by others; mostly none."""
+    identity: Key
+    """What the loader was asked for."""
 
     def __repr__(self) -> str:
         columns = ", ".join(f"{name} {array.dtype.name}{array.shape}" for name, array in self.columns.items())
         bad = f" bad={len(self.bad)}" if len(self.bad) else ""
         return f"<Batch epoch={self.epoch} index={self.index} rows={self.rows}{bad} columns=({columns})>"
+
+    @property
+    def key(self) -> str:
+        """What this batch is, as `feedline peek --batch-key` takes it: from any loader, also when the run is over."""
+        return to_text(self.identity)
 
     @property
     def epoch(self) -> int:
@@ -72,12 +80,23 @@ class Batch:
         """Positions of the order that it answers; more than its ids where bad samples were left out."""
         return len(self.ids) + (len(self.bad) if len(self.ids) < self.step.rows else 0)
 
-    def __getitem__(self, column: str) -> Array:
+    def __len__(self) -> int:
+        """How many parts unpacking it gives: 2 of `x, y = batch`. Its rows are `rows`."""
+        return len(self._parts()) + (self.weights is not None)
+
+    @overload
+    def __getitem__(self, part: str) -> Array: ...
+    @overload
+    def __getitem__(self, part: int | slice) -> Any: ...  # noqa: ANN401  # as nested as the dataset declares
+    def __getitem__(self, part: str | int | slice) -> Any:
+        """A column by its name, or a part by its place, as of the tuple that unpacking gives. Raises IndexError."""
+        if not isinstance(part, str):
+            return tuple(self)[part]
         try:
-            return self.columns[column]
+            return self.columns[part]
         except KeyError:
             raise InvalidRequest(
-                f"the batch has no column {column!r}; it has: {', '.join(self.columns)}; `x, y = batch` unpacks it"
+                f"the batch has no column {part!r}; it has: {', '.join(self.columns)}; `x, y = batch` unpacks it"
             ) from None
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,7 +131,7 @@ class Batch:
         return self.data if isinstance(self.data, tuple) else (self.data,)
 
 
-def from_arrays(arrays: dict[str, Array], step: Step, dataset: DatasetInfo, *, is_padded: bool) -> Batch:
+def from_arrays(arrays: dict[str, Array], step: Step, key: Key, dataset: DatasetInfo, *, is_padded: bool) -> Batch:
     """The batch of a step, of the arrays that arrived for it: after its deferred transforms, with weights if padded.
 
     Takes `ids` and `bad` out of `arrays`. Raises BadSample, naming them, if samples have values that a deferred
@@ -130,7 +149,7 @@ def from_arrays(arrays: dict[str, Array], step: Step, dataset: DatasetInfo, *, i
             weights = np.repeat(weights, max((len(array) for array in columns.values()), default=1))
         elif present is not None:
             weights = weights[present]
-    return Batch(structure.build(dataset.structure, columns), ids, weights, step, columns, bad[:, 1])
+    return Batch(structure.build(dataset.structure, columns), ids, weights, step, columns, bad[:, 1], key)
 
 
 def rows_present(left_out: NDArray[np.int64], wanted: int, arrived: int) -> NDArray[np.int64] | None:

@@ -3,13 +3,12 @@
 The audit is apart from what fetches: it compares the plan's arithmetic with the steps that really come out.
 """
 
-import weakref
 from collections.abc import Callable, Iterator
 
 from feedline.reading.batch import Batch
 from feedline.reading.plan import Cursor, Plan, Step
 from feedline.reading.readahead import ReadAhead
-from feedline_wire.errors import Closed
+from feedline_wire.errors import Closed, DataError, InvalidRequest
 
 RANGES_NAMED = 4
 """Of missing positions, in an error."""
@@ -48,9 +47,7 @@ class Epoch(Iterator[Batch]):
         self._moved = moved
         self._ended = ended
         self._has_ended = False
-        # Not for anything important: an iteration that cannot be reached any more should not occupy the loader.
-        self._unreachable = weakref.finalize(self, ahead.drop)
-        self._unreachable.atexit = False
+        self._has_rows = False
 
     def __repr__(self) -> str:
         return f"<Epoch {self._cursor.epoch} delivered={self.delivered} of {self._of!r}>"
@@ -60,7 +57,43 @@ class Epoch(Iterator[Batch]):
         """Batches handed out."""
         return self._audit.delivered
 
+    @property
+    def cursor(self) -> Cursor:
+        """The place behind the batch that was handed out last."""
+        return self._cursor
+
+    @property
+    def is_ready(self) -> bool:
+        """`next` will not wait."""
+        return self._has_ended or self._ahead.is_ready
+
+    def __len__(self) -> int:
+        """How many batches it has from where it was begun, handed out or not.
+
+        Raises InvalidRequest for a stream that never ends.
+        """
+        if self._plan.is_endless:
+            raise InvalidRequest("a stream that never ends has no length; declare its steps_per_epoch on the loader")
+        return self._audit.promised
+
+    def __bool__(self) -> bool:
+        """An iteration, whatever is left of it."""
+        return True
+
     def __next__(self) -> Batch:
+        """The next batch; those of a single bad sample, which the loader leaves out, are counted and passed over."""
+        try:
+            while not len((batch := self._next()).ids):
+                pass
+        except StopIteration:
+            if not self._has_rows and self.delivered > 1:
+                self._has_rows = True  # it is said once
+                raise DataError(f"all {self.delivered} samples of epoch {self._cursor.epoch} are bad") from None
+            raise
+        self._has_rows = True
+        return batch
+
+    def _next(self) -> Batch:
         if self._has_ended:
             raise StopIteration
         batch = self._ahead.take(self._cursor.epoch)
@@ -79,7 +112,6 @@ class Epoch(Iterator[Batch]):
             # A rank without a share of the last, short batch ends here, before the job's offset does.
             self._move(max(self._cursor.offset, self._plan.samples))
             self._has_ended = True
-            self._unreachable.detach()  # the read-ahead is the feed's, for the next epoch
             self._ended()
             raise StopIteration
         self._move(batch.step.after)
@@ -88,6 +120,11 @@ class Epoch(Iterator[Batch]):
     def _move(self, offset: int) -> None:
         self._cursor = Cursor(self._cursor.epoch, offset)
         self._moved(self._cursor)
+
+    def start(self) -> None:
+        """Begin to fetch ahead now, and not with the first `next`. Does not block. Idempotent."""
+        if not self._has_ended:
+            self._ahead.start()
 
     def close(self) -> None:
         """Want nothing more; a thread that waits here gets Closed. Idempotent; does nothing after the end."""
@@ -107,7 +144,8 @@ class EpochAudit:
     def __init__(self, plan: Plan, begin: Cursor) -> None:
         self._plan = plan
         self._epoch = begin.epoch
-        self._promised = plan.steps_from(begin.offset)
+        self.promised = plan.steps_from(begin.offset)
+        """Steps from there to the end."""
         self.delivered = 0
         """Steps handed out."""
 
@@ -120,15 +158,15 @@ class EpochAudit:
         if step != self._plan.step_at(self._epoch, offset) or positions != step.rows:
             raise EpochIncomplete(
                 f"epoch {self._epoch} would have gone on with {_positions(step)} ({positions} rows) after "
-                f"{self.delivered} of {self._promised} batches; {self._missing(offset, until=step.offset)} {_WHY}"
+                f"{self.delivered} of {self.promised} batches; {self._missing(offset, until=step.offset)} {_WHY}"
             )
         self.delivered += 1
 
     def end(self, offset: int) -> None:
         """Nothing more comes, and all before `offset` was handed out. Raises EpochIncomplete if that is too early."""
-        if self.delivered != self._promised or self._plan.step_at(self._epoch, offset) is not None:
+        if self.delivered != self.promised or self._plan.step_at(self._epoch, offset) is not None:
             raise EpochIncomplete(
-                f"epoch {self._epoch} would have ended after {self.delivered} of {self._promised} batches; "
+                f"epoch {self._epoch} would have ended after {self.delivered} of {self.promised} batches; "
                 f"{self._missing(offset, until=None)} {_WHY}"
             )
 

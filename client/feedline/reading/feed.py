@@ -4,14 +4,15 @@ What a batch holds follows from its step alone. A feed remembers the place up to
 was fetched.
 """
 
+import importlib
 import operator
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feedline.connection.buffers import Received
-from feedline.connection.description import DatasetInfo
 from feedline.fleet.fleet import Fleet
 from feedline.fleet.rates import PrefetchWindow
 from feedline.fleet.requests import PendingBatch
@@ -20,14 +21,25 @@ from feedline.reading.bad_samples import BadSampleCounter
 from feedline.reading.batch import Batch
 from feedline.reading.epoch import Epoch
 from feedline.reading.options import FeedArguments, Options, epoch_number, number
-from feedline.reading.plan import Cursor, Plan, Step
-from feedline.reading.readahead import ReadAhead, Waits
+from feedline.reading.plan import Cursor, Step
+from feedline.reading.readahead import ReadAhead
 from feedline.reading.state import Ordering, State
+from feedline.watching.waits import FeedStatistics, Waits
+from feedline.watching.why import log_why, why
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, InvalidRequest
 from feedline_wire.key import Key
+from feedline_wire.tensors import Array
+
+if TYPE_CHECKING:
+    from feedline_wire.verdict import Verdict
 
 Reopen: TypeAlias = Callable[[FeedArguments, State | None], "Feed"]
 """Makes a feed over a connection of its own, at a saved place. Can be pickled."""
+
+
+MOST_KNOWN = 16
+"""Views and ranks of one connection: a training has two or three."""
 
 
 class Feed:
@@ -40,23 +52,22 @@ class Feed:
     def __init__(self, fleet: Fleet, options: Options, *, bad_samples: BadSampleCounter, reopen: Reopen) -> None:
         self.closes: Callable[[], None] | None = None
         """What `close` ends as well: the connection, where no other feed uses it."""
-        self.waits = Waits()
-        """How long this feed's readers waited for batches, all together."""
         self._fleet = fleet
         self.options = options
         """Complete and checked."""
-        self._bad_samples = bad_samples
+        self.plan = options.plan
+        """Which positions this rank has in which step."""
+        self.dataset = options.dataset
+        """The dataset that is read."""
         self._reopen = reopen
         self._prefetch = PrefetchWindow(options.prefetch)
-        self.ordering = Ordering(
-            options.dataset.name, options.dataset.fingerprint, options.view, options.order, options.seed
-        )
+        self.ordering = Ordering(self.dataset.name, self.dataset.fingerprint, options.view, options.order, options.seed)
         """Which samples it reads, in which order: what a state's epoch and offset count in."""
         self._cursor = Cursor(0, 0)
         self._is_under_way = False  # of the cursor's epoch something was consumed since the cursor was set
         self._current: object = None  # what moves the cursor: the Epoch begun last
         self._ended: ReadAhead | None = None  # of the epoch that ended at the cursor; the next epoch goes on with it
-        self._row_nbytes = -(-options.dataset.nbytes(options.plan.batch_size) // options.plan.batch_size)
+        self._batches = _Batches(fleet, options, bad_samples, keeps=reopen)
         self._aheads: weakref.WeakSet[ReadAhead] = weakref.WeakSet()
         self._closed = False
         fleet.expect(options.prefetch_nbytes)
@@ -82,19 +93,35 @@ class Feed:
         return self.plan.steps_per_epoch
 
     @property
-    def plan(self) -> Plan:
-        """Which positions this rank has in which step."""
-        return self.options.plan
-
-    @property
-    def dataset(self) -> DatasetInfo:
-        """The dataset that is read."""
-        return self.options.dataset
-
-    @property
     def buffered(self) -> int:
         """Batches that are here and not handed out."""
         return sum(ahead.buffered for ahead in list(self._aheads))
+
+    @property
+    def stats(self) -> FeedStatistics:
+        """Batches handed out, and the seconds waited for them by stage; `as_dict()` for loggers."""
+        return self._batches.waits.statistics()
+
+    def why(self) -> "Verdict":
+        """What holds this trainer back, of about the last minute: `print(feed.why())` is one sentence with a remedy.
+
+        Asks every loader, and blocks for five seconds at most if one does not answer.
+        """
+        return why(self._fleet, self._batches.waits)
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Count time for which this process itself held its reader up in `next`: "device", for one, by a door."""
+        self._batches.waits.spent(stage, seconds)
+
+    def wait_as(self, known: dict[object, Waits]) -> None:
+        """Count what is waited for with what was of the same view and rank before: to loaders it is one trainer that
+        goes on, and none that begins with each epoch."""
+        reader = self._batches.waits.reader
+        name = (reader.dataset, reader.view, reader.rank, reader.world, reader.steps)
+        self._batches.waits = known.pop(name, self._batches.waits)
+        known[name] = self._batches.waits
+        if len(known) > MOST_KNOWN:
+            del known[next(iter(known))]
 
     # ---- epochs ----
 
@@ -138,11 +165,30 @@ class Feed:
         self.ordering = self.ordering._replace(seed=seed)
         self._stand_at(self.plan.settled(cursor))
 
+    # ---- frameworks ----
+
+    def torch(self, device: Any = None, *, pin_memory: bool | None = None, with_ids: bool = False) -> Any:  # noqa: ANN401  # torch's
+        """The batches as PyTorch tensors, for a loop of your own or Lightning: see `feedline.torch.Batches`."""
+        over = importlib.import_module("feedline.torch").over
+        return over(self, device=device, pin_memory=pin_memory, with_ids=with_ids)
+
+    def jax(self, sharding: Any = None, *, ahead: int = 2, with_ids: bool = False) -> Any:  # noqa: ANN401  # JAX's
+        """The batches as JAX arrays, put on devices ahead of the step: see `feedline.jax.Arrays`."""
+        return importlib.import_module("feedline.jax").over(self, sharding=sharding, ahead=ahead, with_ids=with_ids)
+
+    def tf(self, *, with_ids: bool = False) -> Any:  # noqa: ANN401  # feedline.tf's
+        """The batches as TensorFlow's eager tensors, without a copy: see `feedline.tf.Tensors`."""
+        return importlib.import_module("feedline.tf").over(self, with_ids=with_ids)
+
+    def tf_dataset(self, *, with_ids: bool = False) -> Any:  # noqa: ANN401  # a tf.data.Dataset
+        """The batches as a `tf.data.Dataset`: see `feedline.tf.data`."""
+        return importlib.import_module("feedline.tf").data(self, with_ids=with_ids)
+
     # ---- single batches ----
 
     def key(self, step: Step) -> Key:
         """The identity of a step's batch. Positions past an epoch's end are counted in the following one."""
-        return self._key(self.ordering, step)
+        return self._batches.key(self.ordering, step)
 
     def fetch(self, wanted: Step | Key) -> Batch:
         """One batch, now. Blocks until it is there, `timeout_s` at most. Does not move the feed. Thread-safe."""
@@ -151,28 +197,39 @@ class Feed:
             step, key = wanted, self.key(wanted)
         else:
             step, key = Step(self.plan.index(wanted.offset), wanted.epoch, wanted.offset, wanted.rows, 0, 0), wanted
-        pending = self._fleet.want(key, key.rows * self._row_nbytes)
+        self._batches.waits.announce()
+        pending = self._fleet.want(key, key.rows * self._batches.row_nbytes)
         try:
-            return self._deliver(step, self._fleet.wait(pending, self.options.timeout_s))
+            received = self._batches.waits.wait(pending, self.options.timeout_s)
+            return self._batches.deliver(
+                Ordering(key.dataset, key.fingerprint, key.view, key.order, key.seed), step, received
+            )
         finally:
             self._fleet.cancel([pending])
 
     def readahead(self, steps: Iterable[Step], *, limit: int | None = None) -> ReadAhead:
         """The batches of any steps, in that order, a bounded window of them fetched ahead. Does not move the feed."""
         self._check_open()
+        self._batches.waits.announce()
         ahead = ReadAhead(
             self._fleet,
             steps,
             limit=limit,
-            want=partial(self._want, self.ordering),
-            deliver=self._deliver,
+            want=partial(self._batches.want, self.ordering),
+            deliver=partial(self._batches.deliver, self.ordering),
             prefetch=self._prefetch,
             nbytes=self.options.prefetch_nbytes,
             timeout_s=self.options.timeout_s,
-            waits=self.waits,
+            wait=self._batches.waits.wait,
         )
         self._aheads.add(ahead)
         return ahead
+
+    def receive_into(self, allocate: Callable[[int], Array]) -> None:
+        """Receive batches that come by a socket into what `allocate(nbytes)` gives, in any thread: uint8, 1-D, on a
+        64-byte boundary. It holds for all feeds of the connection.
+        """
+        self._fleet.receive_into(allocate)
 
     # ---- the end ----
 
@@ -242,18 +299,48 @@ class Feed:
             self._ended.close()
             self._ended = None
 
-    def _want(self, ordering: Ordering, step: Step) -> PendingBatch:
-        return self._fleet.want(self._key(ordering, step), step.rows * self._row_nbytes)
 
-    def _key(self, ordering: Ordering, step: Step) -> Key:
-        further, offset = divmod(step.offset, self.plan.samples)
+class _Batches:
+    """Batches by their steps: wanted from the fleet, and made of what came. What reads ahead knows this and no feed."""
+
+    def __init__(self, fleet: Fleet, options: Options, bad_samples: BadSampleCounter, *, keeps: object) -> None:
+        """Who reads these needs what it `keeps`: the connection, which is closed when nothing refers to it."""
+        self._fleet = fleet
+        self._plan = options.plan
+        self._dataset = options.dataset
+        self._bad_samples = bad_samples
+        self._keeps = keeps
+        self.row_nbytes = -(-self._dataset.nbytes(self._plan.batch_size) // self._plan.batch_size)
+        """Of the largest rows seen so far, where sizes vary: the window is bounded by it."""
+        reader = pb.Reader(
+            dataset=self._dataset.name,
+            view=options.view,
+            rank=self._plan.rank,
+            world=self._plan.world,
+            steps=0 if self._plan.is_endless else self._plan.steps_per_epoch,
+        )
+        self.waits = Waits(fleet, reader, partial(log_why, fleet))
+        """How long readers waited for these, all together."""
+
+    def want(self, ordering: Ordering, step: Step) -> PendingBatch:
+        """Ask for a step's batch. Does not wait."""
+        return self._fleet.want(self.key(ordering, step), step.rows * self.row_nbytes)
+
+    def key(self, ordering: Ordering, step: Step) -> Key:
+        """See Feed.key."""
+        further, offset = divmod(step.offset, self._plan.samples)
         return Key(*ordering, step.epoch + further, offset, step.rows)
 
-    def _deliver(self, step: Step, received: Received) -> Batch:
+    def deliver(self, ordering: Ordering, step: Step, received: Received) -> Batch:
+        """The batch of a step."""
         arrays = received.arrays()
-        made = batch.from_arrays(arrays, step, self.dataset, is_padded=self.plan.remainder == "pad")
-        # Where sizes vary the window is bounded by the largest rows seen so far.
-        self._row_nbytes = max(self._row_nbytes, received.layout.nbytes // max(len(made.ids), 1))
+        began = time.perf_counter()
+        key, is_padded = self.key(ordering, step), self._plan.remainder == "pad"
+        made = batch.from_arrays(arrays, step, key, self._dataset, is_padded=is_padded)
+        if self._dataset.deferred:
+            self.waits.spent("deferred", time.perf_counter() - began)
+        self.waits.handed_out(step.epoch, step.index, made.rows)
+        self.row_nbytes = max(self.row_nbytes, received.layout.nbytes // max(len(made.ids), 1))
         if len(made.bad):
-            self._bad_samples.add(made.bad, self.dataset.name, replaced=len(made.ids) == step.rows)
+            self._bad_samples.add(made.bad, self._dataset.name, replaced=len(made.ids) == step.rows)
         return made

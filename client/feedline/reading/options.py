@@ -5,12 +5,14 @@ kind of dataset cannot promise is refused with the reason, not left out silently
 """
 
 import operator
+import re
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from feedline.connection.description import DatasetInfo, Description
 from feedline.reading.plan import ENDLESS, LARGEST, REMAINDERS, Plan, Remainder
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.key import most_rows
 from feedline_wire.orders import parse
 
 MOST_CONNECTIONS = 64
@@ -29,7 +31,7 @@ class FeedArguments(TypedDict, total=False):
     order: str | None
     seed: int
     remainder: Remainder | None
-    rank: int
+    rank: int | Literal["auto"]
     world: int
     prefetch: int | None
     prefetch_bytes: int
@@ -67,9 +69,23 @@ class Options:
         )
 
 
+def fingerprint(text: str | bytes | None) -> str | None:
+    """How a fingerprint begins, in lower case; InvalidRequest if this is none. Bytes are a whole one."""
+    if text is None:
+        return None
+    text = text.hex() if isinstance(text, bytes) else str(text)
+    if not re.fullmatch("[0-9a-f]{8,32}", text.lower()):
+        raise InvalidRequest(
+            f"fingerprint is {text!r}; wanted 8 to 32 hexadecimal digits, as `feedline inspect` shows them"
+        )
+    return text.lower()
+
+
 def chosen(description: Description, name: str | None) -> DatasetInfo:
     """The dataset of that name, or the only one. Raises InvalidRequest, naming those that are served."""
     datasets = description.datasets
+    if (error := description.disagreed.get(name or "")) is not None:
+        raise error
     served = ", ".join(sorted(datasets)) or "nothing"
     if name is None and len(datasets) == 1:
         return next(iter(datasets.values()))
@@ -110,22 +126,35 @@ def checked(
     world = number("world", world, 1, 2**32 - 1, "the trainers of a job are counted from 1")
     plan = Plan(
         samples=samples,
-        batch_size=_batch_size(info, view, batch_size, samples),
+        batch_size=_batch_size(info, batch_size),
         remainder=remainder,
         world=world,
         rank=number("rank", rank, 0, world - 1, f"the world has {world} ranks"),
     )
+    if info.skips_bad_samples and world > 1 and plan.batch_size == 1:
+        raise InvalidRequest(
+            f"dataset {info.name!r} leaves bad samples out, and with world={world} and batches of one sample a rank "
+            "would have no batch where the others have one, and they would wait for it; ask for batch_size=2 or more, "
+            'or declare on_bad_sample = "error" or "substitute" on the loader'
+        )
     if remainder == "drop" and plan.stride > samples:
         raise InvalidRequest(
             f"remainder 'drop' leaves nothing: a global batch has {world} x {plan.batch_size} samples and the view "
             f"{view!r} {samples}; ask for smaller batches, or for another remainder: {', '.join(REMAINDERS)}"
         )
-    nbytes = info.nbytes(plan.batch_size)
-    if nbytes > description.max_batch_nbytes:
+    most = most_rows(samples, is_batched=info.is_batched)
+    if plan.most_rows > most:
         raise InvalidRequest(
-            f"a batch of {plan.batch_size} samples of {info.name!r} takes {nbytes} bytes, and the loader assembles "
-            f"{description.max_batch_nbytes} at most; ask for about "
-            f"{description.max_batch_nbytes * plan.batch_size // nbytes} samples, or start it with more memory"
+            f"batch_size is {plan.batch_size} with remainder {remainder!r}, and the view {view!r} has {samples} "
+            f"samples, which are repeated in a batch of {most} at most; ask for smaller batches, or remainder 'short'"
+        )
+    nbytes = info.nbytes(plan.most_rows)
+    if nbytes > description.max_batch_nbytes:
+        fits = description.max_batch_nbytes * plan.most_rows // nbytes
+        smaller = f"ask for about {fits} samples, or " if fits and not info.is_batched else ""
+        raise InvalidRequest(
+            f"a batch of {plan.most_rows} samples of {info.name!r} takes {nbytes} bytes, and the loader assembles "
+            f"{description.max_batch_nbytes} at most; {smaller}start it with more memory"
         )
     if not timeout_s > 0:
         raise InvalidRequest(f"timeout_s is {timeout_s!r}; it is the number of seconds a batch may take, more than 0")
@@ -175,11 +204,11 @@ def _order(info: DatasetInfo, order: str | None) -> str:
     return str(parse(wanted))
 
 
-def _batch_size(info: DatasetInfo, view: str, batch_size: int | None, samples: int) -> int:
+def _batch_size(info: DatasetInfo, batch_size: int | None) -> int:
     """Positions of a batch: samples, or one ready batch where the dataset's own code makes them."""
     if not info.is_batched:
         wanted = BATCH_SIZE if batch_size is None else batch_size
-        return number("batch_size", wanted, 1, samples, f"the view {view!r} has {samples} samples")
+        return number("batch_size", wanted, 1, 2**32 - 1, "a batch has one sample or more, counted in 32 bits")
     if batch_size not in {None, 1}:
         raise InvalidRequest(
             f"batch_size is {batch_size!r}, and the batches of dataset {info.name!r} are made by its own code on the "

@@ -5,13 +5,15 @@ costs. The ranks of a job walk together: from offset c of the job, rank r reads 
 then the job moves on by world*b. What happens at an epoch's end is the remainder:
 
     drop    only whole global batches; the rest is left out
-    short   the rest is shared out evenly and in order over the ranks; a rank with an empty share has no step
+    short   the rest, or a view that is smaller than a batch, is shared out evenly and in order over the ranks; a rank
+            with an empty share has no step
     pad     the last global batch is asked for in full, past the end; its rows past the end are `padding`, weight zero
     wrap    batches lie end to end over all epochs; one belongs to the epoch in which its global batch starts
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, TypeAlias, get_args
 
 Remainder: TypeAlias = Literal["drop", "short", "pad", "wrap"]
@@ -73,6 +75,11 @@ class Plan:
         return self.world * self.batch_size
 
     @property
+    def most_rows(self) -> int:
+        """Positions of its largest batch."""
+        return min(self.batch_size, self.samples) if self.remainder == "short" else self.batch_size
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps of this rank in an epoch; under `wrap` some epochs have one less."""
         return self.steps_from(0)
@@ -106,6 +113,11 @@ class Plan:
         epoch = cursor.epoch + further
         return Cursor(epoch + 1, 0) if self.is_over(offset) else Cursor(epoch, offset)
 
+    def next_epoch(self, cursor: Cursor) -> Cursor:
+        """The place where the epoch of this place is over for all ranks."""
+        left = self.steps_from(cursor.offset) * self.stride if self.remainder == "wrap" else 0
+        return self.settled(Cursor(cursor.epoch, max(cursor.offset + left, self.samples)))
+
     def index(self, offset: int) -> int:
         """The number of the global batch that starts at, or contains, the job's offset."""
         return offset // self.stride
@@ -136,7 +148,8 @@ class Plan:
         """The step from the job's offset `at`; None if this rank has none there."""
         if self.is_over(at):
             return None
-        index, end = self.index(at), at + self.stride
+        stride = self.stride
+        index, end = at // stride, at + stride
         offset = at + self.rank * self.batch_size
         match self.remainder:
             case "wrap":
@@ -182,3 +195,17 @@ class Plan:
         """This rank's part of the last, short global batch: samples before it, and its own."""
         least, larger = divmod(rest, self.world)
         return self.rank * least + min(self.rank, larger), least + (self.rank < larger)
+
+
+@dataclass(frozen=True, slots=True)
+class EveryNth(Iterable[Step]):
+    """Steps of an epoch from an offset on, or from its start: number `first`, and each `distance` behind it."""
+
+    plan: Plan
+    epoch: int
+    offset: int | None
+    first: int
+    distance: int
+
+    def __iter__(self) -> Iterator[Step]:
+        return islice(self.plan.steps(self.epoch, self.offset), self.first, None, self.distance)

@@ -10,9 +10,9 @@ there is no limit, so each next one is read ahead while this one ends, and begin
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from feedline.connection.buffers import Received
 from feedline.fleet.fleet import Fleet
@@ -20,24 +20,12 @@ from feedline.fleet.rates import PrefetchWindow
 from feedline.fleet.requests import PendingBatch
 from feedline.reading.batch import Batch
 from feedline.reading.plan import Step
-from feedline_wire.errors import Closed
+from feedline_wire.errors import Closed, FeedlineError
 
 REFILL_PART, REFILL_MOST = 4, 64
 """A window of 16 batches is filled when four of them are gone, a wide one when 64 are. A message with wanted keys costs
 some 0.1 ms here and 0.4 ms in the loader, as much as sending a batch of 1 MiB. At most 16 instead of 64 was 5 % slower
 near and 8 % at 20 ms, with batches of 1 MiB; 128 was not faster; with 64 KiB no difference could be seen."""
-
-
-@dataclass(slots=True)
-class Waits:
-    """How long readers waited, counted since the start. One batch found ready costs no time."""
-
-    batches: int = 0
-    """Batches handed out."""
-    ready: int = 0
-    """Batches that were there when they were asked for."""
-    seconds: float = 0.0
-    """Waited for the others."""
 
 
 class ReadAhead:
@@ -54,11 +42,11 @@ class ReadAhead:
         prefetch: PrefetchWindow,
         nbytes: int,
         timeout_s: float,
-        waits: Waits,
+        wait: Callable[[PendingBatch, float], Received],
     ) -> None:
         self.limit = limit
         """So many further steps may be wanted; None: as many as there are. May be raised at any time by the reader."""
-        self._waits = waits
+        self._wait = wait
         self._fleet = fleet
         self._steps: Iterator[Step] = iter(steps)
         self._want = want
@@ -70,6 +58,8 @@ class ReadAhead:
         self._window: deque[tuple[Step, PendingBatch]] = deque()
         self._refill_at = 0  # batches in the window; no more than a hint, so an interrupt anywhere does no harm
         self._closed = False
+        # What cannot be read any more should not occupy loaders. Only the window is held, which knows nothing of this.
+        weakref.finalize(self, _drop, fleet, self._window).atexit = False
 
     def __repr__(self) -> str:
         return f"<ReadAhead buffered={self.buffered}/{self._prefetch.batches} closed={self._closed}>"
@@ -106,15 +96,21 @@ class ReadAhead:
             step, pending = self._window[0]
             if epoch is not None and step.epoch != epoch:
                 return None
-            if pending.has_failed:
+            if isinstance(pending.outcome, FeedlineError):
                 pending = self._want(step)
                 self._window[0] = (step, pending)
-            received = self._wait(pending)
-            batch = self._deliver(step, received)
+            batch = self._deliver(step, self._wait(pending, self._timeout_s))
             self._window.popleft()
             self._prefetch.delivered(time.perf_counter(), self._fleet.latency)
             self._fill()
             return batch
+
+    def start(self) -> None:
+        """Want what the window holds, before a batch is asked for. Does not block. Idempotent."""
+        with self._reading:
+            if not self._closed:
+                self._refill_at = len(self._window)  # whatever the limit was when it was filled last
+                self._fill()
 
     def close(self) -> None:
         """Want nothing more; a thread that waits here gets Closed. Does not block. Idempotent."""
@@ -124,14 +120,16 @@ class ReadAhead:
     def drop(self) -> None:
         """Close without taking a lock: called by the garbage collector."""
         self._closed = True
-        self._fleet.drop(pending for _, pending in self._window)
+        _drop(self._fleet, self._window)
 
     def _fill(self) -> None:
         """Want as many steps as the window holds, at least one, as `nbytes` is; once there is room for a few."""
         window = self._window
         if len(window) > self._refill_at:
             return
-        nbytes = sum([pending.nbytes for _, pending in window])
+        nbytes = 0
+        for _, pending in window:
+            nbytes += pending.nbytes
         while len(window) < self._prefetch.batches and nbytes < self._nbytes:
             step = None if self.limit == 0 else next(self._steps, None)
             if step is None:
@@ -143,15 +141,6 @@ class ReadAhead:
             nbytes += pending.nbytes
         self._refill_at = len(window) - min(len(window) // REFILL_PART, REFILL_MOST)
 
-    def _wait(self, pending: PendingBatch) -> Received:
-        if pending.is_ready:
-            received = self._fleet.wait(pending, 0)
-            self._waits.ready += 1
-        else:
-            began = time.perf_counter()
-            try:
-                received = self._fleet.wait(pending, self._timeout_s)
-            finally:
-                self._waits.seconds += time.perf_counter() - began
-        self._waits.batches += 1
-        return received
+
+def _drop(fleet: Fleet, window: deque[tuple[Step, PendingBatch]]) -> None:
+    fleet.drop([pending for _, pending in list(window)])

@@ -56,7 +56,8 @@ def read(state: Mapping[str, object], ordering: Ordering) -> tuple[int, Cursor]:
         raise DatasetChanged(
             f"the state was saved on dataset {state.get('dataset')!r} with the fingerprint {state['fingerprint']}; the "
             f"loader serves {ordering.dataset!r} with {ordering.fingerprint.hex()}: the order of samples is another "
-            f"one. Serve the data that the state was saved on, or start without the state"
+            f'one. Connect with fingerprint="{str(state["fingerprint"])[:12]}" if it is still served beside the new '
+            f"one (`feedline reload`), serve the data that the state was saved on, or start without the state"
         )
     _same("view", state, ordering.view, "make the feed with the state's view, or start without the state")
     _same("order", state, ordering.order, "make the feed with the state's order, or start without the state")

@@ -43,6 +43,7 @@ def serve(
     structure: Structure | None = None,
     kind: Kind = "samples",
     deferred: Sequence[Deferred] = (),
+    categories: Mapping[str, Sequence[str]] | None = None,
     bad: Collection[int] | None = None,
     on_bad_sample: Literal["skip", "substitute"] = "skip",
     name: str = "fake",
@@ -65,16 +66,27 @@ def serve(
 
     Under `kind="batches"` each column is a list of ready batches, served as they are, and `views` name those; under
     "stream" they come one after the other whatever is asked, over and over, and under "endless" no epoch ends.
-    `deferred` is what trainers do to columns, such as `("x", Scale(divide_by=255))`. Samples with an id in `bad` are
-    left out or replaced, and named with their batch.
+    `deferred` is what trainers do to columns, such as `("x", Scale(divide_by=255))`; `categories` are what numbers in a
+    column stand for. Samples with an id in `bad` are left out or replaced, and named with their batch.
 
     `fingerprint` pretends to be another dataset, `protocol`, `oldest_protocol` (the same if not given) and `features`
     another release. `shuffle_answers` answers what is wanted in
     any order, as a real loader with several workers does; a small `frame_bytes` makes even small batches arrive in
     several frames. A key or a stream beyond the limits is refused, as by a real loader.
+
+    Do not fork a process that serves, as a DataLoader with forked workers would: gRPC starts the server's threads again
+    in the child, where they may end it (SIGSEGV, seen with grpcio 1.85). Serve from another process there.
     """
     dataset = in_memory(
-        name, columns, views, structure, kind=kind, deferred=deferred, bad=bad, on_bad_sample=on_bad_sample
+        name,
+        columns,
+        views,
+        structure,
+        kind=kind,
+        deferred=deferred,
+        categories=categories or {},
+        bad=bad,
+        on_bad_sample=on_bad_sample,
     )
     loader = FakeLoader(
         State(
@@ -215,6 +227,8 @@ class FakeLoader:
             options=[
                 ("grpc.so_reuseport", 0),  # two loaders on a port must be an error, not a lottery
                 ("grpc.max_send_message_length", -1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+                ("grpc.http2.max_ping_strikes", 0),  # as the real one: trainers may look often whether it is alive
             ],
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(rpc.SERVICE, self._service.handlers()),))

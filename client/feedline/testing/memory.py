@@ -9,7 +9,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -20,7 +20,7 @@ from feedline_wire import loader_pb2 as pb
 from feedline_wire import structure as structures
 from feedline_wire.elementwise import Deferred
 from feedline_wire.errors import DataError, DatasetChanged, InvalidRequest
-from feedline_wire.key import Key
+from feedline_wire.key import Key, most_rows
 from feedline_wire.orders import Order, parse
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column, Layout
@@ -46,6 +46,8 @@ class Declared:
     """What trainers are to do to the columns."""
     bad: frozenset[int] | None = None
     """Ids that cannot be read; None: batches do not speak of any."""
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the numbers in a column stand for."""
     replaces_bad: bool = False
     """Another sample comes instead of a bad one, which otherwise is left out."""
 
@@ -113,7 +115,7 @@ class MemoryDataset:
         unreadable = list(self.declared.bad or ())
         bad = np.isin(wanted, unreadable)
         ids = substituted(wanted, unreadable, view) if self.declared.replaces_bad else wanted[~bad]
-        if not len(ids):
+        if not len(ids) and (len(wanted) > 1 or self.declared.replaces_bad):
             raise DataError(f"every sample of the batch {key} is bad", samples=wanted)
         arrays = {**self._of(ids), IDS: ids}
         if self.declared.bad is not None:
@@ -122,7 +124,9 @@ class MemoryDataset:
 
     def _of(self, ids: Ids) -> dict[str, Array]:
         return {
-            name: values[ids] if isinstance(values, np.ndarray) else np.concatenate([values[one] for one in ids])
+            name: values[ids]
+            if isinstance(values, np.ndarray)
+            else np.concatenate([values[one] for one in ids] or [values[0][:0]])
             for name, values in self.values.items()
         }
 
@@ -143,6 +147,10 @@ class MemoryDataset:
             deferred=elementwise.to_messages(self.declared.deferred),
             batched=self.is_batched,
             stream=self.is_stream,
+            skips_bad_samples=self.declared.bad is not None and not self.declared.replaces_bad,
+            categories=[
+                pb.Categories(column=column, names=names) for column, names in self.declared.categories.items()
+            ],
         )
 
     def check(self, key: Key, *, fingerprint: bytes, max_batch_bytes: int) -> int:
@@ -160,10 +168,10 @@ class MemoryDataset:
         if parse(key.order).family not in self.orders:
             raise InvalidRequest(f"dataset {self.name!r} has no order {key.order!r}; it has: {', '.join(self.orders)}")
         samples = len(self.views[key.view])
-        if not 1 <= key.rows <= samples:
+        most = most_rows(samples, is_batched=self.is_batched)
+        if not 1 <= key.rows <= most:
             raise InvalidRequest(
-                f"a batch of {key.rows} rows was wanted; the view {key.view!r} has {samples} samples, "
-                f"ask for 1..{samples}"
+                f"a batch of {key.rows} rows was wanted; the view {key.view!r} has {samples} samples, ask for 1..{most}"
             )
         if key.offset >= samples and not self.is_stream:
             raise InvalidRequest(
@@ -187,6 +195,7 @@ def in_memory(
     *,
     kind: Kind,
     deferred: Sequence[Deferred],
+    categories: Mapping[str, Sequence[str]],
     bad: Collection[int] | None,
     on_bad_sample: Literal["skip", "substitute"],
 ) -> MemoryDataset:
@@ -209,7 +218,9 @@ def in_memory(
         structure = tuple(values) if len(values) > 1 else next(iter(values))
     if unknown := set(structures.column_names(structure)) - set(values):
         raise InvalidRequest(f"the structure names {', '.join(sorted(unknown))}; the columns are {', '.join(values)}")
-    declared = Declared(kind, tuple(deferred), None if bad is None else frozenset(bad), on_bad_sample == "substitute")
+    declared = Declared(
+        kind, tuple(deferred), None if bad is None else frozenset(bad), categories, on_bad_sample == "substitute"
+    )
     dataset = MemoryDataset(name, values, ids, structure, declared)
     elementwise.columns_after(dataset.columns, dataset.declared.deferred)
     return dataset
@@ -244,7 +255,7 @@ def fingerprint_of(dataset: MemoryDataset) -> bytes:
         digest.update(f"{view} {len(ids)}".encode())
         digest.update(ids.tobytes())
     digest.update(repr(dataset.structure).encode())
-    digest.update(repr(dataset.declared).encode())
+    digest.update(repr(replace(dataset.declared, categories={})).encode())
     return digest.digest()
 
 
@@ -266,11 +277,9 @@ def substituted(wanted: Ids, unreadable: Collection[int], view: Ids) -> Ids:
 def positions(key: Key, samples: int) -> Ids:
     """Indices into the view; those past its end are of the next epoch."""
     order = str(parse(key.order))
-    here = order_of(order, samples, key.seed, key.epoch)[key.offset : key.offset + key.rows]
-    if len(here) == key.rows:
-        return here
-    further = order_of(order, samples, key.seed, key.epoch + 1)[: key.rows - len(here)]
-    return np.concatenate([here, further])
+    epochs = range(key.epoch, key.epoch + -(-(key.offset + key.rows) // samples))
+    line = [order_of(order, samples, key.seed, epoch) for epoch in epochs]
+    return (line[0] if len(line) == 1 else np.concatenate(line))[key.offset : key.offset + key.rows]
 
 
 @functools.lru_cache(maxsize=16)  # an epoch and the next, for the few views and seeds of a test

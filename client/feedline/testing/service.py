@@ -13,7 +13,7 @@ import grpc
 from feedline.testing.state import Answer, End, SayDraining, State, Stream, Want
 from feedline_wire import frames, rpc, tensors, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailable, to_failure
+from feedline_wire.errors import HEADER_KEPT, FeedlineError, InvalidRequest, LoaderUnavailable, cut, to_failure
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key, from_message
 from feedline_wire.status import LoaderCounters, StreamCounters, to_messages
@@ -192,6 +192,6 @@ class Service:
 
 def _abort(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
     """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
-    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(grpc.StatusCode[rpc.status_of(error)], str(error))
+    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error, HEADER_KEPT).SerializeToString()),))
+    context.abort(grpc.StatusCode[rpc.status_of(error)], cut(str(error), HEADER_KEPT))
     raise AssertionError("unreachable: abort raises")

@@ -15,6 +15,7 @@ class Protection:
     """What stands between the loader and those who reach it."""
 
     listen: str
+    metrics_listen: str | None
     certificate: Path | None
     key: Path | None
     client_ca: Path | None
@@ -33,9 +34,11 @@ def problems(protection: Protection) -> Iterator[str]:
             "tls_client_ca: is set without tls_certificate and tls_key; trainers show certificates only to a loader "
             "that shows one itself"
         )
-    if protection.certificate is None and not protection.insecure and not reach.is_loopback(protection.listen):
+    for setting, address in (("listen", protection.listen), ("metrics_listen", protection.metrics_listen)):
+        if address is None or protection.certificate is not None or protection.insecure or reach.is_loopback(address):
+            continue
         yield (
-            f"listen: {protection.listen} is reached from other hosts, and nothing that is sent there would be "
+            f"{setting}: {address} is reached from other hosts, and nothing that is sent there would be "
             f"encrypted: neither the data nor a token. Do one of these: set tls_certificate and tls_key "
             f"(docs/security.md says how to make them); or listen on 127.0.0.1; or, on a network where you trust "
             f"everybody, say so: --insecure, FEEDLINE_INSECURE=true or insecure = true"
@@ -44,7 +47,7 @@ def problems(protection: Protection) -> Iterator[str]:
 
 def warnings(protection: Protection) -> Iterator[str]:
     """What is allowed, and may not be meant."""
-    if reach.is_loopback(protection.listen):
+    if reach.is_loopback(protection.listen) and reach.is_loopback(protection.metrics_listen or protection.listen):
         return
     if protection.certificate is None:
         yield "nothing that is sent is encrypted: everybody on the way can read the data" + (

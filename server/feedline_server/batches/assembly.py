@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.batches.dataset import Dataset
+from feedline_server.host.user_code import exception_line
 from feedline_server.order.positions import run_ahead, run_indices, view_indices
 from feedline_server.sources.ragged import Ragged, pad_into, values_of
 from feedline_server.sources.source import SampleRequest
@@ -50,8 +51,8 @@ def sample_request(dataset: Dataset, key: Key) -> SampleRequest:
         epochs += positions // max(view.samples, 1)
     if dataset.is_stream:  # all that is read of an id is which view it belongs to
         return SampleRequest(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
-    if (lengths := dataset.lengths(view)) is not None:
-        indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, lengths)
+    if view.measure is not None:
+        indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, view.lengths)
     else:
         indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
     return SampleRequest(view.ids(indices), epochs, key.seed)
@@ -93,7 +94,7 @@ def assemble(dataset: Dataset, key: Key, memory: Array) -> Layout:
         raise
     except Exception as error:
         raise DataError(
-            f"reading the batch {key} failed with {type(error).__name__}: {error}",
+            f"reading the batch {key} failed with {exception_line(error)}",
             traceback=traceback.format_exc(),
             samples=rows.ids,
         ) from error
@@ -151,31 +152,34 @@ def _filled(
     shows when the samples are there: they are laid as long as the longest of them.
     """
     columns, chain, ids = dataset.columns, dataset.chain, request.ids
+    if not len(ids):  # the one sample that was asked for is bad
+        shapes = [(0, *(0 if size == VARIES else size for size in column.shape)) for column in columns]
+        layout = _layout(columns, shapes, 0, bad)
+        _cleared(memory, layout)[BAD][:] = bad
+        return layout
     rows = None if chain.is_fixed else chain.prepared(view, request, {})
-    if rows is None:
-        shapes = [(len(ids), *column.shape) for column in columns]
+    if rows is None and bad is None:
+        layout = layout_of(dataset, len(ids))
     else:
-        shapes = [_shape(rows.columns[column.name]) for column in columns]
-    layout = _layout(columns, shapes, len(ids), bad)
+        shapes = [(len(ids), *one.shape) if rows is None else _shape(rows.columns[one.name]) for one in columns]
+        layout = _layout(columns, shapes, len(ids), bad)
     placed = _cleared(memory, layout)
+    placed.pop(IDS)[:] = ids
+    if bad is not None:
+        placed.pop(BAD)[:] = bad
     of_rows = ids
     if chain.is_straight:
-        chain.gather(ids, {column.name: placed[column.name] for column in columns})
+        chain.watch.begin_read()
+        chain.gather(ids, placed)
+        chain.watch.end_read()
     else:
-        rows = (
-            rows
-            if rows is not None
-            else chain.prepared(view, request, {column.name: placed[column.name] for column in columns})
-        )
+        rows = rows if rows is not None else chain.prepared(view, request, placed)
         for column in columns:
             _lay(rows.columns[column.name], column, placed[column.name])
         chain.scratch.tidy()
         of_rows = rows.request.ids
     if dataset.nan == "error":
         _check_numbers(dataset, placed, of_rows)
-    placed[IDS][:] = ids
-    if bad is not None:
-        placed[BAD][:] = bad
     return layout
 
 
@@ -226,10 +230,22 @@ def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[
         values = out[column.name]
         # The smallest is nan if one is: a fifth of the cost of looking at each.
         if column.dtype.kind in "fc" and values.size and np.isnan(values.min()):
-            samples = np.unique(of_rows[np.isnan(values.reshape(len(values), -1)).any(axis=1)])
+            flat = values.reshape(len(values), -1)
+            is_bad = np.isnan(flat).any(axis=1)
+            samples = np.unique(of_rows[is_bad])
             raise BadSample(
                 f"dataset {dataset.name!r}: column {column.name!r} holds what is not a number (nan) in "
-                f"sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}; mend the data, or "
+                f"sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}"
+                f"{_around(flat[np.flatnonzero(is_bad)[0]], values.shape[1:])}; mend the data, or "
                 'set nan = "allow", or leave such samples out with on_bad_sample = "skip"',
                 samples=samples,
             )
+
+
+def _around(values: Array, shape: tuple[int, ...]) -> str:
+    """Where the first nan of a sample is, how many there are, and the values about it: ` (2 of 9 values, …)`."""
+    bad = np.isnan(values)
+    at = int(np.flatnonzero(bad)[0])
+    near = " ".join(f"{value:.4g}" for value in values[max(at - 2, 0) : at + 3])
+    place = ", ".join(map(str, np.unravel_index(at, shape))) if shape else "0"
+    return f" ({np.count_nonzero(bad)} of {values.size} values of the first, from [{place}] on: {near})"

@@ -7,6 +7,7 @@ is the same in every process; what is remembered only saves reading a bad sample
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
@@ -16,13 +17,17 @@ from numpy.typing import NDArray
 from feedline_server.host.logs import log
 from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms.randomness import words
-from feedline_wire.errors import BadSample, DataError
+from feedline_wire.errors import HEADER_KEPT, BadSample, DataError, cut
+from feedline_wire.listing import EXAMPLES
 
 REPLACEMENTS = 64
 """Samples that are tried in the place of a bad one: of a view where half are bad, none is good once in 10^19 times."""
 
 LOG_EVERY_S = 60.0
 """A line a minute from each worker is read, a line a sample is not."""
+
+MOST_NOTES = 4
+"""Of a batch, for people to look at: one that is full of bad samples says so by its first ones."""
 
 REMEMBERED = 100_000
 """Bad samples that are remembered in a process: a few megabytes. With more, some are read again."""
@@ -47,6 +52,7 @@ class KnownBad:
         self._unlogged = 0
         self._silent_until = -math.inf
         self._faults: set[Fault] = set()
+        self._notes: deque[BadSample] = deque(maxlen=MOST_NOTES)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -59,12 +65,19 @@ class KnownBad:
                 self._faults = set()
             self._faults |= set(faults)
             self._unlogged += len(faults)
+            self._notes.append(BadSample(cut(str(error), HEADER_KEPT), samples=error.samples[:EXAMPLES]))
             now = time.monotonic()
             if now < self._silent_until:
                 return
             self._silent_until, count, self._unlogged = now + LOG_EVERY_S, self._unlogged, 0
         more = {"dataset": self.dataset, "found": count, "samples": error.samples, "latest": str(error)}
         log.warning("bad samples are left out or replaced", **more)
+
+    def taken_notes(self) -> tuple[BadSample, ...]:
+        """What was learnt since it was last asked for, the latest of it: for the loader's page."""
+        notes = tuple(self._notes)
+        self._notes.clear()
+        return notes
 
     def among(self, faults: Collection[Fault]) -> set[Fault]:
         """Those of them that are known."""
@@ -85,9 +98,9 @@ def faults_named(error: BadSample, read: SampleRequest, *, is_random: bool) -> l
 
 
 def without(request: SampleRequest, bad: Bad, *, is_random: bool) -> Mended:
-    """What was requested without the bad ones."""
+    """What was requested without the bad ones; nothing where a single one was requested: the trainer goes on."""
     is_bad = _is_bad(request, bad, is_random=is_random)
-    if is_bad.all():
+    if is_bad.all() and len(is_bad) > 1:
         raise all_bad(request)
     return request.only(~is_bad), _lines(request, is_bad)
 

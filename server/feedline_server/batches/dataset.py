@@ -4,67 +4,48 @@ Everything here follows from the declaration and the files, so every process tha
 same dataset.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ColumnsConfig, Declaration
+from feedline_server.declared.forms import Table
 from feedline_server.host.child_process import ChildProcess
 from feedline_server.order.positions import ORDERS, ORDERS_BY_LENGTH
+from feedline_server.sources.arrays.stamp import Stamps, adopt, remember
 from feedline_server.sources.kinds.opening import describe_source, open_source
-from feedline_server.sources.selection import Selection, ids_at
-from feedline_server.sources.source import Announcing, AnySource, Opened, RaggedSource, ReadElsewhere
+from feedline_server.sources.selection import Selection, View
+from feedline_server.sources.source import (
+    Announcing,
+    AnySource,
+    GeneratedSource,
+    HasFiles,
+    Opened,
+    RaggedSource,
+    ReadElsewhere,
+)
+from feedline_server.sources.tables.names import called, inputs_and_targets
+from feedline_server.sources.validation import Split
 from feedline_server.transforms.chain import Chain, open_chain
-from feedline_wire.errors import DataError, InvalidRequest
+from feedline_wire.errors import DataError
+from feedline_wire.listing import listed
 from feedline_wire.structure import Structure, column_names
-from feedline_wire.tensors import Column, Layout
+from feedline_wire.tensors import VARIES, Column, Layout
 
 if TYPE_CHECKING:
     from feedline_server.batches.bad_samples import KnownBad
     from feedline_wire.elementwise import Deferred
 
+NAMES_NBYTES = 1 << 20
+"""Of a column's categories that trainers are told: those of ImageNet's 21,841 classes take a third. A description with
+more than 4 MiB is refused by a gRPC client with its usual settings."""
+
 STREAM = ("stream",)
 """The only order of what has no ids."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """A named choice of a dataset's samples, in an order of its own."""
-
-    name: str
-    selection: Selection
-
-    def __repr__(self) -> str:
-        return f"<View {self.name} {self.samples} samples>"
-
-    @property
-    def samples(self) -> int:
-        """How many samples the view has."""
-        return len(self.selection)
-
-    def ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sample ids at these places (0..samples-1) of the view."""
-        # Past the end of one view begins another: trained on what should be measured on, unnoticed.
-        if len(indices) and (indices.min() < 0 or indices.max() >= self.samples):
-            raise InvalidRequest(
-                f"view {self.name!r} has places 0..{self.samples - 1}; {indices.min()}..{indices.max()} were asked for"
-            )
-        return ids_at(self.selection, indices)
-
-
-@dataclass(frozen=True, slots=True)
-class ViewLengths:
-    """How long the samples of a view are: a Measure, and two of the same view and source are equal."""
-
-    view: View
-    source: RaggedSource
-
-    def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See Measure."""
-        return self.source.lengths(self.view.ids(indices))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,12 +60,16 @@ class Dataset:
     """What is done to its samples."""
     notes: tuple[str, ...] = ()
     """What an operator should know at the start and what stops nothing."""
-    classes: Mapping[str, int] = field(default_factory=dict)
-    """How many samples each class has, in the order of their numbers; empty where there are no classes."""
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the numbers in a column stand for, by column of the source: the name of number 0, of number 1 and so on."""
     is_batched: bool = False
     """Its ids are units, ready batches, and a key's rows are units: their arrays are laid end to end."""
     is_stream: bool = False
     """It has no ids: whatever is asked for, the next unit comes."""
+    is_for_one_worker: bool = False
+    """A stream that would be the same in every worker."""
+    is_deterministic: bool = True
+    """What is read again is the same, or the operator has not said that it is not."""
     orders: tuple[str, ...] = ORDERS
     """What it may be asked in."""
     nan: Literal["allow", "error"] = "allow"
@@ -93,13 +78,19 @@ class Dataset:
     """Samples that were found to be bad, in this process; None where those are errors."""
     announcing: Announcing | None = None
     """The source, if it should be told early what will be wanted."""
+    columns: tuple[Column, ...] = field(init=False, repr=False)
+    """The columns that the structure uses, as a batch carries them: the trainer does what is late."""
+    only_writes: bool = field(init=False, repr=False)
+    """What lies in a batch's slot is not read again while it is assembled, so nothing is learnt from it."""
+    files: tuple[Stamps, ...] = ()
+    """What the files were that it is read from."""
     layouts: dict[int, Layout] = field(init=False, default_factory=dict, repr=False)
     """Of batches of so many rows; see assembly.layout_of."""
 
-    def lengths(self, view: View) -> ViewLengths | None:
-        """How long the samples of a view are; None where all samples are of one length."""
-        # Asked for every batch: a protocol's isinstance would cost more than its order.
-        return ViewLengths(view, self.source) if "buckets" in self.orders else None  # type: ignore[arg-type]
+    def __post_init__(self) -> None:
+        used = set(column_names(self.structure))
+        object.__setattr__(self, "columns", tuple(one for one in self.chain.columns if one.name in used))
+        object.__setattr__(self, "only_writes", self.chain.is_straight and self.nan == "allow")
 
     def release(self) -> ChildProcess | None:
         """The process that reads samples of the operator's Python here, to go on as a worker; None if there is none."""
@@ -110,15 +101,10 @@ class Dataset:
         _close(self.source)
 
     @property
-    def only_writes(self) -> bool:
-        """What lies in a batch's slot is not read again while it is assembled, so nothing is learnt from it."""
-        return self.chain.is_straight and self.nan == "allow"
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns that the structure uses, as a batch carries them: the trainer does what is late."""
+    def sent_categories(self) -> Mapping[str, Sequence[str]]:
+        """Those of its columns' categories that trainers are told."""
         used = set(column_names(self.structure))
-        return tuple(column for column in self.chain.columns if column.name in used)
+        return {name: names for name, names in self.categories.items() if name in used and not _are_many(names)}
 
     @property
     def deferred(self) -> "tuple[Deferred, ...]":
@@ -127,33 +113,94 @@ class Dataset:
         return tuple((name, operation) for name, operation in self.chain.deferred if name in used)
 
 
-def open_dataset(name: str, config: Declaration) -> Dataset:
+def open_dataset(name: str, config: Declaration, others: Iterable[Declaration] = ()) -> Dataset:
     """The dataset that a declaration means, looked at as a whole: every file of a list, every sample that is filtered.
 
-    DataError naming file, found, wanted and what to change if there is none. `close` it when it is described.
+    DataError naming file, found, wanted and what to change if there is none. `close` it when it is described. What the
+    `others` that are served beside it are or name is not noted as left out of it.
     """
-    opened = describe_source(config)
+    with _reading(config):
+        opened = describe_source(config)
     try:
-        notes = tuple(opened.notes())
+        opened = _split(config, opened)
+        with _reading(config):
+            notes = (*opened.notes(), *_left_out(config, opened, list(others)))
+            files = remember(_files(opened), trusts_times=config.trust is not None)
         if config.filters:
             from feedline_server.batches.filters import filtered
 
             opened = replace(opened, views=filtered(name, config, opened.source, opened.views))
-        return dataset_of(name, config, opened, notes)
+        dataset = dataset_of(name, config, opened, notes)
+        return replace(dataset, files=files, notes=(*dataset.notes, *_missing(config, opened, dataset)))
     except BaseException:
         _close(opened.source)
         raise
 
 
+@contextmanager
+def _reading(config: Declaration) -> Iterator[None]:
+    """DataError if something of its files cannot be read: a disk that fails does so at any call."""
+    try:
+        yield
+    except OSError as error:
+        if config.kind == "python":  # which is the operator's own code
+            raise
+        raise DataError(f"{error.filename or config.path}: cannot be read ({error.strerror or error})") from error
+
+
+def _left_out(config: Declaration, opened: Opened, others: Sequence[Declaration]) -> Iterable[str]:
+    """A note if the declared folder has files that are neither served nor named in the declaration."""
+    if opened.files is None or not config.path.is_dir():
+        return ()
+    from feedline_server.sources.files.left_out import left_out  # workers do not ask
+
+    named = _texts([one.set_fields() for one in (config, *others)])
+    return left_out(config.path, (*opened.files, *named), [str(one.path) for one in others])
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a declared value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Table):
+        yield from _texts(value.set_fields())
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, Iterable):
+        for one in value:
+            yield from _texts(one)
+
+
 def open_dataset_in_worker(
-    name: str, config: Declaration, kept: Mapping[str, Selection] | None = None, opened: Opened | None = None
+    name: str,
+    config: Declaration,
+    kept: Mapping[str, Selection] | None = None,
+    opened: Opened | None = None,
+    records: memoryview | None = None,
 ) -> Dataset:
     """The same to read from, after another process has looked at it, which knows what filters `kept` of each view.
 
-    `opened` is the source, if it is open in this process already.
+    `opened` is the source, if it is open in this process already; `records` are what its files were for the other one.
+    DataError if they are not that any more.
     """
-    opened = opened or open_source(config)
-    return dataset_of(name, config, opened if kept is None else replace(opened, views=kept))
+    with _reading(config):
+        opened = opened or open_source(config)
+        if records is not None:
+            adopt(_files(opened), records, trusts_times=config.trust is not None)
+    return dataset_of(name, config, _split(config, opened) if kept is None else replace(opened, views=kept))
+
+
+def _split(config: Declaration, opened: Opened) -> Opened:
+    """With a share of `train` as `validation`, where that is declared. DataError if the data has no such share."""
+    if config.validation_split is None:
+        return opened
+    if opened.is_batched:
+        raise DataError(
+            f"{config.path}: validation_split is of samples, and this code makes ready batches, each of samples of its "
+            "own choice; part them in the code, and name an object for each view: views = {train = …, validation = …}"
+        )
+    split = Split(config.validation_split, config.validation_seed)
+    return replace(opened, views=split.applied(opened.views, opened.identities, config.path))
 
 
 def dataset_of(name: str, config: Declaration, opened: Opened, notes: Sequence[str] = ()) -> Dataset:
@@ -164,23 +211,94 @@ def dataset_of(name: str, config: Declaration, opened: Opened, notes: Sequence[s
     structure = _own_structure(opened, columns, config) or structure_of(columns, config)
     used = set(column_names(structure))
     unused = [column for column in columns if column not in used]
-    notes = (*notes, *(f"column {column!r} is in no part of a batch and is not served" for column in unused))
+    categories = _categories(opened, config)
+    notes = (
+        *notes,
+        *(f"column {column!r} is in no part of a batch and is not served" for column in unused),
+        *(
+            f"the names of the {len(names):,} categories of {column!r} take more than {NAMES_NBYTES >> 20} MiB and are "
+            "not sent to trainers; `feedline inspect --json` lists them"
+            for column, names in categories.items()
+            if _are_many(names)
+        ),
+        *_doubles(name, config, source, [column for column in chain.columns if column.name in used]),
+    )
+    orders = opened.orders or _orders(opened)
+    measure = source.lengths if isinstance(source, RaggedSource) and "buckets" in orders else None
     return Dataset(
         name,
         source,
-        {view: View(view, selection) for view, selection in opened.views.items()},
+        {view: View(view, selection, measure) for view, selection in opened.views.items()},
         structure,
         chain.reading_for(used),
         notes,
-        opened.classes,
+        categories,
         is_batched=opened.is_batched,
         is_stream=opened.is_stream,
-        orders=opened.orders or _orders(opened),
+        is_for_one_worker=opened.is_for_one_worker,
+        is_deterministic=opened.is_deterministic,
+        orders=orders,
         nan=config.nan,
         on_bad_sample=config.on_bad_sample,
         known_bad=_known_bad(name) if config.on_bad_sample != "error" else None,
         announcing=source if isinstance(source, Announcing) and source.most_ahead else None,
     )
+
+
+def _doubles(dataset: str, config: Declaration, source: AnySource, columns: Sequence[Column]) -> Iterator[str]:
+    """A remark on each column that is float64 because code made it so, and neither files nor a declaration."""
+    stored = () if isinstance(source, GeneratedSource) else source.columns
+    meant = {column.name for column in stored if column.dtype == np.float64}
+    for one in config.transforms:
+        if getattr(one, "dtype", None) == "float64":
+            meant |= set(one.columns or ())
+    for column in columns:
+        if column.dtype == np.float64 and column.name not in meant:
+            nbytes = column.dtype.itemsize * prod(size for size in column.shape if size != VARIES)
+            row = "step" if VARIES in column.shape else "sample"
+            yield (
+                f"column {column.name!r} is float64, as code returns it: {nbytes:,} bytes a {row} where float32 takes "
+                f"{nbytes // 2:,}. If the model takes float32, add [[datasets.{dataset}.transforms]] "
+                f'name = "cast", column = "{column.name}", dtype = "float32"'
+            )
+
+
+def _missing(config: Declaration, opened: Opened, dataset: Dataset) -> Iterator[str]:
+    """A remark on columns that are read and lack values; DataError if views are of all rows and none may be bad."""
+    found = {name: count for name, count in opened.missing.items() if name in dataset.chain.reads}
+    if not found:
+        return
+    counts = listed(f"{name} in {count:,} of {opened.source.samples:,} rows" for name, count in found.items())
+    fill = ", ".join(f"{name} = …" for name in found)
+    text = (
+        f"{config.path}: columns have no value (null): {counts}; say what stands there, fill = {{{fill}}}, or leave "
+        'such rows out with on_bad_sample = "skip"'
+    )
+    if config.on_bad_sample == "error" and not config.filters and not getattr(config, "views", {}):
+        raise DataError(text)
+    yield text
+
+
+def _are_many(names: Sequence[str]) -> bool:
+    return sum(len(name.encode()) for name in names) > NAMES_NBYTES
+
+
+def _categories(opened: Opened, config: Declaration) -> Mapping[str, tuple[str, ...]]:
+    """As declared and as the data itself says; DataError if what is declared is about no column."""
+    columns = [column.name for column in opened.source.columns]
+    if unknown := [name for name in config.categories if name not in columns]:
+        raise DataError(
+            f"{config.path}: categories name the column {unknown[0]!r}; the columns are {', '.join(columns)}"
+        )
+    # A folder's name may be no text, and messages are; what is shown is then nearly the name.
+    return {
+        column: tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names)
+        for column, names in {**opened.categories, **config.categories}.items()
+    }
+
+
+def _files(opened: Opened) -> Iterable[Stamps]:
+    return opened.source.files() if isinstance(opened.source, HasFiles) else ()
 
 
 def _close(source: AnySource) -> None:
@@ -231,19 +349,10 @@ def structure_of(columns: Sequence[str], config: Declaration) -> Structure:
 def _inputs_and_targets(free: Sequence[str], config: Declaration) -> tuple[Sequence[str], Sequence[str]]:
     """What is declared; what is not, from the other columns. No inputs: the names do not show them."""
     if config.inputs is not None:
-        return config.inputs, _called("y", free) if config.targets is None else config.targets
+        return config.inputs, called("y", free) if config.targets is None else config.targets
     if config.targets is not None:
-        return free if len(free) == 1 else _called("x", free), config.targets
-    inputs, targets = (free, ()) if len(free) == 1 else (_called("x", free), _called("y", free))
-    # Names beside a plain x and y are left out with a note; without them, a guess that leaves some out is no answer.
-    if len(inputs) + len(targets) < len(free) and not {"x", "y"} <= set(free):
-        return (), ()
-    return inputs, targets
-
-
-def _called(letter: str, names: Sequence[str]) -> list[str]:
-    """The column of just that name, or else all whose names begin with it."""
-    return [letter] if letter in names else [name for name in names if name.lower().startswith(letter)]
+        return free if len(free) == 1 else called("x", free), config.targets
+    return inputs_and_targets(free)
 
 
 def _part(names: Sequence[str]) -> Structure:

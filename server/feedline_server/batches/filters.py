@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import FilterConfig
 from feedline_server.host.logs import log
+from feedline_server.host.progress import OPENING
 from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection, compact, ids_at
@@ -102,6 +103,7 @@ def _kept(  # noqa: PLR0917  # of one caller
     started = logged = time.monotonic()
     for start in range(0, len(selection), rows):
         ids = ids_at(selection, np.arange(start, min(start + rows, len(selection)), dtype=np.int64))
+        OPENING.note(f"{named}: sample {start} of {len(selection)} of view {view!r}")
         kept.append(ids[keeps(ids, _read(source, ids, columns))])
         if time.monotonic() > logged + LOG_EVERY_S:
             logged = time.monotonic()

@@ -8,7 +8,7 @@ What a key means has versions, and those that a dataset uses are hashed:
 * of its kind and of each of its transforms: `version` of their classes in declared/
 * of each order that it may be asked in: `ORDER_VERSIONS` in order/positions
 * of the random numbers of its transforms and of substitutes: `VERSION` in transforms/randomness
-* of the seeds of the operator's Python: `VERSION` in sources/python/seeding, as part of the source's content
+* of the seeds and epochs of the operator's Python: `VERSION` in feedline_wire/seeding, as part of the source's content
 
 Whoever changes how one of these turns a key into bytes raises its version by one in the same commit, and writes the new
 values into tests/server/batches/test_golden.py, which fails for every kind that the change reaches. A new key of

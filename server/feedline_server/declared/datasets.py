@@ -8,14 +8,15 @@ of its name in sources/kinds/.
 from __future__ import annotations  # a worker, which only receives values, evaluates none of them
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from feedline_server.declared.forms import (
     ONLY_OTHER,
     AbsolutePath,
     Arrays,
+    Codes,
     ColumnNames,
     Contradiction,
     Count,
@@ -37,6 +38,7 @@ from feedline_server.declared.forms import (
     Slices,
     Some,
     Table,
+    Whole,
     is_object_name,
     must,
 )
@@ -59,14 +61,24 @@ class Declaration(Table):
     """Columns that make up its targets; None: found by their names, an empty tuple: none."""
     sample_weight: str | None = None
     """The column of sample weights, as a batch's third part."""
+    validation_split: Share | None = None
+    """The share of `train` that is the view `validation` instead, by the hash of each sample's identity."""
+    validation_seed: Whole = 0
+    """Another draws other samples for it."""
     filters: tuple[Filter, ...] = ()
     """Which samples the views keep."""
+    categories: dict[str, Some] = field(default_factory=dict)
+    """What the numbers in a column stand for, by column: the name of number 0, of number 1 and so on."""
     transforms: tuple[TransformConfig, ...] = ()
     """What is done to samples, one after the other."""
     nan: Literal["allow", "error"] = "allow"
     """Whether a sample in which something is not a number is a bad one."""
     on_bad_sample: Literal["error", "skip", "substitute"] = "error"
     """What becomes of a batch with a sample that cannot be read or transformed."""
+    trust: Literal["size+mtime"] | None = None
+    """What of a file's status shows that it is the one that was opened; None: its inode and change time too."""
+    start_timeout_s: Seconds = 600.0
+    """Opening, or importing and building, may take so long. Who reads gigabytes needs minutes; longer is a hang."""
     modules: AbsolutePath | None = None
     """The folder where modules of `code` are looked for first; in loader.toml its own folder is the default."""
     kind: str
@@ -87,6 +99,11 @@ class Declaration(Table):
         if self.filters:
             meant["filters"] = [one.meaning for one in self.filters]
         return {"kind": self.kind, "version": self.version, **meant}
+
+    def at(self, path: Path) -> Self:
+        """The same, of files that lie there."""
+        self.fields()  # of a class that is a dataclass by now
+        return replace(self, path=path)
 
     @property
     def code_folders(self) -> tuple[Path, ...]:
@@ -160,11 +177,11 @@ class ClassFoldersConfig(ImageForm):
     """The arrays in a file that are meant; None: all."""
     views: dict[str, FolderName] = field(default_factory=dict)
     """The folder of class folders for each view; empty: the class folders are right here."""
-    validation_split: Share | None = None
-    """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files and folders may be links out of the folder."""
 
+    version: ClassVar[int] = 2
+    """2: validation_split draws, as for every kind; it took the first files of each class."""
     meant: ClassVar[tuple[str, ...]] = ("one_hot",)
 
 
@@ -186,16 +203,23 @@ class ImagesConfig(ImageForm):
     """How many classes there are, or their names by number; None: what the manifest shows."""
     one_hot: bool = False
     """Labels as float32 vectors instead of int64 numbers."""
+    regression: bool = False
+    """Labels are numbers to predict, float32, and no classes."""
     views: ImageViews = field(default_factory=dict)
     """A manifest for each view, or, of the only one, `start:stop` or an `.npy` of places in it."""
     split: FileName | None = None
     """The field with the view that an image belongs to."""
-    validation_split: Share | None = None
-    """The share of each class, from its beginning, that is the view `validation`."""
     follow_links: bool = False
     """Files may be links out of the folder."""
 
-    meant: ClassVar[tuple[str, ...]] = ("one_hot",)
+    version: ClassVar[int] = 2
+    """2: labels such as 2.0 are the number 2, not names that are sorted; validation_split draws, as for every kind."""
+    meant: ClassVar[tuple[str, ...]] = ("one_hot", "regression")
+
+    def __post_init__(self) -> None:
+        if self.regression and (self.classes is not None or self.one_hot):
+            both = "one_hot" if self.one_hot else "classes"
+            raise Contradiction(f"has both regression and {both}; numbers to predict are no classes, leave one out")
 
 
 class SubjectsConfig(Declaration):
@@ -229,22 +253,40 @@ class SequencesConfig(Declaration):
     views: Slices = field(default_factory=dict)
 
 
-class Hdf5Config(Declaration):
+class TableForm(Declaration):
+    """What is said about the columns of files that may hold text."""
+
+    arrays: Arrays | None = None
+    """Those that are meant, by the names that they have here; None: all."""
+    drop: ColumnNames = ()
+    """Those that are left out."""
+    codes: Codes = field(default_factory=dict)
+    """Columns of text that become numbers: the names by number, or none, if they are those of the data, sorted."""
+    views: Slices = field(default_factory=dict)
+
+    meant: ClassVar[tuple[str, ...]] = ("codes",)
+
+    def __post_init__(self) -> None:
+        if self.arrays is not None and self.drop:
+            raise Contradiction("has both arrays and drop; name the columns that are meant, or those that are not")
+
+
+class Hdf5Config(TableForm):
     """Columns in an HDF5 file, which is the path or the only one in it: datasets, or groups of them, one a view."""
 
     kind: Literal["hdf5"] = "hdf5"
-    arrays: Arrays | None = None
-    """The datasets that are meant; None: all."""
-    views: Slices = field(default_factory=dict)
 
 
-class ArrowConfig(Declaration):
+class ArrowConfig(TableForm):
     """Columns of an Arrow or Parquet file, or of all such files in a folder, one after the other."""
 
     kind: Literal["arrow"] = "arrow"
-    arrays: Arrays | None = None
-    """The columns of the files that are meant; None: all."""
-    views: Slices = field(default_factory=dict)
+    fill: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """What stands where a column has no value."""
+    units: dict[str, Literal["D", "s", "ms", "us", "ns"]] = field(default_factory=dict)
+    """In what dates, times and durations are counted."""
+
+    meant: ClassVar[tuple[str, ...]] = ("codes", "fill", "units")
 
 
 class PythonConfig(Declaration):
@@ -257,16 +299,16 @@ class PythonConfig(Declaration):
     """`module:name` for each view, or, of a single object, `start:stop` or an `.npy` of sample ids."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """What functions and classes are called with."""
+    drop: ColumnNames = ()
+    """Parts of what the code returns that are left out, by path: `1` is the second of a tuple, `0.name` a key in it."""
     batched: bool | None = None
     """Whether `object[i]` is a ready batch; None: so if it is a Keras Sequence or has an `on_epoch_end`."""
     steps_per_epoch: Count | None = None
     """Batches that make up an epoch of a generator."""
     deterministic: bool = True
     """Samples are the same when they are read again, their random numbers seeded alike; checked at the start."""
-    start_timeout_s: Seconds = 600.0
-    """Importing and building may take so long. Whoever reads a few gigabytes first needs minutes; longer is a hang."""
 
-    meant: ClassVar[tuple[str, ...]] = ("batched", "steps_per_epoch", "deterministic")
+    meant: ClassVar[tuple[str, ...]] = ("batched", "drop", "steps_per_epoch", "deterministic")
 
     @property
     def meaning(self) -> dict[str, Any]:  # `object` is a field here

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, dataclass_transform
 
-ARRAYS = (".npy", ".npz", ".h5", ".hdf5")
+HDF5 = (".h5", ".hdf5", ".mat")
+"""Suffixes of files that h5py reads; MATLAB's are HDF5 since `save -v7.3`."""
+
+ARRAYS = (".npy", ".npz", *HDF5)
 """Suffixes of files with arrays in them."""
 
-HDF5 = (".h5", ".hdf5")
-"""Of those, the ones that h5py reads."""
-
-ARROW = (".arrow", ".feather", ".ipc", ".parquet")
+ARROW = (".arrow", ".feather", ".ipc", ".parquet", ".parq", ".pq")
 """Suffixes of files with tables in them, which pyarrow reads."""
 
 MANIFESTS = (".json", ".csv")
@@ -259,6 +259,11 @@ AbsolutePath: TypeAlias = Annotated[Path, after(lambda path: path.expanduser().a
 """Made absolute where it was written. Not resolved: a link that points at another release later must stay a link."""
 Arrays: TypeAlias = Annotated[dict[str, FileName], _SOME]
 """The name in its file of the array that is each column."""
+Codes: TypeAlias = Annotated[
+    dict[str, tuple[str, ...]],
+    before(lambda value: dict.fromkeys(value, ()) if isinstance(value, list | tuple) else value),
+]
+"""`codes = ["species"]`, or with the names by their numbers: `codes = {species = ["setosa", "virginica"]}`."""
 Slices: TypeAlias = dict[str, Annotated[str, after(check_form)]]
 """`start:stop` or an `.npy` of sample ids for each view; empty: as the data itself is parted, or all as `train`."""
 FilesById: TypeAlias = Annotated[

@@ -179,6 +179,15 @@ class RandomFlipTransform(ColumnTransform):
             raise Contradiction("flips neither way; say horizontal = true or vertical = true")
 
 
+class StackTransform(ColumnTransform):
+    """Columns of single numbers, or of vectors, side by side as one."""
+
+    name: Literal["stack"] = "stack"
+    into: str = "x"
+    """What the new column is called; the others are there no more."""
+    dtype: Literal["float32", "float64"] = "float32"
+
+
 class CodeTransform(Transform):
     """A function of the operator's own."""
 
@@ -208,6 +217,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "crop": CropTransform,
     "random_crop": RandomCropTransform,
     "random_flip": RandomFlipTransform,
+    "stack": StackTransform,
     "code": CodeTransform,
 }
 """Every transform by its name in loader.toml; `code` needs none, it is told by its key."""

@@ -10,11 +10,14 @@ kill -9 (docs/design.md).
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
+import functools
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -36,8 +39,21 @@ USER_CODE_ENVIRONMENT = {
 WORKER = ("-m", "feedline_server.workers.worker")
 """What Python runs as a worker. It is named here because rooms below workers/ have one look at the operator's code."""
 
+REST_S = 5
+"""The rest of a message comes at once after its beginning; its child is stopped, or worse, where it takes this long."""
+
+TAKEN_S = 60
+"""A child that takes so long to read what it is sent will not; it imports modules first, which is slow on a busy
+machine."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when the thread that started it ends."""
+
+
+GRACE_S = 20.0
+"""What is to end by itself when its time is over, and cannot even do that, is killed so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,7 @@ class Exit:
             return f"exit code {self.code}"
         hints = {
             signal.SIGKILL: ": killed, for instance for want of memory",
-            signal.SIGBUS: ": a file it had mapped became shorter",
+            signal.SIGBUS: ": a file it had mapped became shorter, or its disk cannot read it",
             signal.SIGSEGV: ": a crash in compiled code",
         }
         number = signal.Signals(-self.code)
@@ -69,10 +85,19 @@ class ChildProcess:
 
         `environment` holds variables for the child where the environment of this process does not have them.
         """
+        with contextlib.ExitStack() as undo:  # of what a shortage of descriptors or processes ends half way
+            self._start(program, environment, undo)
+            undo.pop_all()
+
+    def _start(self, program: Sequence[str], environment: Mapping[str, str] | None, undo: contextlib.ExitStack) -> None:
         ours, theirs = socket.socketpair()
-        self._report = os.memfd_create("feedline-report", os.MFD_CLOEXEC)
-        descriptors = (theirs.fileno(), self._report)
+        undo.callback(ours.close)
+        for option, seconds in ((socket.SO_RCVTIMEO, REST_S), (socket.SO_SNDTIMEO, TAKEN_S)):
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
         with theirs:
+            self._report = os.memfd_create("feedline-report", os.MFD_CLOEXEC)
+            undo.callback(os.close, self._report)
+            descriptors = (theirs.fileno(), self._report)
             self._process = subprocess.Popen(  # noqa: S603 - our own program, with numbers
                 [sys.executable, *program, *map(str, descriptors), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
@@ -80,9 +105,12 @@ class ChildProcess:
                 env={**(environment or {}), **os.environ},
                 process_group=0,  # also keeps Ctrl-C on the terminal away: the parent decides when its children end
             )
-        _guard.add(self.pid)
+        undo.callback(self._process.wait)
+        undo.callback(self._process.kill)
         self.pidfd = os.pidfd_open(self.pid)
         """Readable once it has ended."""
+        undo.callback(os.close, self.pidfd)
+        _guard.add(self.pid)
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self._exit: Exit | None = None
 
@@ -120,19 +148,45 @@ class ChildProcess:
         return self._exit
 
 
+_report_fd = -1
+"""Where this child reports a crash."""
+
+
 def connect_to_parent() -> "Connection[Any, Any]":
     """Become the child of the process that started this one; the connection to it. Call it before anything slow."""
-    socket_fd, report_fd, parent = map(int, sys.argv[-3:])
+    global _report_fd
+    socket_fd, _report_fd, parent = map(int, sys.argv[-3:])
+    del sys.argv[1:]  # the operator's modules read theirs there
     end_with(parent)
-    for fd in (socket_fd, report_fd):
+    for fd in (socket_fd, _report_fd):
         os.set_inheritable(fd, False)
-    faulthandler.enable(report_fd)
-    return Connection(socket_fd)
+    faulthandler.enable(_report_fd)
+    connection: Connection[Any, Any] = Connection(socket_fd)
+    # Blocked meanwhile: what is sent to a fork before it is the operator's would be handled as if it were ours.
+    os.register_at_fork(
+        before=functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, _ENDING),
+        after_in_parent=functools.partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, _ENDING),
+        after_in_child=functools.partial(_become_the_operators, connection),
+    )
+    return connection
+
+
+def _become_the_operators(connection: "Connection[Any, Any]") -> None:
+    """Run in what the operator's code forks: it is none of ours.
+
+    Where such code returns twice, from os.fork, the second return must neither answer nor write to a batch: the
+    connection is closed there, and memory is mapped with MADV_DONTFORK.
+    """
+    connection.close()
+    faulthandler.disable()
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_DFL)  # terminate() of the operator's code ends it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def give_up_after(seconds: float) -> None:
     """End this child unless it calls `stay` in time; its report then says where all its threads were."""
-    faulthandler.dump_traceback_later(seconds, exit=True, file=int(sys.argv[-2]))
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_report_fd)
 
 
 def stay() -> None:
@@ -172,7 +226,12 @@ class _Guard:
             try:
                 os.write(self._pipe, b"%d\n" % group)
             except OSError:  # there is none yet, or it was killed
-                self._start()
+                try:
+                    self._start()
+                except BaseException:
+                    self._groups.discard(group)
+                    self._stop()
+                    raise
 
     def remove(self, group: int) -> None:
         """The group has ended."""
@@ -188,7 +247,7 @@ class _Guard:
         reader, self._pipe = os.pipe2(os.O_CLOEXEC)
         os.write(self._pipe, b"".join(b"%d\n" % group for group in self._groups))
         with os.fdopen(reader, "rb") as groups:
-            subprocess.run(  # noqa: S603 - our own program
+            ended = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-I", "-S", group_guard.__file__, str(os.getpid())],  # whose it is, for people
                 stdin=groups,
                 stdout=subprocess.DEVNULL,
@@ -196,8 +255,10 @@ class _Guard:
                 env={},
                 cwd="/",
                 start_new_session=True,
-                check=True,
+                check=False,
             )
+        if ended.returncode:
+            raise OSError(errno.EAGAIN, "the process that ends what workers leave behind cannot be started")
 
     def _stop(self) -> None:
         if self._pipe >= 0:

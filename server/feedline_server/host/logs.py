@@ -37,6 +37,11 @@ class Log:
 log = Log()
 
 
+def is_text(log_format: LogFormat) -> bool:
+    """Whether the log is for people."""
+    return log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+
+
 def configure_logs(log_format: LogFormat, level: str) -> None:
     """Set how this process logs; `auto` is text on a terminal and JSON elsewhere. Call it before gRPC is imported."""
     import logging
@@ -46,7 +51,10 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     # gRPC would write a line of its own form for each handshake that fails, and everybody can make handshakes fail.
     # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its lines back.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    # Nothing forks under gRPC, but Python's subprocess tries fork where vfork fails because processes are short; gRPC
+    # would stop all of its threads for that, and wait for some that cannot be started.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    text = is_text(log_format)
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
         if text

@@ -7,10 +7,39 @@ killed.
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+NODES = Path("/sys/devices/system/node")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What there is for this process."""
+
+    nodes: tuple[tuple[int, ...], ...]
+    """The cores that it may run on, by NUMA node; those of one node where the machine does not tell."""
+    quota: float | None
+    """Cores' worth of CPU time, if that is limited."""
+    memory_nbytes: int
+
+    @property
+    def cores(self) -> int:
+        """That it may run on."""
+        return sum(map(len, self.nodes))
+
+
+def resources(cgroup: Path = CGROUP, proc: Path = PROC, nodes: Path = NODES) -> Resources:
+    """All of it, as it is now."""
+    allowed = os.sched_getaffinity(0)
+    own = [sorted(allowed & _listed(folder / "cpulist")) for folder in sorted(nodes.glob("node[0-9]*"), key=_number_of)]
+    found = tuple(tuple(cores) for cores in own if cores)
+    if sum(map(len, found)) != len(allowed):
+        found = (tuple(sorted(allowed)),)
+    quotas = [quota for folder in _groups(cgroup, proc, "cpu") if (quota := _quota(folder)) is not None]
+    return Resources(found, min(quotas, default=None), memory_nbytes(cgroup, proc))
 
 
 def cores(cgroup: Path = CGROUP, proc: Path = PROC) -> int:
@@ -58,6 +87,19 @@ def _quota(folder: Path) -> float | None:
         quota_us, period_us = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
         return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
     return None if quota == "max" else int(quota) / int(period)
+
+
+def _number_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("node"))
+
+
+def _listed(file: Path) -> set[int]:
+    """The numbers in a list of the kernel's: `0-3,8`."""
+    try:
+        parts = [part.partition("-") for part in file.read_text().strip().split(",") if part]
+        return {core for low, _, high in parts for core in range(int(low), int(high or low) + 1)}
+    except (OSError, ValueError):
+        return set()
 
 
 def _number(path: Path) -> int | None:

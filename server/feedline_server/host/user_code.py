@@ -52,8 +52,11 @@ def imported(reference: str, folders: Sequence[Path]) -> Imported:
 
 
 def exception_line(error: BaseException) -> str:
-    """An exception on one line."""
-    text = str(error)
+    """An exception as a line of its kind and its text. Raises nothing, whatever making its text does."""
+    try:
+        text = str(error)
+    except Exception as another:
+        text = f"(its text cannot be made: {type(another).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -124,3 +127,13 @@ def _check_place(name: str, module: ModuleType, reference: str, folders: Sequenc
 
 def _place(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or f"module {module.__name__}")
+
+
+def masked_values(value: object) -> int:
+    """How many values of a masked array (numpy.ma) are masked; 0 of anything else."""
+    masked = sys.modules.get("numpy.ma")
+    return int(masked.count_masked(value)) if masked is not None and isinstance(value, masked.MaskedArray) else 0
+
+
+MASKED = "return array.filled(0), or whatever stands for what is missing, or leave such samples out"
+"""What to do about masked values: the numbers behind a mask are no data."""

@@ -10,6 +10,7 @@ trainers are told. The sample ids, a batch's last bytes, are sent when the files
 
 import errno
 import math
+import os
 import resource
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from feedline_server.batches.assembly import layout_of, sample_request
 from feedline_server.batches.dataset import Dataset
 from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, rows_of, whole
-from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.source import HasExtents, check_ids
 from feedline_wire import IDS
@@ -52,7 +52,7 @@ class ZeroCopySource:
 
     def __init__(self, dataset: Dataset, extents: Mapping[str, tuple[Extent, ...]]) -> None:
         self._dataset = dataset
-        self._stamps = tuple({extent.stamp: None for one in extents.values() for extent in one})
+        self._files = {extent.stamp: extent for one in extents.values() for extent in one}
         self._long = {name: _Rows(one) for name, one in extents.items() if one[0].row_nbytes >= LEAST_ROW_NBYTES}
         nbytes = sum(one.nbytes for one in self._long.values())
         is_short = nbytes < SHORT_ROW_NBYTES * len(self._long)
@@ -125,8 +125,8 @@ class ZeroCopySource:
 
     def _check(self) -> None:
         """DataError if a file is not what it was."""
-        for stamp in self._stamps:
-            stamp.check()
+        for stamp, extent in self._files.items():
+            stamp.check(extent.fd)
 
     @cached_property
     def _kept(self) -> dict[str, Array]:
@@ -200,13 +200,16 @@ def _nbytes(extents: tuple[Extent, ...]) -> int:
 
 def _read(extent: Extent) -> Array:
     """The rows (uint8, one a row), read and not mapped: a file that is cut meanwhile must not end this process."""
-    path = extent.stamp.path
-    with npy.opened(path, "the file that was there") as file:
-        extent.stamp.check_open(file)
+    extent.stamp.check(extent.fd)
+    rows = np.empty(extent.rows * extent.row_nbytes, np.uint8)
+    target, got = rows.data, 1
+    while len(target) and got:
         try:
-            rows = np.fromfile(file, np.uint8, extent.rows * extent.row_nbytes, offset=extent.offset)
+            got = os.preadv(extent.fd, [target], extent.offset + rows.size - len(target))
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DataError(f"{extent.stamp.path}: cannot be read ({error.strerror})") from error
+        target = target[got:]
+    extent.stamp.check(extent.fd)
     return rows.reshape(extent.rows, extent.row_nbytes)
 
 

@@ -42,6 +42,8 @@ class _MsgHdr(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sendmsg.argtypes = (ctypes.c_int, ctypes.POINTER(_MsgHdr), ctypes.c_int)
 _libc.sendmsg.restype = ctypes.c_ssize_t
+_libc.pwritev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64)
+_libc.pwritev.restype = ctypes.c_ssize_t
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,24 @@ class Iovec:
 
     def send(self, connection: socket.socket) -> None:
         """Send what the kernel takes now. BlockingIOError where it takes nothing, OSError as of `socket.sendmsg`."""
+        rest, is_all = self._next()
+        message = _MsgHdr(iov=rest.ctypes.data, iovlen=len(rest))
+        more = 0 if is_all else socket.MSG_MORE
+        self._took(_libc.sendmsg(connection.fileno(), ctypes.byref(message), socket.MSG_NOSIGNAL | more))
+
+    def write(self, fd: int, nbytes: int) -> None:
+        """Put the next bytes, so many, at the beginning of a file. OSError as of `os.pwritev`."""
+        end = self._sent + nbytes
+        while (left := end - self._sent) > 0:
+            rest, _ = self._next()
+            ends = np.cumsum(rest[:, 1], dtype=np.int64)
+            if ends[-1] > left:
+                rest = rest[: int(np.searchsorted(ends, left)) + 1].copy()
+                rest[-1, 1] -= np.uint64(ends[len(rest) - 1] - left)
+            self._took(_libc.pwritev(fd, rest.ctypes.data, len(rest), nbytes - left))
+
+    def _next(self) -> tuple[Pieces, bool]:
+        """What may be taken now, and whether it is all that is left."""
         first = int(np.searchsorted(self._ends, self._sent, side="right"))
         if self._upcoming and self._upcoming[0].pieces == first:
             self._upcoming[0].passes()
@@ -85,9 +105,9 @@ class Iovec:
             rest = rest.copy()
             rest[0, 0] += np.uint64(begun)
             rest[0, 1] -= np.uint64(begun)
-        message = _MsgHdr(iov=rest.ctypes.data, iovlen=len(rest))
-        more = socket.MSG_MORE if first + len(rest) < len(self.pieces) else 0
-        sent = _libc.sendmsg(connection.fileno(), ctypes.byref(message), socket.MSG_NOSIGNAL | more)
+        return rest, first + len(rest) == len(self.pieces)
+
+    def _took(self, sent: int) -> None:
         if sent < 0:
             code = ctypes.get_errno()
             if code == errno.EINTR:  # as Python's own calls do: a signal is nothing that a connection ends of

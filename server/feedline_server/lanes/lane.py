@@ -14,18 +14,23 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import structlog
 
+from feedline_server.host.descriptors import is_shortage
+from feedline_server.host.threads import vital
 from feedline_server.lanes.iovec import MAX_PIECES, Iovec, together
+from feedline_server.lanes.line import TcpLine
 from feedline_server.memory.arena import Slot
 from feedline_server.memory.trainer import TrainerMemory
 from feedline_server.settings.settings import Settings
-from feedline_wire.lane import HEAD, LANES, PROOF_NBYTES, TICKET_NBYTES
+from feedline_wire.lane import GREETING_S, HEAD, LANES, PROOF_NBYTES, TICKET_NBYTES
 
-GREETING_S = 5.0
-"""A trainer greets at once; a connection that says nothing is closed after this."""
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 1.0
+"""Pauses before a connection is accepted again where descriptors or memory are short: those that say nothing are closed
+within GREETING_S."""
 
 NO_PROGRESS_S = 30.0
 """A trainer reads what it wanted as fast as it comes, so one that takes nothing for so long is stopped or gone."""
@@ -47,6 +52,15 @@ class Message:
     nbytes: int
     body: memoryview | Iovec
     placed: Slot | None = None
+
+
+class Outgoing(Protocol):
+    """What a lane sends; true while something of it was not sent."""
+
+    def __bool__(self) -> bool: ...
+
+    def send(self, connection: socket.socket) -> None:
+        """Send what the kernel takes now. BlockingIOError where it takes nothing."""
 
 
 class Lane:
@@ -83,7 +97,7 @@ class Lane:
                 if not has_read:
                     raise TimeoutError(f"it read nothing for {NO_PROGRESS_S:g} s") from None
 
-    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview] | Iovec:
+    def _laid_out(self, messages: Sequence[Message]) -> list[memoryview] | Outgoing:
         """What goes over the connection: in the form of the tcp lane, unless a lane has its own."""
         parts: list[memoryview | Iovec] = []
         views: list[memoryview] = []
@@ -95,9 +109,9 @@ class Lane:
                 views.append(message.body)
         return views if len(views) == len(parts) else together(parts)
 
-    def _send_some(self, outgoing: list[memoryview] | Iovec) -> None:
+    def _send_some(self, outgoing: list[memoryview] | Outgoing) -> None:
         """Send what the kernel takes now, and take it from `outgoing`. BlockingIOError where it takes nothing."""
-        if isinstance(outgoing, Iovec):
+        if not isinstance(outgoing, list):
             outgoing.send(self._connection)
             return
         sent = self._connection.sendmsg(outgoing[:MAX_PIECES])
@@ -111,6 +125,11 @@ class Lane:
         room = select.poll()
         room.register(self._connection, select.POLLOUT)
         return bool(room.poll(timeout_s * 1000))
+
+    @property
+    def line(self) -> TcpLine:
+        """What carries it, of a lane by TCP."""
+        return TcpLine(self._connection)
 
     def end(self) -> None:
         """Send no more, and wake a sender that waits in it. Idempotent.
@@ -168,6 +187,7 @@ class LaneListener(ABC):
     """Where trainers come for the lanes of one kind: `start`, `offer` and `withdraw` for each stream, `close`."""
 
     name: ClassVar[str]
+    kind_of_offer: ClassVar[type[Offer]] = Offer
     is_encrypted: ClassVar[bool] = False
     """A loader that speaks TLS has only lanes that are, one that does not only those that are not."""
 
@@ -177,7 +197,10 @@ class LaneListener(ABC):
         self._lock = threading.Lock()
         self._offers: dict[bytes, Offer] = {}
         self._listener: socket.socket | None = None
-        self._greetings = threading.BoundedSemaphore(MAX_GREETINGS)
+        self._closing = threading.Event()
+        self.most_greetings = MAX_GREETINGS
+        """Connections without a ticket at once; less where descriptors are few. To be set before it starts."""
+        self._greetings = 0
 
     @classmethod
     @abstractmethod
@@ -190,7 +213,7 @@ class LaneListener(ABC):
 
     def offer(self, taken: Callable[[Lane], None]) -> Offer:
         """A lane for a new stream, with which `taken` is called; `withdraw` it when the stream ends."""
-        offer = Offer(taken)
+        offer = self.kind_of_offer(taken)
         with self._lock:
             self._offers[offer.secret] = offer
         return offer
@@ -207,6 +230,7 @@ class LaneListener(ABC):
 
     def close(self) -> None:
         """Listen no more and end every lane; their streams close them. Idempotent."""
+        self._closing.set()
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
@@ -224,24 +248,43 @@ class LaneListener(ABC):
         listener.listen(BACKLOG)
         self._listener = listener
         self.address = address
-        threading.Thread(
-            target=self._accept, args=(listener,), name=f"feedline-{self.name}-accept", daemon=True
-        ).start()
+        name = f"feedline-{self.name}-accept"
+        vital(threading.Thread(target=self._accept, args=(listener,), name=name, daemon=True)).start()
 
     def _accept(self, listener: socket.socket) -> None:
-        while True:
+        backoff_s = FIRST_BACKOFF_S
+        while not self._closing.is_set():
             try:
                 connection, address = listener.accept()
-            except OSError:  # closed
-                return
-            if not self._greetings.acquire(blocking=False):
-                connection.close()
-                log.warning("too many connections without a ticket", lane=self.name, most=MAX_GREETINGS)
+            except OSError as error:
+                if self._closing.wait(backoff_s if is_shortage(error) else 0):
+                    return
+                log.warning("cannot accept a connection, trying again", lane=self.name, reason=str(error))
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
                 continue
-            # On a thread of its own: one that says nothing must not keep the next one waiting.
-            threading.Thread(
-                target=self._receive, args=(connection, address), name=f"feedline-{self.name}-greeting", daemon=True
-            ).start()
+            backoff_s = FIRST_BACKOFF_S
+            self._begin_greeting(connection, address)
+
+    def _begin_greeting(self, connection: socket.socket, address: object) -> None:
+        with self._lock:
+            is_one_more = self._greetings < self.most_greetings
+            self._greetings += is_one_more
+        if not is_one_more:
+            connection.close()
+            log.warning("too many connections without a ticket", lane=self.name, most=self.most_greetings)
+            return
+        # On a thread of its own: one that says nothing must not keep the next one waiting.
+        name = f"feedline-{self.name}-greeting"
+        try:
+            threading.Thread(target=self._receive, args=(connection, address), name=name, daemon=True).start()
+        except RuntimeError as error:  # too many processes and threads; the trainer goes on without this lane
+            self._end_greeting()
+            connection.close()
+            log.warning("no thread for a connection, which is closed", lane=self.name, reason=str(error))
+
+    def _end_greeting(self) -> None:
+        with self._lock:
+            self._greetings -= 1
 
     def _receive(self, connection: socket.socket, address: object) -> None:
         try:
@@ -252,7 +295,7 @@ class LaneListener(ABC):
         except OSError:
             pass  # it went away
         finally:
-            self._greetings.release()
+            self._end_greeting()
         connection.close()
 
     def _offer_of(self, secret: bytes) -> Offer | None:

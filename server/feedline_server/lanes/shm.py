@@ -7,6 +7,7 @@ want it too, is copied there. What finds no room, because the trainer holds on t
 """
 
 import array
+import contextlib
 import os
 import secrets
 import socket
@@ -16,9 +17,9 @@ from typing import Final
 import structlog
 
 from feedline_server.lanes.lane import Lane, LaneListener, Message, Offer
-from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
+from feedline_server.memory.trainer import TrainerMemory
 from feedline_server.settings.settings import Settings
-from feedline_wire.lane import ACCEPTED, FOLLOWS, PLACED_HEAD, SHM, SHM_GREETING, TICKET_NBYTES
+from feedline_wire.lane import ACCEPTED, FOLLOWS, IN_PLACE_NBYTES, PLACED_HEAD, SHM, SHM_GREETING, TICKET_NBYTES, heard
 
 log = structlog.get_logger()
 
@@ -76,16 +77,14 @@ class ShmListener(LaneListener):
         return offer.secret + offer.proof
 
     def _greet(self, connection: socket.socket) -> bool:
-        wanted = len(SHM_GREETING) + TICKET_NBYTES
-        greeting, fds = _received(connection, wanted)
-        if not greeting:  # a trainer that only looked whether this is its host
-            connection.close()
-            return True
-        if len(fds) != 1:
-            for fd in fds:
-                os.close(fd)
-            return False
-        memory = TrainerMemory(fds[0])
+        with contextlib.closing(_Descriptors(connection)) as descriptors:
+            greeting = heard(connection, len(SHM_GREETING) + TICKET_NBYTES, descriptors.receive)
+            if not greeting:  # a trainer that only looked whether this is its host
+                connection.close()
+                return True
+            if len(descriptors.fds) != 1:
+                return False
+            memory = TrainerMemory(descriptors.fds.pop())
         is_taken = False
         try:
             offer = self._offer_of(greeting[len(SHM_GREETING) :]) if greeting.startswith(SHM_GREETING) else None
@@ -98,15 +97,26 @@ class ShmListener(LaneListener):
         return is_taken
 
 
-def _received(connection: socket.socket, nbytes: int) -> tuple[bytes, list[int]]:
-    """Bytes, and the descriptors that came with them: at most one is let in."""
-    fds = array.array("i")
-    flags = socket.MSG_WAITALL | socket.MSG_CMSG_CLOEXEC
-    data, ancillary, _, _ = connection.recvmsg(nbytes, socket.CMSG_SPACE(fds.itemsize), flags)
-    for level, kind, sent in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(sent[: len(sent) - len(sent) % fds.itemsize])
-    return data, list(fds)
+class _Descriptors:
+    """Descriptors that come with what a peer says; `close` lets go of them, unless somebody took them out of `fds`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.fds = array.array("i")
+
+    def receive(self, nbytes: int) -> bytes:
+        """The next bytes; none where there are no more, and from where a second descriptor came."""
+        data, ancillary, _, _ = self._connection.recvmsg(
+            nbytes, socket.CMSG_SPACE(self.fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, sent in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self.fds.frombytes(sent[: len(sent) - len(sent) % self.fds.itemsize])
+        return data if len(self.fds) <= 1 else b""
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
 
 
 LISTENER: Final = ShmListener

@@ -2,17 +2,17 @@
 
 gRPC copies every byte four times on its way between two Python programs; here the kernel's two copies are all. What is
 wanted, failures of the stream, draining and the end still go over the Fetch stream. It is offered only where gRPC
-itself speaks without TLS, so no trainer gets less protection than was asked for.
+itself speaks without TLS, so no trainer gets less protection than was asked for; with TLS there is the sealed lane.
 """
 
 import contextlib
 import socket
-from typing import Final
+from typing import ClassVar, Final
 
-from feedline_server.lanes.lane import NO_PROGRESS_S, Lane, LaneListener
+from feedline_server.lanes.lane import NO_PROGRESS_S, Lane, LaneListener, Offer
 from feedline_server.settings.settings import Settings
 from feedline_wire.errors import LoaderUnavailable
-from feedline_wire.lane import ACCEPTED, GREETING, TCP, TICKET_NBYTES
+from feedline_wire.lane import ACCEPTED, GREETING, TCP, TICKET_NBYTES, heard
 from feedline_wire.reach import host_of
 
 
@@ -20,6 +20,7 @@ class TcpListener(LaneListener):
     """Listens on a port of the address that gRPC listens on."""
 
     name = TCP
+    _greeting: ClassVar[bytes] = GREETING
 
     @classmethod
     def is_wanted(cls, settings: Settings) -> bool:
@@ -42,17 +43,20 @@ class TcpListener(LaneListener):
             self._listen(listener, str(listener.getsockname()[1]))
         except OSError as error:
             raise LoaderUnavailable(
-                f"cannot listen on {host!r} port {port} for the tcp lane: {error}; choose another port with tcp_port, "
-                f"or tcp_lane = false"
+                f"cannot listen on {host!r} port {port} for the {self.name} lane: {error}; choose another port with "
+                f"tcp_port, or tcp_lane = false"
             ) from error
 
     def _greet(self, connection: socket.socket) -> bool:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        greeting = connection.recv(len(GREETING) + TICKET_NBYTES, socket.MSG_WAITALL)
-        offer = self._offer_of(greeting[len(GREETING) :]) if greeting.startswith(GREETING) else None
+        greeting = heard(connection, len(self._greeting) + TICKET_NBYTES)
+        offer = self._offer_of(greeting[len(self._greeting) :]) if greeting.startswith(self._greeting) else None
         if offer is None:
             return False
         connection.settimeout(NO_PROGRESS_S)
+        return self._claim(offer, connection)
+
+    def _claim(self, offer: Offer, connection: socket.socket) -> bool:
         return offer.claim(Lane(connection), lambda: connection.sendall(ACCEPTED))
 
 

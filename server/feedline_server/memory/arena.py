@@ -8,6 +8,7 @@ import bisect
 import contextlib
 import itertools
 import mmap
+import operator
 import os
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ class FirstFit:
         if slot not in self._allocated:
             raise ValueError(f"{slot} is not allocated")
         self._allocated.remove(slot)
-        index = bisect.bisect(self._free, slot.start, key=lambda free: free.start)
+        index = bisect.bisect(self._free, slot.start, key=operator.attrgetter("start"))
         start, end = slot.start, slot.end
         if index < len(self._free) and self._free[index].start == end:
             end = self._free.pop(index).end

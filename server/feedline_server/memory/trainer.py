@@ -3,7 +3,8 @@
 A slot is the loader's until it is published to the trainer, and then the trainer's until it returns it. Nothing that
 lies here is believed: the trainer may write to all of it at any time, so one byte a batch is all that is ever read.
 Processes of the loader map it, so it must be memory that can never become shorter: touching a mapping of what was cut
-off ends a process.
+off ends a process. Its pages count as memory of who touches them first, so only those are used that the trainer has
+taken, from its beginning on: none is charged to the loader's control group.
 """
 
 import fcntl
@@ -16,11 +17,11 @@ import threading
 from feedline_server.memory.arena import FirstFit, Slot
 from feedline_wire.lane import RETURNED_NBYTES
 
-IN_PLACE_NBYTES = 64 << 10
-"""Smaller batches follow in the socket, many at once: a place of their own costs more than a copy of them."""
-
 MOST_NBYTES = 1 << 36
 """Of a trainer: far more than any reads ahead, and every worker can map that of two thousand (x86-64 has 47 bits)."""
+
+STAT_BLOCK_NBYTES = 512
+"""Of `st_blocks`, whatever the pages are (stat(2))."""
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 """What must be sealed: its length downwards, and the seals. The second keeps a trainer from forbidding writes later."""
@@ -40,6 +41,7 @@ class TrainerMemory:
         self.number = next(_numbers)
         """Its name between the front and its workers."""
         self._lock = threading.Lock()
+        self._taken_nbytes = 0  # by the trainer, as far as is known
         try:
             self._space = FirstFit(_checked_nbytes(fd), self.number)
             self._first_page = mmap.mmap(fd, RETURNED_NBYTES)
@@ -64,6 +66,9 @@ class TrainerMemory:
                 return None
             self._release_returned()
             slot = self._space.allocate(nbytes) if self._free else None
+            if slot is not None and not self._is_taken(slot):
+                self._space.release(slot)
+                return None
             if slot is not None:
                 number = self._unpublished[slot] = self._free.pop()
                 self._first_page[number] = 0
@@ -93,6 +98,12 @@ class TrainerMemory:
             if number is not None:
                 self._free.append(number)
                 self._space.release(slot)
+
+    def _is_taken(self, slot: Slot) -> bool:
+        """The trainer has taken the pages of the slot, the first that is free and long enough."""
+        if slot.end > self._taken_nbytes:
+            self._taken_nbytes = os.fstat(self.fd).st_blocks * STAT_BLOCK_NBYTES
+        return slot.end <= self._taken_nbytes
 
     def _release_returned(self) -> None:
         for number in [number for number in self._published if self._first_page[number]]:

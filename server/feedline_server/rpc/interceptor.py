@@ -15,7 +15,7 @@ from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
 from feedline_server.access.tokens import Authorization, Tokens, authenticate
 from feedline_wire import reach, rpc
-from feedline_wire.errors import FeedlineError, NotAllowed, to_failure
+from feedline_wire.errors import HEADER_KEPT, FeedlineError, NotAllowed, cut, to_failure
 
 OPEN = frozenset({"/grpc.health.v1.Health/Check"})
 """Orchestrators ask it and have no token. Not Watch: each one would hold one of the calls a loader answers at once."""
@@ -100,6 +100,6 @@ def _refusing(method: str, error: NotAllowed) -> "grpc.RpcMethodHandler[Any, Any
 
 def refuse(context: grpc.ServicerContext, error: FeedlineError) -> NoReturn:
     """End the call so that the error arrives as itself: code and text for any client, the Failure beside them."""
-    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error).SerializeToString()),))
-    context.abort(grpc.StatusCode[rpc.status_of(error)], str(error))
+    context.set_trailing_metadata(((rpc.FAILURE_METADATA, to_failure(error, HEADER_KEPT).SerializeToString()),))
+    context.abort(grpc.StatusCode[rpc.status_of(error)], cut(str(error), HEADER_KEPT))
     raise AssertionError("unreachable: abort raises")

@@ -6,69 +6,37 @@ that arrives becomes a path, an import or a pickle.
 
 import functools
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from feedline_server.access.reload import HotReloaded
 from feedline_server.access.tls import Tls
 from feedline_server.access.tokens import Authorization
+from feedline_server.host.threads import Threads
+from feedline_server.lanes.compressor import Trials
 from feedline_server.lanes.lane import Lane, LaneListener
+from feedline_server.rpc.health import Health
 from feedline_server.rpc.interceptor import AccessInterceptor, refuse, server_credentials
-from feedline_server.rpc.requests import FetchRequests, Unreadable, read_wants, reader_of
+from feedline_server.rpc.requests import FetchRequests, Unreadable, read_wants, reader_of, take_in
 from feedline_server.rpc.sender import Sender
+from feedline_server.rpc.server import MOST_CONNECTIONS, SERVER_OPTIONS, listen_at, start_server
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.scheduler import MAX_WINDOW, Scheduler
 from feedline_server.scheduling.stream import Stream
+from feedline_server.watching.observer import Observer
 from feedline_server.workers.pool import Pool
-from feedline_wire import elementwise, rpc, status, structure, tensors, versions
+from feedline_wire import checksum, elementwise, rpc, structure, tensors, trace, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.errors import (
-    Damaged,
-    FeedlineError,
-    InvalidRequest,
-    LoaderUnavailable,
-    ProtocolMismatch,
-)
-from feedline_wire.key import from_message
-from feedline_wire.status import LoaderCounters
+from feedline_wire.compression import Compression, may_be_compressed
+from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderUnavailable, ProtocolMismatch
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of
 queueing it unseen."""
-
-KEEPALIVE_MS = 10_000
-"""A trainer that vanished without a word is noticed after this and as much again."""
-
-MAX_REQUEST_NBYTES = 1 << 20
-"""A whole window (MAX_WINDOW) of keys has 0.6 MB if all names have 255 letters. A request of this size that is full of
-the smallest wants costs 24 MB until it is refused (measured)."""
-
-HANDSHAKE_MS = 10_000
-"""Who connects and says nothing is let go after this; gRPC's own 120 s are for networks that no trainer trains over."""
-
-HEALTH_THREADS = 2
-"""For health checks on an address of their own: each takes microseconds."""
-
-SERVER_OPTIONS = [
-    ("grpc.so_reuseport", 0),  # a second loader on the port must be an error, not a silent share of the trainers
-    ("grpc.max_receive_message_length", MAX_REQUEST_NBYTES),
-    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-    ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),  # without limit; the default stops asking a trainer that says nothing
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
-    ("grpc.http2.max_ping_strikes", 0),  # trainers may look often whether we are alive
-]
 
 log = structlog.get_logger()
 
@@ -82,27 +50,29 @@ class Service:
         catalog: Catalog,
         scheduler: Scheduler,
         pool: Pool,
+        observer: Observer,
         replica: str,
-        version: str,
         max_trainers: int,
+        max_connections: int,
         tls: HotReloaded[Tls] | None,
         interceptor: AccessInterceptor,
         lanes: Mapping[str, LaneListener],
+        compression: Compression,
     ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
         self._pool = pool
         self._replica = replica
-        self._version = version
         self._tls = tls
         self._interceptor = interceptor
         self._lanes = lanes
-        self._started = time.monotonic()
-        self._health = health.HealthServicer()
+        self._trials = Trials() if may_be_compressed(compression, is_encrypted=tls is not None) else None
+        self._observer = observer
+        self._health = Health()
         self._server = grpc.server(
-            ThreadPoolExecutor(max_trainers + SPARE_THREADS, thread_name_prefix="feedline-rpc"),
+            Threads(max_trainers + SPARE_THREADS, thread_name_prefix="feedline-rpc"),
             interceptors=[interceptor],
-            options=SERVER_OPTIONS,
+            options=[*SERVER_OPTIONS, (MOST_CONNECTIONS, max_connections)],
             maximum_concurrent_rpcs=max_trainers + SPARE_THREADS,
         )
         self._health_server: grpc.Server | None = None
@@ -116,29 +86,25 @@ class Service:
             ),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(rpc.SERVICE, methods),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.add_to(self._server)
         reflection.enable_server_reflection((rpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     def start(self, listen: str, health_listen: str | None) -> int:
         """Listen and serve; the port. LoaderUnavailable if an address cannot be listened on."""
-        port = _listen(self._server, listen, None if self._tls is None else server_credentials(self._tls))
+        port = listen_at(self._server, listen, None if self._tls is None else server_credentials(self._tls))
         if health_listen is not None:
-            self._health_server = grpc.server(
-                ThreadPoolExecutor(HEALTH_THREADS, thread_name_prefix="feedline-health"),
-                options=SERVER_OPTIONS,
-                maximum_concurrent_rpcs=SPARE_THREADS,
-            )
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
-            _listen(self._health_server, health_listen, None)
-            self._health_server.start()
-        self._server.start()
-        for name in ("", rpc.SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            self._health_server = self._health.listen_at(health_listen)
+        start_server(self._server)
+        self.set_serving(True)
         return port
+
+    def set_serving(self, serves: bool) -> None:
+        """What health says until `drain`. Thread-safe."""
+        self._health.set_serving(serves)
 
     def drain(self) -> None:
         """Say NOT_SERVING, take no new keys, tell every trainer."""
-        self._health.enter_graceful_shutdown()
+        self._health.drain()
         self._scheduler.drain()
 
     def stop(self, grace_s: float) -> None:
@@ -163,7 +129,7 @@ class Service:
         except ProtocolMismatch as error:  # the trainer raises it, and its user reads it
             log.warning("a trainer speaks another protocol", peer=context.peer(), reason=str(error))
         return pb.Description(
-            **versions.here("loader").fields(),
+            **versions.here("loader").having(() if self._trials is None else (versions.COMPRESSION,)).fields(),
             replica=self._replica,
             datasets=[
                 pb.Dataset(
@@ -177,8 +143,14 @@ class Service:
                     deferred=elementwise.to_messages(served.dataset.deferred),
                     batched=served.dataset.is_batched,
                     stream=served.dataset.is_stream,
+                    nondeterministic=not served.dataset.is_deterministic,
+                    skips_bad_samples=served.dataset.on_bad_sample == "skip",
+                    categories=[
+                        pb.Categories(column=column, names=names)
+                        for column, names in served.dataset.sent_categories.items()
+                    ],
                 )
-                for name, served in self._catalog.seen_by(caller.datasets).served.items()
+                for name, served in self._catalog.seen_by(caller.datasets).versions
             ],
             limits=pb.Limits(max_batch_bytes=self._catalog.max_batch_nbytes, max_window=MAX_WINDOW),
             lanes=[pb.Lane(name=name, address=lane.address) for name, lane in self._lanes.items() if lane.address],
@@ -189,6 +161,7 @@ class Service:
             authorization = self._interceptor.authorize(context)
             # Before its first word: a stream that says nothing is one of those that are counted.
             stream = self._scheduler.open_stream(context.peer(), authorization.caller)
+            stream.trace = trace.fields(context.invocation_metadata() or ())
         except FeedlineError as error:
             refuse(context, error)
         try:
@@ -200,23 +173,11 @@ class Service:
     def _status(self, request: pb.StatusRequest | Unreadable, context: grpc.ServicerContext) -> pb.StatusReply:
         if isinstance(request, Unreadable):
             refuse(context, request.error)
-        state = self._scheduler.status()
-        return pb.StatusReply(
-            replica=self._replica,
-            version=self._version,
-            draining=state.draining,
-            short_of=state.short_of or "",
-            counters=status.to_messages(self._completed(state.counters)),
-            trainers=[pb.Trainer(peer=one.peer, counters=status.to_messages(one.counters)) for one in state.streams],
-        )
-
-    def counters(self) -> LoaderCounters:
-        """What this loader counts. Thread-safe."""
-        return self._completed(self._scheduler.status().counters)
-
-    def _completed(self, counters: LoaderCounters) -> LoaderCounters:
-        """The scheduler's counters, with the pool's and the loader's own."""
-        return replace(self._pool.count(counters), uptime_s=time.monotonic() - self._started)
+        try:
+            caller = self._interceptor.authorize(context).caller
+        except FeedlineError as error:
+            refuse(context, error)
+        return self._observer.status(caller.datasets)
 
     # ---- one stream ----
 
@@ -237,39 +198,46 @@ class Service:
         except ProtocolMismatch as error:
             refuse(context, error)
         stream.is_checksummed = first.checksum
-        log.info("trainer connected", peer=stream.peer, client=stream.caller.name)
+        log.info("trainer connected", **stream.log_fields)
         reader = threading.Thread(
             target=self._read, args=(first, requests, stream, authorization), name="feedline-wants", daemon=True
         )
-        reader.start()
-        lanes = self._lanes.get(first.lane) if not first.checksum else None  # what is sealed is sealed as frames
-        offer = lanes.offer(functools.partial(self._lane_taken, stream)) if lanes is not None else None
+        try:
+            reader.start()
+        except RuntimeError as error:  # too many processes and threads, which passes
+            refuse(context, LoaderBusy(f"this loader can start no thread for a stream now: {error}", elsewhere=True))
+        lanes = self._lanes.get(first.lane)
+        if lanes is not None and first.checksum and not lanes.is_encrypted:
+            lanes = None  # nothing would show there that a bit turned
+        offer = lanes.offer(functools.partial(self._lane_taken, stream, first.lane)) if lanes is not None else None
         try:
             if lanes is not None and offer is not None:
                 context.add_callback(offer.end)  # wakes a sender that waits in the lane of a trainer that is gone
-                yield pb.Frame(lane_ticket=lanes.ticket(offer)).SerializeToString()
-            yield from Sender(self._scheduler, stream, offer).frames()
+                wire = pb.Frame(lane_ticket=lanes.ticket(offer)).SerializeToString()
+                yield wire + checksum.field((wire,)) if first.checksum else wire
+            trials = self._trials if versions.COMPRESSION in first.features else None
+            yield from Sender(self._scheduler, stream, offer, trials).frames()
         finally:
             if lanes is not None and offer is not None:
                 lanes.withdraw(offer)
                 if stream.memory is not None:
                     self._pool.unmap_memory(stream.memory.number)
-            log.info("trainer left", peer=stream.peer, batches=stream.batches, nbytes=stream.nbytes)
+            log.info("trainer left", **stream.log_fields, batches=stream.batches, nbytes=stream.nbytes)
         if stream.error is not None:
             refuse(context, stream.error)
 
-    def _lane_taken(self, stream: Stream, lane: Lane) -> None:
+    def _lane_taken(self, stream: Stream, name: str, lane: Lane) -> None:
         """Where the trainer brought memory, its batches are assembled there from now on."""
         if lane.memory is not None:
             self._pool.map_memory(lane.memory.number, lane.memory.fd)
-        self._scheduler.set_lane(stream, lane.memory)
+        self._scheduler.set_lane(stream, name, lane.memory)
 
     def _read(
         self, first: pb.FetchRequest, requests: FetchRequests, stream: Stream, authorization: Authorization
     ) -> None:
         """Take in what the trainer wants, until it says no more or is gone."""
         try:
-            self._take_in(first, stream)
+            take_in(first, stream, self._scheduler)
             for request in requests:
                 if isinstance(request, Unreadable):
                     raise request.error
@@ -277,37 +245,14 @@ class Service:
                     raise LoaderUnavailable(
                         "the loader's tokens have changed, and what was said of this stream's has; connect again"
                     )
-                self._take_in(request, stream)
+                take_in(request, stream, self._scheduler)
         except grpc.RpcError:
             self._scheduler.close_stream(stream)  # the stream broke
         except FeedlineError as error:
-            log.warning("a stream is ended", peer=stream.peer, client=stream.caller.name, reason=str(error))
+            log.warning("a stream is ended", **stream.log_fields, reason=str(error))
             self._scheduler.close_stream(stream, error)
         except Exception:  # a fault of ours: the trainer must not wait on a stream that is not read
-            log.exception("reading a trainer's wants failed", peer=stream.peer)
+            log.exception("reading a trainer's wants failed", **stream.log_fields)
             self._scheduler.close_stream(stream)
         else:
             self._scheduler.end_wants(stream)
-
-    def _take_in(self, request: pb.FetchRequest, stream: Stream) -> None:
-        if stream.is_checksummed and not request.HasField("crc"):
-            raise Damaged("a request came without the checksum that its stream announced; connect again")
-        if len(request.wants) > MAX_WINDOW:
-            raise InvalidRequest(
-                f"{len(request.wants)} keys wanted in one message; a stream may have {MAX_WINDOW} unanswered"
-            )
-        if request.cancelled:
-            self._scheduler.cancel(stream, request.cancelled)
-        self._scheduler.want(stream, [(want.ticket, from_message(want.key)) for want in request.wants])
-
-
-def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
-    """The port; LoaderUnavailable if the address cannot be listened on."""
-    try:
-        if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise LoaderUnavailable(
-            f"cannot listen on {address!r}: the address is in use or not of this host; choose another with --listen"
-        ) from error

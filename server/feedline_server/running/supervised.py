@@ -4,10 +4,13 @@ It is a child process (`child_process`) of the command. It receives its settings
 with it.
 """
 
+import contextlib
+import os
 import sys
 
 from feedline_server.host.child_process import connect_to_parent, leave
 from feedline_server.host.signals import StopSignals
+from feedline_server.running import permanent
 
 
 def main() -> int:
@@ -19,6 +22,10 @@ def main() -> int:
     from feedline_wire.errors import FeedlineError
 
     settings = Settings.model_validate_json(command.recv_bytes())
+    if cores := command.recv_bytes().split():
+        # Before anything is started or allocated: workers inherit it, and memory is of the node that first writes it.
+        with contextlib.suppress(OSError):  # cores were taken away meanwhile: it is slower elsewhere, and serves
+            os.sched_setaffinity(0, map(int, cores))
     configure_logs(settings.log_format, settings.log_level)
     from feedline_server.running.loader import serve
 
@@ -26,7 +33,7 @@ def main() -> int:
         serve(settings, stop, lambda port: command.send_bytes(str(port).encode()))
     except FeedlineError as error:
         print(f"feedline serve: {error}", file=sys.stderr)  # noqa: T201 - the end of a command line program
-        return 1
+        return permanent.CANNOT_BEGIN if permanent.is_permanent(error) else 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -18,6 +18,7 @@ from pydantic import ByteSize
 from feedline_server.host.addresses import beside, with_port
 from feedline_server.host.child_process import ChildProcess, Exit
 from feedline_server.host.signals import StopSignals
+from feedline_server.running.sizing import Cores, Sizing, shares
 from feedline_server.settings.settings import LEAST_MEMORY, Settings
 from feedline_wire.errors import InvalidRequest
 
@@ -44,8 +45,12 @@ class SupervisedLoader:
     """One loader, over its lives: its place among the others, and the process it is now."""
 
     settings: Settings
+    cores: Cores = ()
+    """Which it and all that it starts keep to; empty: any."""
     child: ChildProcess | None = None
     is_serving: bool = False
+    is_to_reload: bool = False
+    """As soon as it serves."""
     start_at: float = 0.0
     backoff_s: float = FIRST_BACKOFF_S
 
@@ -55,7 +60,7 @@ class SupervisedLoader:
         return self.settings.listen
 
 
-def divide(settings: Settings) -> list[Settings]:
+def divide(settings: Settings, sizing: Sizing | None = None) -> list[Settings]:
     """The settings of each replica: workers and memory of the command are divided, ports are counted up."""
     count = settings.replicas
     if settings.workers < count or settings.memory // count < LEAST_MEMORY:
@@ -69,12 +74,13 @@ def divide(settings: Settings) -> list[Settings]:
                 "replicas": 1,
                 "listen": beside(settings.listen, index),
                 "health_listen": settings.health_listen and beside(settings.health_listen, index),
+                "metrics_listen": settings.metrics_listen and beside(settings.metrics_listen, index),
                 "tcp_port": settings.tcp_port and settings.tcp_port + index,
-                "workers": settings.workers // count + (index < settings.workers % count),
+                "workers": workers,
                 "memory": ByteSize(settings.memory // count),
             }
         )
-        for index in range(count)
+        for index, workers in enumerate(shares(sizing or Sizing(count, settings.workers)))
     ]
 
 
@@ -87,18 +93,27 @@ def exit_code(codes: Sequence[int]) -> int:
     return 0 if not failed else max(code if code > 0 else 1 for code in by_themselves)
 
 
-def serve_replicas(settings: Settings, stop: StopSignals, listening: Callable[[Sequence[int]], None]) -> int:
+def serve_replicas(
+    settings: Settings, sizing: Sizing, stop: StopSignals, listening: Callable[[Sequence[int]], None]
+) -> int:
     """Serve until a signal asks for the end; the exit code. `listening` gets all ports once all of them serve."""
-    return Supervisor(divide(settings), stop, listening).run()
+    return Supervisor(divide(settings, sizing), sizing.cores, stop, listening).run()
 
 
 class Supervisor:
     """The loaders of one command. Main thread only: loaders end with the thread that started them."""
 
     def __init__(
-        self, settings: Sequence[Settings], stop: StopSignals, listening: Callable[[Sequence[int]], None]
+        self,
+        settings: Sequence[Settings],
+        cores: Sequence[Cores],
+        stop: StopSignals,
+        listening: Callable[[Sequence[int]], None],
     ) -> None:
-        self._loaders = [SupervisedLoader(one) for one in settings]
+        """`cores` are those of each loader, or of none."""
+        any_core: Cores = ()
+        each = cores or [any_core] * len(settings)
+        self._loaders = [SupervisedLoader(one, own) for one, own in zip(settings, each, strict=True)]
         self._stop = stop
         self._listening = listening
         self._selector = selectors.DefaultSelector()
@@ -145,6 +160,7 @@ class Supervisor:
                 self._selector.register(loader.child.pidfd, selectors.EVENT_READ, loader)
                 with contextlib.suppress(OSError):  # it ended already; that is noticed by its pidfd
                     loader.child.connection.send_bytes(loader.settings.model_dump_json().encode())
+                    loader.child.connection.send_bytes(" ".join(map(str, loader.cores)).encode())
 
     def _on_port(self, loader: SupervisedLoader, child: ChildProcess) -> None:
         """It sends its port: it serves."""
@@ -155,6 +171,7 @@ class Supervisor:
             return
         loader.is_serving = True
         loader.backoff_s = FIRST_BACKOFF_S
+        self._reload(loader)
         # Over its next lives it keeps the port that trainers know.
         loader.settings = loader.settings.model_copy(update={"listen": with_port(loader.settings.listen, port)})
         if not self._all_served and all(one.is_serving for one in self._loaders):
@@ -187,6 +204,10 @@ class Supervisor:
 
     def _forward_signal(self) -> None:
         self._stop.clear()
+        if self._stop.take_reload():
+            for loader in self._loaders:
+                loader.is_to_reload = True
+                self._reload(loader)
         if self._stop.is_requested:
             self._send_all(signal.SIGINT if self._stop.is_immediate else signal.SIGTERM)
 
@@ -199,6 +220,12 @@ class Supervisor:
         for loader in self._running():
             if loader.child is not None:
                 loader.child.signal(number)
+
+    def _reload(self, loader: SupervisedLoader) -> None:
+        """Pass it on. One that does not serve yet may have opened the data already."""
+        if loader.is_to_reload and loader.is_serving and loader.child is not None:
+            loader.is_to_reload = False
+            loader.child.signal(signal.SIGUSR2)
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:

@@ -51,7 +51,7 @@ def unread_s(stream: Stream, now: float) -> float:
 
 def is_stalled(stream: Stream, now: float) -> bool:
     """The stream's trainer does not read."""
-    return unread_s(stream, now) >= STALLED_S
+    return stream.unread_since is not None and now - stream.unread_since >= STALLED_S
 
 
 def next_stall_s(streams: Iterable[Stream], now: float) -> float | None:
@@ -74,14 +74,15 @@ def choose(streams: Iterable[Stream], share: int, now: float) -> Stream | None:
 
     A stream that holds nothing may have one batch of any size.
     """
-    able = [
-        stream
-        for stream in streams
-        if stream.waiting
-        and not is_stalled(stream, now)
-        and (not stream.held_nbytes or stream.held_nbytes + stream.waiting[0].nbytes <= share)
-    ]
-    return min(able, key=lambda stream: stream.virtual_time, default=None)
+    chosen: Stream | None = None
+    for stream in streams:
+        if not stream.waiting or is_stalled(stream, now):
+            continue
+        if stream.held_nbytes and stream.held_nbytes + stream.waiting[0].nbytes > share:
+            continue
+        if chosen is None or stream.virtual_time < chosen.virtual_time:
+            chosen = stream
+    return chosen
 
 
 def choose_victim(streams: Iterable[Stream], now: float) -> tuple[Stream, Batch] | None:

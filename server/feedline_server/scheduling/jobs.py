@@ -4,15 +4,20 @@ A stream that wants a key that is being assembled takes part in that job, so a b
 streams want it.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 from feedline_server.batches.assembly import sample_ids
 from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.stream import Stream, Want
+from feedline_server.scheduling.work import WorkByView
 from feedline_server.workers.messages import Failed, KilledWorkers, SlotTooSmall
 from feedline_wire.errors import BatchKillsWorkers, FeedlineError, LoaderBroken
 from feedline_wire.key import Key
+
+FAILURES = 20
+"""Errors that are remembered for people to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Jobs:
         self._by_number: dict[int, Job] = {}
         self._by_key: dict[Key, Job] = {}
         self._number = 0
+        self.failures: deque[tuple[float, str, FeedlineError]] = deque(maxlen=FAILURES)
+        """When, of which dataset, and the error that its trainers were answered: the last few."""
         self.load = 0.0
         """What the pool has of them, in tasks that take long."""
 
@@ -96,6 +103,7 @@ class Estimates:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
         self._outgrown: dict[tuple[str, int], int] = {}
+        self.work = WorkByView()
 
     def weight(self, key: Key) -> float:
         """What a task counts for: 1 for a batch that takes long."""
@@ -105,9 +113,11 @@ class Estimates:
         """A batch took so long; None: it failed, and nothing is known any more."""
         if seconds is None:
             self._seconds.pop(key.dataset, None)
-        else:  # quick to believe that batches take long, slow to believe that they do not
-            known = self._seconds.get(key.dataset, self.LONG_S)
-            self._seconds[key.dataset] = max(seconds, known + (seconds - known) / 8)
+            return
+        self.work.assembled(key, seconds)
+        # Quick to believe that batches take long, slow to believe that they do not.
+        known = self._seconds.get(key.dataset, self.LONG_S)
+        self._seconds[key.dataset] = max(seconds, known + (seconds - known) / 8)
 
     def nbytes(self, key: Key, at_least: int) -> int:
         """Bytes to allocate for a key."""

@@ -28,14 +28,25 @@ class Overload:
     def __init__(self) -> None:
         self.short_of: Shortage | None = None
         """What the loader is short of now."""
-        self._since = 0.0
+        self.is_bound = False
+        """Streams want more than their share of the memory, and workers idle."""
+        self._since = self._noted_at = 0.0
+        self._seconds: dict[Shortage, float] = {"workers": 0.0, "memory": 0.0}
         self._logged_at = self._next_look = float("-inf")
 
-    def note(self, short_of: Shortage | None, now: float) -> None:
+    def note(self, short_of: Shortage | None, now: float, *, is_bound: bool = False) -> None:
         """What ended the last attempt to begin work; None if everything began that could."""
         if self.short_of is None:
             self._since = now
-        self.short_of = short_of
+        self._seconds = self.seconds(now)
+        self.short_of, self.is_bound, self._noted_at = short_of, is_bound, now
+
+    def seconds(self, now: float) -> "dict[Shortage, float]":
+        """For how long the loader has been short of each, all together."""
+        seconds = dict(self._seconds)
+        if (short_of := "memory" if self.is_bound else self.short_of) is not None:
+            seconds[short_of] += now - self._noted_at
+        return seconds
 
     def waited_s(self, stream: Stream, now: float) -> float:
         """How long a stream's oldest key has waited for this loader."""

@@ -7,7 +7,7 @@ begin now. The rules are elsewhere: whose turn it is in fairness, who gets memor
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import structlog
@@ -16,7 +16,7 @@ from feedline_server.access.tokens import ANYBODY, Caller
 from feedline_server.batches.assembly import layout_of
 from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.memory.arena import ARENA, Arena, Slot
-from feedline_server.memory.trainer import IN_PLACE_NBYTES, TrainerMemory
+from feedline_server.memory.trainer import TrainerMemory
 from feedline_server.scheduling.admission import StreamLimits
 from feedline_server.scheduling.allocation import Allocator
 from feedline_server.scheduling.cache import KEPT_PART, BatchCache
@@ -25,10 +25,12 @@ from feedline_server.scheduling.fairness import STALLED_S, FairQueue, choose, is
 from feedline_server.scheduling.jobs import Estimates, Job, Jobs, Waiter, refusal
 from feedline_server.scheduling.overload import Overload, Shortage
 from feedline_server.scheduling.status import SchedulerStatus, status_of
-from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
-from feedline_server.workers.messages import Done, Outcome, SlotTooSmall, Task
+from feedline_server.scheduling.stream import WAITING, Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_server.workers.messages import Done, Outcome, SlotTooSmall, Task, by_stage
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderDraining
 from feedline_wire.key import Key
+from feedline_wire.lane import IN_PLACE_NBYTES
 from feedline_wire.status import LoaderCounters, for_log
 
 MAX_WINDOW = 1024
@@ -54,7 +56,6 @@ class Scheduler:
         workers: int,
         max_trainers: int,
         max_streams_per_client: int | None = None,
-        from_files: Mapping[str, ZeroCopySource],
         submit: Callable[[Sequence[Task]], None],
         now: Callable[[], float],
     ) -> None:
@@ -62,9 +63,8 @@ class Scheduler:
         self._arena = arena
         self._workers = workers
         self._limits = StreamLimits(max_trainers, max_streams_per_client)
-        self._from_files = from_files
         self._submit = submit
-        self._now = now
+        self.now = now
         self._lock = threading.Lock()
         self._streams: list[Stream] = []
         self._queue = FairQueue()
@@ -92,10 +92,10 @@ class Scheduler:
             self._streams.append(stream)
             return stream
 
-    def set_lane(self, stream: Stream, memory: TrainerMemory | None) -> None:
-        """The stream has a lane: to a trainer on this host, in whose memory batches may be assembled, or by tcp."""
+    def set_lane(self, stream: Stream, lane: str, memory: TrainerMemory | None) -> None:
+        """The stream has a lane: to a trainer on this host, in whose memory batches may be assembled, or by TCP."""
         with self._lock:
-            stream.memory = memory
+            stream.lane, stream.memory = lane, memory
             stream.sends_from_files = memory is None
 
     def want(self, stream: Stream, wants: Iterable[tuple[int, Key]]) -> None:
@@ -118,12 +118,13 @@ class Scheduler:
                 if not isinstance(found, FeedlineError):
                     if not stream.waiting:  # it was idle
                         self._queue.join(stream)
+                    stream.versions.add((key.dataset, key.fingerprint))
                     stream.waiting.append(Want(ticket, key, self._estimates.nbytes(key, found), now))
                 elif stream.unanswered < 2 * MAX_WINDOW:
                     self._counts.failures += 1
                     stream.deliver(Refusal(ticket, found))
                 else:
-                    log.warning("a stream is ended", peer=stream.peer, reason=str(found))
+                    log.warning("a stream is ended", **stream.log_fields, reason=str(found))
                     self._end(stream, found)
 
     def cancel(self, stream: Stream, tickets: Iterable[int]) -> None:
@@ -147,7 +148,8 @@ class Scheduler:
                     is_due = not stream.changed.wait(self._next_look_s())
                 if stream.ready:
                     return stream.take(nbytes)
-            self._look_again()
+            with self._event():
+                pass
 
     def body(self, batch: Batch) -> memoryview:
         """The body of a batch in the arena that is at its sender."""
@@ -155,30 +157,33 @@ class Scheduler:
 
     def unpin(self, stream: Stream) -> None:
         """The sender waits for the network, and reads no batch until `pin`: what it holds may be dropped meanwhile."""
-        stream.unread_since = self._now()
+        stream.unread_since = self.now()
 
     def pin(self, stream: Stream, batches: Iterable[Batch]) -> bool:
         """The network took the frame. False if one of these was dropped meanwhile: it comes again from its start."""
         self._resume_reading(stream)
-        return all(batch in stream.sending for batch in batches)
+        return stream.sending.keys() >= set(batches)
 
     def release(
         self, stream: Stream, batches: Iterable[Batch | FileBatch], *, sent: bool, again: Sequence[FileBatch] = ()
     ) -> None:
         """The sender has sent these batches, or will not. `again` cannot be sent from files: workers assemble them."""
-        with self._event():
+        with self._event() as now:
             for batch in batches:
                 if isinstance(batch, Batch) and batch in stream.sending:
-                    stream.sending.remove(batch)
+                    del stream.sending[batch]
                     if batch.is_in_arena or not sent:  # else the place is the trainer's now
                         self._allocator.release(stream, batch.slot)
                 if sent:
-                    stream.batches += 1
-                    stream.nbytes += batch.nbytes
-                    self._counts.batches += 1
-                    self._counts.bytes += batch.nbytes
-                    self._counts.scattered += isinstance(batch, FileBatch)
-            stream.waiting.extendleft(batch.want for batch in reversed(again))
+                    stream.count_sent(batch, self._counts, self._estimates.work, now)
+            if again:
+                stream.waiting.extendleft(batch.want for batch in reversed(again))
+
+    def note_reader(self, stream: Stream, reader: pb.Reader) -> bool:
+        """A trainer says how it fares with a view, which may be new. What is not served is passed over."""
+        served = self._catalog.seen_by(stream.caller.datasets).served.get(reader.dataset)
+        with self._lock:
+            return served is not None and reader.view in served.dataset.views and stream.note_reader(reader, self.now())
 
     def end_wants(self, stream: Stream) -> None:
         """The trainer will want nothing more: the stream ends when all is answered."""
@@ -187,10 +192,7 @@ class Scheduler:
             stream.changed.notify_all()
 
     def close_stream(self, stream: Stream, error: FeedlineError | None = None) -> None:
-        """End a stream; what it held is free at once, or when its worker is done. Idempotent.
-
-        `error` is for the trainer, if it is the loader that ends the stream.
-        """
+        """End a stream, free what it held; `error` is for its trainer, if the loader ends it. Idempotent."""
         with self._event():
             self._end(stream, error)
 
@@ -198,9 +200,9 @@ class Scheduler:
 
     def answer(self, answers: Sequence[tuple[Task, Outcome]]) -> None:
         """What became of tasks."""
-        with self._event():
+        with self._event() as now:
             for task, outcome in answers:
-                self._finish(self._jobs.end(task.number), outcome)
+                self._finish(self._jobs.end(task.number), outcome, now)
 
     # ---- for the loader ----
 
@@ -221,10 +223,15 @@ class Scheduler:
         with self._empty:
             return self._empty.wait_for(lambda: not self._streams, timeout_s)
 
+    def versions_in_use(self) -> set[tuple[str, bytes]]:
+        """Name and fingerprint of what the streams that are open have wanted keys of."""
+        with self._lock:
+            return set().union(*(stream.versions for stream in self._streams))
+
     def status(self) -> SchedulerStatus:
         """What is going on now."""
         with self._lock:
-            return self._status_at(self._now())
+            return self._status_at(self.now())
 
     # ---- inside ----
 
@@ -232,10 +239,11 @@ class Scheduler:
     def _event(self) -> Iterator[float]:
         """Something changes, now: under the lock, and then whatever can begin is begun. The pool has it afterwards."""
         with self._lock:
-            now = self._now()
+            now = self.now()
             yield now
             tasks = self._begin_what_can(now)
-            overload = self._overload_fields(now)
+            is_short = self._overload.short_of is not None
+            overload = self._overload_fields(now) if is_short else None
         if tasks:
             self._submit(tasks)
         if overload is not None:
@@ -248,7 +256,7 @@ class Scheduler:
         short_of: Shortage | None = None
         while (stream := choose(able, share, now)) is not None:
             want = stream.waiting[0]
-            if self._answer_without_worker(stream, want):
+            if self._answer_without_worker(stream, want, now):
                 continue
             if self._jobs.load >= self._workers * QUEUED_PER_WORKER:
                 short_of = short_of or "workers"
@@ -264,7 +272,9 @@ class Scheduler:
         if self._allocator.is_short and self._overload.short_of != "memory":
             for stream in self._streams:  # while it is short, those that wait look again
                 stream.changed.notify()
-        self._overload.note(short_of, now)
+        is_bound = short_of is None and self._jobs.load < self._workers and any(map(WAITING, able))
+        if (self._overload.short_of, self._overload.is_bound) != (short_of, is_bound):
+            self._overload.note(short_of, now, is_bound=is_bound)
         return tasks
 
     def _begin(self, stream: Stream, want: Want, slot: Slot) -> Task:
@@ -280,10 +290,10 @@ class Scheduler:
         job = Job(want.key, slot, is_shareable and slot.memory == ARENA, weight, [Waiter(stream, want)])
         return Task(self._jobs.begin(job), want.key, slot.start, slot.nbytes, weight, slot.memory)
 
-    def _answer_without_worker(self, stream: Stream, want: Want) -> bool:
+    def _answer_without_worker(self, stream: Stream, want: Want, now: float) -> bool:
         """Send the next key from files, or share what another had assembled; False if neither is possible."""
         if (source := self._source_in_files(stream, want.key)) is not None:
-            stream.deliver(FileBatch(want, source))
+            stream.deliver(FileBatch(want, source, now))
         else:
             if (job := self._jobs.find(want.key)) is not None:
                 job.waiters.append(Waiter(stream, want))
@@ -291,7 +301,7 @@ class Scheduler:
                 self._allocator.share(stream, job.slot)
             elif (cached := self._allocator.find(want.key)) is not None:
                 self._allocator.share(stream, cached.slot)
-                stream.deliver(Batch(want, cached.layout, cached.slot))
+                stream.deliver(Batch(want, cached.layout, cached.slot, now))
             else:
                 return False
             self._counts.shared += 1
@@ -302,7 +312,8 @@ class Scheduler:
 
     def _source_in_files(self, stream: Stream, key: Key) -> ZeroCopySource | None:
         """From where the batch can be sent as its rows lie; None if it has to be assembled."""
-        source = self._from_files.get(key.dataset) if stream.sends_from_files else None
+        may_be = stream.sends_from_files and not stream.is_compressed
+        source = self._catalog.from_files(key) if may_be else None
         if source is None or not source.takes(key.rows):
             return None
         # One gather for all costs less than each one's copies out of cold memory: four trainers 2.1 CPU s/GB, not 2.7.
@@ -316,17 +327,20 @@ class Scheduler:
             and not self._cache.is_shared(want.key)
         )
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
+    def _finish(self, job: Job, outcome: Outcome, now: float) -> None:
         """Give every stream that waits for a job what became of it."""
         layout = error = seconds = None
+        of_worker: tuple[float, ...] = ()
         if isinstance(outcome, Done):
-            seconds = outcome.seconds
+            of_worker = by_stage(outcome.spent)
+            seconds = sum(of_worker)
             layout = outcome.layout or layout_of(self._catalog.dataset(job.key), job.key.rows)
             if job.is_shared:
                 self._cache.put(job.key, job.slot, layout)
         elif (error := refusal(job, outcome, self._catalog)) is not None:
             # What no stream waits for any more has failed none.
             self._counts.failures += any(waiter.is_waiting for waiter in job.waiters)
+            self._jobs.failures.append((now, job.key.dataset, error))
         elif isinstance(outcome, SlotTooSmall):
             self._estimates.note_nbytes(job.key, outcome.nbytes)
         self._estimates.note_seconds(job.key, seconds)
@@ -335,11 +349,11 @@ class Scheduler:
             is_wanted = waiter.is_waiting
             stream.assembling.discard(want.ticket)
             if is_wanted and layout is not None:
-                stream.deliver(Batch(want, layout, job.slot))
+                stream.deliver(Batch(want, layout, job.slot, now, of_worker))
                 continue
             self._allocator.release(stream, job.slot)
             if is_wanted and error is not None:
-                stream.deliver(Refusal(want.ticket, error))
+                stream.deliver(Refusal(want.ticket, error, key=want.key))
             elif is_wanted:  # it outgrew its slot: again, before what is wanted next
                 stream.waiting.appendleft(replace(want, nbytes=self._estimates.nbytes(want.key, want.nbytes)))
             else:
@@ -357,25 +371,23 @@ class Scheduler:
         """While memory is short, when the next reader counts as stalled, of which no event tells; None: not short."""
         if not self._allocator.is_short:
             return None
-        due = next_stall_s(self._streams, self._now())
+        due = next_stall_s(self._streams, self.now())
         return STALLED_S if due is None else due  # one that begins to be unread meanwhile cannot stall sooner
-
-    def _look_again(self) -> None:
-        with self._event():
-            pass
 
     def _resume_reading(self, stream: Stream) -> None:
         """The network took the last frame. If the reader was stalled until now, its keys may go on."""
         with self._lock:
-            was_stalled = is_stalled(stream, self._now())
+            was_stalled = is_stalled(stream, self.now())
             stream.unread_since = None
             if was_stalled:
                 self._queue.join(stream)
         if was_stalled:
-            self._look_again()
+            with self._event():
+                pass
 
     def _status_at(self, now: float) -> SchedulerStatus:
-        return status_of(self._streams, self._allocator, self._overload, self._counts, draining=self._draining, now=now)
+        books = (self._streams, self._allocator, self._overload, self._counts, self._jobs.failures)
+        return status_of(*books, work=self._estimates.work, draining=self._draining, now=now)
 
     def _overload_fields(self, now: float) -> dict[str, object] | None:
         if not self._overload.should_log(self._streams, now):

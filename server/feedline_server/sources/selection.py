@@ -1,11 +1,11 @@
-"""Which samples a view holds: `start:stop`, or the ids in an `.npy` file.
+"""Views, and which samples each holds: `start:stop`, or the ids in an `.npy` file.
 
 A selection is not empty and lies inside the dataset; bounds are never clipped, because a view that is smaller than
 declared is a mistake that must be an error.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from feedline_server.declared.forms import SLICE
 from feedline_server.sources.arrays import npy
-from feedline_wire.errors import DataError
+from feedline_wire.errors import DataError, InvalidRequest
 from feedline_wire.listing import counted
+
+FEW = 8
+"""Views of which every two that share samples are named: at most 28 lines. Real datasets have three or four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,38 @@ Chosen: TypeAlias = range | NDArray[np.int64]
 
 Selection: TypeAlias = Chosen | Ranges
 """The same; several ranges where that is what there is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A named choice of a dataset's samples, in an order of its own."""
+
+    name: str
+    selection: Selection
+    measure: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
+    """How long samples are, by id; None where no order needs it."""
+
+    def __repr__(self) -> str:
+        return f"<View {self.name} {self.samples} samples>"
+
+    @property
+    def samples(self) -> int:
+        """How many samples the view has."""
+        return len(self.selection)
+
+    def ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sample ids at these places (0..samples-1) of the view."""
+        # Past the end of one view begins another: trained on what should be measured on, unnoticed.
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self.selection)):
+            raise InvalidRequest(
+                f"view {self.name!r} has places 0..{self.samples - 1}; {indices.min()}..{indices.max()} were asked for"
+            )
+        return ids_at(self.selection, indices)
+
+    def lengths(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How long the samples at these places are: a Measure."""
+        assert self.measure is not None, "samples that have an order by length are of different length"
+        return self.measure(self.ids(indices))
 
 
 def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -78,19 +113,60 @@ def join(parts: Iterable[range]) -> Selection:
 
 
 def leaks(views: Mapping[str, Chosen], name: Callable[[int], str] = str, what: str = "sample") -> Iterator[str]:
-    """A sentence for every view that holds a sample twice and every two views that share samples."""
-    for view, selection in views.items():
-        if not isinstance(selection, range):
-            ids, counts = np.unique(selection, return_counts=True)
-            if len(ids) < len(selection):
-                yield f"view {view!r} holds {counted(ids[counts > 1], what, name)} more than once"
-    for (first, one), (second, other) in combinations(views.items(), 2):
-        shared = _shared(one, other)
-        if len(shared):
-            yield (
-                f"views {first!r} and {second!r} share {counted(shared, what, name)}: "
-                "what is trained on is also measured on, unless that is meant"
-            )
+    """Sentences about views that hold a sample twice, and about views that share samples: one of each for many views.
+
+    n log n in views and ids.
+    """
+    doubled = {view: twice for view, selection in views.items() if len(twice := _twice(selection))}
+    for view, twice in list(doubled.items())[: len(doubled) if len(doubled) <= FEW else 1]:
+        more = f", and {len(doubled) - 1} more views hold some" if len(doubled) > FEW else ""
+        yield f"view {view!r} holds {counted(twice, what, name)} more than once{more}"
+    is_meant = "what is trained on is also measured on, unless that is meant"
+    if len(views) <= FEW:
+        for (first, one), (second, other) in combinations(views.items(), 2):
+            if len(shared := _shared(one, other)):
+                yield f"views {first!r} and {second!r} share {counted(shared, what, name)}: {is_meant}"
+    elif pairs := overlaps(list(views.values())):
+        names = list(views)
+        sharing = {names[view] for pair in pairs for view in pair}
+        first, second = (names[view] for view in pairs[0])
+        some = counted(_shared(views[first], views[second]), what, name)
+        yield (
+            f"{len(sharing)} of {len(views)} views share samples with others, {first!r} and {second!r} {some} for "
+            f"instance: {is_meant}"
+        )
+
+
+def overlaps(selections: Sequence[Chosen]) -> list[tuple[int, int]]:
+    """Pairs that share samples, such that everyone that shares any is in one; n log n, however many pairs share."""
+    runs = [_runs(selection) for selection in selections]
+    starts, stops = (np.concatenate([one[end] for one in runs]) for end in (0, 1))
+    owners = np.repeat(np.arange(len(runs)), [len(one[0]) for one in runs])
+    order = np.lexsort((stops, starts))
+    starts, stops, owners = starts[order], stops[order], owners[order]
+    reach = np.maximum.accumulate(stops)
+    # Of the runs until here, the one that reaches furthest: what begins before its end overlaps it.
+    furthest = np.maximum.accumulate(np.where(stops == reach, np.arange(len(stops)), 0))
+    into = np.flatnonzero(starts[1:] < reach[:-1])
+    pairs = np.sort(np.stack([owners[furthest[into]], owners[into + 1]], axis=1), axis=1)
+    return [(int(one), int(other)) for one, other in np.unique(pairs, axis=0)]
+
+
+def _twice(selection: Chosen) -> NDArray[np.int64]:
+    """The samples that it holds more than once."""
+    if isinstance(selection, range):
+        return np.zeros(0, np.int64)
+    ids, counts = np.unique(selection, return_counts=True)
+    return ids[counts > 1]
+
+
+def _runs(selection: Chosen) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where its ids that follow each other begin, and where they end."""
+    if isinstance(selection, range):
+        return np.array([selection.start]), np.array([selection.stop])
+    ids = np.unique(selection)
+    edges = np.flatnonzero(np.diff(ids) != 1) + 1
+    return ids[np.concatenate([[0], edges])], ids[np.concatenate([edges, [len(ids)]]) - 1] + 1
 
 
 def _slice(view: str, text: str, first: str | None, last: str | None, samples: int) -> range:

@@ -3,18 +3,22 @@
 A source writes exactly what its files hold, or raises. It never fills in: a model would train on zeros unnoticed.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.declared.datasets import Declaration, PythonConfig
 from feedline_server.host.child_process import ChildProcess
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
-from feedline_wire.errors import BadSample, InvalidRequest
+from feedline_server.sources.validation import Identities
+from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
 
@@ -77,6 +81,15 @@ class HasExtents(Protocol):
 
 
 @runtime_checkable
+class HasFiles(Protocol):
+    """Data that is read from files."""
+
+    def files(self) -> Iterator[Stamps]:
+        """What they were when they were opened, in an order that follows from the declaration and the files' names."""
+        ...
+
+
+@runtime_checkable
 class RaggedSource(Source, Protocol):
     """Data with a column whose samples differ in their first dimension: its shape begins with VARIES.
 
@@ -120,9 +133,14 @@ class SampleRequest:
 class GeneratedSource(Data, Protocol):
     """Data whose samples are made by code that may draw random numbers, or that comes in ready batches or streams.
 
-    Of a batched or streaming dataset an id is a unit, one ready batch; every column is then Ragged with one sample a
-    unit, its shape is that of one row of a unit (without VARIES), and `longest` says how many rows a unit may have.
+    Of a batched dataset an id is a unit, one ready batch; every column is then Ragged with one sample a unit, its shape
+    is that of one row of a unit, which varies where units are padded to lengths of their own.
     """
+
+    @property
+    def unit_rows(self) -> int:
+        """How many rows a unit has at most, as far as is known; 1 where an id is a sample."""
+        ...
 
     @property
     def longest(self) -> Mapping[str, int]:
@@ -162,12 +180,23 @@ class Opened:
 
     DataError if something is wrong. Called once, by the process that serves; workers open what was looked at.
     """
-    classes: Mapping[str, int] = field(default_factory=dict)
-    """How many samples each class has, in the order of their numbers; empty where there are no classes."""
+    files: Collection[str | Path] | None = None
+    """What is read of the declared folder, absolute or relative to it: other files there are noted as left out. None
+    where that is not known."""
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the numbers in a column stand for, by column: the name of number 0, of number 1 and so on."""
+    identities: Identities | None = None
+    """What a validation split tells samples by; None: their numbers."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """How many samples have no value in a column, as far as the files themselves say it."""
     is_batched: bool = False
     """An id is a unit, one ready batch, and a key's rows are units: the source is a GeneratedSource."""
     is_stream: bool = False
     """There are no ids: whatever is asked for, the next unit comes. The source is a GeneratedSource."""
+    is_for_one_worker: bool = False
+    """A stream that would be the same in every worker."""
+    is_deterministic: bool = True
+    """What is read again is the same, or the operator has not said that it is not."""
     orders: tuple[str, ...] | None = None
     """What the dataset may be asked in, the first by default; None: every order, or of a stream only `stream`."""
     structure: Structure | None = None
@@ -191,3 +220,16 @@ def gathered(source: Source, ids: NDArray[np.int64], columns: Iterable[Column]) 
 def of_samples(error: BadSample, samples: Iterable[int], where: str = "") -> BadSample:
     """The same error by other ids: a part counts from 0, and so do the rows of a file."""
     return BadSample(f"{where}{error.args[0]}", traceback=error.traceback, samples=samples)
+
+
+def took_too_long(declaration: Declaration, where: str) -> DataError:
+    """The error of a dataset that was not opened in time, with what was being done."""
+    what, doing = str(declaration.path), "opening it"
+    if isinstance(declaration, PythonConfig):
+        what, doing = ", ".join(declaration.objects.values()), "importing and building it"
+    return DataError(
+        f"{what}: {doing} took longer than {declaration.start_timeout_s:g} s and was given up; make it "
+        "quicker, or raise start_timeout_s in loader.toml",
+        traceback=where,
+        elsewhere=True,
+    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import ElementwiseTransform, TransformConfig
+from feedline_server.host.stopwatch import Stopwatch
 from feedline_server.sources.selection import Selection, ids_at
 from feedline_server.sources.source import AnySource, GeneratedSource, SampleRequest
 from feedline_server.transforms.reading import Reader, reader
@@ -36,6 +37,7 @@ MAKERS = {
     "crop": "images.Crop",
     "random_crop": "images.RandomCrop",
     "random_flip": "images.RandomFlip",
+    "stack": "stacking.Stack",
     "code": "code.Function",
 }
 """By name the module, and the class in it, which is imported for the transforms that a dataset has."""
@@ -92,6 +94,8 @@ class Chain:
     """What the trainer does, after everything else."""
     content: tuple[bytes, ...]
     """What stands for code and tables in the dataset's identity."""
+    is_fixed: bool
+    """How large a batch is follows from the number of its ids."""
     is_straight: bool
     """Samples go from their source to the slot as they are."""
     is_generated: bool
@@ -102,11 +106,8 @@ class Chain:
     is_batched: bool = False
     """An id is a unit of any number of rows; `unit_rows` is an estimate."""
     scratch: Scratch = field(default_factory=Scratch)
-
-    @property
-    def is_fixed(self) -> bool:
-        """How large a batch is follows from the number of its ids."""
-        return not self.is_batched and not any(VARIES in column.shape for column in self.columns)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    """Of the thread that assembles."""
 
     def reading_for(self, used: Collection[str]) -> "Chain":
         """The same, reading only what these columns of a batch and the transforms need."""
@@ -116,15 +117,18 @@ class Chain:
     def prepared(self, view: str, request: SampleRequest, out: Mapping[str, Array]) -> Rows:
         """These samples, read and transformed; columns of `out` are written there where that saves a copy."""
         way = self.ways[view]
+        self.watch.begin_read()
         rows = self.read(request, self.reads, _part(out, way.ends[0]), self.scratch)
-        return through(way, rows, out)
+        self.watch.end_read(is_own=self.is_generated)
+        return through(way, rows, out, self.watch)
 
 
-def through(way: Way, rows: Rows, out: Mapping[str, Array]) -> Rows:
+def through(way: Way, rows: Rows, out: Mapping[str, Array], watch: Stopwatch) -> Rows:
     """The samples behind the last step."""
     for step, ends in zip(way.steps, way.ends[1:], strict=True):
         rows.begin(step.purpose, step.named, _part(out, ends))
         step.transform.apply(rows)
+        watch.lap(step.purpose)
     return rows
 
 
@@ -171,11 +175,12 @@ def open_chain(
     return Chain(
         columns=columns,
         longest={name: spec.longest for name, spec in out.items() if spec.varies},
-        unit_rows=max([1, *_longest(source).values()]) if is_batched else 1,
+        unit_rows=source.unit_rows if isinstance(source, GeneratedSource) else 1,
         reads=tuple(column.name for column in source.columns),
         ways=ways,
         deferred=deferred,
         content=tuple(chunk for _, _, transform, _ in opening.made for chunk in transform.content),
+        is_fixed=not (is_batched or varies),
         is_straight=not (is_generated or varies or any(way.steps for way in ways.values())),
         is_generated=is_generated,
         read=opening.read,
@@ -278,7 +283,7 @@ class _Opening:
         places = np.arange(trial * TRIED, min((trial + 1) * TRIED, len(selection)), dtype=np.int64)
         ids = ids_at(selection, places if len(places) else np.zeros(1, np.int64))
         request = SampleRequest(ids, np.zeros(len(ids), np.int64), seed=0)
-        rows = through(self._way(before), self.read(request, tuple(self._specs), {}, self._scratch), {})
+        rows = through(self._way(before), self.read(request, tuple(self._specs), {}, self._scratch), {}, Stopwatch())
         rows.begin(purpose, named, {})
         return rows
 

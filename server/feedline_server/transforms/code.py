@@ -15,7 +15,7 @@ import numpy as np
 
 from feedline_server.declared.datasets import Declaration
 from feedline_server.declared.transforms import CodeTransform
-from feedline_server.host.user_code import exception_line, imported, users_traceback
+from feedline_server.host.user_code import MASKED, exception_line, imported, masked_values, users_traceback
 from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.transforms.randomness import generator
 from feedline_server.transforms.rows import Rows
@@ -202,6 +202,9 @@ class Function(Transform):
             named = dict(zip(names, several, strict=True))
         if nothing := [name for name, value in named.items() if value is None]:
             raise TypeError(f"{self._code} returned None as {nothing[0]!r}; does it lack a return?")
+        for name, value in named.items():
+            if masked := sum(map(masked_values, value if isinstance(value, list | tuple) else (value,))):
+                raise TypeError(f"{self._code} returned a masked array as {name!r}, {masked} values masked; {MASKED}")
         if self._is_of_batches and self._varies:
             return {name: [np.asarray(one) for one in value] for name, value in named.items()}
         return {name: np.asarray(value) for name, value in named.items()}

@@ -12,7 +12,7 @@ from feedline_server.sources.ragged import Ragged, values_of
 from feedline_server.sources.source import AnySource, GeneratedSource, RaggedSource, SampleRequest, Source
 from feedline_server.transforms.rows import Rows, Scratch
 from feedline_wire.errors import DataError
-from feedline_wire.tensors import Array
+from feedline_wire.tensors import VARIES, Array
 
 Reader: TypeAlias = Callable[[SampleRequest, Collection[str], Mapping[str, Array], Scratch], Rows]
 """Reads the named columns of some samples; those of the mapping are written where it says."""
@@ -52,12 +52,20 @@ def _whole(read_all: Callable[[SampleRequest], Mapping[str, Array | Ragged]]) ->
 
 
 def _units(source: GeneratedSource) -> Reader:
+    varying = {column.name for column in source.columns if VARIES in column.shape}
+
+    def rows_of(name: str, units: Array) -> Array | Ragged:
+        if name not in varying:
+            return units
+        rows, steps = units.shape[:2]
+        return Ragged(units.reshape(rows * steps, *units.shape[2:]), np.arange(rows + 1) * steps)
+
     def read(request: SampleRequest, names: Collection[str], ends: Mapping[str, Array], scratch: Scratch) -> Rows:
         found = {name: column for name, column in source.draw(request).items() if name in names}
         lengths = _unit_rows(found, request)
         rows = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         within = SampleRequest(np.repeat(request.ids, lengths), np.repeat(request.epochs, lengths), request.seed, rows)
-        return Rows({name: values_of(found[name]) for name in names}, within, scratch)
+        return Rows({name: rows_of(name, values_of(found[name])) for name in names}, within, scratch)
 
     return read
 

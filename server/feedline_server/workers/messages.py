@@ -6,27 +6,80 @@ wire.
 
 import mmap
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 from feedline_server.declared.datasets import Declaration
 from feedline_server.host.logs import LogFormat
+from feedline_server.host.stopwatch import OWN_READ, READ
 from feedline_server.memory.arena import ARENA
 from feedline_server.sources.selection import Selection
-from feedline_wire.errors import FeedlineError
+from feedline_wire.errors import BadSample, FeedlineError
 from feedline_wire.key import Key
+from feedline_wire.stages import OF_WORKER, TRANSFORM
 from feedline_wire.tensors import Layout
+
+DatasetId: TypeAlias = tuple[str, bytes]
+"""Name and fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenDatasets:
-    """To a new worker, once: what to open."""
+class OfferedDataset:
+    """One version of a dataset, as a worker opens it."""
 
-    datasets: dict[str, tuple[Declaration, bytes]]
-    """Name → the dataset's declaration, and the fingerprint it is served under."""
-    kept: dict[str, dict[str, Selection]] = field(default_factory=dict)
-    """Name → what filters kept of each view, where there are some: finding it out again may take long."""
+    name: str
+    declaration: Declaration
+    fingerprint: bytes
+    """What it is served under."""
+    records: slice
+    """Where in the memory of all records is what its files were."""
+    kept: dict[str, Selection] | None = None
+    """What filters kept of each view, where there are some: finding it out again may take long."""
+    content: tuple[bytes, ...] | None = None
+    """What the operator's objects were like when they were described, of which the fingerprint is made."""
+    is_for_one_worker: bool = False
+    """Only the worker of number 0 is given batches of it."""
+
+    @property
+    def id(self) -> DatasetId:
+        """What keys name it by."""
+        return self.name, self.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class StartWork:
+    """To a new worker, once. The descriptors of the arena and of its progress cell follow."""
+
+    worker: int = 0
+    """The worker's number, from 0 on; one that takes another's place has the same."""
+    workers: int = 1
     log_format: LogFormat = "auto"
     log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDatasets:
+    """To a worker: it may be told to open these. The descriptor of the records of their files follows."""
+
+    datasets: tuple[OfferedDataset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataset:
+    """To a worker: open it, and answer with Opened or CannotOpen. It is one of those that were offered."""
+
+    dataset: DatasetId
+    path: Path | None = None
+    """Where it lies now; None: where it is declared to lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawDataset:
+    """To a worker: no more tasks will name it."""
+
+    dataset: DatasetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +93,11 @@ class Task:
     weight: float = 1.0
     """What it counts for among those that a worker holds: 1 for a batch that takes long, less for one that is short."""
     memory: int = ARENA
+
+    @property
+    def dataset(self) -> DatasetId:
+        """What it is of."""
+        return self.key.dataset, self.key.fingerprint
 
     def __reduce__(self) -> tuple[object, ...]:
         # See Key: there is one of these and one Done a batch.
@@ -62,13 +120,23 @@ class UnmapMemory:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: the datasets are open."""
+    """From a worker: it has loaded what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """From a worker: the dataset is open."""
+
+    dataset: DatasetId
+    first: bytes | None = None
+    """What the first batch of a stream is told apart by, where several workers have one each."""
 
 
 @dataclass(frozen=True, slots=True)
 class CannotOpen:
-    """From a worker: the datasets cannot be opened; it ends now."""
+    """From a worker: the dataset cannot be opened."""
 
+    dataset: DatasetId
     error: FeedlineError
 
 
@@ -79,11 +147,13 @@ class Done:
     number: int
     layout: Layout | None
     """None: it lies as the front expects it to (assembly.layout_of)."""
-    seconds: float
-    """How long the worker took."""
+    spent: dict[str, float]
+    """Seconds that the worker took, by stage: `stopwatch`'s, and each transform by its purpose (`chain.Step`)."""
+    bad: tuple[BadSample, ...] = ()
+    """What was found to be bad meanwhile, for people to look at."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Done, (self.number, self.layout, self.seconds)
+        return Done, (self.number, self.layout, self.spent, *([self.bad] if self.bad else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +184,17 @@ class KilledWorkers:
 Outcome = Done | SlotTooSmall | Failed | KilledWorkers
 
 
+def by_stage(spent: Mapping[str, float]) -> tuple[float, ...]:
+    """What was spent on each of `stages.OF_WORKER`: what has no name there is a transform."""
+    named = [spent.get(stage, 0.0) for stage in OF_WORKER]
+    own_s = spent.get(OWN_READ, 0.0)
+    named[_READ] += own_s
+    named[_TRANSFORM] = sum(seconds for stage, seconds in spent.items() if stage not in OF_WORKER) - own_s
+    return tuple(named)
+
+
+_TRANSFORM, _READ = OF_WORKER.index(TRANSFORM), OF_WORKER.index(READ)
+
 CELL_NBYTES = mmap.PAGESIZE
 
 _NUMBER = struct.Struct("<Q")
@@ -129,6 +210,7 @@ class ProgressCell:
     def __init__(self, fd: int) -> None:
         """Map it; the descriptor stays the caller's."""
         self._memory = mmap.mmap(fd, CELL_NBYTES)
+        self._memory.madvise(mmap.MADV_DONTFORK)  # it is the worker's, not that of what the operator's code forks
 
     @property
     def number(self) -> int:

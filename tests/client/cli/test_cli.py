@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ import psutil
 import pytest
 
 import feedline
-from feedline import BadSample, LoaderUnavailable, connect
-from feedline.cli import demo, main
-from feedline.cli.bench import endless, measure
+from feedline import BadSample, connect
+from feedline.cli import main
+from feedline.cli.bench import Measured, endless, measure, needed
 from feedline.cli.inspect import Seen, as_json, described, is_data
 from feedline.connection.description import Description
 from feedline.testing import FakeLoader, serve
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.elementwise import OneHot, Scale
 from feedline_wire.extras import pip_install
+from feedline_wire.figures import ReplicaFigures
 from feedline_wire.status import LoaderCounters, StreamCounters, read_status, to_messages
+from feedline_wire.verdict import Verdict
 
 NOBODY = "127.0.0.1:1"
 """Port 1 is reserved and refuses at once."""
@@ -76,7 +79,7 @@ def test_a_target_is_data_here_or_loaders(target: str, exists: bool, expected: b
 def test_options_of_data_are_refused_for_loaders(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", loader.address, "--read"]) == 1
 
-    assert "--read, --view and --steps-per-epoch are for data here" in capsys.readouterr().err
+    assert "what is said of data (read) is for data here" in capsys.readouterr().err
 
 
 def test_a_path_is_looked_at_by_the_server_with_the_options_as_they_are(
@@ -105,10 +108,19 @@ def test_inspect_shows_what_is_served(loader: FakeLoader, capsys: pytest.Capture
         assert text in shown
 
 
+def squeezed(shown: str) -> str:
+    """The same without what aligns it, which is as wide as the longest counter's name."""
+    return re.sub(" +", " ", shown)
+
+
 def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"x": np.zeros((4, 3), np.uint8), "y": np.zeros(4, np.int64)}
     late = [("x", Scale(divide_by=255)), ("y", OneHot(5))]
-    with serve(columns, deferred=late) as finished, serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream:
+    names = {"y": ["cats", "dogs"]}
+    with (
+        serve(columns, deferred=late, categories=names) as finished,
+        serve({"x": [np.zeros((2, 3))]}, kind="stream") as stream,
+    ):
         main(["inspect", f"{finished.address},{stream.address}"])
         in_words = capsys.readouterr().out
         main(["inspect", finished.address, "--json"])
@@ -118,12 +130,14 @@ def test_inspect_shows_what_a_dataset_does_beside_handing_out_rows(capsys: pytes
         "  columns      x float32(3), y float32(5)\n",
         "  travel as    x uint8(3), y int64()\n",
         "  done late    x: scale divide_by=255.0; y: one_hot classes=5\n",
+        "  categories   y: 0 = cats, 1 = dogs\n",
         "  orders       shuffle, sequential, replacement, blocks\n",
         "dataset fake: 1 batches an epoch, a stream: nothing can be asked for twice\n",
-        "lanes              grpc\n",
+        "lanes grpc\n",
     ):
-        assert text in in_words
+        assert text in in_words or text in squeezed(in_words)
     assert as_json["lanes"] == ["grpc"]
+    assert as_json["datasets"]["fake"]["categories"] == names
     assert as_json["datasets"]["fake"]["late"][1] == {
         "column": "y",
         "operation": "one_hot",
@@ -140,14 +154,14 @@ def test_inspect_says_what_a_loader_is_short_of_and_which_trainer_does_not_read(
     counters = to_messages(LoaderCounters(waited_s=9.4, reclaimed=4, arena_lent=3_000_000))
     status = read_status(pb.StatusReply(short_of="memory", counters=counters, trainers=[trainer]))
 
-    shown = described(Seen("loader:50051", description, status))
+    shown = squeezed(described(Seen("loader:50051", description, status)))
 
-    assert "short of           memory: trainers wait for this loader\n" in shown
-    assert "\nwaited_s           9.4 s that the oldest key has waited for this loader\n" in shown
-    assert "\nreclaimed          4 batches dropped unsent for want of room, to be assembled again\n" in shown
-    assert "\narena_lent         3.0 MB of it lent to batches on their way\n" in shown
+    assert "short of memory: trainers wait for this loader\n" in shown
+    assert "\nwaited_s 9.4 s that the oldest key has waited for this loader\n" in shown
+    assert "\nreclaimed 4 batches dropped unsent for want of room, to be assembled again\n" in shown
+    assert "\narena_lent 3.0 MB of it lent to batches on their way\n" in shown
     assert shown.endswith(
-        "  ipv4:10.0.0.7:9: 3 keys wanted, not begun; 9.4 s that its oldest key has waited for this loader; "
+        " ipv4:10.0.0.7:9: 3 keys wanted, not begun; 9.4 s that its oldest key has waited for this loader; "
         "12.0 s since it last read, while batches wait for it"
     )
 
@@ -171,7 +185,7 @@ def test_the_keys_and_types_of_a_status_as_json_are_those_that_scripts_know() ->
     found = json.loads(json.dumps(as_json(Seen("loader:50051", Description("1", "r", {}, 1, 1), status))["status"]))
 
     (trainer,) = found.pop("trainers")
-    assert {name: type(value).__name__ for name, value in found.items()} == {
+    assert {name: type(value).__name__ for name, value in found.items()}.items() >= {
         "draining": "bool",
         "uptime_s": "float",
         "workers": "int",
@@ -189,7 +203,7 @@ def test_the_keys_and_types_of_a_status_as_json_are_those_that_scripts_know() ->
         "waited_s": "float",
         "short_of": "str",
         "assembling_s": "float",
-    }
+    }.items()
     assert {name: type(value).__name__ for name, value in trainer.items()} == {
         "peer": "str",
         "waiting": "int",
@@ -318,6 +332,115 @@ def test_peek_past_the_end_says_how_many_batches_there_are(
     assert "has 2 steps" in capsys.readouterr().err
 
 
+def test_peek_shows_the_batch_that_a_training_saw_also_from_another_loader(
+    loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with connect(loader.address) as numbers:
+        seen = list(numbers.epoch(3, seed=7, batch_size=5))[2]
+    loader.stop()
+    loader.start()
+
+    assert main(["peek", loader.address, "--batch-key", seen.key[:-24]]) == 0  # the first digits are enough
+    assert f"key        {seen.key}\n" in capsys.readouterr().out
+    assert main(["peek", loader.address, "--batch-key", seen.key]) == 0
+    shown = capsys.readouterr().out
+    assert f"key        {seen.key}\n" in shown
+    assert f"ids        {' '.join(map(str, seen.ids))}\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--step", "3"], "--step 3: counts from a --state; from an epoch's beginning it is --start"),
+        (["--state", "s", "--batch-key", "k"], "--batch-key and --state: each says which batch; give one of them"),
+        (["--rank", "2", "--world", "2"], "--rank 2: of --world 2 ranks there are 0..1"),
+    ],
+)
+def test_peek_passes_over_no_option(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["peek", "127.0.0.1:1", *words]) == 1
+
+    assert capsys.readouterr().err == f"feedline peek: {reason}\n"
+
+
+def test_peek_shows_the_batch_of_a_rank_after_a_saved_state_and_asks_how_large_it_was(
+    tmp_path: Path, loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "state.json"
+    with feedline.connect(loader.address) as connection:
+        feed = connection.feed(batch_size=2, rank=1, world=2)
+        batches = iter(feed)
+        next(batches)
+        file.write_text(json.dumps(feed.state_dict()))
+        next(batches)
+        seen = next(batches)
+
+    asked = main(["peek", loader.address, "--state", str(file), "--step", "1"]), capsys.readouterr().err
+    words = ["--batch-size", "2", "--rank", "1", "--world", "2"]
+    shown = main(["peek", loader.address, "--state", str(file), "--step", "1", *words]), capsys.readouterr().out
+
+    assert asked[0] == 1
+    assert "say the training's --batch-size (and its --rank and --world, if it has several)" in asked[1]
+    assert shown[0] == 0
+    assert seen.key in shown[1]
+
+
+def test_peek_shows_a_batch_after_a_saved_state(
+    loader: FakeLoader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with connect(loader.address) as numbers:
+        feed = numbers.feed(batch_size=3, seed=7)
+        batches = iter(feed)
+        next(batches)
+        (tmp_path / "state.json").write_text(json.dumps(feed.state_dict()))
+        after = list(batches)
+
+    command = ["peek", loader.address, "--batch-size", "3", "--state", str(tmp_path / "state.json"), "--step"]
+    for step in (0, 3):
+        assert main([*command, str(step)]) == 0
+        assert f"key        {after[step].key}\n" in capsys.readouterr().out
+
+
+def test_a_state_that_is_none_is_named(loader: FakeLoader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.json").write_text("[]")
+
+    for file in ("state.json", "none.json"):
+        assert main(["peek", loader.address, "--state", str(tmp_path / file)]) == 1
+        assert "wanted the JSON of a state_dict()" in capsys.readouterr().err
+
+
+def test_a_batch_of_a_stream_cannot_be_seen_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve({"x": [np.zeros((3, 2)), np.ones((5, 2))]}, kind="stream") as stream:
+        with connect(stream.address) as loader:
+            key = next(iter(loader.feed())).key
+        assert main(["peek", stream.address, "--batch-key", key]) == 1
+
+    assert "is a stream: whatever its code yields next" in capsys.readouterr().err
+
+
+def test_peek_saves_pictures_a_table_and_other_arrays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3), np.uint8)
+    columns = {"x": pictures, "grey": pictures[..., 0], "z": np.ones((6, 2), np.float32), "y": np.arange(6) / 4}
+    with serve(columns) as running:
+        assert (
+            main(["peek", running.address, "--order", "sequential", "--batch-size", "4", "--save", str(tmp_path)]) == 0
+        )
+
+    cv2 = pytest.importorskip("cv2")
+    assert "saved      10 files" in capsys.readouterr().out
+    for row in range(4):
+        found = cv2.imread(str(tmp_path / f"x-{row:04}.png"), cv2.IMREAD_COLOR)[..., ::-1]
+        assert (found == pictures[row]).all()
+        assert (cv2.imread(str(tmp_path / f"grey-{row:04}.png"), cv2.IMREAD_GRAYSCALE) == pictures[row, ..., 0]).all()
+    assert (tmp_path / "batch.csv").read_text().splitlines() == [
+        "row,id,y",
+        "0,0,0.0",
+        "1,1,0.25",
+        "2,2,0.5",
+        "3,3,0.75",
+    ]
+    assert (np.load(tmp_path / "z.npy") == 1).all()
+
+
 # ---- bench ----
 
 
@@ -340,15 +463,62 @@ def test_bench_goes_on_over_the_ends_of_epochs(loader: FakeLoader, capsys: pytes
     assert {key.epoch for key in loader.requests} >= {0, 1, 2}
 
 
+REPLICA = ReplicaFigures("a:1", 10.0, 2, 1 << 30, batches=100, assembling_s=6.0)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "replicas", "sentence"),
+    [
+        (0.1, [REPLICA], "a batch takes a worker 60 ms, so 0.6 workers feed it; there are 2"),
+        (0.03, [REPLICA], "a batch takes a worker 60 ms, so 2.0 workers feed it; there are 2"),
+        (
+            0.02,
+            [REPLICA],
+            "a batch takes a worker 60 ms, so 3.0 workers feed it; there are 2: 1 more, or 1 more replica",
+        ),
+        (
+            0.005,
+            [REPLICA, replace(REPLICA, address="b:1")],
+            "a batch takes a worker 60 ms, so 12.0 workers feed it; there are 4: 8 more, or 4 more replicas",
+        ),
+    ],
+)
+def test_bench_says_how_many_workers_feed_such_steps(
+    step_s: float, replicas: list[ReplicaFigures], sentence: str
+) -> None:
+    measured = Measured(0.1, 10.0, 100, 1600, 10, 2.0, 7.5, 1.0)
+
+    need = needed(measured, step_s, Verdict("workers", 0.2, "It waited."), replicas)
+
+    assert need.sentence == sentence
+    assert need.utilisation == 0.75
+
+
+def test_bench_with_steps_says_why_it_waits(loader: FakeLoader, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", loader.address, "--batch-size", "16", "--seconds", "0.2", "--step-ms", "20"])
+    words = capsys.readouterr().out
+    main(["bench", loader.address, "--batch-size", "16", "--seconds", "0.2", "--step-ms", "20", "--json"])
+    values = json.loads(capsys.readouterr().out)
+
+    assert "computed   " in words
+    assert "workers    a batch takes a worker 0 ms" in words
+    assert 0 < values["utilisation"] <= 1
+    assert values["verdict"]
+
+
 def test_bench_shows_seconds_and_the_rate(loader: FakeLoader) -> None:
-    shown: list[str] = []
+    shown: list[tuple[float, float, str]] = []
 
     with connect(loader.address) as numbers:
         batches = endless(numbers.feed(batch_size=16), 0)
-        measure(batches, 1.0, step_s=0.6, show=lambda done, whole, rate: shown.append(f"{done:.1f} {whole} {rate()}"))
+        measure(batches, 1.0, step_s=0.6, show=lambda done, whole, rate: shown.append((done, whole, rate())))
 
-    assert [line.split()[:2] for line in shown] == [["0.6", "1.0"], ["1.2", "1.0"]]
-    assert all(line.endswith("B/s") for line in shown)
+    seconds = [done for done, _, _ in shown]
+    assert all(0.6 * (step + 1) <= done for step, done in enumerate(seconds))
+    assert all(done < 1.0 for done in seconds[:-1])
+    assert seconds[-1] >= 1.0
+    assert {whole for _, whole, _ in shown} == {1.0}
+    assert all(rate.endswith("B/s") for _, _, rate in shown)
 
 
 # ---- failures ----
@@ -432,9 +602,9 @@ def test_help_lists_every_command_in_a_group(capsys: pytest.CaptureFixture[str])
     groups = re.findall(r"^([a-z ]+):\n((?:  .+\n)+)", shown.partition("a first tour")[0], re.MULTILINE)
     assert [(title, [line.split()[0] for line in lines.splitlines()]) for title, lines in groups] == [
         ("try it", ["demo", "demo-train"]),
-        ("serve data", ["serve", "convert", "token"]),
+        ("serve data", ["serve", "reload", "convert", "token", "autoscale"]),
         ("look at data and loaders", ["inspect", "peek"]),
-        ("check and measure a running loader", ["verify", "bench"]),
+        ("check and measure a running loader", ["top", "why", "verify", "bench"]),
     ]
 
 
@@ -476,12 +646,13 @@ def test_serve_becomes_the_server(tmp_path: Path, numbered_columns: Callable[...
     numbered_columns(tmp_path / "data", 8)
 
     with _started("serve", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--log-format", "json") as server:
-        event = json.loads(_line(server.stderr))
+        event: dict[str, Any] = {}
+        while event.get("event") != "serving":  # a slow start says first what it is at
+            event = json.loads(_line(server.stderr))
         assert main(["inspect", event["address"]]) == 0
         server.terminate()
         server.communicate(timeout=20)
 
-    assert event["event"] == "serving"
     assert event["pid"] == server.pid
     assert server.returncode == 0
 
@@ -552,6 +723,7 @@ def test_an_accuracy_below_95_percent_is_a_failure() -> None:
     assert "less than 95.0 %" in err
 
 
+@pytest.mark.keras
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
@@ -574,6 +746,7 @@ def test_however_the_demo_is_ended_its_processes_end_with_it(number: signal.Sign
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.keras
 @pytest.mark.slow
 def test_the_demo_ends_at_once_while_its_loader_starts(tmp_path: Path) -> None:
     """A timer that watches the start kept the process for a minute."""
@@ -585,28 +758,6 @@ def test_the_demo_ends_at_once_while_its_loader_starts(tmp_path: Path) -> None:
 
     assert running.returncode == 143
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_loader_that_cannot_start_is_told_with_its_own_words(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "notes.txt").write_text("no data here")
-
-    words = "ended with exit code 1 before it served; the reason is above"
-    with pytest.raises(LoaderUnavailable, match=words), demo.loader_of(tmp_path):
-        raise AssertionError("there is nothing to serve")
-    assert re.match(r"feedline serve: .*notes\.txt", capfd.readouterr().err)
-
-
-def test_a_loader_of_the_demo_that_does_well_logs_nothing(
-    tmp_path: Path, numbered_columns: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    numbered_columns(tmp_path / "data", 8)
-
-    with demo.loader_of(tmp_path / "data") as address, connect(address) as loader:
-        assert loader.dataset().samples == 8
-
-    assert capfd.readouterr().err == ""
 
 
 # ---- arrange ----

@@ -1,9 +1,11 @@
 """What ids tell of an order: one that is good, and some that are bad in the ways that were seen elsewhere."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from feedline.cli.evidence import counted, drift, likeness, neighbours, parts, unevenness
+from feedline.cli.evidence import content, counted, drift, likeness, neighbours, parts, unevenness
 
 SAMPLES = 10_000
 SIGMA = 1 / SAMPLES**0.5
@@ -74,3 +76,26 @@ def test_a_view_need_not_hold_all_of_a_dataset() -> None:
 def test_too_little_to_say_is_none() -> None:
     assert unevenness(np.zeros(1000, np.int64), 10) is None
     assert unevenness(np.arange(10), 8) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "following", "is_exact", "words"),
+    [
+        ([1, 2, 3, 3], [3, 2, 3, 1], True, "the same 4 rows as in the next epoch, each as often"),
+        ([1, 2, 3, 4], [1, 2, 3, 9], None, "1 of 4 rows are others in the next epoch, as augmentation makes them"),
+        (
+            [1, 1, 1, 4],
+            [1, 2, 3, 4],
+            False,
+            "2 of 4 rows are repetitions, the most frequent came 3 times, while 2 rows",
+        ),
+        ([5, 6, 7, 8], [1, 2, 3, 4], None, "4 of 4 rows are others in the next epoch"),
+    ],
+)
+def test_rows_of_ready_batches_are_compared_with_those_of_the_next_epoch(
+    rows: list[int], following: list[int], is_exact: bool | None, words: str
+) -> None:
+    found = content(Counter(rows), Counter(following))
+
+    assert found.is_exact is is_exact
+    assert words in str(found)

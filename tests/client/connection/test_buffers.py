@@ -1,15 +1,18 @@
 """Where arriving bytes are put: buffers that nobody overwrites, headers that nobody believes."""
 
 import gc
+import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from feedline.connection.buffers import KEPT_NBYTES, POOLED_NBYTES, Buffers, Received, Receiver
 from feedline.connection.description import IDS_COLUMN, DatasetInfo, Description
-from feedline_wire import frames, tensors
+from feedline_wire import compression, frames, tensors
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.compression import METHODS
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.frames import Piece
 from feedline_wire.key import Key
@@ -108,6 +111,20 @@ def test_a_buffer_has_at_most_an_eighth_more_than_was_asked_for(nbytes: int, cap
     assert root.nbytes == capacity + 64
 
 
+def test_memory_from_elsewhere_is_its_owners_to_give_out_again() -> None:
+    given: list[Array] = []
+
+    def allocate(nbytes: int) -> Array:
+        given.append(np.zeros(nbytes, np.uint8))
+        return given[-1]
+
+    buffers = Buffers(64 * MIB)
+    buffers.allocate = allocate
+
+    assert [buffers.lend(nbytes) is given[-1] for nbytes in (1, MIB, MIB)] == [True] * 3
+    assert repr(buffers) == "<Buffers kept=0 free=0 nbytes=0>"
+
+
 def test_small_buffers_are_not_kept() -> None:
     buffers = Buffers(64 * MIB)
     small = buffers.lend(65_535)
@@ -185,6 +202,24 @@ def test_a_buffer_larger_than_all_that_may_be_kept_is_lent_and_forgotten() -> No
     buffer = buffers.lend(2 * MIB)
 
     assert len(buffer) == 2 * MIB
+    assert repr(buffers) == "<Buffers kept=0 free=0 nbytes=0>"
+
+
+def test_buffers_that_are_not_needed_any_more_go_at_once_and_what_is_held_with_its_last_view() -> None:
+    buffers = Buffers(8 * MIB)
+    held, given_back = buffers.lend(MIB), buffers.lend(2 * MIB)
+    roots = [weakref.ref(root) for root in buffers._roots]
+    held[:] = 7
+    del given_back
+
+    buffers.forget()
+    buffers.forget()
+
+    assert [root() is None for root in roots] == [False, True]
+    assert buffers.lend(MIB).base is not roots[0]()
+    assert np.all(held == 7)
+    del held
+    assert roots[0]() is None
     assert repr(buffers) == "<Buffers kept=0 free=0 nbytes=0>"
 
 
@@ -360,8 +395,12 @@ def test_a_batch_as_large_as_the_loaders_own_limit_is_taken() -> None:
 # ---- whole batches, as a lane brings them ----
 
 
+def nothing(_: memoryview) -> None:
+    """A body that is whatever was there."""
+
+
 def test_a_batch_that_follows_its_piece_is_given_memory_of_its_size() -> None:
-    received = receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), 96, KEY)
+    received = receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), 96, KEY, nothing)
 
     assert received.body.shape == (96,)
     assert set(received.arrays()) == {"x", "__ids__"}
@@ -378,7 +417,74 @@ def test_a_batch_that_was_placed_stays_where_it_lies() -> None:
 @pytest.mark.parametrize("nbytes", [0, 95, 97])
 def test_a_batch_whose_header_and_lane_say_other_lengths_is_refused(nbytes: int) -> None:
     with pytest.raises(ProtocolMismatch, match=f"has 96 bytes; {nbytes} were announced"):
-        receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), nbytes, KEY)
+        receiver(X).whole(Piece(1, 0, b"", header(X).SerializeToString()), nbytes, KEY, nothing)
+
+
+# ---- compressed ----
+
+LONG = Column("x", F4, (4096,))
+
+
+def compressed(said: list[int] | None = None) -> tuple[Piece, bytes, bytes]:
+    """A piece, what follows it, and the body that this stands for."""
+    pytest.importorskip("numcodecs")
+    layout = tensors.lay_out([("x", F4, (4, 4096)), ("__ids__", I8, (4,))])
+    body = np.arange(layout.nbytes // 4, dtype="<i4").view(np.uint8)
+    parts = [
+        bytes(compression.compress(body[start:stop], 4, METHODS[0])) for _, start, stop in compression.chunks(layout)
+    ]
+    lengths = compression.write_lengths(said or [len(part) for part in parts])
+    piece = Piece(1, 0, b"", tensors.to_header(layout).SerializeToString(), compressed=lengths)
+    return piece, b"".join(parts), body.tobytes()
+
+
+def compressed_receiver(*, asks: bool = True) -> Receiver:
+    return Receiver(receiver(LONG)._description, Buffers(0), may_be_compressed=asks)
+
+
+def test_a_compressed_batch_becomes_what_it_was_by_a_lane_and_in_pieces() -> None:
+    piece, source, body = compressed()
+    receive = compressed_receiver()
+
+    def incoming(into: memoryview) -> None:
+        into[:] = source
+
+    assert receive.whole(piece, len(source), KEY, incoming).body.tobytes() == body
+    assert receive.take(replace(piece, data=source[:100]), KEY) is None
+    taken = receive.take(Piece(1, 100, source[100:]), KEY)
+    assert taken is not None
+    assert taken.body.tobytes() == body
+
+
+def test_a_batch_that_comes_compressed_and_was_not_asked_for_so_is_refused() -> None:
+    piece, source, _ = compressed()
+
+    with pytest.raises(ProtocolMismatch, match="which was not asked for"):
+        compressed_receiver(asks=False).whole(piece, len(source), KEY, nothing)
+
+
+@pytest.mark.parametrize("said", [[1 << 40, 32], [32], [65537, 32], [0, 32]], ids=str)
+def test_no_memory_is_taken_for_lengths_that_cannot_be(said: list[int]) -> None:
+    piece, source, _ = compressed(said)
+
+    for take in (lambda one: one.whole(piece, sum(said), KEY, nothing), lambda one: one.take(piece, KEY)):
+        with pytest.raises(ProtocolMismatch):
+            take(compressed_receiver())
+    assert source
+
+
+def test_a_compressed_batch_of_another_length_than_its_lane_says_is_refused() -> None:
+    piece, source, _ = compressed()
+
+    with pytest.raises(ProtocolMismatch, match="were announced"):
+        compressed_receiver().whole(piece, len(source) + 1, KEY, nothing)
+
+
+def test_a_compressed_batch_that_was_damaged_is_refused() -> None:
+    piece, source, _ = compressed()
+
+    with pytest.raises(ProtocolMismatch):
+        compressed_receiver().take(replace(piece, data=b"\0" * len(source)), KEY)
 
 
 def test_of_headers_that_always_differ_no_more_are_remembered_than_of_those_that_repeat() -> None:
@@ -388,7 +494,7 @@ def test_of_headers_that_always_differ_no_more_are_remembered_than_of_those_that
     for length in range(1, 200):
         fields = [("words", I8, (4, length)), ("__ids__", I8, (4,))]
         wire = tensors.to_header(tensors.lay_out(fields))
-        receive.whole(Piece(1, 0, b"", wire.SerializeToString()), wire.nbytes, KEY)
+        receive.whole(Piece(1, 0, b"", wire.SerializeToString()), wire.nbytes, KEY, nothing)
         assert len(receive._layouts) == (length - 1) % 64 + 1
 
 

@@ -72,7 +72,8 @@ def test_a_forked_child_is_told_to_connect_itself_and_the_parent_goes_on(trainer
 
     told = (
         "child: this connection to the loader was opened before the process forked, and belongs to the parent; "
-        "connect in the worker itself, or start workers with spawn"
+        "start processes with spawn, and each that is given the feed connects anew; in a PyTorch DataLoader use "
+        "feedline.torch.IterableBatches(feed), whose workers may be forked"
     )
     assert output.splitlines() == ["10", told, told, told, told, "exit code 7", "9"]
 
@@ -167,6 +168,7 @@ def test_importing_feedline_imports_no_framework() -> None:
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
+@pytest.mark.keras
 def test_everything_public_can_be_named() -> None:
     script = (
         "import feedline; "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from feedline.connection.target import Address, Entry, Name, Source, entries
+from feedline.connection.target import Address, Entry, Fleet, Name, Source, entries
 from feedline_wire.errors import InvalidRequest
 
 
@@ -25,6 +25,9 @@ from feedline_wire.errors import InvalidRequest
         ("dns://10.0.0.53/loader:50051", (Address("dns://10.0.0.53/loader:50051"),)),
         ("unix:/run/loader.sock", (Address("unix:/run/loader.sock"),)),
         ("ipv4:10.0.0.7:50051", (Address("ipv4:10.0.0.7:50051"),)),
+        ("ray:digits", (Fleet("ray", "digits"),)),
+        ("ray:digits,b:2", (Fleet("ray", "digits"), Name("b", 2))),
+        ("ray:50051", (Name("ray", 50051),)),  # a host of that name
         ("a:1,10.0.0.7:2,a:1", (Name("a", 1), Address("10.0.0.7:2"))),
     ],
 )
@@ -49,6 +52,8 @@ def test_a_function_is_asked_for_the_loaders_later() -> None:
         ("", "'' is not 'host:port'; write for example 'loader:50051'"),
         ([], "names no loader"),
         ("loader", "'loader' is not 'host:port'"),
+        ("./digits", "'./digits' is data on this host, and here loaders are wanted; write for example 'loader:50051'"),
+        ("a:1,~/digits", "'~/digits' in the target 'a:1,~/digits' is data on this host"),
         ("loader:", "'loader:' is not 'host:port'"),
         (":50051", "':50051' is not 'host:port'"),
         ("loader:grpc", "'loader:grpc' is not 'host:port'"),

@@ -1,5 +1,7 @@
 """One loader as a fleet sees it: what each event makes of its state, and which loader is asked for a key."""
 
+import math
+
 import pytest
 
 from feedline.connection.buffers import Buffers
@@ -334,3 +336,166 @@ def test_a_loader_that_said_it_is_going_away_is_not_asked_again_on_the_same_addr
 
     assert isinstance(useless([new], new, served(replica="r1")), LoaderDraining)
     assert useless([new], new, served(replica="its successor")) is None
+
+
+def test_a_connection_that_breaks_in_the_middle_of_much_is_asked_for_less_and_for_more_with_each_answer() -> None:
+    one = endpoint("a", served(max_window=8))
+    assert one.can_take(pending())
+
+    one.breaks(lost=5)
+    assert one.most == math.inf, "once may be a restart"
+    one.breaks(lost=5)
+    asked = []
+    for ticket in range(8):
+        batch = pending()
+        batch.ticket = ticket
+        if one.can_take(batch):
+            one.take(batch, NOW)
+            asked.append(ticket)
+    assert asked == [0, 1]
+
+    one.breaks(lost=0)
+    assert one.most == 2
+    one.has_answered = True
+    one.breaks(lost=1)
+    assert one.most == 1
+
+
+def test_that_no_batch_was_ever_whole_is_said_from_the_third_time_on() -> None:
+    one = endpoint("a", reason=LoaderUnavailable("a:1: reset by peer"))
+    words = []
+    for _ in range(3):
+        one.breaks(lost=1)
+        words.append(one.last_words)
+
+    assert words[:2] == ["a:1: reset by peer"] * 2
+    assert words[2].startswith("a:1: reset by peer (connected 3 times, and lost each time before one batch was whole: ")
+
+
+# ---- many loaders ----
+
+
+def many(count: int, *, owing: int, rate: float, **books: object) -> list[Endpoint]:
+    """Loaders of one kind, of which the first `owing` owe a batch, that answer so many bytes a second."""
+    return [
+        endpoint(str(at), served(max_window=16), outstanding=int(at < owing), rate=rate, has_answered=True, **books)
+        for at in range(count)
+    ]
+
+
+def test_quick_small_batches_are_asked_of_few_loaders_at_a_time() -> None:
+    """What comes from one loader comes together: 64 that send one each cost a trainer several times the CPU."""
+    quick = many(64, owing=4, rate=1e6)
+
+    assert chosen(*quick) in quick[:4]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "why"),
+    [
+        (many(64, owing=3, rate=1e6), "fewer owe anything"),
+        (many(64, owing=4, rate=1e5), "they take 20 ms for it"),
+        (many(64, owing=4, rate=0.0), "nothing is known of them"),
+    ],
+)
+def test_small_batches_are_asked_of_others_where_few_loaders_are_not_enough(
+    endpoints: list[Endpoint], why: str
+) -> None:
+    assert chosen(*endpoints) in [one for one in endpoints if not one.in_flight], why
+
+
+def test_few_loaders_need_not_be_quick_for_a_trainer_whose_batches_are_there_before_it_asks() -> None:
+    slow = many(64, owing=4, rate=1e5)
+
+    found = choose(slow, pending(), now=NOW, silent_after_s=SILENT_AFTER_S, is_ample=True)
+
+    assert found in slow[:4]
+
+
+def test_large_batches_are_asked_of_any_loader() -> None:
+    quick = many(64, owing=4, rate=1e9)
+    large = pending()
+    large.nbytes = 1 << 17
+
+    assert chosen(*quick, batch=large) in quick[4:]
+
+
+def test_of_many_loaders_the_only_one_that_can_be_asked_is_found() -> None:
+    endpoints = many(64, owing=0, rate=1e6)
+    for one in endpoints[:50] + endpoints[51:]:
+        one.state = State.DRAINING
+
+    assert chosen(*endpoints) is endpoints[50]
+
+
+def test_of_many_loaders_all_have_their_turn() -> None:
+    endpoints = many(64, owing=0, rate=1e6)
+
+    asked = set()
+    for ticket in range(1000, 1064):
+        batch = PendingBatch(ticket, KEY, 1 << 17)
+        found = chosen(*endpoints, batch=batch)
+        assert found is not None
+        found.take(batch, NOW)
+        asked.add(found.address)
+
+    assert len(asked) == 64
+
+
+def test_small_batches_are_asked_of_the_few_of_many_loaders_that_answered_last() -> None:
+    """Else each of 64 would be asked now and then, and the stream of none would ever rest."""
+    endpoints = many(64, owing=0, rate=1e6)
+    for at, one in enumerate(endpoints):
+        one.is_streaming, one.answered_at = at % 2 == 0, NOW - at
+
+    assert {chosen(*endpoints, batch=PendingBatch(ticket, KEY, NBYTES)) for ticket in range(20)} <= {*endpoints[:8:2]}
+
+
+def test_of_up_to_sixteen_loaders_all_are_asked_for_small_batches() -> None:
+    endpoints = many(16, owing=0, rate=1e6)
+    for at, one in enumerate(endpoints):
+        one.is_streaming, one.answered_at, one.asked = True, NOW - at, 9 * (at < 8)
+
+    assert chosen(*endpoints) in endpoints[8:]
+
+
+def test_of_loaders_that_are_equal_each_trainer_asks_another_one() -> None:
+    """Those of which it asks few again and again would be the same ones for all trainers."""
+    endpoints = many(4, owing=0, rate=1e6)
+    for one, tie in zip(endpoints, (0.5, 0.2, 0.9, 0.4), strict=True):
+        one.tie = tie
+
+    assert chosen(*endpoints) is endpoints[1]
+
+
+def test_a_stream_is_open_from_the_first_key_until_its_connection_begins_anew() -> None:
+    one = endpoint("a", served())
+    assert not one.is_streaming
+
+    one.take(pending(), NOW)
+    assert one.is_streaming
+
+    one.reset()
+    assert not one.is_streaming
+
+
+@pytest.mark.parametrize(
+    ("count", "streaming", "owing", "state", "rests"),
+    [
+        (17, 5, 0, State.CONNECTED, True),
+        (17, 4, 0, State.CONNECTED, False),  # a few stay open
+        (17, 17, 1, State.CONNECTED, False),  # it owes something
+        (17, 17, 0, State.LEAVING, False),  # it is closed when it is idle
+        (17, 17, 0, State.DRAINING, False),  # the loader ends it
+        (16, 16, 0, State.CONNECTED, False),  # few loaders
+    ],
+)
+def test_streams_rest_that_owe_nothing_where_there_are_many(
+    count: int, streaming: int, owing: int, state: State, rests: bool
+) -> None:
+    endpoints = many(count, owing=owing, rate=1e6)
+    for one in endpoints[:streaming]:
+        one.is_streaming = True
+    endpoints[0].state = state
+
+    assert endpoints[0].may_rest(endpoints) is rests

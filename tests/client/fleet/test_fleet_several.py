@@ -16,8 +16,10 @@ import pytest
 
 import feedline
 from feedline.connection import connection as connecting
+from feedline.connection import outbox
 from feedline.fleet import resolve, tracker
 from feedline.testing import FakeLoader, serve
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import DatasetChanged, LoaderUnavailable, ProtocolMismatch
 
 SAMPLES = 2000
@@ -162,6 +164,89 @@ def test_a_name_that_never_has_an_address_is_an_error_that_names_it(names: list[
     )
 
 
+# ---- many ----
+
+
+@pytest.fixture
+def crowd(fakes: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[FakeLoader], feedline.Loader]]:
+    """More loaders than small batches need, and a trainer that has read from many; all streams rest but a few."""
+    monkeypatch.setattr(outbox, "REST_AFTER_S", 0.2)
+    loaders = fakes(18)
+    with feedline.connect([loader.address for loader in loaders], timeout_s=WAIT_S) as connection:
+        while connection.replicas < len(loaders):
+            connection.feed().fetch(connection.feed().plan.step(0, 0))
+        read_epochs(connection, until=lambda: True)
+        assert sum(loader.answered > 0 for loader in loaders) > 4
+        _until_they_rest(loaders)
+        yield loaders, connection
+
+
+def _until_they_rest(loaders: list[FakeLoader]) -> None:
+    """Blocks until all streams rest but four; nothing is wanted meanwhile."""
+    deadline = time.monotonic() + WAIT_S
+    while sum(loader.streams for loader in loaders) > 4:
+        assert time.monotonic() < deadline, loaders
+        time.sleep(0.01)
+
+
+def test_of_many_loaders_streams_that_rest_are_opened_when_something_is_wanted(
+    crowd: tuple[list[FakeLoader], feedline.Loader], logged: "SimpleQueue[str]"
+) -> None:
+    loaders, connection = crowd
+
+    for _ in range(3):
+        read_epochs(connection, until=lambda: True)
+        _until_they_rest(loaders)
+
+    assert any(loader.streams for loader in loaders)
+    assert connection.replicas == len(loaders)
+    assert (connection.stats.retried, connection.stats.damaged) == (0, 0)
+    assert logged.empty()
+
+
+def test_loaders_whose_streams_rest_are_asked_when_those_that_were_asked_are_lost(
+    crowd: tuple[list[FakeLoader], feedline.Loader],
+) -> None:
+    loaders, connection = crowd
+    busy = [loader for loader in loaders if loader.streams]
+    got: list[int] = []
+
+    epoch = connection.epoch(batch_size=10, prefetch=16, timeout_s=WAIT_S)
+    read(epoch, got, until=lambda: len(got) >= 500)
+    for loader in busy:
+        loader.stop()
+    read(epoch, got)
+
+    assert Counter(got) == WHOLE
+    assert connection.replicas == len(loaders) - len(busy)
+
+
+def test_a_loader_that_went_away_while_its_stream_rested_costs_no_batch(
+    crowd: tuple[list[FakeLoader], feedline.Loader],
+) -> None:
+    loaders, connection = crowd
+    resting = [loader for loader in loaders if not loader.streams]
+    busy = [loader for loader in loaders if loader.streams]
+    before = resting[-1].answered
+
+    for loader in resting[:-1]:
+        loader.stop()
+    for loader in busy:
+        loader.drain()
+
+    read_epochs(connection, until=lambda: resting[-1].answered > before)
+
+
+def test_a_reader_says_how_many_loaders_know_of_it(crowd: tuple[list[FakeLoader], feedline.Loader]) -> None:
+    """What it wants is the sum of what they show; those whose streams rest show nothing."""
+    connection = crowd[1]
+    reader = pb.Reader(trainer="a")
+
+    connection._fleet.report(reader)
+
+    assert reader.loaders == 4
+
+
 # ---- lost, silent, draining ----
 
 
@@ -184,7 +269,8 @@ def test_a_loader_that_says_nothing_more_costs_the_learnt_time_and_no_batch(fake
     silent, other = fakes(2)
     got: list[int] = []
     with connected([silent.address, other.address], 2) as connection:
-        epoch = connection.epoch(batch_size=10, timeout_s=WAIT_S)
+        # Not as many ahead as a busy machine makes of it: all would be there before it is silent.
+        epoch = connection.epoch(batch_size=10, prefetch=16, timeout_s=WAIT_S)
         read(epoch, got, until=lambda: len(got) >= 500)
         silent.stall()
         read(epoch, got)
@@ -253,16 +339,35 @@ def test_a_slow_loader_gets_less_of_the_work(fakes: Fleet) -> None:
 # ---- disagreeing ----
 
 
+def test_loaders_without_a_version_in_common_are_an_error_that_says_what_differs_whichever_answers_first(
+    fakes: Fleet,
+) -> None:
+    (one,) = fakes(1)
+    with (
+        serve({"y": Y[:90]}, fingerprint=b"\xfe\xed") as other,
+        pytest.raises(DatasetChanged) as caught,
+        feedline.connect([one.address, other.address], timeout_s=WAIT_S),
+    ):
+        pass
+
+    said = str(caught.value)
+    assert f"at {one.address} it has the fingerprint " in said
+    assert f"at {other.address} feed, which differ in the number of samples (2000 and 90)" in said
+    assert 'connect(…, fingerprint="' in said
+
+
 def test_a_loader_with_other_data_is_named_once_and_the_epoch_goes_on_without_it(
     fakes: Fleet, logged: "SimpleQueue[str]"
 ) -> None:
     (good,) = fakes(1)
     got: list[int] = []
+    with feedline.connect(good.address) as alone:
+        wanted = alone.dataset().fingerprint.hex()
     with (
         serve({"y": Y}, fingerprint=b"\xfe\xed") as other,
-        feedline.connect([good.address, other.address], timeout_s=WAIT_S) as connection,
+        feedline.connect([good.address, other.address], timeout_s=WAIT_S, fingerprint=wanted) as connection,
     ):
-        fingerprint = connection.dataset().fingerprint  # of whichever answered first
+        fingerprint = connection.dataset().fingerprint
         read(connection.epoch(batch_size=10, timeout_s=WAIT_S), got)
         read_epochs(connection, until=lambda: connection.replicas == 2)
         read_epochs(connection, until=lambda: True)

@@ -13,6 +13,7 @@ from feedline.fleet.rates import (
     PrefetchWindow,
     RateEstimator,
     RecentQuantile,
+    Supply,
 )
 
 
@@ -276,3 +277,24 @@ def test_it_does_not_shrink_while_the_trainer_evaluates() -> None:
         window.delivered(100 + number, lambda: 0.040)
 
     assert window.batches == 96
+
+
+def test_batches_come_in_ample_supply_when_none_was_waited_for_in_a_long_time() -> None:
+    supply = Supply()
+    for _ in range(63):
+        supply.answered(is_awaited=False)
+    assert not supply.is_ample
+    supply.answered(is_awaited=False)
+    assert supply.is_ample
+
+
+def test_what_was_too_little_once_is_tried_again_after_twice_as_long() -> None:
+    supply = Supply()
+    for _ in range(64):
+        supply.answered(is_awaited=False)
+    supply.answered(is_awaited=True)
+    for _ in range(127):
+        supply.answered(is_awaited=False)
+    assert not supply.is_ample
+    supply.answered(is_awaited=False)
+    assert supply.is_ample

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ keras = pytest.importorskip("keras")
 
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # noqa: E402  # keras may be missing
 
-from feedline.keras.caller import Run, asking_frame, is_adapter, run_of  # noqa: E402
+from feedline.keras.caller import Run, asking_frame, fit_of_caller, is_adapter, run_of, sequence_of  # noqa: E402
 
 pytestmark = pytest.mark.keras
 
@@ -93,17 +93,55 @@ def test_a_generator_of_the_user_is_no_run(observed: Observed) -> None:
     assert observed.runs == [None, None]
 
 
-def test_an_adapter_of_a_wrapper_is_no_run_of_what_is_wrapped(observed: Observed) -> None:
-    class Wrapper(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no types
-        def __len__(self) -> int:
-            return STEPS
+class Wrapper(keras.utils.PyDataset):  # type: ignore[misc]  # keras publishes no types
+    def __init__(self, wrapped: Observed) -> None:
+        super().__init__()
+        self._wrapped = wrapped
 
-        def __getitem__(self, index: int) -> tuple[int]:
-            return observed[index]
+    def __len__(self) -> int:
+        return STEPS
 
-    indices(PyDatasetAdapter(Wrapper(), shuffle=True).get_numpy_iterator())
+    def __getitem__(self, index: int) -> tuple[int]:
+        return self._wrapped[index]
 
-    assert observed.runs == [None] * STEPS
+
+def test_a_run_over_a_wrapper_is_known_with_its_order_and_is_no_training_pass(observed: Observed) -> None:
+    taken = indices(PyDatasetAdapter(Wrapper(observed), shuffle=True).get_numpy_iterator())
+
+    assert [(run.shuffled, run.is_direct) for run in observed.runs if run] == [(False, False)] * STEPS
+    assert [list(order) for order in observed.orders] == [taken] * STEPS
+    assert len({run.frame for run in observed.runs if run}) == 1
+
+
+def test_a_model_is_built_while_keras_says_so_and_with_its_own_adapter(observed: Observed) -> None:
+    adapter, other = PyDatasetAdapter(observed), PyDatasetAdapter(observed)
+    module: dict[str, Any] = {"__name__": "keras.src.trainers.trainer"}
+    exec("def _maybe_symbolic_build(iterator, look):\n    return look()\n", module)
+    build = module["_maybe_symbolic_build"]
+    probes: list[bool] = []
+
+    def look() -> None:
+        indices(adapter.get_numpy_iterator())
+        assert observed.runs[-1] is not None
+        probes.append(observed.runs[-1].is_probe)
+
+    build(SimpleNamespace(data_adapter=adapter), look)
+    build(SimpleNamespace(data_adapter=other), look)
+    look()
+
+    assert probes == [True, False, False]
+
+
+def test_the_fit_that_a_callback_is_in_is_known(observed: Observed) -> None:
+    adapter = PyDatasetAdapter(observed)
+    module: dict[str, Any] = {"__name__": "keras.src.backend.torch.trainer"}
+    exec("def fit(epoch_iterator, callback):\n    return callback()\n", module)
+
+    found = module["fit"](SimpleNamespace(data_adapter=adapter), fit_of_caller)
+
+    assert found is adapter
+    assert sequence_of(found) is observed
+    assert fit_of_caller() is None
 
 
 def test_the_shard_of_a_process_is_cut_from_the_order(observed: Observed) -> None:

@@ -1,10 +1,13 @@
 """What Keras takes as batches, as tables: refused when a client connects."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from feedline import InvalidRequest
-from feedline.keras.client import check_parts, check_shapes, check_shards
+from feedline.keras.client import check_parts, check_processes, check_shapes, check_shards
+from feedline.reading.plan import Plan
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Column
 
@@ -53,9 +56,41 @@ def test_fixed_shapes_are_taken_on_tensorflow() -> None:
 
 def test_data_divided_by_keras_and_by_us_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="among 4 processes and world=2 divides it again"):
-        check_shards(4, 2)
+        check_shards(4, 2, 8)
 
 
 @pytest.mark.parametrize(("shards", "world"), [(1, 1), (4, 1), (1, 2)])
 def test_data_divided_once_is_taken(shards: int, world: int) -> None:
-    check_shards(shards, world)
+    check_shards(shards, world, 8)
+
+
+def test_batches_that_keras_cannot_divide_evenly_are_refused_with_the_line_to_write() -> None:
+    """The processes with one batch less stop, and the others wait for them for ever: in Keras itself."""
+    with pytest.raises(InvalidRequest, match=r"9 batches among 2 processes.*world=2, remainder='drop'"):
+        check_shards(2, 1, 9)
+
+
+@pytest.mark.parametrize("samples", [17, 23])
+def test_a_last_batch_that_processes_have_no_equal_part_of_is_refused_with_the_line_to_write(samples: int) -> None:
+    """One sample for two: one of them has a step less. Seven: a batch of four and one of three."""
+    plan = Plan(samples, batch_size=4, remainder="short", rank=1, world=2)
+
+    with pytest.raises(InvalidRequest, match=r"write RemoteSequence\(…, rank=1, world=2, remainder='drop'\)"):
+        check_processes(plan, 2)
+
+
+@pytest.mark.parametrize(
+    ("samples", "remainder", "world", "processes"),
+    [
+        (16, "short", 2, 2),
+        (17, "drop", 2, 2),
+        (17, "pad", 2, 2),
+        (17, "wrap", 2, 2),
+        (17, "short", 2, 1),
+        (17, "short", 1, 2),
+    ],
+)
+def test_equal_parts_are_taken_and_so_are_trainers_that_do_not_train_in_step(
+    samples: int, remainder: Any, world: int, processes: int
+) -> None:
+    check_processes(Plan(samples, batch_size=4, remainder=remainder, rank=0, world=world), processes)

@@ -4,7 +4,10 @@ What a model saw is recorded inside the model, by a layer that writes down the i
 """
 
 import gc
+import re
 import threading
+import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +18,12 @@ import pytest
 keras = pytest.importorskip("keras")
 ops = keras.ops
 
-from feedline import BadSample, RemoteSequence  # noqa: E402  # keras may be missing
+import feedline.keras  # noqa: E402  # keras may be missing
+from feedline import BadSample, InvalidRequest, RemoteSequence  # noqa: E402
+from feedline.keras import passes  # noqa: E402
+from feedline.reading.readahead import REFILL_PART  # noqa: E402
 from feedline.testing import FakeLoader, serve  # noqa: E402
+from feedline_wire.key import from_text  # noqa: E402
 
 pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
@@ -149,6 +156,27 @@ def test_a_model_that_keras_has_to_build_first_still_begins_with_plan_0(
 
     assert plans(loader.requests)[:2] == [0, 1]
     assert "epoch=1 next=6" in repr(sequence)
+
+
+def test_an_epoch_of_one_batch_has_the_plan_of_its_number(loader: FakeLoader) -> None:
+    """The batch that Keras takes to build the model was a whole pass, and epoch j had plan j + 1 on JAX and torch."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with RemoteSequence(loader.address, batch_size=N) as sequence:
+        model.fit(sequence, epochs=3, verbose=0)
+
+        assert plans(loader.requests)[:3] == [0, 1, 2]
+        assert "epoch=2 next=1" in repr(sequence)
+
+
+def test_what_keras_takes_to_build_a_model_is_not_fetched_twice(loader: FakeLoader, sequence: RemoteSequence) -> None:
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+
+    model.fit(sequence, epochs=1, verbose=0)
+
+    offsets = [key.offset for key in loader.requests if key.order == "shuffle"]
+    assert sorted(offsets) == [0, 4, 8, 12, 16, 20]
 
 
 def test_without_shuffle_fit_goes_in_dataset_order(sequence: RemoteSequence, model: Model) -> None:
@@ -328,14 +356,19 @@ def test_set_epoch_chooses_the_next_plan(loader: FakeLoader, sequence: RemoteSeq
 
 
 def test_a_training_pass_is_read_ahead_in_the_order_keras_will_ask_in() -> None:
-    """While batch k is trained on, everything up to k + prefetch has been asked for, and nothing is asked for twice."""
+    """While batch k is trained on, a whole window behind it has been asked for, and nothing is asked for twice.
+
+    But for what the window is filled with at once: a quarter of it has to be gone.
+    """
     steps, prefetch = 40, 8
+    at_once = prefetch // REFILL_PART
     with serve(columns(steps * ROWS)) as loader:
         with RemoteSequence(loader.address, batch_size=ROWS, prefetch=prefetch) as sequence:
             model = Model()
 
             def look(step: int, logs: object) -> None:
-                loader.wait_until(lambda seen: len(seen.requests) >= min(step + 1 + prefetch, steps))
+                wanted = min(step + 1 + prefetch - (at_once - 1), steps)
+                loader.wait_until(lambda seen: sum(key.order == "shuffle" for key in seen.requests) >= wanted)
 
             model.fit(sequence, epochs=1, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=look)])
 
@@ -369,17 +402,27 @@ def test_from_the_second_epoch_on_the_next_one_is_read_ahead_before_it_begins() 
     assert len(once) == len(set(once)), "what was read ahead is what is trained, and is not asked for again"
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow", reason="TensorFlow keeps the adapter of a fit that is over"
-)
-def test_what_was_read_ahead_of_a_fit_that_is_over_is_given_up() -> None:
-    with serve(columns(N)) as loader, RemoteSequence(loader.address, batch_size=ROWS, prefetch=4) as sequence:
-        Model().fit(sequence, epochs=3)
-        keras.backend.clear_session()
-        gc.collect()
+def test_what_was_read_ahead_of_a_fit_that_is_over_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow keeps the adapter of a fit for ever, and Keras' adapter keeps the sequence."""
+    monkeypatch.setattr(passes, "GIVEN_UP_S", 0.1)
+    with serve(columns(N)) as loader:
+        sequence = RemoteSequence(loader.address, batch_size=ROWS, prefetch=4)
+        model = Model()
+        model.fit(sequence, epochs=3)
 
-        loader.wait_until(lambda seen: seen.answered == len(seen.requests))
-        assert "buffered=0/4" in repr(sequence)
+        until(lambda: "buffered=0/4" in repr(sequence))
+        model.fit(sequence, epochs=2)
+        gone = weakref.ref(sequence)
+        sequence = None  # type: ignore[assignment]
+        until(lambda: gone() is None)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        gc.collect()
+        time.sleep(0.01)  # a thread does it, and tells nobody
 
 
 def test_a_fit_that_is_stopped_in_an_epoch_that_was_read_ahead_leaves_the_next_plan_to_the_next(
@@ -462,9 +505,30 @@ def test_sequences_that_are_zipped_give_batches_that_belong_together(loader: Fak
         RemoteSequence(loader.address, batch_size=ROWS, seed=2) as second,
     ):
         losses = model.fit(Zipped(first, second), epochs=2)
+        assert first.stats.surprises + second.stats.surprises == 0
 
     assert losses == [0, 0]
     assert [sorted(epoch) for epoch in model.seen()] == [list(range(N))] * 2
+
+
+def test_what_wraps_a_sequence_is_read_ahead_in_the_order_keras_will_ask_in() -> None:
+    """It found 0 of 25 batches ready: each was fetched when it was asked for."""
+    steps, prefetch = 40, 8
+    with (
+        serve(columns(steps * ROWS)) as loader,
+        RemoteSequence(loader.address, batch_size=ROWS, prefetch=prefetch) as first,
+        RemoteSequence(loader.address, batch_size=ROWS, prefetch=prefetch) as second,
+    ):
+        model = Model()
+
+        def look(step: int, logs: object) -> None:
+            loader.wait_until(lambda seen: len(seen.requests) >= min(2 * (step + 1 + prefetch), 2 * steps))
+
+        model.fit(Zipped(first, second), epochs=1, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=look)])
+
+        assert [sorted(epoch) for epoch in model.seen(steps * ROWS)] == [list(range(steps * ROWS))]
+        # And two of each, where TensorFlow looks at the first two and where a model is built.
+        assert len(loader.requests) <= 2 * (steps + 2)
 
 
 # ---- several trainers, remainders ----
@@ -555,3 +619,98 @@ def test_closing_ends_a_fit_that_waits(loader: FakeLoader, sequence: RemoteSeque
         model.fit(sequence)
 
     closing.join()
+
+
+def test_what_a_fit_waited_for_is_counted_by_stage_and_said_after_each_epoch(
+    sequence: RemoteSequence, model: Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedline_wire.verdict.SOONEST_S", 0.0)  # a quick machine trains for less than that
+
+    model.fit(sequence, epochs=2, callbacks=[sequence.show_why()])
+
+    found = sequence.stats.as_dict()
+    assert sum(found["stages"].values()) > 0
+    assert found["waiting_share"] == sequence.stats.waiting_share
+    assert len(re.findall(r"^(?:The trainer .*|No trainer .*)$", capsys.readouterr().out, re.MULTILINE)) == 2
+    assert "of the last" in str(sequence.why())
+
+
+# ---- what callbacks say ----
+
+
+def test_the_share_of_time_waited_is_a_metric_of_each_epoch(
+    loader: FakeLoader, sequence: RemoteSequence, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RemoteSequence(loader.address, view="validation", batch_size=ROWS) as validation:
+        history = model.keras.fit(
+            sequence, validation_data=validation, epochs=3, callbacks=[feedline.keras.WaitingTime()], verbose=2
+        ).history
+
+    assert len(history["waiting"]) == 3
+    assert all(0 <= share <= 1 for share in history["waiting"])
+    assert len(re.findall(r"- waiting: \d", capsys.readouterr().out)) == 3
+
+
+def test_a_loader_that_makes_the_trainer_wait_shows_in_that_epoch(
+    loader: FakeLoader, sequence: RemoteSequence, model: Model
+) -> None:
+    """Three seconds of the second epoch, of which the rest takes milliseconds."""
+    held = threading.Event()
+
+    def hold(epoch: int, logs: object) -> None:
+        if epoch == 1:
+            loader.stall()
+            held.set()
+
+    def release() -> None:
+        held.wait(60)
+        time.sleep(3)
+        loader.resume()
+
+    releasing = threading.Thread(target=release, daemon=True)
+    releasing.start()
+    hold_it = keras.callbacks.LambdaCallback(on_epoch_begin=hold)
+    history = model.keras.fit(
+        sequence, epochs=3, callbacks=[hold_it, feedline.keras.WaitingTime(name="idle")], verbose=0
+    ).history
+    releasing.join()
+
+    assert history["idle"][1] > 0.5
+
+
+def test_without_shuffling_it_is_counted_too(sequence: RemoteSequence, model: Model) -> None:
+    history = model.keras.fit(
+        sequence, epochs=1, shuffle=False, callbacks=[feedline.keras.WaitingTime()], verbose=0
+    ).history
+
+    assert 0 < history["waiting"][0] <= 1
+
+
+def test_where_no_sequence_is_found_it_says_what_to_write(sequence: RemoteSequence, model: Model) -> None:
+    x = np.zeros((4, 3), np.float32)
+    with pytest.raises(InvalidRequest, match=r"fit goes through something that is no sequence.*WaitingTime\(train\)"):
+        model.keras.fit(x, x[:, :1], callbacks=[feedline.keras.WaitingTime()], verbose=0)
+    with pytest.raises(InvalidRequest, match=r"WaitingTime has got 3, a int; name .*WaitingTime\(train\)"):
+        model.keras.fit(sequence, callbacks=[feedline.keras.WaitingTime(3)], verbose=0)  # type: ignore[arg-type]
+
+    history = model.keras.fit(
+        Zipped(sequence, sequence), callbacks=[feedline.keras.WaitingTime(sequence)], verbose=0
+    ).history
+    assert 0 < history["waiting"][0] <= 1
+
+
+def test_a_callback_knows_which_batch_was_trained(loader: FakeLoader, sequence: RemoteSequence, model: Model) -> None:
+    """What `feedline peek --batch-key` shows, where the loss jumps."""
+    trained: list[tuple[str, list[int]]] = []
+
+    def note(batch: int, logs: object) -> None:
+        key, ids = sequence.trained(batch)
+        trained.append((key, ids.tolist()))
+
+    model.fit(sequence, epochs=2, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)])
+
+    assert [ids for _, ids in trained] == [
+        epoch[start : start + ROWS] for epoch in model.seen() for start in range(0, N, ROWS)
+    ]
+    keys = [from_text(key) for key, _ in trained]
+    assert [(key.epoch, key.offset) for key in keys] == [(epoch, at) for epoch in (0, 1) for at in range(0, N, ROWS)]

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
-import feedline
-from feedline import RemoteSequence
-from feedline.testing import FakeLoader, serve
-from feedline_wire.elementwise import OneHot, Scale
-from feedline_wire.errors import InvalidRequest
+keras = pytest.importorskip("keras")
+
+import feedline  # noqa: E402  # keras may be missing
+from feedline import RemoteSequence  # noqa: E402
+from feedline.testing import FakeLoader, serve  # noqa: E402
+from feedline_wire.elementwise import OneHot, Scale  # noqa: E402
+from feedline_wire.errors import InvalidRequest  # noqa: E402
 
 pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
 
@@ -130,6 +131,18 @@ def test_bad_samples_are_counted_where_the_training_is_looked_at() -> None:
         assert "bad_samples" not in shown
         assert sequence.stats.bad_samples >= 2  # and once more where Keras looks at a batch before
         assert f" bad_samples={sequence.stats.bad_samples}>" in repr(sequence)
+
+
+def test_a_training_in_batches_of_one_goes_on_behind_a_bad_sample() -> None:
+    columns = {"x": np.arange(6.0, dtype=np.float32)[:, None], "y": np.arange(6.0, dtype=np.float32)[:, None]}
+    with serve(columns, bad=[2, 5]) as loader, RemoteSequence(loader.address, batch_size=1) as sequence:
+        rows = unchanged(1).predict(sequence, verbose=0)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        history = model.fit(sequence, epochs=2, verbose=0)
+
+    assert rows[:, 0].tolist() == [0, 1, 3, 3, 4, 0]
+    assert len(history.epoch) == 2
 
 
 @pytest.mark.parametrize("order", ["blocks:2x2", "replacement", "blocks:4:in-order"])

@@ -5,8 +5,10 @@ A run is a generator here as in Keras: it asks for one batch after the other and
 
 import gc
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from types import FrameType
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import pytest
 
 import feedline
 from feedline import Batch
+from feedline.keras import passes as passes_module
 from feedline.keras.caller import Run, asking_frame, run_of
-from feedline.keras.passes import PASSES_HELD, Pass, Passes
+from feedline.keras.one_pass import Pass
+from feedline.keras.passes import PASSES_HELD, Passes
 from feedline.testing import FakeLoader, serve
 
 N = 40
@@ -31,17 +35,25 @@ class Driven:
     """Keras' side of a pass: `next` makes it ask for its next batch."""
 
     def __init__(
-        self, passes: Passes, order: Sequence[int], *, shuffled: bool, adapter: Adapter | None, asks: Iterable[int] = ()
+        self,
+        passes: Passes,
+        order: Sequence[int],
+        *,
+        shuffled: bool,
+        adapter: Adapter | None,
+        asks: Iterable[int] = (),
+        **run: bool,
     ) -> None:
         self._passes = passes
         self._shuffled = shuffled
+        self._more = run
         self._adapter = adapter or Adapter()
         self._generator = self._run(list(order), list(asks) or list(order))
 
     def _run(self, indices: list[int], asks: list[int]) -> Iterator[Batch]:
         frame = self._generator.gi_frame  # type: ignore[attr-defined]  # it is a generator
         for index in asks:
-            yield self._passes.answer(Run(frame, self._adapter, self._shuffled), index, keep=True)
+            yield self._passes.answer(Run(frame, self._adapter, self._shuffled, **self._more), index, keep=True)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._generator
@@ -231,6 +243,89 @@ def test_the_number_of_a_build_probe_is_used_again(passes: Passes) -> None:
     assert passes.number == 0
 
 
+def build(adapter: Adapter, look: Callable[[], Any]) -> Any:
+    """Keras builds a model with batches of an adapter's."""
+    module: dict[str, Any] = {"__name__": "keras.src.trainers.trainer"}
+    exec("def _symbolic_build(iterator, look):\n    return look()\n", module)
+    return module["_symbolic_build"](SimpleNamespace(data_adapter=adapter), look)
+
+
+@pytest.mark.parametrize("looked_at", [1, 6, STEPS])
+def test_the_number_of_a_build_probe_is_used_again_also_where_it_took_every_batch(
+    passes: Passes, looked_at: int
+) -> None:
+    """A view of one batch, and a strategy that reads some batches ahead: the first epoch had plan 1."""
+    fit = Adapter()
+    probe = training(passes, adapter=fit)
+    build(fit, lambda: [next(probe) for _ in range(looked_at)])
+    first = ids(training(passes, adapter=fit))
+    numbers = [passes.number]
+    list(training(passes, adapter=fit))
+
+    assert [*numbers, passes.number] == [0, 1]
+    assert samples(first) == list(range(N))
+
+
+def test_a_model_that_is_built_beside_a_training_is_no_probe_of_it(passes: Passes) -> None:
+    fit = Adapter()
+    train = training(passes, adapter=fit)
+    build(Adapter(), lambda: list(train))
+    list(training(passes, adapter=fit))
+
+    assert passes.number == 1
+
+
+@pytest.mark.parametrize("looked_at", [1, 2])
+def test_what_was_looked_at_to_build_a_model_is_not_fetched_again(
+    loader: FakeLoader, passes: Passes, looked_at: int
+) -> None:
+    fit = Adapter()
+    probe = training(passes, [3, 1, 4, 0, 5, 9, 2, 6, 8, 7], adapter=fit)
+    looks = ids(build(fit, lambda: [next(probe) for _ in range(looked_at)]))
+    passes.answer(None, 0, keep=False)  # asked for after all others: when it is here, those are too
+    ready = passes.statistics.ready
+
+    first = ids(training(passes, adapter=fit))
+
+    assert looks == first[:looked_at]
+    assert first == plan_of(passes, 0)
+    assert passes.statistics.ready >= ready + 2
+    wanted = [key.offset for key in loader.requests if key.order == "shuffle"]
+    assert sorted(wanted[:STEPS]) == list(range(0, N, ROWS))
+    assert len(wanted) == 2 * STEPS  # and plan_of
+
+
+def test_behind_what_was_looked_at_the_window_is_filled_with_the_first_request(
+    loader: FakeLoader, passes: Passes
+) -> None:
+    fit = Adapter()
+    build(fit, lambda: next(training(passes, adapter=fit)))
+    train = training(passes, adapter=fit)
+
+    next(train)
+
+    loader.wait_until(lambda seen: len(seen.requests) == 1 + 4)
+    assert [key.offset for key in loader.requests] == [0, 4, 8, 12, 16]
+
+
+def test_a_view_of_one_batch_is_looked_at_without_asking_for_the_next_plan(loader: FakeLoader) -> None:
+    with feedline.connect(loader.address) as connection:
+        arguments: dict[str, Any] = {"batch_size": N, "timeout_s": 20}
+        training_feed, canonical = connection.feed(**arguments), connection.feed(order="sequential", **arguments)
+        passes = Passes(training_feed, canonical, next_number=0, probe_batches=2)
+        fit = Adapter()
+        build(fit, lambda: next(training(passes, [0], adapter=fit)))
+        numbers = []
+        for _ in range(3):
+            list(training(passes, [0], adapter=fit))
+            numbers.append(passes.number)
+        passes.answer(None, 0, keep=False)
+        passes.close()
+
+    assert numbers == [0, 1, 2]
+    assert [key.epoch for key in loader.requests if key.order == "shuffle"][:3] == [0, 1, 2]
+
+
 def test_a_probe_of_several_batches_shows_by_the_fit_that_begins_anew(passes: Passes) -> None:
     """JAX on an accelerator, and distribution strategies, take more than one batch to build a model."""
     fit = Adapter()
@@ -306,6 +401,7 @@ def test_a_copy_starts_with_the_pass_in_progress_or_else_the_next_one(passes: Pa
         ({"follows": True}, None),
         ({"follows": True, "requests": 9}, None),
         # Nobody knows what is asked for next.
+        ({"probed": 2, "order": range(1)}, 1),
         ({"order": None}, 0),
         ({"order": None, "follows": True}, 0),
     ],
@@ -514,6 +610,35 @@ def test_closing_gives_up_what_was_read_ahead(loader: FakeLoader, passes: Passes
     assert passes.buffered == 0
 
 
+# ---- wrappers, and threads that ask beside each other ----
+
+
+def test_a_wrapper_that_asks_for_what_it_likes_is_answered_without_a_word(
+    passes: Passes, caplog: pytest.LogCaptureFixture
+) -> None:
+    asks = [0, 1, 2, 7, 2, 9]
+
+    answered = ids(Driven(passes, range(STEPS), shuffled=False, adapter=None, asks=asks, is_direct=False))
+
+    assert answered == in_order(*asks)
+    assert passes.statistics.surprises == 0
+    assert not caplog.records
+
+
+def test_threads_that_ask_beside_each_other_share_a_pass_in_the_order_that_keras_keeps(passes: Passes) -> None:
+    """As those of Keras 2's enqueuer: each index once, in nearly its order, and then some of a round too many."""
+    order = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    asks = [1, 3, 4, 5, 0, 9, 2, 6, 7, 8, 3, 1]
+
+    answered = ids(Driven(passes, order, shuffled=True, adapter=None, asks=asks, is_in_turn=False))
+    number = passes.number
+    plan = plan_of(passes, 0)
+
+    assert number == 0
+    assert answered == [plan[order.index(index)] for index in asks]
+    assert passes.statistics.surprises == 0
+
+
 # ---- the end ----
 
 
@@ -596,3 +721,109 @@ def test_another_iteration_over_a_sequence_is_no_run_of_it() -> None:
         assert index in {0, 1, 2}
 
     assert iterated.runs == [None] * 3
+
+
+# ---- what is given up ----
+
+
+class Held:
+    """What a run of Keras' generator has in hand."""
+
+
+def test_a_build_probe_holds_nothing_when_its_fit_has_begun(passes: Passes) -> None:
+    """The generator that Keras had thrown away was remembered, with the batch that it held: 128 MB on JAX."""
+    adapter = Adapter()
+
+    def run(indices: list[int], held: Held) -> Iterator[Batch]:
+        frame = generator.gi_frame
+        for index in indices:
+            yield passes.answer(Run(frame, adapter, True), index, keep=True)
+        del held
+
+    held = Held()
+    gone = weakref.ref(held)
+    generator: Any = None
+    generator = run(list(range(STEPS)), held)
+    next(generator)
+    next(generator)
+    generator = held = None  # type: ignore[assignment]
+
+    taken = list(training(passes, adapter=adapter))
+
+    assert [batch.index for batch in taken] == list(range(STEPS))
+    gc.collect()
+    assert gone() is None
+
+
+def fit_of(passes: Passes, adapter: Adapter, during: threading.Event, after: threading.Event) -> threading.Thread:
+    """A `fit` as Keras has it: two passes, then something slow in it."""
+    module: dict[str, Any] = {"__name__": "keras.src.trainer"}
+    exec("def fit(epoch_iterator, passes, after_passes):\n    passes()\n    after_passes()\n", module)
+
+    def two() -> None:
+        for _ in range(2):
+            list(training(passes, adapter=adapter))
+        during.set()
+
+    iterator = SimpleNamespace(data_adapter=adapter)
+    thread = threading.Thread(target=module["fit"], args=(iterator, two, lambda: after.wait(30)))
+    thread.start()
+    return thread
+
+
+def test_what_is_read_ahead_for_the_next_epoch_stays_while_fit_runs_and_goes_when_it_has_returned(
+    passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapter may live on: what had been read ahead for an epoch that never came stayed with it."""
+    monkeypatch.setattr(passes_module, "GIVEN_UP_S", 0.05)
+    adapter, during, after = Adapter(), threading.Event(), threading.Event()
+    fit = fit_of(passes, adapter, during, after)
+    assert during.wait(30)
+    until(lambda: passes.buffered == 4, "the next epoch is read ahead")
+    time.sleep(0.3)  # a slow validation: six times as long as what is given up after
+    assert passes.buffered == 4
+
+    after.set()
+    fit.join(30)
+
+    until(lambda: passes.buffered == 0, "it is given up")
+    del fit
+    until(lambda: not passes._is_looked_after, "nothing is left to look after")
+
+
+def test_a_pass_that_is_left_in_its_middle_is_given_up_too_and_goes_on_if_it_is_asked_again(
+    passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes_module, "GIVEN_UP_S", 0.05)
+    run = training(passes, adapter=(adapter := Adapter()))
+    taken = [next(run), next(run), next(run)]
+    until(lambda: passes.buffered == 0, "it is given up")
+
+    taken += list(run)
+
+    assert [batch.index for batch in taken] == list(range(STEPS))
+    del adapter
+
+
+def test_what_is_read_ahead_for_a_pass_that_goes_on_is_given_up_again(
+    passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looked after it any more: a slow machine gave it up between two batches."""
+    monkeypatch.setattr(passes_module, "GIVEN_UP_S", 0.05)
+    run = training(passes, adapter=(adapter := Adapter()))
+    taken = [next(run), next(run), next(run)]
+    until(lambda: not passes._is_looked_after, "it is given up")
+
+    taken += [next(run)]
+
+    until(lambda: not passes._is_looked_after and passes.buffered == 0, "it is given up again")
+    taken += list(run)
+    assert [batch.index for batch in taken] == list(range(STEPS))
+    del adapter
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, f"still not: {what}"
+        time.sleep(0.01)  # it happens on a thread that tells nobody

@@ -56,6 +56,20 @@ IN_ORDER = [
 # ---- batches ----
 
 
+def test_a_view_smaller_than_the_default_batch_is_one_short_batch(loader: FakeLoader) -> None:
+    with RemoteSequence(loader.address, timeout_s=20) as made:
+        assert len(made) == 1
+        assert rows(made[0]) == list(range(N))
+
+
+def test_the_names_of_classes_are_known_to_keras_too() -> None:
+    with (
+        serve({"x": np.zeros((4, 2), np.float32), "y": np.arange(4) % 2}, categories={"y": ["cats", "dogs"]}) as loader,
+        RemoteSequence(loader.address, timeout_s=20) as made,
+    ):
+        assert made.classes == ("cats", "dogs")
+
+
 def test_several_connections_may_reach_several_loaders_behind_one_address(loader: FakeLoader) -> None:
     """As of a proxy or a ClusterIP; a copy opens as many."""
     with RemoteSequence(loader.address, batch_size=ROWS, connections=3) as made:
@@ -92,10 +106,24 @@ def test_an_index_out_of_range_is_an_index_error(sequence: RemoteSequence, index
         sequence[index]
 
 
-@pytest.mark.parametrize("index", [1.0, "1", slice(2)])
+@pytest.mark.parametrize("index", [1.0, "1"])
 def test_what_is_no_integer_is_no_index(sequence: RemoteSequence, index: Any) -> None:
     with pytest.raises(TypeError):
         sequence[index]
+
+
+def test_a_slice_is_a_list_of_batches_that_are_read_ahead(loader: FakeLoader, sequence: RemoteSequence) -> None:
+    assert [rows(batch) for batch in sequence[1:4]] == IN_ORDER[1:4]
+    assert [rows(batch) for batch in sequence[-2:]] == IN_ORDER[-2:]
+    assert [rows(batch) for batch in sequence[::-3]] == [IN_ORDER[5], IN_ORDER[2]]
+    assert sequence[6:] == []
+    assert len(loader.requests) == 3 + 2 + 2
+    assert (sequence.stats.surprises, "buffered=0/16" in repr(sequence)) == (0, True)
+
+
+def test_a_subclass_says_that_it_takes_one_index(loader: FakeLoader) -> None:
+    with _Scaled(loader.address, batch_size=ROWS) as made, pytest.raises(TypeError, match="_Scaled has a __getitem__"):
+        made[:2]
 
 
 def test_iterating_gives_all_batches_in_order_as_often_as_wanted(loader: FakeLoader, sequence: RemoteSequence) -> None:
@@ -203,6 +231,40 @@ def test_keras_workers_stay_off_and_it_is_said_once(sequence: RemoteSequence) ->
         sequence.workers = 1
 
     assert (sequence.workers, sequence.use_multiprocessing, sequence.max_queue_size) == (1, False, 16)
+
+
+class _WithItsOwnArguments(RemoteSequence):
+    def __init__(self, target: str, **kwargs: Any) -> None:
+        super().__init__(target, batch_size=ROWS, **kwargs)
+
+
+@pytest.mark.parametrize("make", [RemoteSequence, _WithItsOwnArguments])
+def test_arguments_of_a_pydataset_are_warned_about_like_attributes(loader: FakeLoader, make: Any) -> None:
+    """`PyDataset(workers=4, use_multiprocessing=True)` is in everybody's code."""
+    with pytest.warns(UserWarning, match="stays") as warned:
+        made = make(loader.address, workers=4, use_multiprocessing=True, max_queue_size=64)
+    with made, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.workers = 8
+        make(loader.address, workers=1, use_multiprocessing=False, max_queue_size=16).close()
+
+        assert (made.workers, made.use_multiprocessing, made.max_queue_size) == (1, False, 16)
+    assert [str(each.message).partition(":")[0] for each in warned] == [
+        "workers of a RemoteSequence stays 1, not 4",
+        "use_multiprocessing of a RemoteSequence stays False, not True",
+        "max_queue_size of a RemoteSequence stays 16, not 64",
+    ]
+    assert {each.filename for each in warned} == {__file__}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.keras is TensorFlow's")
+def test_where_tf_keras_is_keras_2_it_says_which_class_to_take(
+    loader: FakeLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+
+    with pytest.raises(InvalidRequest, match=r"`from feedline.tf_keras import RemoteSequence`, or unset it"):
+        RemoteSequence(loader.address)
 
 
 # ---- what cannot be used is outcome at once ----
@@ -342,6 +404,17 @@ def test_a_copy_notices_that_other_data_is_served(loader: FakeLoader, sequence: 
 
     with pytest.raises(DatasetChanged, match="this RemoteSequence is a copy of one that read 'voxels'"):
         other[0]
+
+
+def test_a_fingerprint_chooses_the_version_that_is_read_or_is_an_error(loader: FakeLoader) -> None:
+    with feedline.connect(loader.address) as connected:
+        fingerprint = connected.dataset().fingerprint
+    for chosen in (fingerprint, fingerprint.hex()[:12]):
+        with RemoteSequence(loader.address, batch_size=ROWS, fingerprint=chosen) as sequence:
+            assert sequence[0][0].shape[0] == ROWS
+
+    with pytest.raises(DatasetChanged, match="no dataset with the fingerprint 0123456789 is served"):
+        RemoteSequence(loader.address, batch_size=ROWS, fingerprint="0123456789")
 
 
 def test_a_copy_of_a_closed_sequence_is_closed(sequence: RemoteSequence) -> None:

@@ -75,6 +75,28 @@ def test_arrays_start_on_64_byte_boundaries_so_that_frameworks_take_them_without
         assert [array.ctypes.data % 64 for array in batch.columns.values()] == [0, 0]
 
 
+def test_a_batch_is_like_the_tuple_that_it_unpacks_into(connection: feedline.Loader) -> None:
+    batch = next(iter(connection.epoch(batch_size=8)))
+    padded = next(connection.epoch(view="few", batch_size=8, remainder="pad"))
+
+    assert (len(batch), len(padded)) == (2, 3)
+    assert batch[0] is batch["x"]
+    assert batch[-1] is batch["y"]
+    assert padded[2] is padded.weights
+    assert [part.shape for part in batch[:2]] == [(8, 3), (8,)]
+    with pytest.raises(IndexError):
+        batch[2]
+
+
+def test_an_epoch_knows_its_length_however_far_it_is(connection: feedline.Loader) -> None:
+    epoch = connection.epoch(batch_size=10)
+
+    assert len(epoch) == 11
+    assert [len(epoch) for _ in epoch] == [11] * 11
+    assert len(connection.epoch(batch_size=10, start=9)) == 2
+    assert bool(epoch)
+
+
 def test_a_column_that_is_not_there_is_refused_naming_those_that_are(connection: feedline.Loader) -> None:
     with pytest.raises(InvalidRequest, match="no column 'label'; it has: x, y"):
         next(connection.epoch())["label"]
@@ -335,9 +357,12 @@ def test_waits_are_counted(connection: feedline.Loader) -> None:
     feed = connection.feed(batch_size=10)
     list(feed)
 
-    assert feed.waits.batches == 11
-    assert 0 <= feed.waits.ready < 11
-    assert feed.waits.seconds > 0
+    found = feed.stats.as_dict()
+    assert (found["batches"], found["rows"]) == (11, 101)
+    assert 0 <= found["ready"] < 11
+    assert 0 < found["waited_s"] <= found["elapsed_s"]
+    assert found["waited_s"] == sum(found["stages"].values())
+    assert found["waiting_share"] == pytest.approx(found["waited_s"] / found["elapsed_s"])
 
 
 def test_a_batch_that_the_trainer_let_go_of_is_held_by_nobody(connection: feedline.Loader) -> None:
@@ -559,13 +584,16 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
         ({"dataset": "voxels"}, "serves no dataset 'voxels'; it serves: fake"),
         ({"order": "random"}, "order is 'random'; dataset 'fake' has: shuffle, sequential"),
         ({"remainder": "keep"}, "remainder is 'keep'; there is: drop, short, pad, wrap"),
-        ({"batch_size": 0}, "batch_size is 0; the view 'train' has 101 samples, ask for 1..101"),
+        (
+            {"batch_size": 0},
+            "batch_size is 0; a batch has one sample or more, counted in 32 bits, ask for 1..4294967295",
+        ),
         ({"batch_size": -3}, "batch_size is -3"),
-        ({"batch_size": "8"}, "batch_size is '8'; the view 'train' has 101 samples, ask for 1..101, a whole number"),
-        ({"batch_size": 102}, "batch_size is 102; the view 'train' has 101 samples, ask for 1..101"),
+        ({"batch_size": "8"}, "in 32 bits, ask for 1..4294967295, a whole number"),
         ({"batch_size": 8.0}, "batch_size is 8.0"),
         ({"batch_size": True}, "batch_size is True"),
-        ({"view": "few", "batch_size": 8}, "the view 'few' has 7 samples, ask for 1..7"),
+        ({"view": "few", "batch_size": 4097, "remainder": "pad"}, "repeated in a batch of 4096 at most"),
+        ({"view": "few", "batch_size": 8, "remainder": "drop"}, "remainder 'drop' leaves nothing"),
         ({"rank": 2, "world": 2}, "rank is 2; the world has 2 ranks, ask for 0..1"),
         ({"rank": -1}, "rank is -1"),
         ({"world": 0}, "world is 0"),
@@ -589,6 +617,41 @@ def test_what_makes_no_sense_is_refused_at_once_naming_what_was_found_and_wanted
         connection.epoch(**arguments)  # type: ignore[arg-type]
 
     assert message in str(error.value)
+
+
+def test_a_view_smaller_than_the_batch_is_one_short_batch(connection: feedline.Loader) -> None:
+    whole = list(connection.epoch(view="few"))  # 7 samples; a batch has 32 by default
+
+    assert [batch.rows for batch in whole] == [7]
+    assert sorted(ids(whole)) == list(range(7))
+    assert [batch.rows for rank in range(2) for batch in connection.epoch(view="few", rank=rank, world=2)] == [4, 3]
+
+
+def test_a_view_smaller_than_the_batch_is_repeated_where_batches_are_padded(connection: feedline.Loader) -> None:
+    (padded,) = connection.epoch(view="few", batch_size=20, remainder="pad", order="sequential")
+
+    assert padded.ids.tolist() == [0, 1, 2, 3, 4, 5, 6] * 2 + [0, 1, 2, 3, 4, 5]
+    assert padded.weights is not None
+    assert padded.weights.tolist() == [1.0] * 7 + [0.0] * 13
+
+
+def test_a_view_smaller_than_the_batch_is_wrapped_over_several_epochs(connection: feedline.Loader) -> None:
+    feed = connection.feed("few", batch_size=20, remainder="wrap", order="sequential")
+
+    assert [ids(feed.epoch(epoch)) for epoch in range(3)] == [
+        ([*range(7)] * 3)[:20],
+        [],
+        [6, *range(7), *range(7), *range(5)],
+    ]
+
+
+def test_a_loader_that_has_no_memory_for_one_sample_asks_for_no_smaller_batch() -> None:
+    with (
+        serve({"x": X}, max_batch_bytes=10) as loader,
+        feedline.connect(loader.address) as connection,
+        pytest.raises(InvalidRequest, match="at most; start it with more memory"),
+    ):
+        connection.feed(batch_size=1)
 
 
 def test_a_batch_over_the_loaders_limit_is_refused_at_once() -> None:
@@ -819,3 +882,24 @@ def test_keys_carry_the_whole_identity(connection: feedline.Loader, loader: Fake
 
     fingerprint = connection.dataset().fingerprint
     assert loader.requests[0] == Key("fake", fingerprint, "train", "shuffle", seed=6, epoch=2, offset=50, rows=50)
+
+
+# ---- what loaders see of it ----
+
+
+def test_epochs_of_one_connection_are_one_trainer_to_its_loaders(
+    connection: feedline.Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was one that began: those of the last seconds were added up, and none was believed to wait."""
+    told: dict[str, set[str]] = {"train": set(), "few": set()}
+    monkeypatch.setattr(connection._fleet, "report", lambda reader: told[reader.view].add(reader.trainer) or "")
+
+    for epoch in range(3):
+        assert len(ids(connection.epoch(epoch, batch_size=8))) == SAMPLES
+        assert len(ids(connection.epoch(0, view="few", batch_size=7))) == 7
+    alone = connection.feed(batch_size=8)
+    next(iter(alone))
+
+    assert len(told["few"]) == 1
+    assert len(told["train"]) == 2
+    assert alone.stats.batches == 1

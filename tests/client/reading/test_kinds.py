@@ -27,6 +27,27 @@ def connected(columns: dict[str, Any], **declared: Any) -> Iterator[feedline.Loa
         yield loader
 
 
+# ---- categories ----
+
+
+def test_a_trainer_can_print_the_names_of_classes() -> None:
+    with connected(COLUMNS, categories={"y": ["cats", "dogs", "cows"]}) as loader:
+        _, y = next(loader.epoch(batch_size=4, order="sequential"))
+        classes = loader.dataset().classes
+
+    assert [classes[number] for number in y] == ["cats", "dogs", "cows", "cats"]
+
+
+@pytest.mark.parametrize(
+    ("structure", "classes"),
+    [(("x", "y"), ("a", "b")), ("x", ()), (("x",), ()), (("y", "x"), ("c", "d")), (("x", {"x": "x", "y": "y"}), ())],
+)
+def test_the_classes_are_those_of_the_only_target_that_has_names(structure: Any, classes: tuple[str, ...]) -> None:
+    with connected(COLUMNS, structure=structure, categories={"y": ["a", "b"], "x": ["c", "d"]}) as loader:
+        assert loader.dataset().classes == classes
+        assert loader.dataset().categories["y"] == ("a", "b")
+
+
 # ---- deferred transforms ----
 
 
@@ -129,6 +150,44 @@ def test_each_row_that_is_left_keeps_the_weight_of_its_own_position() -> None:
 def test_a_batch_of_which_all_is_bad_is_an_error() -> None:
     with connected(COLUMNS, bad=range(5, 10)) as loader, pytest.raises(DataError, match="every sample of the batch"):
         list(loader.epoch(batch_size=5, order="sequential"))
+
+
+def test_in_batches_of_one_a_bad_sample_is_passed_over_and_places_stay_right() -> None:
+    """It was an error that ended the epoch, or none that anybody could answer."""
+    with connected(COLUMNS, bad=[0, 7, 8, 19]) as loader:
+        feed = loader.feed(batch_size=1, order="sequential")
+        whole = [int(batch.ids[0]) for batch in feed.epoch(0)]
+        some = feed.epoch(1)
+        first = [int(next(some).ids[0]) for _ in range(7)]
+        state = feed.state_dict()
+        again = loader.feed(batch_size=1, order="sequential")
+        again.load_state_dict(state)
+        rest = [int(batch.ids[0]) for batch in again]
+        counted = loader.stats.bad_samples
+
+    assert whole == [1, 2, 3, 4, 5, 6, *range(9, 19)]
+    assert first == [1, 2, 3, 4, 5, 6, 9]
+    assert rest == list(range(10, 19))
+    assert counted == 4 + 3 + 1
+
+
+def test_an_epoch_in_which_each_sample_is_bad_is_an_error() -> None:
+    with (
+        connected(COLUMNS, bad=range(20)) as loader,
+        pytest.raises(DataError, match="all 20 samples of epoch 0 are bad"),
+    ):
+        list(loader.epoch(batch_size=1))
+
+
+def test_ranks_that_leave_samples_out_one_by_one_are_refused_with_the_way_out() -> None:
+    """One would have no batch where the others wait for it."""
+    with connected(COLUMNS, bad=[3]) as loader:
+        with pytest.raises(
+            InvalidRequest, match=r"leaves bad samples out, .* ask for batch_size=2 or more, or declare"
+        ):
+            loader.feed(batch_size=1, rank=0, world=2)
+        loader.feed(batch_size=2, rank=0, world=2)
+        loader.feed(batch_size=1)
 
 
 def test_nothing_bad_is_nothing_to_say() -> None:

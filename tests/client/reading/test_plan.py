@@ -118,6 +118,23 @@ def onward(plan: Plan, cursor: Cursor, count: int) -> list[Step]:
     return list(itertools.islice(plan.onward(cursor), count))
 
 
+@pytest.mark.parametrize(
+    ("remainder", "rank", "cursor", "expected"),
+    [
+        ("short", 0, Cursor(2, 0), Cursor(3, 0)),
+        ("short", 1, Cursor(2, 8), Cursor(3, 0)),  # rank 1 has no share of the last sample
+        ("drop", 0, Cursor(2, 4), Cursor(3, 0)),
+        ("pad", 1, Cursor(2, 4), Cursor(3, 0)),
+        ("wrap", 0, Cursor(0, 0), Cursor(1, 3)),
+        ("wrap", 1, Cursor(2, 7), Cursor(3, 2)),
+    ],
+)
+def test_the_next_epoch_begins_where_this_one_is_over_for_all_ranks(
+    remainder: Remainder, rank: int, cursor: Cursor, expected: Cursor
+) -> None:
+    assert Plan(samples=9, batch_size=2, remainder=remainder, rank=rank, world=2).next_epoch(cursor) == expected
+
+
 def test_from_a_place_on_the_steps_go_on_from_epoch_to_epoch() -> None:
     plan = Plan(samples=10, batch_size=4, remainder="short", rank=0, world=1)
 

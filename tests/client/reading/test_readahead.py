@@ -10,7 +10,7 @@ import pytest
 from feedline.connection.buffers import Received
 from feedline.fleet.requests import PendingBatch
 from feedline.reading.plan import Step
-from feedline.reading.readahead import ReadAhead, Waits
+from feedline.reading.readahead import ReadAhead
 from feedline_wire.errors import BadSample, Closed, LoaderStalled
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -84,7 +84,6 @@ def read(
     batches: int = 4,
     nbytes: int = 10**9,
     window: Any = None,
-    waits: Waits | None = None,
 ) -> ReadAhead:
     """A read-ahead that delivers the steps themselves."""
     return ReadAhead(
@@ -96,7 +95,7 @@ def read(
         prefetch=window or cast("Any", Window(batches)),
         nbytes=nbytes,
         timeout_s=20,
-        waits=waits or Waits(),
+        wait=fleet.wait,
     )
 
 
@@ -246,32 +245,6 @@ def test_a_batch_that_failed_is_asked_for_again_and_no_other() -> None:
 
 
 # ---- what is counted ----
-
-
-def test_what_was_ready_and_what_was_waited_for_is_counted() -> None:
-    fleet, waits = ListedFleet(), Waits()
-    ahead = read(fleet, steps(9), waits=waits)
-
-    take(ahead, 2)
-    at_once = (waits.batches, waits.ready, waits.seconds)
-    for pending in fleet.pending:
-        pending.outcome = None
-    take(ahead)
-
-    assert at_once == (2, 2, 0.0)
-    assert (waits.batches, waits.ready) == (3, 2)
-    assert waits.seconds > 0
-    assert fleet.waits == [0, 0, 20]
-
-
-def test_a_wait_in_vain_is_time_waited_and_no_batch() -> None:
-    fleet, waits = ListedFleet(at_once=False, error=LoaderStalled("20 s")), Waits()
-
-    with pytest.raises(LoaderStalled):
-        read(fleet, steps(9), waits=waits).take()
-
-    assert (waits.batches, waits.ready) == (0, 0)
-    assert waits.seconds > 0
 
 
 def test_the_window_learns_of_each_batch_that_was_handed_out() -> None:

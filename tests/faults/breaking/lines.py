@@ -5,20 +5,30 @@ looks for at the host of its target, goes over a line as well.
 """
 
 import contextlib
+import random
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 from proxy import Proxy
 
+By: TypeAlias = Literal["grpc", "lane"]
+
+PORTS_OF: tuple[By, ...] = ("grpc", "lane")
+"""What each of a loader's ports is for, in their order."""
+
+PORTS = range(10_000, 30_000)
+"""Linux takes those of outgoing connections from 32768 on: a loader that is down keeps its port."""
+
 
 def free_port(*hosts: str) -> int:
-    """A port that is free on all of these addresses."""
+    """A port that is free on all of these addresses, and that the kernel gives to no connection meanwhile."""
     while True:
+        port = random.choice(PORTS)
         with contextlib.ExitStack() as open_ones:
-            first = open_ones.enter_context(socket.create_server((hosts[0], 0)))
-            port = int(first.getsockname()[1])
             try:
-                for host in hosts[1:]:
+                for host in hosts:
                     open_ones.enter_context(socket.create_server((host, port)))
             except OSError:
                 continue
@@ -60,20 +70,25 @@ class Lines:
         for proxy in self._proxies:
             proxy.cut()
 
+    def cut_after(self, nbytes: int | None) -> None:
+        """Each connection breaks off when so much has arrived over it; None ends it."""
+        for proxy in self._proxies:
+            proxy.cut_after(nbytes)
+
     def slow(self, bytes_per_s: float | None, delay_s: float) -> None:
         """No more than this arrives, and that late."""
         for proxy in self._proxies:
             proxy.limit(bytes_per_s)
             proxy.delay(delay_s)
 
-    def damage(self, after: int) -> None:
-        """One bit of what comes by gRPC is turned."""
-        self._proxies[0].damage(after)
+    def damage(self, after: int, by: By = "grpc") -> None:
+        """One bit of what comes by gRPC, or by the lane beside it, is turned."""
+        self._proxies[PORTS_OF.index(by)].damage(after)
 
     @property
-    def damaged(self) -> int:
+    def damaged(self) -> Counter[By]:
         """Bits that were."""
-        return sum(proxy.damaged for proxy in self._proxies)
+        return Counter({by: proxy.damaged for by, proxy in zip(PORTS_OF, self._proxies, strict=False)})
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+from certificates import Authority
 
+from breaking.lanes import TLS
 from breaking.trainer import Spec
 
 HERE = Path(__file__).resolve().parent
@@ -29,16 +31,16 @@ MARK = "BREAKING_STAGE"
 SHM = "/dev/shm/"
 """Where memory with a name is. Others on this machine have some there too, so what is there at the end says nothing."""
 
-START_S = 90.0
-"""A loader that does not listen by then is stuck: it takes two seconds, and many times that on a busy machine."""
+START_S = 300.0
+"""A loader that does not listen by then is stuck: it takes two seconds, and 80 on two cores at a load of 35."""
 
-END_S = 60.0
+END_S = 180.0
 """A process that runs on for so long after SIGTERM is stuck: a drain takes 20 s at most."""
 
 BATCH_S = 120.0
 """A trainer that has no batch for so long is stuck: its own deadline is shorter."""
 
-GONE_S = 10.0
+GONE_S = 30.0
 """The kernel ends workers with their loader. The bound is for a busy machine."""
 
 LOOK_S = 0.02
@@ -48,8 +50,17 @@ LOOK_S = 0.02
 class Loader:
     """A loader, which can be started again at its address."""
 
-    def __init__(self, stage: "Stage", data: Path, address: str, args: Sequence[str], output: Path | None) -> None:
+    def __init__(
+        self,
+        stage: "Stage",
+        data: Path,
+        address: str,
+        args: Sequence[str],
+        output: Path | None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self._stage = stage
+        self._prefix = prefix
         self.data = data
         self.address = address
         self._args = args
@@ -71,7 +82,7 @@ class Loader:
         command = [sys.executable, "-m", "feedline_server", "serve", str(self.data), "--listen", self.address]
         with (self._output or self.log).open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--port-file", str(port_file), *self._args],
+                [*self._prefix, *command, "--port-file", str(port_file), *self._args],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -206,26 +217,52 @@ class Stage:
         self.trainers: list[Trainer] = []
         self._mark = secrets.token_hex(8)
         self._environment = environment
+        self._authority: Authority | None = None
 
     def environment(self) -> dict[str, str]:
         """What every process of the stage runs in."""
         paths = [str(HERE / "inside"), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         return os.environ | {"PYTHONPATH": os.pathsep.join(paths), MARK: self._mark} | self._environment
 
-    def loader(self, data: Path, *args: str, address: str = "127.0.0.1:0", output: Path | None = None) -> Loader:
-        """Start one; it listens when this returns. `output` takes what it logs, instead of its own file."""
-        loader = Loader(self, data, address, args, output)
+    def loader(
+        self,
+        data: Path,
+        *args: str,
+        address: str = "127.0.0.1:0",
+        output: Path | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Loader:
+        """Start one; it listens when this returns. `output` takes what it logs, instead of its own file.
+
+        `prefix` is put before its command line.
+        """
+        loader = Loader(self, data, address, self._certified(args, address), output, prefix)
         self.loaders.append(loader)
         loader.wait_until_it_listens()
         return loader
 
     def fleet(self, number: int, data: Path, *args: str) -> list[Loader]:
         """Start several at the same time; they listen when this returns."""
-        loaders = [Loader(self, data, "127.0.0.1:0", args, None) for _ in range(number)]
+        address = "127.0.0.1:0"
+        loaders = [Loader(self, data, address, self._certified(args, address), None) for _ in range(number)]
         self.loaders += loaders
         for loader in loaders:
             loader.wait_until_it_listens()
         return loaders
+
+    @property
+    def trust(self) -> dict[str, Any]:
+        """What `feedline.connect` is told to connect to its loaders; its trainers know it by themselves."""
+        return {} if self._authority is None else {"ca": self._authority.file}
+
+    def _certified(self, args: Sequence[str], address: str) -> Sequence[str]:
+        """The arguments, with a certificate for this host where they ask for TLS."""
+        if TLS not in args:
+            return args
+        self._authority = self._authority or Authority(self.folder, "authority")
+        self._environment["FEEDLINE_CA"] = str(self._authority.file)
+        pair = self._authority.issue("loader", address.rpartition(":")[0], "127.0.0.1", "127.0.0.2", "127.0.0.3")
+        return (*(arg for arg in args if arg != TLS), *pair.arguments)
 
     def trainer(self, target: str, name: str = "trainer", *, prefix: Sequence[str] = (), **options: object) -> Trainer:
         """Start one; the options are those of `Spec`. `prefix` is put before its command line."""

@@ -52,9 +52,9 @@ def test_columns_make_up_a_batch_as_declared_or_by_their_names(
     ("columns", "declared", "problem"),
     [
         (
-            "image label",
+            "image age",
             {},
-            r'the columns image, label do not show which are inputs .* inputs = \["image"\] and targets = \["label"\]',
+            r'the columns image, age do not show which are inputs .* inputs = \["image"\] and targets = \["age"\]',
         ),
         ("x1 y1 other", {}, "do not show which are inputs"),
         ("a b label", {"targets": ["label"]}, "do not show which are inputs"),

@@ -158,13 +158,13 @@ GOLDEN: dict[str, tuple[str, str]] = {
     "columns": ("ed087d78f6e86aa266909c14398cb171", "0f4727d62366225e"),
     "columns, transformed": ("1fbf8e18e46ecf1939aab95b243528e3", "a4286d7e60b31d9c"),
     "id_files": ("f516dcc074a35648b1645c2ca4c21b1e", "1608640569d78915"),
-    "class_folders": ("d988e38d68e995bb2e5dde5e3ed44d24", "488dba2072363e7a"),
-    "images": ("ab27d9c6773ccee53e8f54629de26dbd", "f40c7d52a6ae4257"),
+    "class_folders": ("024269f800c7ad5f9afeafa706308e56", "0544089cdd83a742"),
+    "images": ("9882bb4159aecebb34a59958d306aadc", "f40c7d52a6ae4257"),
     "subjects": ("51077886f4e61702b89d2889c8e0a5f0", "63f26ca8275a5ea6"),
     "sequences": ("cf9d2d880e71cb0b0fef27a39b1f8217", "6ce666112465fffd"),
     "hdf5": ("800c265dd70b096bd5d225380664a9c4", "76c3ac9531e520b9"),
     "arrow": ("8def8f0dd3d40382da7bb7c1c6790361", "c4db7194af49384e"),
-    "python": ("208ce891009ccaa45c180399bca22e58", "72ddb157053ae7ef"),
+    "python": ("244d067160c747b4d66bc9f3bc7f7f99", "51831ea6b87f884a"),
 }
 """The fingerprint, and a digest of batches in every order."""
 

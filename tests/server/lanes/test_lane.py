@@ -1,5 +1,6 @@
 """A lane sends everything in its order, holds no memory while it waits, and says why it is of no use any more."""
 
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def test_memory_that_was_taken_away_meanwhile_ends_the_lane(pair: Pair) -> None:
 
     with pytest.raises(ConnectionAbortedError, match="did not read while others needed the memory"):
         lane.send(
-            [message(1, bytes(100_000))], unpin=lambda: threading.Thread(target=trainer.recv, args=(1,)).start(),
+            [message(1, bytes(100_000))], unpin=lambda: threading.Thread(target=trainer.recv, args=(1 << 20,)).start(),
             pin=lambda: False,
         )  # fmt: skip
 
@@ -118,6 +119,71 @@ def test_a_trainer_that_is_gone_is_an_error(pair: Pair) -> None:
         lane.send([message(1, b"one")], unpin=lambda: None, pin=lambda: True)
 
 
+# ---- where trainers come ----
+
+
+class Listener(LaneListener):
+    name = "tcp"
+
+    @classmethod
+    def is_wanted(cls, _settings: Any) -> bool:
+        return True
+
+    def start(self, settings: Any) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._listen(ShortAtFirst(listener, settings), str(listener.getsockname()[1]))
+
+    def _greet(self, connection: socket.socket) -> bool:
+        connection.sendall(b"heard")
+        connection.close()
+        return True
+
+
+class ShortAtFirst:
+    """A listener in a process that has no descriptors at first."""
+
+    def __init__(self, listener: socket.socket, times: int) -> None:
+        self.listener, self.times = listener, times
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.times -= 1
+        if self.times >= 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.listener.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.listener, name)
+
+
+def heard(address: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", int(address)), 30) as connection:
+        return connection.recv(100)
+
+
+def test_a_shortage_of_descriptors_is_not_taken_for_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    """The thread that accepts ended at EMFILE: every later trainer went by gRPC, without a word."""
+    listener = Listener()
+    listener.start(2)
+
+    assert [heard(listener.address) for _ in range(3)] == [b"heard"] * 3
+    assert capfd.readouterr().out.count("cannot accept a connection") == 2
+    listener.close()
+
+
+def test_a_connection_for_which_there_is_no_thread_is_closed_and_the_next_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = Listener()
+    listener.most_greetings = 1
+    listener.start(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no more threads")))
+        assert [heard(listener.address) for _ in range(2)] == [b"", b""]
+
+    assert heard(listener.address) == b"heard"
+    listener.close()
+
+
 # ---- the table ----
 
 
@@ -131,9 +197,10 @@ def config(**changes: Any) -> Any:
         ({}, ["shm", "tcp"]),
         ({"shm_lane": False}, ["tcp"]),
         ({"shm_lane": False, "tcp_lane": False}, []),
-        ({"tls_certificate": "loader.pem"}, []),
+        ({"tls_certificate": "loader.pem"}, ["sealed"]),
+        ({"tls_certificate": "loader.pem", "shm_lane": False, "tcp_lane": False}, []),
     ],
-    ids=["all", "no shm", "none", "tls"],
+    ids=["all", "no shm", "none", "tls", "tls, none"],
 )
 def test_a_loader_has_the_lanes_that_its_operator_lets_it_have(changes: dict[str, Any], names: list[str]) -> None:
     assert list(listeners(config(**changes))) == names
@@ -141,7 +208,7 @@ def test_a_loader_has_the_lanes_that_its_operator_lets_it_have(changes: dict[str
 
 @pytest.mark.parametrize("name", LANES)
 def test_a_lane_of_the_table_is_in_the_module_of_its_name(name: str) -> None:
-    listener = listeners(config())[name]
+    listener = (listeners(config()) | listeners(config(tls_certificate="loader.pem")))[name]
 
     assert isinstance(listener, LaneListener)
     assert type(listener).__module__ == f"feedline_server.lanes.{name}"

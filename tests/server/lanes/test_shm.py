@@ -1,11 +1,13 @@
 """The door of the shm lane: whatever a trainer does there, its memory is kept while it has a lane and not longer."""
 
+import contextlib
 import fcntl
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from termios import TIOCOUTQ
 
 import pytest
 
@@ -106,3 +108,42 @@ def test_memory_of_who_hangs_up_before_it_is_answered_is_let_go_of(
     with knock(lanes, SHM_GREETING + offer.secret, memory) as connection:
         assert connection.recv(100) == ACCEPTED + offer.proof
     lanes.withdraw(offer)
+
+
+def test_a_greeting_that_arrives_byte_by_byte_is_heard_out(lanes: ShmListener, offer: Offer, memory: int) -> None:
+    """Its first byte was taken for all of it, and its trainer went by gRPC."""
+    greeting = SHM_GREETING + offer.secret
+    with knock(lanes, greeting[:1], memory) as connection:
+        for byte in greeting[1:]:
+            until(lambda: fcntl.ioctl(connection, TIOCOUTQ, bytes(4)) == bytes(4), "it has read what came")
+            connection.send(bytes([byte]))
+
+        assert connection.recv(100) == ACCEPTED + offer.proof
+    lanes.withdraw(offer)
+
+    assert held() == (1, 0)
+
+
+@pytest.mark.parametrize("said_nbytes", [1, 35])
+def test_who_does_not_say_all_of_it_is_sent_away_in_time_and_nothing_is_held(
+    lanes: ShmListener, offer: Offer, memory: int, said_nbytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedline_wire.lane.GREETING_S", 0.2)
+    with knock(lanes, (SHM_GREETING + offer.secret)[:said_nbytes], memory) as connection:
+        assert connection.recv(1) == b""
+
+    assert held() == (1, 0)
+    assert offer.lane is None
+
+
+def test_who_brings_a_descriptor_with_every_byte_is_sent_away_at_the_second(
+    lanes: ShmListener, offer: Offer, memory: int
+) -> None:
+    with knock(lanes, SHM_GREETING[:1], memory) as connection:
+        with contextlib.suppress(BrokenPipeError):  # it is quick
+            socket.send_fds(connection, [SHM_GREETING[1:2]], [memory])
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+    until(lambda: held() == (1, 0), "both are let go of")
+    assert offer.lane is None

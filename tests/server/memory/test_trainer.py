@@ -1,5 +1,6 @@
 """Memory of a trainer: what is allocated and returned, whatever the trainer writes; and what is not accepted."""
 
+import contextlib
 import fcntl
 import itertools
 import mmap
@@ -20,10 +21,18 @@ FUTURE_WRITE = 0x10
 class Trainer:
     """The other end: the memory as its owner has it."""
 
-    def __init__(self, *, grains: int = 1 + PLACES, seals: int = SEALS, flags: int = 0) -> None:
+    def __init__(
+        self, *, grains: int = 1 + PLACES, taken: int | None = None, seals: int = SEALS, flags: int = 0
+    ) -> None:
         self.fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
         os.ftruncate(self.fd, grains * GRAIN)
+        self.take(grains if taken is None else taken)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+
+    def take(self, grains: int) -> None:
+        """Have so many of its pages, from the first on."""
+        with contextlib.suppress(OSError):  # of huge ones there may be none
+            os.posix_fallocate(self.fd, 0, grains * GRAIN)
 
     def passed(self) -> int:
         """A descriptor, as it arrives at the loader."""
@@ -60,6 +69,24 @@ def allocate_all(memory: TrainerMemory) -> list[Slot]:
 def test_places_lie_behind_the_first_page_and_bear_the_memorys_number(memory: TrainerMemory) -> None:
     assert allocate_all(memory) == [Slot(place * GRAIN, GRAIN, memory.number) for place in (1, 2, 3, 4)]
     assert memory.number > 0
+
+
+def test_only_what_the_trainer_has_taken_is_used_so_that_nothing_is_charged_to_the_loader() -> None:
+    """Pages count as memory of who touches them first: four trainers' were more than the loader's container had."""
+    trainer = Trainer(taken=2)
+    memory = TrainerMemory(trainer.passed())
+
+    assert memory.allocate(2 * GRAIN) is None
+    first = memory.allocate(GRAIN)
+    assert first == Slot(GRAIN, GRAIN, memory.number)
+    assert memory.allocate(GRAIN) is None
+    assert memory.put(memoryview(b"x" * GRAIN)) is None
+    assert os.fstat(trainer.fd).st_blocks * 512 == 2 * GRAIN
+    trainer.take(4)
+    assert memory.allocate(2 * GRAIN) == Slot(2 * GRAIN, 2 * GRAIN, memory.number)
+
+    memory.close()
+    os.close(trainer.fd)
 
 
 def test_a_place_that_was_published_is_free_when_the_trainer_says_so_and_not_before(

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feedline_server.host.addresses import beside, write_ports
+from feedline_server.declared.datasets import ArrowConfig
+from feedline_server.host.addresses import beside, write_lines
 from feedline_server.running.supervisor import divide, exit_code
 from feedline_server.settings.settings import Settings, load_settings
 from feedline_wire.errors import InvalidRequest
@@ -17,10 +18,20 @@ def settings(folder: Path, **changes: object) -> Settings:
 
 
 def test_workers_and_memory_are_divided_and_ports_are_counted_up(tmp_path: Path) -> None:
-    divided = divide(settings(tmp_path, replicas=3, health_listen="0.0.0.0:8080", tcp_port=6000, insecure=True))
+    divided = divide(
+        settings(
+            tmp_path,
+            replicas=3,
+            health_listen="0.0.0.0:8080",
+            tcp_port=6000,
+            insecure=True,
+            metrics_listen="127.0.0.1:9100",
+        )
+    )
 
     assert [one.listen for one in divided] == ["127.0.0.1:50051", "127.0.0.1:50052", "127.0.0.1:50053"]
     assert [one.health_listen for one in divided] == ["0.0.0.0:8080", "0.0.0.0:8081", "0.0.0.0:8082"]
+    assert [one.metrics_listen for one in divided] == ["127.0.0.1:9100", "127.0.0.1:9101", "127.0.0.1:9102"]
     assert [one.tcp_port for one in divided] == [6000, 6001, 6002]
     assert [one.workers for one in divided] == [2, 2, 1]
     assert [one.memory for one in divided] == [22369621, 22369621, 22369621]
@@ -31,6 +42,15 @@ def test_ports_that_may_be_any_stay_so(tmp_path: Path) -> None:
     divided = divide(settings(tmp_path, replicas=2, listen="127.0.0.1:0"))
 
     assert [(one.listen, one.tcp_port, one.health_listen) for one in divided] == [("127.0.0.1:0", 0, None)] * 2
+
+
+def test_what_is_no_number_arrives_at_a_replica(tmp_path: Path) -> None:
+    (tmp_path / "loader.toml").write_text('[datasets.d]\nkind = "arrow"\nfill = {x = nan, y = 1, z = "a"}\n')
+
+    for one in divide(load_settings(tmp_path, {"workers": 2, "replicas": 2})):
+        found = Settings.model_validate_json(one.model_dump_json()).datasets["d"]
+        assert isinstance(found, ArrowConfig)
+        assert repr(found.fill) == "{'x': nan, 'y': 1, 'z': 'a'}"
 
 
 def test_the_settings_of_a_replica_arrive_as_they_were_sent(tmp_path: Path) -> None:
@@ -60,7 +80,7 @@ def test_an_address_some_ports_further(address: str, index: int, found: str) -> 
 
 
 def test_ports_are_written_one_a_line(tmp_path: Path) -> None:
-    write_ports(tmp_path / "ports", [50051, 50052])
+    write_lines(tmp_path / "ports", [50051, 50052])
 
     assert (tmp_path / "ports").read_text() == "50051\n50052\n"
 

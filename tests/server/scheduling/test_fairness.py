@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from feedline_server.memory.arena import Slot
-from feedline_server.scheduling.fairness import choose, choose_victim, cost, next_stall_s, share_of
+from feedline_server.scheduling.fairness import choose, choose_victim, cost, next_stall_s, share_of, unread_s
 from feedline_server.scheduling.stream import Batch, Stream, Want
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -26,7 +26,7 @@ def holding(peer: str, *tickets: int, unread_since: float | None) -> Stream:
     """A stream with batches ready, the first of them being sent."""
     stream = Stream(peer, threading.Condition(), held_nbytes=len(tickets), unread_since=unread_since)
     batches = [Batch(Want(ticket, KEY, 1, 0.0), Layout((), 1), Slot(ticket, 1)) for ticket in tickets]
-    stream.sending = batches[:1]
+    stream.sending = dict.fromkeys(batches[:1])
     stream.ready.extend(batches[1:])
     return stream
 
@@ -61,6 +61,21 @@ def test_a_stream_that_does_not_read_is_not_chosen_although_it_was_served_least(
     reading.unread_since = NOW - 0.9
 
     assert choose([stalled, reading], 100, NOW) is reading
+
+
+def test_it_is_the_next_key_that_has_to_fit_into_the_share() -> None:
+    stream = a_stream("a", held=40, wants=10)
+    stream.waiting.append(Want(2, KEY, 90, 0.0))
+
+    assert choose([stream], 50, NOW) is stream
+
+
+def test_a_stream_whose_reader_took_everything_is_unread_for_no_time() -> None:
+    stream = a_stream("a")
+
+    assert unread_s(stream, NOW) == 0.0
+    stream.unread_since = 98.5
+    assert unread_s(stream, NOW) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,11 @@ class Host:
         self.stage = stage
         self.fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, (1 + 3 * PLACES) * GRAIN)
+        os.posix_fallocate(self.fd, 0, (1 + 3 * PLACES) * GRAIN)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
         self.memory = TrainerMemory(os.dup(self.fd))
         self.stream: Stream = stage.scheduler.open_stream(name)
-        stage.scheduler.set_lane(self.stream, self.memory)
+        stage.scheduler.set_lane(self.stream, "shm", self.memory)
 
     def want(self, ticket: int, rows: int = ROWS, **changes: object) -> None:
         self.stage.want(self.stream, ticket, self.stage.key(rows=rows, **changes))
@@ -202,7 +203,7 @@ def test_before_a_trainer_has_come_with_its_memory_its_batches_lie_in_the_arena(
     later = stage.scheduler.open_stream("b")
     stage.want(later, 1, stage.key(rows=ROWS))
 
-    stage.scheduler.set_lane(later, host.memory)
+    stage.scheduler.set_lane(later, "shm", host.memory)
     stage.want(later, 2, stage.key(rows=ROWS))
 
     assert [task.memory for task in stage.tasks] == [ARENA, host.memory.number]

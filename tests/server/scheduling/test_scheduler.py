@@ -50,8 +50,8 @@ def test_a_key_wanted_becomes_a_task_and_its_batch_a_delivery(stage: Stage) -> N
         ({"view": "test"}, InvalidRequest, "no view 'test'; there is: train"),
         ({"order": "sorted"}, InvalidRequest, "no order 'sorted'"),
         ({"fingerprint": b"g" * 16}, DatasetChanged, "the request has 6767"),
-        ({"rows": 0}, InvalidRequest, "ask for 1..100"),
-        ({"rows": 101}, InvalidRequest, "has 100 samples"),
+        ({"rows": 0}, InvalidRequest, "ask for 1..4096"),
+        ({"rows": 4097}, InvalidRequest, "has 100 samples"),
         ({"offset": 100}, InvalidRequest, "ask for position 0 of epoch 1"),
         ({"rows": 9}, InvalidRequest, "assembles at most 32768"),
     ],
@@ -599,3 +599,40 @@ def test_a_stream_that_wants_without_end_and_reads_nothing_is_ended(stage: Stage
 
     assert stream.closed
     assert stage.scheduler.status().streams == ()
+
+
+def test_a_key_that_cannot_be_had_counts_as_a_failure(stage: Stage) -> None:
+    stream = stage.scheduler.open_stream("one")
+
+    for ticket, dataset in enumerate(("absent", "gone")):
+        stage.want(stream, ticket, stage.key(dataset=dataset))
+
+    assert stage.scheduler.status().counters.failures == 2
+
+
+def test_a_loader_that_drains_sends_new_trainers_to_another(stage: Stage) -> None:
+    stage.scheduler.drain()
+
+    with pytest.raises(LoaderDraining) as raised:
+        stage.scheduler.open_stream("late")
+
+    assert raised.value.elsewhere
+
+
+def test_who_was_idle_has_no_claim_on_what_the_other_got_meanwhile(stage: Stage) -> None:
+    idle, busy = (stage.scheduler.open_stream(peer) for peer in ("idle", "busy"))
+    for ticket in range(20):
+        stage.want(busy, ticket, stage.key())
+        stage.finish_all()
+        stage.take(busy)
+    for ticket in range(100, 112):
+        stage.want(busy, ticket, stage.key())
+    assert len(stage.tasks) == 4  # what the pool has at once
+
+    of_idle = [stage.key() for _ in range(8)]
+    for ticket, key in enumerate(of_idle):
+        stage.want(idle, ticket, key)
+    for _ in range(8):
+        stage.finish(stage.tasks.pop(0))
+
+    assert sum(task.key in of_idle for task in stage.tasks) == 2  # every other one

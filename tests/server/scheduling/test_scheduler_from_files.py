@@ -67,7 +67,7 @@ def from_files(source: FilesOnly) -> dict[str, ZeroCopySource]:
 
 def by_tcp(stage: Stage, peer: str) -> Stream:
     stream: Stream = stage.scheduler.open_stream(peer)
-    stage.scheduler.set_lane(stream, None)
+    stage.scheduler.set_lane(stream, "tcp", None)
     return stream
 
 
@@ -199,7 +199,7 @@ def test_memory_that_cannot_be_read_is_tried_no_more_and_a_trainer_that_left_cha
     stage.want(stream, 1, stage.key())
     offer: Any = SimpleNamespace(lane=Broken(code))
 
-    assert list(Sender(stage.scheduler, stream, offer).frames()) == []
+    assert list(Sender(stage.scheduler, stream, offer, None).frames()) == []
 
     assert source.is_given_up == is_given_up
     assert stage.scheduler.status().counters.batches == 0

@@ -426,7 +426,7 @@ def test_a_batch_done_is_a_delivery_also_for_whom_the_slot_was_not_lent(stage: S
     stage.want(two, 2, stage.key(epoch=7))
     [task] = stage.tasks
 
-    stage.answer(task, Done(task.number, LAYOUT, 0.0))
+    stage.answer(task, Done(task.number, LAYOUT, {}))
     [first], [second] = (stage.scheduler.next_deliveries(stream, 1) for stream in (one, two))
 
     assert isinstance(first, Batch)

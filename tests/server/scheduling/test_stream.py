@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from feedline_server.memory.arena import Slot
-from feedline_server.scheduling.stream import Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_server.scheduling.stream import MOST_READERS, Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.tensors import Layout
@@ -31,7 +32,7 @@ def stream() -> Stream:
     stream.waiting.extend([a_want(1), a_want(2)])
     stream.assembling.add(3)
     stream.ready.extend([a_batch(4), FileBatch(a_want(5), SOURCE), Refusal(6, ERROR)])
-    stream.sending = [a_batch(7)]
+    stream.sending = {a_batch(7): None}
     return stream
 
 
@@ -70,7 +71,7 @@ def test_the_sender_takes_one_delivery_and_as_many_more_as_fit(
 
     assert [delivery.ticket for delivery in deliveries] == taken
     assert [delivery.ticket for delivery in stream.ready] == [one.ticket for one in ready[len(taken) :]]
-    assert stream.sending == [delivery for delivery in deliveries if isinstance(delivery, Batch)]
+    assert list(stream.sending) == [delivery for delivery in deliveries if isinstance(delivery, Batch)]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +158,30 @@ def waiting_on(stream: Stream, happened: Any) -> threading.Thread:
     thread.start()
     begun.wait(10)
     return thread
+
+
+def test_a_batch_is_equal_to_itself_alone() -> None:
+    """A sender of 512 small batches asked for each whether it is there, which compared it with all by their keys."""
+    one, other = a_batch(7), a_batch(7)
+
+    assert one != other
+    assert hash(one) == object.__hash__(one)
+
+
+def test_lines_of_the_log_name_the_reader_that_spoke_last_in_plain_words(stream: Stream) -> None:
+    stream.trace = {"trace_id": "1"}
+    assert stream.log_fields == {"peer": "peer", "client": stream.caller.name, "trace_id": "1"}
+
+    assert stream.note_reader(pb.Reader(trainer="a", dataset="d", view="train", rank=1), 0.0)
+    assert stream.note_reader(pb.Reader(trainer="\x1b[31m" * 9, dataset="d", view="validation", rank=2), 0.0)
+    assert not stream.note_reader(pb.Reader(trainer="a", dataset="d", view="train", rank=1), 0.0)
+
+    whose = {"trainer": "a", "dataset": "d", "view": "train", "rank": 1}
+    assert stream.log_fields == {"peer": "peer", "client": stream.caller.name, "trace_id": "1", **whose}
+
+
+def test_readers_are_bounded_and_a_trainer_that_renames_itself_for_ever_is_new_a_few_times(stream: Stream) -> None:
+    new = [stream.note_reader(pb.Reader(trainer=f"t{number}"), 0.0) for number in range(100)]
+
+    assert new == [True] * MOST_READERS + [False] * (100 - MOST_READERS)
+    assert list(stream.readers) == ["t96", "t97", "t98", "t99"]

@@ -60,6 +60,24 @@ def test_views_and_steps_are_said_on_the_command_line(tmp_path: Path) -> None:
     assert config.steps_per_epoch == 20
 
 
+def test_arguments_are_values_of_toml_or_text() -> None:
+    texts = ["n=3", "rate=0.5", "flip=true", "split=TRAIN", 'name="3"', "sizes=[2, 3]", "folder=/mnt/scans", "empty="]
+
+    _, config = served("my:load", arguments=texts, deterministic=False)
+
+    assert config.arguments == {
+        "n": 3,
+        "rate": 0.5,
+        "flip": True,
+        "split": "TRAIN",
+        "name": "3",
+        "sizes": [2, 3],
+        "folder": "/mnt/scans",
+        "empty": "",
+    }
+    assert not config.deterministic
+
+
 def test_views_may_be_parts_of_the_object() -> None:
     _, config = served("my:dataset", views=["train=:800", "validation=800:"])
 
@@ -99,13 +117,14 @@ def test_in_loader_toml_the_kind_is_told_by_the_object(tmp_path: Path) -> None:
         (
             "my:made",
             {"views": ["validation"]},
-            "--view: found 'validation'; wanted VIEW=OBJECT, such as validation=my:",
+            "--view: found 'validation'; wanted VIEW=my:NAME, such as validation=my:NAME",
         ),
         ("my:made", {"views": ["v=a-b"]}, "command line: datasets.my.views: found {'v': 'a-b'}; wanted module:name"),
         ("my:made", {"views": ["v=check", "w=3:"]}, "wanted either an object for each view, or object = … and a part"),
         ("my:made", {"views": ["train=other"]}, "datasets.my: has both object and views.train, which is the same view"),
         ("my:made", {"steps_per_epoch": 0}, "command line: datasets.my.steps_per_epoch: found 0; wanted greater than"),
-        (".", {"views": ["v=check"]}, "--view and --steps-per-epoch are about a Python object on the command line"),
+        ("my:made", {"arguments": ["32"]}, "--argument: found '32'; wanted NAME=VALUE, such as batch_size=32"),
+        ("my:made", {"size": (2, 2)}, "datasets.my.size: there is no such setting"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, path: str, overrides: dict[str, Any], words: str) -> None:

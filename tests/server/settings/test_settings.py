@@ -16,6 +16,7 @@ from feedline_server.declared.datasets import (
     Declaration,
     Hdf5Config,
     IdFilesConfig,
+    ImagesConfig,
     SubjectsConfig,
 )
 from feedline_server.host import machine
@@ -206,6 +207,74 @@ def test_a_home_is_expanded(columns_folder: Path, monkeypatch: pytest.MonkeyPatc
     assert load_settings(columns_folder, {}).datasets["d"].path == columns_folder
 
 
+# ---- data that the command line names ---
+
+
+def test_the_command_line_says_what_else_would_need_a_loader_toml(columns_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "leaves").mkdir()
+    (tmp_path / "leaves" / "manifest.csv").touch()
+
+    columns = load_settings(columns_folder, {"views": ["train=:9", "test=9:"], "kind": "columns"}).datasets
+    leaves = load_settings(tmp_path / "leaves", {"size": (64, 32)}).datasets
+
+    assert columns == {"columns": ColumnsConfig.declare(path=columns_folder, views={"train": ":9", "test": "9:"})}
+    assert leaves == {"leaves": ImagesConfig.declare(path=tmp_path / "leaves", size=(64, 32))}
+
+
+def test_several_paths_are_a_dataset_each(columns_folder: Path, id_files_folder: Path) -> None:
+    settings = load_settings(columns_folder, {"workers": 2}, [id_files_folder, Path("my:made")])
+
+    assert {name: config.kind for name, config in settings.datasets.items()} == {
+        "columns": "columns",
+        "tutorial": "id_files",
+        "my": "python",
+    }
+    assert settings.workers == 2
+
+
+def test_several_paths_of_one_name_want_names(columns_folder: Path) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"columns and .*columns: are both called 'columns'; name them in a loader"
+    ):
+        load_settings(columns_folder, {}, [columns_folder])
+
+
+def test_a_loader_toml_that_says_more_than_datasets_is_not_one_of_several_paths(
+    tmp_path: Path, columns_folder: Path
+) -> None:
+    (tmp_path / "loader.toml").write_text(f"workers = 3\n[datasets.a]\npath = '{columns_folder}'\n")
+
+    with pytest.raises(InvalidRequest, match=r"loader\.toml: says workers, which is about a whole loader; of several"):
+        load_settings(columns_folder, {}, [tmp_path / "loader.toml"])
+
+
+def test_several_loader_toml_of_nothing_but_datasets_are_served_together(tmp_path: Path, columns_folder: Path) -> None:
+    """Two folders that `feedline convert` made could not be."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", np.zeros(3))
+        (tmp_path / name / "loader.toml").write_text(f"[datasets.{name}]\nkind = 'columns'\n")
+
+    settings = load_settings(tmp_path / "a", {"workers": 2}, [columns_folder, tmp_path / "b"])
+
+    assert {name: config.path for name, config in settings.datasets.items()} == {
+        "columns": columns_folder,
+        "a": tmp_path / "a",
+        "b": tmp_path / "b",
+    }
+    assert list(load_settings(tmp_path / "a", {}, [tmp_path / "b"]).datasets) == ["a", "b"]
+    with pytest.raises(InvalidRequest, match=r"of what a loader\.toml declares say it there"):
+        load_settings(tmp_path / "a", {"size": (2, 2)}, [columns_folder])
+    (tmp_path / "b" / "loader.toml").write_text("[datasets.a]\nkind = 'columns'\n")
+    with pytest.raises(InvalidRequest, match=r"a/loader\.toml and .*b/loader\.toml: both have a dataset 'a'; rename"):
+        load_settings(tmp_path / "a", {}, [tmp_path / "b"])
+
+
+def test_what_a_loader_toml_declares_is_said_there(toml: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"--kind, --size, .* of what a loader\.toml declares say it there"):
+        load_settings(toml, {"size": (64, 64)})
+
+
 # ---- recognising a folder -------------------------------------------------------------------------------------------
 
 
@@ -236,6 +305,18 @@ def test_id_files_are_recognised(id_files_folder: Path) -> None:
         (["data.arrow"], ArrowConfig),
         (["a.feather", "notes.txt"], ArrowConfig),
         (["train/0.parquet", "train/1.parquet", "test/0.parquet"], ArrowConfig),
+        (["label=cat/p.pq", "label=dog/p.pq", "_SUCCESS"], ArrowConfig),
+        (["x.npy", "y.NPY", "lists/first.npy"], ColumnsConfig),
+        (["fold0/x.npy", "fold0/y.npy", "fold1/x.npy", "fold1/y.npy"], ColumnsConfig),
+        (["cat/1.jpg", "dog/2.JPG"], ClassFoldersConfig),
+        (["cat/1.png", "dog/1.png", "labels.csv"], ClassFoldersConfig),
+        (["cat/kittens/1.png", "dog/puppies/1.png"], ClassFoldersConfig),
+        (["push/1.npy", "push/2.npy", "wave/1.npy"], ClassFoldersConfig),
+        (["cat/1.h5", "dog/2.h5"], ClassFoldersConfig),
+        (["train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "val/dog/2.jpg"], ClassFoldersConfig),
+        (["train/push/1.npy", "train/wave/1.npy", "test/push/2.npy"], ClassFoldersConfig),
+        (["manifest.csv", "images/a.png", "masks/a.png"], ImagesConfig),
+        (["manifest.json", "a.png"], ImagesConfig),
     ],
 )
 def test_other_files_are_recognised_where_they_can_be_one_thing_only(
@@ -249,15 +330,62 @@ def test_other_files_are_recognised_where_they_can_be_one_thing_only(
 
 
 @pytest.mark.parametrize(
-    "names", [["only.npz"], ["a.npz", "b.h5"], ["a.h5", "b.parquet"], ["cat/1.h5", "dog/2.h5"], ["s1/x.h5"], ["x.csv"]]
+    "names", [["only.npz"], ["s1/x.h5"], ["x.csv"], ["images/1.png"], ["a.png", "b.png"], ["v/fold0/x.npy"]]
 )
-def test_files_that_could_be_two_things_are_not_recognised(tmp_path: Path, names: list[str]) -> None:
+def test_files_that_amount_to_nothing_are_not_recognised(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / "d" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "d" / name).touch()
 
     with pytest.raises(InvalidRequest, match=r"d: found .*; understood is a loader\.toml; columns"):
         load_settings(tmp_path / "d", {})
+
+
+@pytest.mark.parametrize(
+    ("names", "readings"),
+    [
+        (
+            ["notes.npy", "data.h5", "train.parquet"],
+            r"columns \(notes\.npy is a column\) or hdf5 \(data\.h5 holds columns\) or arrow \(train\.parquet .*\); "
+            r'say which, kind = "columns" \(--kind columns\) or kind = "hdf5" \(--kind hdf5\) or kind = "arrow"',
+        ),
+        (
+            ["a.npz", "b.h5"],
+            r"neither \(a\.npz, of which `feedline convert` makes columns\) or hdf5 \(b\.h5 holds columns\)",
+        ),
+        (
+            ["a.h5", "b.h5", "a.npz", "b.npz"],
+            r"subjects \(2 \.npz files, .*\) or subjects \(2 \.h5 files, such as a\.h5, are",
+        ),
+        (
+            ["x.npy", "cat/1.png", "dog/1.png"],
+            r"columns \(x\.npy .*\) or class_folders \(cat/, dog/ hold images of a class",
+        ),
+        (["x.npy", "manifest.csv"], r"columns \(x\.npy is a column\) or images \(manifest\.csv lists images\)"),
+        (["x.npy", "train/a.parquet"], r"columns \(x\.npy is a column\) or arrow \(train/a\.parquet holds columns\)"),
+        (["s1/x.h5", "s2/x.h5"], r"class_folders \(s1/x\.h5 is .*\) or subjects \(files = \"\{subject\}/x\.h5\"\)"),
+        (["s1/eeg.npy", "s2/eeg.npy"], r"columns \(.* of the view s1\) or class_folders \(.*\) or subjects \(files = "),
+    ],
+)
+def test_what_could_be_two_things_is_refused_with_both_spelled_out(
+    tmp_path: Path, names: list[str], readings: str
+) -> None:
+    for name in names:
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "d" / name).touch()
+
+    with pytest.raises(InvalidRequest, match=rf"/d: could be {readings}"):
+        load_settings(tmp_path / "d", {})
+    assert load_settings(tmp_path / "d", {"kind": "columns"}).datasets["d"].kind == "columns"
+
+
+def test_what_has_no_suffix_is_told_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "000000_0").write_bytes(b"PAR1 and so on")
+    (tmp_path / "scans").write_bytes(b"\x89HDF\r\n\x1a\n and so on")
+
+    assert load_settings(tmp_path / "scans", {}).datasets["scans"].kind == "hdf5"
+    with pytest.raises(InvalidRequest, match=r"hdf5 \(scans holds columns\) or arrow \(000000_0 holds columns\)"):
+        load_settings(tmp_path, {})
 
 
 @pytest.mark.parametrize(("name", "kind"), [("scans.h5", Hdf5Config), ("rows.parquet", ArrowConfig)])
@@ -294,7 +422,7 @@ def test_a_datasets_name_is_its_folders_made_plain(columns_folder: Path, folder:
         ('files = "{id}.npz"\nlabels = false', IdFilesConfig),
         ("window = 30", SubjectsConfig),
         ('files = "{subject}.npz"\nviews = {train = "s*"}', SubjectsConfig),
-        ("one_hot = true\nvalidation_split = 0.1", ClassFoldersConfig),
+        ("one_hot = true\nof = 'arrays'", ClassFoldersConfig),
     ],
 )
 def test_a_kind_that_is_not_said_is_told_from_the_keys_or_the_folder(toml: Path, said: str, kind: type) -> None:
@@ -315,9 +443,9 @@ def test_a_folder_that_is_not_understood_is_told_with_what_it_holds(tmp_path: Pa
         f"{tmp_path}: found notes/, photo-0.jpeg, photo-1.jpeg, photo-2.jpeg, photo-3.jpeg, photo-4.jpeg, "
         "photo-5.jpeg, photo-6.jpeg, … (11 in all); understood is a loader.toml; columns, such as x.npy and y.npy; "
         "sub-folders of columns, such as train/x.npy and validation/x.npy; partition.json and labels.json beside "
-        "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; Arrow or Parquet files; or "
-        "manifest.json or manifest.csv with a list of images. Of a CSV or a single .npz, `feedline convert` makes "
-        "columns. Folders of classes are declared: kind = class_folders"
+        "ID.npy files; one HDF5 file; several .npz or HDF5 files, one a subject; Arrow or Parquet files; "
+        "manifest.json or manifest.csv with a list of images; or folders of two classes or more, such as cat/1.jpg and "
+        "dog/2.jpg, also below train/ and validation/. Of a CSV or a single .npz, `feedline convert` makes columns"
     )
 
 
@@ -382,10 +510,11 @@ def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
         (
             "colour = 3",
             "colour: there is no such setting; there is listen, workers, replicas, memory, max_trainers, "
-            "max_streams_per_client, tcp_lane, tcp_port, send_from_files, shm_lane, batch_timeout_s, drain_timeout_s, "
-            "log_format, log_level, tls_certificate, tls_key, tls_client_ca, tokens, insecure, health_listen, datasets",
+            "max_streams_per_client, tcp_lane, tcp_port, send_from_files, shm_lane, compression, batch_timeout_s, "
+            "drain_timeout_s, log_format, log_level, tls_certificate, tls_key, tls_client_ca, tokens, insecure, "
+            "health_listen, metrics_listen, datasets",
         ),
-        ("workers = 0", "workers: found 0; wanted greater than or equal to 1"),
+        ("workers = 0", "workers: found 0; wanted a whole number of 1 or more, or auto"),
         ("workers = true", "workers: found True; wanted a whole number"),
         ("workers = 1.5", "workers: found 1.5; wanted a whole number"),
         ('workers = "many"', "workers: found 'many'; wanted a whole number"),
@@ -512,13 +641,13 @@ def test_all_problems_are_told_at_once_each_with_where_it_stands(
 
     assert said.splitlines() == [
         "environment: FEEDLINE_WORKER: there is no such setting; did you mean FEEDLINE_WORKERS?",
-        "datasets.e: …/nothere: cannot be read (No such file or directory); wanted a folder of data",
-        "…/loader.toml: workers: found 0; wanted greater than or equal to 1",
+        "…/loader.toml: workers: found 0; wanted a whole number of 1 or more, or auto",
         "environment: FEEDLINE_MEMORY: found 'big'; wanted a size, such as 512MiB or 2GB",
         "command line: max_trainers: found 0; wanted greater than or equal to 1",
         "…/loader.toml: datasets.d.one_hot: found 7; wanted true or false",
         "environment: FEEDLINE_DATASETS: datasets.d.classes: found 'none'; wanted a whole number",
         "…/loader.toml: listenn: there is no such setting; did you mean listen?",
+        "datasets.e: …/nothere: cannot be read (No such file or directory); wanted a folder of data",
     ]
 
 

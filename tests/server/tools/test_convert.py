@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,24 @@ import numpy as np
 import psutil
 import pytest
 
+from feedline_server.__main__ import main
 from feedline_server.batches.dataset import Dataset, open_dataset
-from feedline_server.declared.datasets import ClassFoldersConfig, DatasetConfig, IdFilesConfig
+from feedline_server.declared.datasets import (
+    ArrowConfig,
+    ClassFoldersConfig,
+    ColumnsConfig,
+    DatasetConfig,
+    IdFilesConfig,
+)
 from feedline_server.settings.settings import load_settings
 from feedline_server.tools.convert import from_dataset
+from feedline_server.tools.convert.columns import ColumnOptions
 from feedline_server.tools.convert.destination import Converted, unfinished
-from feedline_server.tools.convert.from_csv import CsvOptions, convert_csv
+from feedline_server.tools.convert.from_csv import CsvForm, convert_csv
 from feedline_server.tools.convert.from_dataset import convert
 from feedline_server.tools.convert.from_npz import convert_npz, file_names
 from feedline_server.tools.convert.journal import Journal
+from feedline_server.tools.inspect.findings import class_counts
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
 
@@ -50,7 +60,13 @@ def silent(_done: int, _whole: int) -> None:
 
 def converted(config: DatasetConfig, folder: Path, **options: Any) -> Converted:
     """In this process: several workers would leave multiprocessing's tracker here until it ends."""
-    return convert("gestures", config, folder, workers=1, **({"skip_bad": False, "show": silent} | options))
+    return convert(
+        "gestures",
+        config,
+        folder,
+        workers=1,
+        **({"skip_bad": False, "columns": ColumnOptions(), "show": silent} | options),
+    )
 
 
 def opened(folder: Path) -> Dataset:
@@ -167,8 +183,106 @@ def test_bad_samples_are_left_out_of_all_views_if_that_is_asked_for(gestures: Da
     assert list(done.bad) == [15]
     assert "15.npy" in done.bad[15]
     assert json.loads((tmp_path / "columns" / "bad-samples.json").read_text()) == {"15": done.bad[15]}
-    after = views(opened(tmp_path / "columns"))
-    assert after == {name: [sample for sample in ids if sample != 15] for name, ids in before.items()}
+    after = opened(tmp_path / "columns")
+    assert done.samples == after.source.samples == 23
+    assert everything(after)["x"][:, 0, 0].tolist() == [sample for sample in range(24) if sample != 15]
+    samples = {name: everything(after)["x"][ids, 0, 0].tolist() for name, ids in views(after).items()}
+    assert samples == {name: [sample for sample in ids if sample != 15] for name, ids in before.items()}
+    assert class_counts(after) == {"train": {"a": 7, "b": 9}, "validation": {"a": 5, "b": 2}}
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_conversion_that_was_ended_while_it_left_out_rows_ends_as_if_it_had_not_been(
+    gestures: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gestures" / "b" / "15.npy").write_bytes(b"")
+
+    unlink = Path.unlink
+
+    def killed(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "x.npy.part" and not missing_ok:  # it is copied, and the copy has its name
+            raise OSError(f"killed at {path}")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(OSError, match="killed at"):
+        converted(gestures, tmp_path / "columns", skip_bad=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(from_dataset, "PIECE_NBYTES", 160)
+
+    done = converted(gestures, tmp_path / "columns", skip_bad=True)
+
+    found = everything(opened(tmp_path / "columns"))
+    assert done.samples == 23
+    assert found["x"][:, 0, 0].tolist() == [sample for sample in range(24) if sample != 15]
+    assert found["y"].tolist() == [0] * 12 + [1] * 11
+
+
+def test_a_target_and_what_is_dropped_hold_for_datasets_too(tmp_path: Path) -> None:
+    (tmp_path / "numbers").mkdir()
+    for name, values in {"a": [1, 2, 3], "b": [0.5, 1.5, 2.5], "id": [7, 8, 9], "kind": [0, 1, 0]}.items():
+        np.save(tmp_path / "numbers" / f"{name}.npy", np.array(values))
+    config = ColumnsConfig.declare(path=tmp_path / "numbers", categories={"kind": ["cat", "dog"], "a": ["x", "y", "z"]})
+
+    converted(config, tmp_path / "columns", columns=ColumnOptions(target="kind", drop=("id",)))
+
+    found = opened(tmp_path / "columns")
+    assert found.structure == ("x", "y")
+    assert found.categories == {"y": ("cat", "dog")}
+    assert {name: array.tolist() for name, array in everything(found).items()} == {
+        "x": [[1.0, 0.5], [2.0, 1.5], [3.0, 2.5]],
+        "y": [0, 1, 0],
+    }
+    for options, problem in [
+        (ColumnOptions(target="sort"), "has no column 'sort'; it has: a, b, id, kind"),
+        (ColumnOptions(codes=("kind",)), "--codes makes numbers of text, and a dataset of kind columns has none"),
+        (ColumnOptions(drop=("a", "b", "id", "kind")), "no column is left"),
+    ]:
+        with pytest.raises(InvalidRequest, match=problem):
+            converted(config, tmp_path / "others", columns=options)
+
+
+def test_options_about_columns_hold_for_parquet_too(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"a": [1, 2, 3], "b": [0.5, 1.5, 2.5], "note": ["x", "y", "z"], "kind": ["dog", "cat", "dog"]})
+    pq.write_table(table.append_column("__index_level_0__", pa.array([0, 1, 2])), tmp_path / "d.parquet")
+    config = ArrowConfig.declare(path=tmp_path / "d.parquet")
+    options = ColumnOptions(target="kind", codes=("kind",), drop=("note",))
+
+    with pytest.raises(
+        InvalidRequest, match="'__index_level_0__' is the index of a pandas DataFrame and would be part"
+    ):
+        converted(config, tmp_path / "columns", columns=options)
+    converted(config, tmp_path / "columns", columns=replace(options, drop=("note", "__index_level_0__")))
+
+    found = opened(tmp_path / "columns")
+    assert {name: array.tolist() for name, array in everything(found).items()} == {
+        "x": [[1, 0.5], [2, 1.5], [3, 2.5]],
+        "y": [1, 0, 1],
+    }
+    assert found.categories == {"y": ("cat", "dog")}
+
+
+def test_a_number_of_a_dataset_that_x_cannot_hold_is_refused_with_its_sample(tmp_path: Path) -> None:
+    (tmp_path / "numbers").mkdir()
+    np.save(tmp_path / "numbers" / "a.npy", np.array([1, 16777217]))
+    np.save(tmp_path / "numbers" / "y.npy", np.array([0, 1]))
+
+    with pytest.raises(DataError, match="column 'a' has 16777217 in sample 1, which float32 cannot hold"):
+        converted(
+            ColumnsConfig.declare(path=tmp_path / "numbers"), tmp_path / "columns", columns=ColumnOptions(target="y")
+        )
+
+
+@pytest.mark.parametrize("option", [["--target", "y"], ["--drop", "y"], ["--codes", "y"], ["--delimiter", ";"]])
+def test_an_option_that_means_nothing_here_is_refused_and_not_ignored(
+    tmp_path: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "m.npz", x=np.zeros(3), y=np.zeros(3))
+
+    assert main(["convert", str(tmp_path / "m.npz"), str(tmp_path / "columns"), *option]) == 1
+    assert f"{option[0]} is not for an .npz; leave it out" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_there_is_left_alone(gestures: DatasetConfig, tmp_path: Path) -> None:
@@ -176,6 +290,27 @@ def test_a_folder_that_is_there_is_left_alone(gestures: DatasetConfig, tmp_path:
 
     with pytest.raises(InvalidRequest, match="is there already"):
         converted(gestures, tmp_path / "columns")
+
+
+def test_a_refused_conversion_leaves_nothing_behind(gestures: DatasetConfig, tmp_path: Path) -> None:
+    def refused(_done: int, _whole: int) -> None:
+        raise DataError("as a worker would")
+
+    with pytest.raises(DataError, match="as a worker would"):  # before the first piece was written
+        converted(gestures, tmp_path / "columns", show=refused)
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n3,x\n")
+    with pytest.raises(DataError, match="'b'"):
+        convert_csv(tmp_path / "data.csv", tmp_path / "columns", ColumnOptions(), silent, CsvForm())
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "gestures"]
+
+
+def test_a_converted_csv_has_its_folders_name(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n3,4\n")
+
+    convert_csv(tmp_path / "data.csv", tmp_path / "two irises", ColumnOptions(), silent, CsvForm())
+
+    assert list(load_settings(tmp_path / "two irises", {}).datasets) == ["two-irises"]
 
 
 def test_two_conversions_to_one_place_are_told_apart(gestures: DatasetConfig, tmp_path: Path) -> None:
@@ -242,26 +377,70 @@ def test_a_journal_of_something_else_is_none(tmp_path: Path, identity: bytes, ro
 
 # ---- CSV ----
 
+CODED = ColumnOptions(target="y", codes=("y",))
+
 IRIS = "length,width,species\n5.1,3,setosa\n4.9,2.5,virginica\n4.7,,setosa\n"
 
 
-def csv_converted(tmp_path: Path, text: str, options: CsvOptions) -> dict[str, Array]:
+def csv_converted(
+    tmp_path: Path,
+    text: str,
+    options: ColumnOptions,
+    form: CsvForm = CsvForm(),  # noqa: B008 - frozen
+) -> dict[str, Array]:
     (tmp_path / "data.csv").write_text(text)
-    convert_csv(tmp_path / "data.csv", tmp_path / "columns", options, silent)
+    convert_csv(tmp_path / "data.csv", tmp_path / "columns", options, silent, form)
     return {path.stem: np.load(path) for path in sorted((tmp_path / "columns").glob("*.npy"))}
 
 
 def test_a_csv_with_a_target_is_x_and_y(tmp_path: Path) -> None:
-    found = csv_converted(tmp_path, IRIS, CsvOptions(target="species", codes=("species",), floats=("width",)))
+    found = csv_converted(tmp_path, IRIS, ColumnOptions(target="species", codes=("species",), floats=("width",)))
 
     np.testing.assert_array_equal(found["x"], np.array([[5.1, 3], [4.9, 2.5], [4.7, np.nan]], np.float32))
     assert found["y"].tolist() == [0, 1, 0]
-    assert json.loads((tmp_path / "columns" / "species.codes.json").read_text()) == {"setosa": 0, "virginica": 1}
+    assert opened(tmp_path / "columns").categories == {"y": ("setosa", "virginica")}
     assert opened(tmp_path / "columns").structure == ("x", "y")
 
 
+def test_what_was_said_about_columns_is_done(tmp_path: Path) -> None:
+    index = ColumnOptions(target="y", codes=("y",), floats=("u",), drop=("Unnamed: 0", "note"))
+
+    found = csv_converted(tmp_path, ",u, y ,note\n0,16777217,cat ,caf\n1,2, dog,\n2,3,cat,x\n", index)
+
+    assert {name: array.tolist() for name, array in found.items()} == {"x": [[16777216], [2], [3]], "y": [0, 1, 0]}
+    assert opened(tmp_path / "columns").categories == {"y": ("cat", "dog")}
+
+
+def test_whole_numbers_that_float32_cannot_hold_are_kept_where_columns_are_by_themselves(tmp_path: Path) -> None:
+    found = csv_converted(tmp_path, "u,y\n16777217,9007199254740993\n", ColumnOptions())
+
+    assert {name: array.tolist() for name, array in found.items()} == {"u": [16777217], "y": [9007199254740993]}
+
+
+def test_a_csv_with_semicolons_and_decimal_commas_is_read_as_declared(tmp_path: Path) -> None:
+    found = csv_converted(tmp_path, "u;y\n1,5;2\n2,25;3\n", ColumnOptions(target="y"), CsvForm(";", ","))
+
+    assert {name: array.tolist() for name, array in found.items()} == {"x": [[1.5], [2.25]], "y": [2, 3]}
+
+
+def test_a_large_csv_that_is_no_table_ends_with_an_error(tmp_path: Path) -> None:
+    """Threads that read ahead must not wait for ever for what ended; bounded by the test's own time-out."""
+    (tmp_path / "data.csv").write_text("a;b\n" + "".join(f"{row},5;{row},25\n" for row in range(500_000)))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "feedline_server", "convert", tmp_path / "data.csv", tmp_path / "columns"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "--delimiter ';' --decimal ," in done.stderr
+
+
 def test_a_csv_without_a_target_is_a_column_each(tmp_path: Path) -> None:
-    found = csv_converted(tmp_path, "a,b,ok\n1,2.5,true\n3,4.5,false\n", CsvOptions())
+    found = csv_converted(tmp_path, "a,b,ok\n1,2.5,true\n3,4.5,false\n", ColumnOptions())
 
     assert {name: array.dtype.name for name, array in found.items()} == {"a": "int64", "b": "float64", "ok": "bool"}
     assert found["a"].tolist() == [1, 3]
@@ -270,7 +449,7 @@ def test_a_csv_without_a_target_is_a_column_each(tmp_path: Path) -> None:
 def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
     rows = 700_000  # some 9 MB: three blocks
 
-    found = csv_converted(tmp_path, "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(rows)), CsvOptions())
+    found = csv_converted(tmp_path, "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(rows)), ColumnOptions())
 
     assert found["a"].tolist() == list(range(rows))
     assert found["b"][-1] == rows - 1 + 0.5
@@ -279,27 +458,61 @@ def test_blocks_of_a_large_csv_follow_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
-        pytest.param(IRIS, CsvOptions(), "column 'species' holds string", id="text"),
-        pytest.param("a,b\n1,2\n,3\n", CsvOptions(), "column 'a' has no value in line 3", id="a missing whole number"),
-        pytest.param("a,a\n1,2\n", CsvOptions(), "several columns 'a'", id="a name twice"),
-        pytest.param("a,b\n", CsvOptions(), "no line below", id="no samples"),
-        pytest.param("a,b\n1,2\n3\n", CsvOptions(), "Expected 2 columns, got 1", id="a short line"),
-        pytest.param("y\n1\n", CsvOptions(target="y"), "no column beside 'y'", id="no inputs"),
-        pytest.param("../a,b\n1,2\n", CsvOptions(), "cannot be called '../a'", id="a name that is a path"),
+        pytest.param(IRIS, ColumnOptions(), "column 'species' holds string", id="text"),
+        pytest.param(
+            "a,b\n1,2\n,3\n", ColumnOptions(), "column 'a' has no value in line 3", id="a missing whole number"
+        ),
+        pytest.param("a,a\n1,2\n", ColumnOptions(), "several columns 'a'", id="a name twice"),
+        pytest.param("a,b\n", ColumnOptions(), "no line below", id="no samples"),
+        pytest.param("a,b\n1,2\n3\n", ColumnOptions(), "Expected 2 columns, got 1", id="a short line"),
+        pytest.param("y\n1\n", ColumnOptions(target="y"), "no column is left beside the target", id="no inputs"),
+        pytest.param(
+            "u,y\n1,a\n2,\n3,b\n", CODED, "column 'y' has no value in line 3, and an empty text is", id="no code"
+        ),
+        pytest.param(
+            "u,y\n1,2\n16777217,3\n",
+            ColumnOptions(target="y"),
+            "column 'u' has 16777217 in line 3, which float32 cannot hold, and x is float32; .* with --float u",
+            id="a whole number that x cannot hold",
+        ),
+        pytest.param(
+            "u,y\n9007199254740993,3\n", ColumnOptions(target="y"), "has 9007199254740993 in line 2", id="a larger one"
+        ),
+        pytest.param(
+            "u;y\n1,5;2\n", ColumnOptions(), "has no ',', and has ';': --delimiter ';' --decimal ,", id="semicolons"
+        ),
+        pytest.param(
+            'u,y\n"1,5",2\n', ColumnOptions(), "read numbers such as 1,5 with --decimal ','", id="decimal commas"
+        ),
+        pytest.param(
+            ",u,y\n0,1,2\n", ColumnOptions(target="y"), "leave it out with --drop 'Unnamed: 0'", id="pandas' index"
+        ),
+        pytest.param("../a,b\n1,2\n", ColumnOptions(), "cannot be called '../a'", id="a name that is a path"),
     ],
 )
 def test_a_csv_that_cannot_be_columns_is_refused_by_name(
-    tmp_path: Path, text: str, options: CsvOptions, expected: str
+    tmp_path: Path, text: str, options: ColumnOptions, expected: str
 ) -> None:
-    with pytest.raises(DataError, match=expected):
+    with pytest.raises((DataError, InvalidRequest), match=expected):
         csv_converted(tmp_path, text, options)
 
     assert not (tmp_path / "columns").exists()
 
 
+def test_all_columns_that_are_no_numbers_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        csv_converted(tmp_path, "a,b,c,d\n1,x,2020-01-01,\n2,y,2020-01-02,3\n", ColumnOptions())
+
+    assert [line.partition(": column ")[2][:40] for line in str(error.value).splitlines()] == [
+        "'b' holds string, which cannot be served",
+        "'c' holds date32[day], which cannot be s",
+        "'d' has no value in line 2, and only flo",
+    ]
+
+
 def test_a_column_that_a_csv_has_not_is_named_with_those_it_has(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="has no column 'specie'; it has: length, width, species"):
-        csv_converted(tmp_path, IRIS, CsvOptions(target="specie"))
+        csv_converted(tmp_path, IRIS, ColumnOptions(target="specie"))
 
 
 # ---- .npz ----
@@ -347,6 +560,17 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
         convert_npz(tmp_path / "m.npz", tmp_path / "columns", silent)
 
 
+def test_the_names_of_classes_are_converted_too(tmp_path: Path) -> None:
+    names = ["cat", "caf\u00e9 \U0001f600", 'a "b" \\ c']
+    for number, name in enumerate(names):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        np.save(tmp_path / "scans" / name / "0.npy", np.full(2, number, np.float32))
+
+    converted(ClassFoldersConfig.declare(path=tmp_path / "scans"), tmp_path / "columns")
+
+    assert opened(tmp_path / "columns").categories == {"y": tuple(sorted(names))}
+
+
 def test_id_files_become_columns(tmp_path: Path, id_files_folder: Path) -> None:
     convert(
         "tutorial",
@@ -354,6 +578,7 @@ def test_id_files_become_columns(tmp_path: Path, id_files_folder: Path) -> None:
         tmp_path / "columns",
         workers=1,
         skip_bad=False,
+        columns=ColumnOptions(),
         show=silent,
     )
 

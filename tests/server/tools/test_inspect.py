@@ -37,7 +37,8 @@ def test_a_dataset_is_described_in_words(gestures: Path, capsys: pytest.CaptureF
         "columns      x float32(4), y int64()",
         "batch        (x, y)",
         "size         0.0 MB as it is sent",
-        "classes      a 3, b 2",
+        "categories   y: 0 = a, 1 = b",
+        "classes      train  a 3, b 2",
     ):
         assert text in shown
 
@@ -104,7 +105,29 @@ def test_classes_are_counted_where_a_target_shows_them(
     code, shown = inspected(capsys, str(columns_folder), "--json")
 
     assert code == 0
-    assert json.loads(shown)["classes"] == {"3": 3, "7": 9}
+    assert json.loads(shown)["classes"] == {"train": {"3": 3, "7": 9}}
+
+
+def test_classes_that_are_known_are_counted_however_many_samples_there_are(
+    gestures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedline_server.tools.inspect.findings.COUNTED", 1)
+
+    _, shown = inspected(capsys, str(gestures), "--json")
+
+    assert json.loads(shown)["classes"] == {"train": {"a": 3, "b": 2}}
+
+
+def test_the_classes_of_each_view_are_counted(gestures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gestures.write_text(f"{gestures.read_text()}validation_split = 0.5\n")
+
+    _, shown = inspected(capsys, str(gestures))
+
+    (train, validation) = [line.split() for line in shown.splitlines() if line.startswith("  classes")]
+    assert (train[:2], validation[:2]) == (["classes", "train"], ["classes", "validation"])
+    counts = [int(word.rstrip(",")) for word in (*train[3::2], *validation[3::2])]
+    assert sum(counts) == 5
+    assert counts[0] + counts[2] == 3
 
 
 def test_one_dataset_that_cannot_be_served_hides_nothing_of_another(
@@ -129,3 +152,14 @@ def test_what_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert code == 1
     assert "there is no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["inspect", "DATA"], ["convert", "DATA", "OUT"]], ids=lambda words: words[0])
+def test_what_serves_nobody_does_not_ask_where_it_would_listen(
+    words: list[str], columns_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an image FEEDLINE_LISTEN is set, and `docker run IMAGE inspect …` was refused for want of a certificate."""
+    monkeypatch.setenv("FEEDLINE_LISTEN", "0.0.0.0:50051")
+    places = {"DATA": str(columns_folder), "OUT": str(tmp_path / "out")}
+
+    assert main([places.get(word, word) for word in words]) == 0

@@ -39,6 +39,10 @@ def test_a_function_of_columns_is_called_sample_by_sample(columns_folder: Path, 
     dataset = opened(columns_folder, {"code": f"{module}:f", "columns": ["x", "y"]})
 
     assert [str(column) for column in dataset.columns] == ["x float64()", "y int64()"]
+    assert dataset.notes == (
+        "column 'x' is float64, as code returns it: 8 bytes a sample where float32 takes 4. If the model takes "
+        'float32, add [[datasets.d.transforms]] name = "cast", column = "x", dtype = "float32"',
+    )
     assert batch(dataset)["x"].tolist() == [100, 107, 114, 121]
     assert batch(dataset)["y"].tolist() == [-100, -101, -102, -103]
 
@@ -150,6 +154,11 @@ def test_an_error_in_a_whole_batch_names_its_samples(columns_folder: Path, code:
         ("def f(x): return x if x[0, 0] < 2 else x.astype('float64')", {}, "sample 2: .*as float64; wanted x float32"),
         ("def f(x): return x if x[0, 0] < 2 else x.astype('complex64')", {"varies": True}, "sample 2: .*as complex64"),
         ("def f(x): return x if x[0, 0] < 2 else None", {}, "sample 2: "),
+        (
+            "import numpy as np\ndef f(x): return np.ma.masked_equal(x, 2)",
+            {},
+            "sample 2: .*masked array as 'x', 6 values",
+        ),
         ("def f(x): return x if x[0, 0, 0] else x[:1]", {"per": "batch"}, "with .* rows; wanted 2"),
     ],
 )

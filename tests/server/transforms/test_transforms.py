@@ -344,7 +344,8 @@ class Units:
 
     samples = 4
     columns = (Column("x", np.dtype("<f4"), (2,)), Column("y", np.dtype("<i8"), ()))
-    longest: Mapping[str, int] = {"x": 3, "y": 3}
+    longest: Mapping[str, int] = {}
+    unit_rows = 3
 
     def draw(self, drawn: SampleRequest) -> dict[str, Array | Ragged]:
         rows = [10 * i + np.arange(1 if i == 3 else 3) for i in drawn.ids.tolist()]

@@ -1,25 +1,42 @@
 """The pool, with real worker processes that are killed, that hang, that raise."""
 
-import contextlib
+import errno
+import gc
 import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from processes import children
 
 from feedline_server.batches.assembly import layout_of
 from feedline_server.batches.dataset import open_dataset
 from feedline_server.batches.fingerprint import fingerprint
+from feedline_server.batches.records import Records
+from feedline_server.host import child_process
 from feedline_server.memory.arena import Arena, Slot
+from feedline_server.memory.shared_cache import new_memory
 from feedline_server.settings.settings import load_settings
+from feedline_server.workers import pool
 from feedline_server.workers import process as processes
-from feedline_server.workers.messages import Done, Failed, KilledWorkers, OpenDatasets, Outcome, SlotTooSmall, Task
+from feedline_server.workers.messages import (
+    Done,
+    Failed,
+    KilledWorkers,
+    OfferDatasets,
+    OfferedDataset,
+    Outcome,
+    SlotTooSmall,
+    StartWork,
+    Task,
+)
+from feedline_server.workers.openings import Offer
 from feedline_server.workers.pool import Pool
 from feedline_wire.errors import DataError, LoaderBroken, LoaderUnavailable
 from feedline_wire.key import Key
@@ -28,6 +45,7 @@ from feedline_wire.tensors import views
 
 KILLS_EVERY_WORKER, KILLS_ONE_WORKER, NEVER_ENDS_ONCE, RAISES = 1001, 1002, 1003, 1004
 OUTGROWS, OUTGROWS_AND_KILLS_ONE_WORKER, NEVER_ENDS = 1005, 1006, 1007
+FORKS, ANSWERS_ANOTHER, WRITES_NONSENSE, STOPS_HALF_WAY = 1008, 1009, 1010, 1011
 SAMPLES = 1000
 SLOT = 1 << 16
 
@@ -42,14 +60,25 @@ class Bench:
         [(self.name, config)] = load_settings(folder, {}).datasets.items()
         self.dataset = open_dataset(self.name, config)
         self.arena = Arena(256 * SLOT)
+        self.fingerprint = fingerprint(self.dataset, config)
+        self.decoded_fd = new_memory(1 << 20)
+        self.records = Records({self.name: self.dataset})
         self.answers: queue.Queue[tuple[Task, Outcome]] = queue.Queue()
+        self.serving: list[bool] = []
         self.pool = Pool(
             size=workers,
-            datasets=OpenDatasets({self.name: (config, fingerprint(self.dataset, config))}),
+            work=StartWork(),
+            offer=Offer(
+                OfferDatasets((OfferedDataset(self.name, config, self.fingerprint, self.records.places[self.name]),)),
+                os.dup(self.records.fd),
+            ),
+            decoded_fd=self.decoded_fd,
             arena_fd=self.arena.fd,
             batch_timeout_s=batch_timeout_s,
-            answer=lambda answers: [self.answers.put(answer) for answer in answers],
         )
+
+    def start(self) -> None:
+        self.pool.start(lambda answers: [self.answers.put(answer) for answer in answers], self.serving.append)
 
     def submit(self, number: int, *, seed: int = 0, nbytes: int = SLOT) -> None:
         slot = self.arena.allocate(nbytes)
@@ -57,7 +86,7 @@ class Bench:
         self.pool.submit([self.task(number, slot, seed)])
 
     def task(self, number: int, slot: Slot, seed: int = 0) -> Task:
-        key = Key(self.name, b"", "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
+        key = Key(self.name, self.fingerprint, "train", "sequential", seed, 0, number * 10 % SAMPLES, 10)
         return Task(number, key, slot.start, slot.nbytes, self.weight, slot.memory)
 
     def collect(self, count: int) -> dict[int, tuple[Task, Outcome]]:
@@ -78,12 +107,8 @@ Start = Callable[..., Bench]
 
 def workers() -> list[psutil.Process]:
     """Pool workers of this process; other tests' loaders may be its children too."""
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if any(word.endswith(("feedline_server.workers.worker", "faulty_worker.py")) for word in child.cmdline()):
-                found.append(child)
-    return found
+    ends = ("feedline_server.workers.worker", "faulty_worker.py")
+    return children(lambda words: any(word.endswith(ends) for word in words))
 
 
 @pytest.fixture
@@ -97,13 +122,15 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
             monkeypatch.setenv("FAULTY_WORKER_MARKER", str(tmp_path / "marker"))
         bench = Bench(tmp_path, workers, batch_timeout_s)
         benches.append(bench)
-        bench.pool.start()
+        bench.start()
         return bench
 
     yield start
     for bench in benches:
         bench.pool.close()
         bench.pool.close()
+        bench.records.close()
+        os.close(bench.decoded_fd)
         bench.arena.close()
     assert workers() == []
 
@@ -177,6 +204,50 @@ def test_of_small_batches_that_a_worker_has_together_only_the_one_it_was_at_is_b
     assert bench.pool.count(LoaderCounters()).workers_restarted == 6
 
 
+def test_code_that_forks_and_returns_twice_is_answered_once_and_changes_no_other_batch(start: Start) -> None:
+    """Its second return answered as well: four batches of another trainer were not theirs, then the pool was dead."""
+    bench = start(workers=1, faulty=True)
+    for number in range(40):
+        bench.submit(number, seed=FORKS if number % 4 == 1 else 0)
+
+    answers = bench.collect(40)
+
+    assert [bench.rows(*answers[number]) for number in range(40)] == [expected(number) for number in range(40)]
+    assert bench.answers.empty()
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 0
+
+
+def test_an_answer_that_was_not_asked_for_is_ignored_and_logged(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench = start(workers=1, faulty=True)
+    for number in range(1, 6):
+        bench.submit(number, seed=ANSWERS_ANOTHER if number == 3 else 0)
+
+    answers = bench.collect(5)
+
+    assert [bench.rows(*answers[number]) for number in range(1, 6)] == [expected(number) for number in range(1, 6)]
+    assert bench.answers.empty()
+    assert capfd.readouterr().out.count("a worker answered what it was not asked") == 2
+
+
+@pytest.mark.parametrize("seed", [WRITES_NONSENSE, STOPS_HALF_WAY])
+def test_a_worker_that_breaks_the_protocol_is_ended_and_its_batches_are_done_by_another(
+    start: Start, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no message ended the pool's thread; half a message held it up for ever."""
+    monkeypatch.setattr(child_process, "REST_S", 1)
+    bench = start(workers=2, faulty=True)
+    for number in range(20):
+        bench.submit(number, seed=seed if number == 7 else 0)
+
+    answers = bench.collect(20)
+
+    assert [bench.rows(*answers[number]) for number in range(20)] == [expected(number) for number in range(20)]
+    assert bench.answers.empty()
+    assert bench.pool.count(LoaderCounters()).workers_restarted == 1
+
+
 def test_a_worker_that_never_answers_is_ended_and_its_batch_done_by_another(start: Start) -> None:
     bench = start(faulty=True, batch_timeout_s=1.0)
     bench.submit(3, seed=NEVER_ENDS_ONCE)
@@ -241,13 +312,56 @@ def test_a_batch_that_outgrows_its_slot_says_what_it_takes_and_is_done_in_a_larg
     assert bench.pool.count(LoaderCounters()).workers_restarted == (seed == OUTGROWS_AND_KILLS_ONE_WORKER)
 
 
+def test_a_worker_that_cannot_be_started_for_want_of_descriptors_is_started_later(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EMFILE ended the pool's thread, while health said SERVING: no batch for anybody any more."""
+    bench = start(workers=1)
+    tries = 0
+
+    def short() -> child_process.ChildProcess:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return processes.start_worker()
+
+    monkeypatch.setattr(pool, "start_worker", short)
+    before = descriptors()
+    [worker] = workers()
+    worker.send_signal(signal.SIGKILL)
+    for number in range(20):
+        bench.submit(number)
+
+    answers = bench.collect(20)
+
+    assert [bench.rows(*answers[number]) for number in range(20)] == [expected(number) for number in range(20)]
+    assert tries == 4
+    assert bench.serving == [False, True]
+    assert descriptors() == before
+
+
+def test_a_child_that_cannot_be_started_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    for fails in ("memfd_create", "pidfd_open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, fails, lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "Too many open files")))
+            with pytest.raises(OSError, match="Too many"):
+                processes.start_worker()
+
+    assert descriptors() == before
+    assert workers() == []
+
+
 def test_a_pool_that_cannot_open_its_data_says_why_at_the_start(start: Start, tmp_path: Path) -> None:
     bench = Bench(tmp_path, 2, 60)
     (tmp_path / "x.npy").unlink()
 
     with pytest.raises(DataError, match=r"x\.npy"):
-        bench.pool.start()
+        bench.start()
 
+    bench.records.close()
+    os.close(bench.decoded_fd)
     bench.arena.close()
 
 
@@ -327,6 +441,7 @@ def descriptors_of_it() -> int:
 
 
 def descriptors() -> int:
+    gc.collect()  # datasets of earlier tests hold some
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
@@ -376,6 +491,26 @@ def test_memory_that_is_withdrawn_is_kept_by_nobody_and_what_names_it_is_answere
     assert failed.error.elsewhere
     until(lambda: mappings() == 0, "no worker has it mapped")
     until(lambda: descriptors() == before, "the front has no descriptor of it")
+
+
+def test_what_the_answer_to_a_refused_task_has_submitted_is_done_although_nothing_else_happens(start: Start) -> None:
+    """Found with a disk that failed: answers of what cannot be opened made room for keys that nobody looked at."""
+    bench = start()
+    slot = bench.arena.allocate(SLOT)
+    assert slot is not None
+    more = [bench.task(1, slot)]
+
+    def answer(answers: Sequence[tuple[Task, Outcome]]) -> None:
+        for one in answers:
+            bench.answers.put(one)
+        bench.pool.submit([more.pop()] if more else [])
+
+    bench.pool._answer = answer
+    bench.pool.submit([bench.task(0, place(0))])  # in memory that nobody lent
+
+    answers = bench.collect(2)
+    assert isinstance(answers[0][1], Failed)
+    assert bench.rows(*answers[1]) == expected(1)
 
 
 def test_a_pool_that_closes_lets_go_of_memory_that_is_still_lent(start: Start, lent: int) -> None:
@@ -438,20 +573,34 @@ def test_memory_that_is_withdrawn_under_its_batches_ends_no_worker_and_touches_n
     assert bench.pool.count(LoaderCounters()).workers_restarted == 0
 
 
+class HoldsUp(queue.Queue[tuple[Task, Outcome]]):
+    """Answers that nobody takes for a while: the pool's thread stays in `put`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held_up = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def put(self, item: tuple[Task, Outcome], block: bool = True, timeout: float | None = None) -> None:
+        self.is_held_up.set()
+        assert self.may_go_on.wait(60)
+        super().put(item)
+
+
 def test_memory_that_a_pool_was_lent_and_has_not_heard_of_is_let_go_of_when_it_closes(start: Start, lent: int) -> None:
     bench = start()
-    bench.answers = queue.Queue(maxsize=1)  # the second answer holds the pool up
+    bench.answers = answers = HoldsUp()
     bench.pool.map_memory(7, lent)
-    for number in range(2):
-        bench.pool.submit([bench.task(number, place(number))])
-    until(lambda: bench.answers.full() and bench.pool.count(LoaderCounters()).workers_busy == 0, "both are done")
+    bench.pool.submit([bench.task(0, place(0))])
+    assert answers.is_held_up.wait(60)
     bench.pool.map_memory(8, lent)
     closer = threading.Thread(target=bench.pool.close)
     closer.start()
     until(lambda: bench.pool._closing, "it is about to close")  # nobody else has to know
     assert descriptors_of_it() == 3  # the test's own and two of the pool's
 
-    bench.collect(2)
+    answers.may_go_on.set()
     closer.join(60)
 
     assert descriptors_of_it() == 1
+    assert set(bench.collect(1)) == {0}

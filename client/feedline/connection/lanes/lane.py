@@ -12,7 +12,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from feedline_wire.errors import FeedlineError, ProtocolMismatch
 from feedline_wire.frames import Piece, decode_head
@@ -21,6 +21,8 @@ from feedline_wire.tensors import Array
 
 CONNECT_S = 1.0
 """A port that cannot be reached (a container publishes only the other) is given up after this; gRPC goes on."""
+
+NOT_TAKEN = "the ticket was not taken: it is another loader, or none, or one too busy to hear it out"
 
 JOIN_S = 2.0
 """How long what is still on its way may take when the loader has ended the stream in good order."""
@@ -121,7 +123,25 @@ class Incoming:
         return count
 
 
-Take: TypeAlias = Callable[[Piece, Incoming, int, Array | None], None]
+class Body(Protocol):
+    """What an answer's body is to be read from, once, or passed over."""
+
+    def read_into(self, body: memoryview) -> None:
+        """Fill it."""
+
+    def skip(self, nbytes: int) -> None:
+        """Pass over it."""
+
+
+class Answers(Body, Protocol):
+    """What answers are read from."""
+
+    def read(self, nbytes: int, *, may_end: bool = False) -> bytes:
+        """The next bytes of an answer's head, all of them; none where the connection `may_end` here and does."""
+        ...
+
+
+Take: TypeAlias = Callable[[Piece, Body, int, Array | None], None]
 """(piece, incoming, nbytes, placed): a body of so many bytes, which is to be read from there unless it is placed."""
 
 
@@ -133,6 +153,8 @@ class Lane(ABC):
     """
 
     name: ClassVar[str]
+    is_encrypted: ClassVar[bool] = False
+    """A trainer that speaks TLS has only lanes that are, one that does not only those that are not."""
     _head: ClassVar[struct.Struct] = HEAD
     """Of an answer: lengths of its piece and body, and where a lane has such things, what says its place."""
 
@@ -150,7 +172,7 @@ class Lane(ABC):
         memory_nbytes: int,
         take: Take,
         unreachable: Callable[[str], None],
-        ended: Callable[[str], None],
+        ended: Callable[[Exception], None],
     ) -> None:
         """`address` is what the loader on `host` says of the lane, `memory_nbytes` what batches may take here."""
         self._host = host
@@ -182,7 +204,11 @@ class Lane(ABC):
         """The body that lies where a head of this lane's form says; None if it follows."""
         raise NotImplementedError
 
-    def _read_one(self, incoming: Incoming) -> bool:
+    def _incoming(self, connection: socket.socket) -> Answers:
+        """What comes, as it was before the loader made it ready for this lane."""
+        return Incoming(connection)
+
+    def _read_one(self, incoming: Answers) -> bool:
         """Take one answer; False if the lane ended before it. OSError, EOFError or FeedlineError if it breaks."""
         head = incoming.read(self._head.size, may_end=True)
         if not head:
@@ -224,21 +250,28 @@ class Lane(ABC):
             except OSError as error:
                 self._unreachable(str(error))
                 return
-            reason = self._read(connection)
-            if reason == CLOSED:  # in good order: so will the stream be, and its last words should be heard
-                self._finishing.wait(JOIN_S)
-            if not self._finishing.is_set():
-                self._ended(reason)
+            self._end(self._read(connection))
 
-    def _read(self, connection: socket.socket) -> str:
-        """Take everything that comes, and say why no more does."""
+    def _end(self, broken: Exception | None) -> None:
+        """Say that it is over. Not in `_run`, to which frames of `broken` lead back.
+
+        With a name for it there, they, the batch that was cut and the lane's memory would be a circle, and so be there
+        until garbage is collected.
+        """
+        if broken is None:  # in good order: so will the stream be, and its last words should be heard
+            self._finishing.wait(JOIN_S)
+        if not self._finishing.is_set():
+            self._ended(broken or EOFError(CLOSED))
+
+    def _read(self, connection: socket.socket) -> Exception | None:
+        """Take everything that comes, and say what went wrong; None if the loader ended it."""
         try:
-            incoming = Incoming(connection)
+            incoming = self._incoming(connection)
             while self._read_one(incoming):
                 pass
         except (OSError, EOFError, ValueError, FeedlineError) as error:
-            return str(error)
-        return CLOSED
+            return error
+        return None
 
 
 def kind_of(name: str) -> type[Lane]:

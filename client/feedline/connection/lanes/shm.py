@@ -5,6 +5,7 @@ place is free; it is set when the last view is gone, on any thread. After a fork
 the child may hold it too.
 """
 
+import contextlib
 import mmap
 import os
 import socket
@@ -15,42 +16,53 @@ from typing import Final
 import numpy as np
 
 from feedline.connection import forks as process
-from feedline.connection.lanes.lane import CONNECT_S, Lane
+from feedline.connection.lanes.lane import CONNECT_S, NOT_TAKEN, Lane
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.lane import (
     ACCEPTED,
     FOLLOWS,
+    IN_PLACE_NBYTES,
     PLACED_HEAD,
     PROOF_NBYTES,
     RETURNED_NBYTES,
     SHM,
     SHM_GREETING,
     TICKET_NBYTES,
+    heard,
 )
 from feedline_wire.tensors import ALIGNMENT, Array
 
 if sys.platform == "linux":  # Windows has no fcntl, and the lane is there on Linux alone (is_reachable)
     import fcntl
 
-GREETING_S = 5.0
-"""The loader is there, and may be busy; until it answers, batches come by gRPC."""
-
 
 class Memory:
-    """Memory that a loader writes batches to. `body` is one of them, until the last reference to it is gone."""
+    """Memory that a loader writes batches to. `body` is one of them, until the last reference to it is gone.
+
+    A loader uses only what was taken here, so that it counts as this process' own.
+    """
 
     def __init__(self, nbytes: int) -> None:
         self.fd: Final = os.memfd_create("feedline-received", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._taken_nbytes = 0
+        self._nbytes = nbytes
         try:
             os.ftruncate(self.fd, nbytes)
+            self.take(RETURNED_NBYTES)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._memory = mmap.mmap(self.fd, nbytes)
         except BaseException:
             os.close(self.fd)
             raise
-        self._nbytes = nbytes
         self._returned = np.frombuffer(self._memory, np.uint8, RETURNED_NBYTES)
         self._held: set[int] = set()
+
+    def take(self, nbytes: int) -> None:
+        """Take so many bytes more for batches, as far as it reaches. OSError if this process may have no more."""
+        more = min(-(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE, self._nbytes - self._taken_nbytes)
+        if more > 0:
+            os.posix_fallocate(self.fd, self._taken_nbytes, more)
+            self._taken_nbytes += more
 
     def body(self, number: int, at: int, nbytes: int) -> Array:
         """What lies at a place (uint8, 1-D). ProtocolMismatch if nothing can lie there."""
@@ -65,7 +77,7 @@ class Memory:
         return root[:]
 
     def close(self) -> None:
-        """No more comes; what was given out lives on. To be called once."""
+        """No more comes, and nothing more is taken; what was given out lives on. To be called once."""
         os.close(self.fd)
 
 
@@ -78,8 +90,8 @@ def _give_back(returned: Array, held: set[int], number: int, forks: int) -> None
 class ShmLane(Lane):
     """The lane to a loader on this host.
 
-    Pages of its memory are taken when they are first written to, the lowest first, so it is as large as what was held
-    at once; what finds no room comes through the socket.
+    Its memory grows by each batch that found no room there and came through the socket, so it becomes as large as what
+    was held at once.
     """
 
     name = SHM
@@ -103,18 +115,29 @@ class ShmLane(Lane):
     def _greet(self, connection: socket.socket) -> None:
         ticket, proof = self._ticket[:TICKET_NBYTES], self._ticket[TICKET_NBYTES:]
         memory = Memory(self._memory_nbytes)
-        connection.settimeout(GREETING_S)
         try:
             socket.send_fds(connection, [SHM_GREETING + ticket], [memory.fd])
-            answer = connection.recv(len(ACCEPTED) + PROOF_NBYTES, socket.MSG_WAITALL)
-        finally:
-            memory.close()  # the loader has it now; here the mapping is enough
-        if len(proof) != PROOF_NBYTES or answer != ACCEPTED + proof:
-            raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
+            answer = heard(connection, len(ACCEPTED) + PROOF_NBYTES)
+            if len(proof) != PROOF_NBYTES or answer != ACCEPTED + proof:
+                raise ConnectionRefusedError(NOT_TAKEN)
+        except BaseException:
+            memory.close()
+            raise
         self._memory = memory
 
+    def _read(self, connection: socket.socket) -> Exception | None:
+        try:
+            return super()._read(connection)
+        finally:
+            self._memory.close()
+
     def _placed(self, nbytes: int, number: int, at: int) -> Array | None:
-        return None if at == FOLLOWS else self._memory.body(number, at, nbytes)
+        if at != FOLLOWS:
+            return self._memory.body(number, at, nbytes)
+        if nbytes >= IN_PLACE_NBYTES:
+            with contextlib.suppress(OSError):  # there is no more, and batches go on to follow
+                self._memory.take(nbytes)
+        return None
 
 
 def _connected(name: str) -> socket.socket:

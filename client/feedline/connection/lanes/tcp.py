@@ -3,8 +3,8 @@
 import socket
 from typing import Final
 
-from feedline.connection.lanes.lane import CONNECT_S, Lane
-from feedline_wire.lane import ACCEPTED, GREETING, TCP
+from feedline.connection.lanes.lane import CONNECT_S, NOT_TAKEN, Lane
+from feedline_wire.lane import ACCEPTED, GREETING, TCP, heard
 
 
 class TcpLane(Lane):
@@ -23,8 +23,8 @@ class TcpLane(Lane):
     def _greet(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(GREETING + self._ticket)
-        if connection.recv(len(ACCEPTED)) != ACCEPTED:
-            raise ConnectionRefusedError("the ticket is not known there; it is another loader, or none")
+        if heard(connection, len(ACCEPTED)) != ACCEPTED:
+            raise ConnectionRefusedError(NOT_TAKEN)
 
 
 LANE: Final = TcpLane

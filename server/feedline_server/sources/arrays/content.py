@@ -22,15 +22,23 @@ class Sampling:
         """The size of a file, or of the part of it that begins at `start`, then the bytes that stand for it."""
         size = os.fstat(file.fileno()).st_size - start if nbytes is None else nbytes
         yield b"%d bytes" % size
-        if size <= self.whole:
-            file.seek(start)
-            while size > 0 and (chunk := file.read(min(1 << 20, size))):
-                size -= len(chunk)
+        yield from self.pieces(file.fileno(), size, start)
+
+    def pieces(self, fd: int, nbytes: int, start: int = 0) -> Iterator[bytes]:
+        """The bytes that stand for so many."""
+        if nbytes <= self.whole:
+            end = start + nbytes
+            while start < end and (chunk := os.pread(fd, min(1 << 20, end - start), start)):
+                start += len(chunk)
                 yield chunk
             return
         for block in range(self.blocks):
-            at = start + block * (size - self.block_bytes) // (self.blocks - 1)
-            yield os.pread(file.fileno(), self.block_bytes, at)
+            at = start + block * (nbytes - self.block_bytes) // (self.blocks - 1)
+            yield os.pread(fd, self.block_bytes, at)
+
+
+WHOLE = Sampling(whole=1 << 62, blocks=2)
+"""Of a file that is read whole anyway."""
 
 
 COLUMN = Sampling(whole=16 << 20, blocks=64)

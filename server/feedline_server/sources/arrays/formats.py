@@ -1,12 +1,16 @@
-"""Files with arrays in them, by their suffix: `.npy`, `.npz`, `.h5`, `.hdf5`."""
+"""Files with arrays in them: `.npy`, `.npz`, HDF5."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
-from feedline_server.declared.forms import ARRAYS, HDF5
-from feedline_server.sources.arrays import npy, stamp
+from feedline_server.declared.forms import ARRAYS
+from feedline_server.host.progress import OPENING
+from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.mapped import Plain
+from feedline_server.sources.arrays.stamp import Stamp
 from feedline_server.sources.arrays.stored import ArrayFile, Stored, check_name, check_rows
+from feedline_server.sources.arrays.suffixes import format_of
 from feedline_wire.errors import DataError
 from feedline_wire.tensors import Array
 
@@ -17,9 +21,11 @@ ONLY = "x"
 class NpyFile(ArrayFile):
     """An `.npy`, as a file with one array in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
+        """`file` is the file, open; it becomes this object's."""
         self.path = path
-        self._file = npy.opened(path)
+        OPENING.note(str(path))
+        self._file = file or npy.opened(path)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,31 +50,35 @@ class NpyFile(ArrayFile):
 
     def stored(self, name: str) -> Plain:
         """See ArrayFile."""
-        return Plain(stamp.of(self.path, self._file), "", self.header(name))
+        return Plain(Stamp(self.path, self._file), "", self.header(name))
 
     def close(self) -> None:
         """See ArrayFile."""
         self._file.close()
 
 
-def open_file(path: Path) -> ArrayFile:
-    """The file, to be closed with `with`; DataError if it cannot be read or is of no kind known here."""
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return NpyFile(path)
-    if suffix == ".npz":
-        from feedline_server.sources.arrays.npz import NpzFile
+def open_file(path: Path, file: BinaryIO | None = None) -> ArrayFile:
+    """The file, to be closed with `with`; DataError if it cannot be read or is of no kind known here.
 
-        return NpzFile(path)
-    if suffix in HDF5:
-        from feedline_server.sources.arrays.hdf5 import H5File  # h5py takes 0.3 s to import, and may not be there
+    `file` is the file, if it is open already; it is closed with it.
+    """
+    match format_of(path):
+        case ".npy":
+            return NpyFile(path, file)
+        case ".npz":
+            from feedline_server.sources.arrays.npz import NpzFile
 
-        return H5File(path)
-    raise DataError(f"{path}: is a {suffix or 'file without a suffix'}; wanted one of {', '.join(ARRAYS)}")
+            return NpzFile(path, file)
+        case ".h5":
+            from feedline_server.sources.arrays.hdf5 import H5File  # h5py takes 0.3 s to import, and may not be there
+
+            return H5File(path, file)
+        case suffix:
+            raise DataError(f"{path}: is a {suffix or 'file without a suffix'}; wanted one of {', '.join(ARRAYS)}")
 
 
-def find_column(path: Path) -> Stored:
-    """The array in an `.npy`, as the column of the file's name; DataError if it cannot be one."""
-    check_name(path.stem, path)
+def find_column(path: Path, name: str) -> Stored:
+    """The array in an `.npy`, as the column of this name; DataError if it cannot be one."""
+    check_name(name, path)
     with NpyFile(path) as file:
         return check_rows(file.stored(ONLY))

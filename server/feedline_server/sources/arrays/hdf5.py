@@ -1,22 +1,27 @@
 """HDF5 files (their kind is kinds/hdf5): contiguous datasets lie plainly in the file, chunked ones are read by h5py.
 
-A file is read and nothing beside it. External links, external storage and virtual datasets name other files,
-so they are refused; and what was never written is refused, because HDF5 would give zeros for it.
+A file is read and nothing beside it. Links inside it are followed; external links, external storage and virtual
+datasets name other files, so they are refused; and what was never written is refused, because HDF5 would give zeros.
+Arrays that MATLAB wrote (`save -v7.3`) have the shape that MATLAB shows, which is the file's from last to first.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.host import machine
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
+from feedline_server.sources.arrays.decompressed import DECODED, Arrays, Piece, key_of
+from feedline_server.sources.arrays.hdf5_links import NAME_THE_OTHERS, datasets_below, followed
 from feedline_server.sources.arrays.mapped import Plain
-from feedline_server.sources.arrays.stored import ArrayFile, Rows, Stored
+from feedline_server.sources.arrays.stored import ArrayFile, InMemory, Rows, Stored
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.extras import pip_install
 from feedline_wire.listing import listed
@@ -28,8 +33,11 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 64 << 20
 """Bytes of neighbouring rows taken from h5py in one call, at most: what a gather needs beside the batch."""
 
-MAX_LINKS = 16
-"""Soft links followed to one dataset; more is a circle."""
+MAX_DATASETS = 100_000
+"""Of a file. A few groups that are linked many times over make millions of paths."""
+
+SWMR = 4
+"""The flag in the superblock's byte 11 of a file that is written in SWMR mode (HDF5 file format, superblock 3)."""
 
 FULLY_ALLOCATED = 2
 """H5D_SPACE_STATUS_ALLOCATED: every byte, or every chunk, was written."""
@@ -38,19 +46,24 @@ FULLY_ALLOCATED = 2
 class H5File(ArrayFile):
     """An HDF5 file, open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
+        """`file` is the file, open; it becomes this object's."""
         self.path = path
-        file, self._stamp = stamp.opened(path, "an HDF5 file")
-        file.close()
-        self._file = _open(path)
+        file, self._stamp = stamp.opened(path, "an HDF5 file", file)
+        with file:
+            self._file = _open(path, file)
         self._found: dict[str, h5py.Dataset] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See ArrayFile. Datasets in groups are named by their path; links are left out."""
-        names: list[str] = []
-        self._file.visititems(lambda name, found: names.append(name) if _is_dataset(found) else None)
-        return tuple(sorted(names))
+        """See ArrayFile. Datasets in groups are named by their path, what is linked by the link's.
+
+        DataError naming a link that leads out of the file, to nothing, or to a group that it is in.
+        """
+        names = sorted(islice(datasets_below("", self._file, self.path), MAX_DATASETS + 1))
+        if len(names) > MAX_DATASETS:
+            raise DataError(f"{self.path}: has more than {MAX_DATASETS} datasets; {NAME_THE_OTHERS}")
+        return tuple(names)
 
     def header(self, name: str) -> npy.Header:
         """See ArrayFile. The offset is 0, whether or not the dataset lies plainly somewhere."""
@@ -67,7 +80,7 @@ class H5File(ArrayFile):
         dataset = self._dataset(name)
         accept(self._checked(name, dataset))
         try:
-            return np.asarray(dataset[()])
+            return _as_shown(np.asarray(dataset[()]), dataset)
         except Exception as error:  # as many ways as there are filters
             raise DataError(f"{self.named(name)}: cannot be read ({error}); write it again") from error
 
@@ -77,10 +90,30 @@ class H5File(ArrayFile):
         header = self._checked(name, dataset)
         offset = _offset(dataset, header.dtype)
         if not offset:
-            return Chunked(self._stamp, name, header, _rows_together(dataset))
+            filters = dataset.id.get_create_plist().get_nfilters()
+            return Chunked(self._stamp, name, header, dataset.chunks or dataset.shape, bool(filters))
         if offset + header.nbytes > self._stamp.size:
             raise DataError(f"{self.named(name)}: is cut short, the file has {self._stamp.size} bytes; copy it again")
         return Plain(self._stamp, name, replace(header, offset=offset))
+
+    def texts(self, name: str) -> list[str]:
+        """All of a dataset that holds a text a sample. DataError if it does not, or cannot be read."""
+        import h5py
+
+        dataset, named = self._dataset(name), self.named(name)
+        self._check_here(named, dataset)
+        if h5py.check_string_dtype(dataset.dtype) is None or len(dataset.shape) != 1:
+            raise DataError(
+                f"{named}: holds {dataset.dtype} of shape {dataset.shape}; codes makes numbers of one text a sample"
+            )
+        try:
+            return [str(text) for text in dataset.asstr(errors="strict")[()]]
+        except Exception as error:  # as many ways as there are filters
+            raise DataError(f"{named}: cannot be read ({error}); write it again") from error
+
+    def coded(self, name: str, numbers: NDArray[np.int64]) -> Stored:
+        """Numbers that stand for the texts of a dataset, as an array of this file."""
+        return InMemory(self._stamp, name, npy.Header(numbers.dtype, numbers.shape, False, 0), numbers)
 
     def sampled(self, name: str, sampling: Sampling) -> Iterator[bytes]:
         """What stands for a dataset's bytes: all its values if they are few, else the beginnings of some chunks."""
@@ -90,11 +123,15 @@ class H5File(ArrayFile):
             yield np.ascontiguousarray(dataset[()]).tobytes()
             return
         chunks = -(-dataset.shape[0] // dataset.chunks[0])
-        with npy.opened(self.path, "an HDF5 file") as file:
-            for block in range(sampling.blocks):
-                row = block * (chunks - 1) // (sampling.blocks - 1) * dataset.chunks[0]
-                chunk = dataset.id.get_chunk_info_by_coord((row, *(0 for _ in dataset.shape[1:])))
-                yield os.pread(file.fileno(), min(sampling.block_bytes, chunk.size), chunk.byte_offset)
+        for block in range(sampling.blocks):
+            row = block * (chunks - 1) // (sampling.blocks - 1) * dataset.chunks[0]
+            chunk = dataset.id.get_chunk_info_by_coord((row, *(0 for _ in dataset.shape[1:])))
+            yield os.pread(self.fd, min(sampling.block_bytes, chunk.size), chunk.byte_offset)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that h5py reads with."""
+        return int(self._file.id.get_vfd_handle())
 
     def rows(self, name: str) -> "h5py.Dataset":
         """The dataset, for as long as its file is held open by it."""
@@ -111,52 +148,38 @@ class H5File(ArrayFile):
 
     def _looked_up(self, name: str) -> "h5py.Dataset":
         """The dataset of this name in this very file."""
-        import h5py
-
-        found: Any = self._file  # Any: h5py has no types
-        steps = [step for step in name.split("/") if step]
-        for _ in range(MAX_LINKS + len(steps)):
-            if not steps:
-                break
-            link = found.get(steps[0], getlink=True) if isinstance(found, h5py.Group) else None
-            if link is None:
-                raise DataError(f"{self.path}: has no dataset {name!r}; it has {listed(self.names)}")
-            if isinstance(link, h5py.ExternalLink):
-                raise DataError(
-                    f"{self.named(name)}: is a link into another file ({link.filename}), which is never followed; "
-                    "copy the data into this file, or serve that one"
-                )
-            if isinstance(link, h5py.SoftLink):
-                found = self._file if link.path.startswith("/") else found
-                steps = [*(step for step in link.path.split("/") if step), *steps[1:]]
-                continue
-            found = found[steps.pop(0)]
-        if steps or not _is_dataset(found):
-            raise DataError(f"{self.named(name)}: is no dataset; the file has {listed(self.names)}")
+        found: Any = followed(self._file, name, self.path)
+        if not _is_dataset(found):
+            raise DataError(f"{self.named(name)}: is no dataset; the file has {listed(sorted(self._file))}")
         return found
+
+    def _check_here(self, named: str, dataset: "h5py.Dataset") -> None:
+        """DataError if a dataset's data is not in this very file."""
+        if dataset.external or dataset.is_virtual:
+            raise DataError(
+                f"{named}: lies in other files ({'external storage' if dataset.external else 'a virtual dataset'}), "
+                "which are never read; copy the data into this file"
+            )
+        if dataset.shape is None or "MATLAB_empty" in dataset.attrs:
+            raise DataError(f"{named}: holds nothing; wanted an array with a row for every sample")
 
     def _checked(self, name: str, dataset: "h5py.Dataset") -> npy.Header:
         """Dtype and shape; DataError if it may not be served."""
         import h5py
 
         named = self.named(name)
-        if dataset.external or dataset.is_virtual:
-            raise DataError(
-                f"{named}: lies in other files ({'external storage' if dataset.external else 'a virtual dataset'}), "
-                "which are never read; copy the data into this file"
-            )
-        if dataset.shape is None:
-            raise DataError(f"{named}: holds nothing; wanted an array with a row for every sample")
-        if dataset.dtype.kind in "SU" or h5py.check_string_dtype(dataset.dtype) is not None:
-            raise DataError(
-                f"{named}: holds strings, which are not served; store numbers in their place, "
-                "or name the arrays that are meant (arrays = {x = …})"
-            )
+        self._check_here(named, dataset)
+        is_text = h5py.check_string_dtype(dataset.dtype) is not None
+        if is_text or dataset.attrs.get("MATLAB_class") == b"char":
+            column = name.rpartition("/")[2]
+            coded = f'codes = ["{column}"] makes numbers of them, ' if is_text else ""
+            raise DataError(f'{named}: holds strings, which are not served; {coded}drop = ["{column}"] leaves them out')
         try:
             dtype = np.dtype(wire_dtype(dataset.dtype).str).newbyteorder(dataset.dtype.byteorder)
         except DataError as error:
             raise DataError(f"{named}: {error}") from None
-        header = npy.Header(dtype, dataset.shape, False, 0)
+        is_matlab = _is_matlab(dataset)
+        header = npy.Header(dtype, dataset.shape[::-1] if is_matlab else dataset.shape, is_matlab, 0)
         if header.nbytes and dataset.id.get_space_status() != FULLY_ALLOCATED:
             raise DataError(f"{named}: {_missing(dataset)} never written and would be read as zeros; write all of it")
         _check_filters(dataset, named)
@@ -167,17 +190,26 @@ class H5File(ArrayFile):
 class Chunked(Stored):
     """A dataset that does not lie plainly in its file."""
 
-    together: int
-    """Rows in a chunk: all are read when one is."""
+    chunks: tuple[int, ...]
+    """The shape of one, in the file's own order of dimensions, which is the header's from last to first if it is
+    Fortran's."""
+
+    is_packed: bool
+    """Compressed, or otherwise to be decoded whole to have any row."""
+
+    @property
+    def together(self) -> int:
+        """Rows in a chunk: all are decoded when one is."""
+        return self.chunks[-1 if self.header.fortran else 0] if self.chunks else 1
 
     @property
     def cost(self) -> str | None:
-        """What the operator should know."""
-        if self.together == 1 or self.header.nbytes <= READ_AT_ONCE:
+        """What the operator should know, if not all of it is kept decoded."""
+        row_nbytes = self.header.nbytes // self.header.shape[0]
+        if self.together == 1 or not self.is_packed or self.header.nbytes <= DECODED.shared_nbytes(machine.cores()):
             return None
         return (
-            f"stored in chunks of {self.together} rows, all of which a worker reads to have one of them; "
-            "write it without chunks and compression, or in chunks of one row"
+            f"in compressed chunks of {self.together} rows, {DECODED.cost(self.together, self.together * row_nbytes)}"
         )
 
     def open(self, *, large: bool) -> "ChunkedRows":
@@ -186,46 +218,73 @@ class Chunked(Stored):
 
     def content(self, sampling: Sampling) -> Iterator[bytes]:
         """The form and what stands for the bytes."""
-        yield f"{self.header.dtype.str} {self.header.shape} in chunks".encode()
+        yield f"{self.header.dtype.str} {self.header.shape} in chunks{' fortran' * self.header.fortran}".encode()
         with H5File(self.stamp.path) as file:
+            self.stamp.check(file.fd)
             yield from file.sampled(self.member, sampling)
-        self.stamp.check()
+            self.stamp.check(file.fd)
 
 
 class ChunkedRows(Rows):
-    """A chunked dataset that is open. Every chunk is read once for all the rows that are wanted of it."""
+    """A chunked dataset that is open. Compressed chunks are decoded whole and kept; of others rows are read."""
 
     def __init__(self, array: Chunked) -> None:
         self._of = array
         # Not closed here: the dataset holds the file, and both go with this object.
-        self._dataset = H5File(array.stamp.path).rows(array.member)
-        array.stamp.check()
+        file = H5File(array.stamp.path)
+        array.stamp.check(file.fd)
+        self._dataset, self._fd = file.rows(array.member), file.fd
         header = array.header
-        row_nbytes = header.nbytes // header.shape[0]
-        self._block = max(1, min(array.together, READ_AT_ONCE // row_nbytes))
+        self._row_nbytes = header.nbytes // header.shape[0]
+        self._block = max(1, min(array.together, READ_AT_ONCE // self._row_nbytes))
+        self._is_kept = array.is_packed and self._block > 1
+        self._key = key_of(array.stamp.version, array.member)
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """See Rows."""
-        self._of.stamp.check()
+        self._of.stamp.check(self._fd)
         order = np.argsort(rows, kind="stable")
         ordered = rows[order]
         edges = np.flatnonzero(np.diff(ordered // self._block)) + 1
-        for places, wanted in zip(np.split(order, edges), np.split(ordered, edges), strict=True):
-            if len(wanted):
-                first, last = int(wanted[0]), int(wanted[-1])
-                out[places] = self._read(first, last + 1)[wanted - first]
+        runs = zip(np.split(order, edges), np.split(ordered, edges), strict=True)
+        if self._is_kept:
+            DECODED.use([self._piece(places, wanted, out) for places, wanted in runs if len(wanted)])
+        else:
+            for places, wanted in runs:
+                if len(wanted):
+                    first, last = int(wanted[0]), int(wanted[-1])
+                    out[places] = self._read(first, last + 1)[wanted - first]
+        self._of.stamp.check(self._fd)
+
+    def _piece(self, places: NDArray[np.int64], wanted: NDArray[np.int64], out: Array) -> Piece:
+        """Rows of one chunk."""
+        first = int(wanted[0]) // self._block * self._block
+        stop = min(first + self._block, self._of.header.shape[0])
+
+        def decode() -> Arrays:
+            found = self._read(first, stop)
+            self._of.stamp.check(self._fd)  # before others may use it
+            return {"": found}
+
+        def use(arrays: Arrays) -> None:
+            out[places] = arrays[""][wanted - first]
+
+        return Piece(key_of(self._key, first), (stop - first) * self._row_nbytes, decode, use)
 
     def _read(self, start: int, stop: int) -> Array:
         try:
+            if self._of.header.fortran:
+                return np.asarray(self._dataset[..., start:stop]).T
             return np.asarray(self._dataset[start:stop])
         except Exception as error:  # as many ways as there are filters
+            self._of.stamp.check(self._fd)
             raise BadSample(
                 f"{self._of.named}: rows {start}..{stop - 1} cannot be read ({error}); write it again",
                 samples=range(start, stop),
             ) from error
 
 
-def _open(path: Path) -> "h5py.File":
+def _open(path: Path, file: BinaryIO) -> "h5py.File":
     try:
         import h5py
     except ImportError as error:
@@ -233,11 +292,28 @@ def _open(path: Path) -> "h5py.File":
     try:
         # A lock, where the file system has them, finds a file that is still being written; where it has none, as on
         # many network file systems, h5py's default would refuse to open anything.
-        return h5py.File(path, "r", locking="best-effort")
+        return h5py.File(f"/proc/self/fd/{file.fileno()}", "r", locking="best-effort")  # this one, not who has its name
     except BlockingIOError as error:
         raise DataError(f"{path}: is being written by another process; serve it when it is finished") from error
     except OSError as error:
+        start = file.read(12)
+        if start.startswith(b"MATLAB 5.0"):
+            raise DataError(f"{path}: is of MATLAB's older format; save it with '-v7.3', which is HDF5") from error
+        if start.startswith(b"\x89HDF") and start[8] == 3 and start[11] & SWMR:
+            raise DataError(
+                f"{path}: is being written in SWMR mode, or its writer ended without closing it; serve it when it is "
+                f"finished. If nobody writes it: h5clear -s {path}"
+            ) from error
         raise DataError(f"{path}: is cut short or no HDF5 file ({error}); copy or write it again") from error
+
+
+def _is_matlab(dataset: "h5py.Dataset") -> bool:
+    """MATLAB wrote it, which stores arrays from their last dimension to their first."""
+    return "MATLAB_class" in dataset.attrs
+
+
+def _as_shown(array: Array, dataset: "h5py.Dataset") -> Array:
+    return array.T if _is_matlab(dataset) else array
 
 
 def _is_dataset(found: object) -> bool:
@@ -255,10 +331,6 @@ def _offset(dataset: "h5py.Dataset", dtype: np.dtype[Any]) -> int:
     if not dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
         return 0  # a type of its own, which h5py converts
     return dataset.id.get_offset() or 0
-
-
-def _rows_together(dataset: "h5py.Dataset") -> int:
-    return int(dataset.chunks[0] if dataset.chunks else max(1, dataset.shape[0])) if dataset.shape else 1
 
 
 def _missing(dataset: "h5py.Dataset") -> str:

@@ -1,7 +1,8 @@
 """Arrays that lie plainly in a file, memory-mapped there: an `.npy`, a member of an `.npz`, a dataset of an HDF5 file.
 
 Nothing is read before it is gathered, and a gather copies from the page cache straight into the batch. A file that
-changed since it was found is an error, never another batch under the same key.
+was written to since it was found is an error, never another batch under the same key; one that was renamed or removed
+is served from where it is.
 """
 
 import mmap
@@ -19,7 +20,7 @@ from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.resident import RESIDENT
 from feedline_server.sources.arrays.stored import Extent, Rows, Stored
-from feedline_wire.errors import BadSample, DataError
+from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
 READ_AHEAD = 128 << 10
@@ -41,12 +42,11 @@ class Plain(Stored):
     def open(self, *, large: bool) -> "Mapped":
         """The array, mapped; `large` is what `is_large` says of the data it is part of."""
         with npy.opened(self.stamp.path, "the file that was there") as file:
-            self.stamp.check_open(file)
+            self.stamp.check(file.fileno())
             mapping = mmap.mmap(file.fileno(), self.header.offset + self.header.nbytes, access=mmap.ACCESS_READ)
-            fd = os.dup(file.fileno()) if large and self.header.nbytes > SMALL else None
-        opened = Mapped(self, mapping, fd)
-        if fd is not None:
-            weakref.finalize(opened, os.close, fd)  # as the mapping's own descriptor goes with the mapping
+            fd = os.dup(file.fileno())
+        opened = Mapped(self, mapping, fd, is_read=large and self.header.nbytes > SMALL)
+        weakref.finalize(opened, os.close, fd)  # as the mapping's own descriptor goes with the mapping
         return opened
 
     def content(self, sampling: Sampling) -> Iterator[bytes]:
@@ -54,11 +54,12 @@ class Plain(Stored):
         header = self.header
         yield f"stored as {header.dtype.str} fortran={header.fortran} {header.shape}".encode()
         with npy.opened(self.stamp.path, "the file that was there") as file:
+            self.stamp.check(file.fileno())
             if self.member:
                 yield from sampling.read(file, header.offset, header.nbytes)
             else:
                 yield from sampling.read(file)
-        self.stamp.check()
+            self.stamp.check(file.fileno())
 
 
 class Mapped(Rows):
@@ -68,15 +69,16 @@ class Mapped(Rows):
     be let go of all the time: 18 us of processor time for a row of 16 KiB instead of 24 (docs/design.md).
     """
 
-    def __init__(self, array: Plain, mapping: mmap.mmap, fd: int | None) -> None:
+    def __init__(self, array: Plain, mapping: mmap.mmap, fd: int, *, is_read: bool) -> None:
         header = array.header
         self._of = array
         self._mapping = mapping
         self._fd = fd
-        """To read with; None: the array stays mapped."""
+        self._is_read = is_read
+        """By read calls where they are of use, and the mapping let go of; else the array stays mapped."""
         self._row_nbytes = header.nbytes // header.shape[0]
         run = header.dtype.itemsize if header.fortran else self._row_nbytes
-        if fd is not None and run < READ_AHEAD:
+        if is_read and run < READ_AHEAD:
             # Reading ahead brings mostly rows that are gone from the page cache before they are asked for.
             mapping.madvise(mmap.MADV_RANDOM)
         order: Literal["C", "F"] = "F" if header.fortran else "C"
@@ -89,29 +91,33 @@ class Mapped(Rows):
     def extent(self) -> Extent | None:
         """See Rows. Of large data none: it is read by read calls, or let go of behind what was read."""
         header = self._of.header
-        if self._rows is None or self._fd is not None or not header.is_wire_order:
+        if self._rows is None or self._is_read or not header.is_wire_order:
             return None
         return Extent(
-            self._rows.ctypes.data, self._row_nbytes, len(self._rows), self._of.stamp, header.offset, self._rows
+            self._rows.ctypes.data, self._row_nbytes, len(self._rows), self._of.stamp, self._fd, header.offset, self
         )
 
     def announce(self, rows: NDArray[np.int64]) -> None:
         """See Rows."""
-        if self._fd is not None and self._rows is not None:
+        if self._is_read and self._rows is not None:
             ask_for(self._mapping, self._of.header.offset, self._row_nbytes, runs_of(rows))
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """See Rows."""
-        self._of.stamp.check()
+        self._of.stamp.check(self._fd)
+        self._gather(rows, out)
+        self._of.stamp.check(self._fd)
+
+    def _gather(self, rows: NDArray[np.int64], out: Array) -> None:
         if self._rows is None:
             # np.take would first copy the whole array into C order; indexing touches only these rows.
             out[...] = self._array[rows]
             self._let_go(rows, len(rows) * (self._row_nbytes // self._array.itemsize))
             return
         target = out.reshape(len(rows), self._row_nbytes // out.itemsize).view(np.uint8)
-        runs = [] if self._fd is None else runs_of(rows)
-        if self._fd is not None and target.size >= len(runs) * mmap.PAGESIZE:
-            self._read(self._fd, runs, target.reshape(-1).data)
+        runs = runs_of(rows) if self._is_read else []
+        if self._is_read and target.size >= len(runs) * mmap.PAGESIZE:
+            self._read(runs, target.reshape(-1).data)
         else:
             # mode="clip" writes straight into `out`; the default goes through a temporary at half the speed.
             np.take(self._rows, rows, axis=0, mode="clip", out=target)
@@ -119,24 +125,24 @@ class Mapped(Rows):
         if self._array.dtype != out.dtype:
             out.byteswap(inplace=True)
 
-    def _read(self, fd: int, runs: "Iterable[Run]", target: memoryview) -> None:
+    def _read(self, runs: "Iterable[Run]", target: memoryview) -> None:
         for row, place, count in runs:
             start, end = place * self._row_nbytes, (place + count) * self._row_nbytes
             offset = self._of.header.offset + row * self._row_nbytes - start
             while start < end:
                 try:
-                    got = os.preadv(fd, [target[start:end]], offset + start)
+                    got = os.preadv(self._fd, [target[start:end]], offset + start)
                 except OSError as error:
                     rows = range(row, row + count)
                     raise BadSample(
                         f"{self._of.named}: rows {row}..{rows[-1]} cannot be read ({error.strerror})", samples=rows
                     ) from error
                 if not got:
-                    raise DataError(f"{self._of.stamp.path}: was cut while served; restart the loader")
+                    raise self._of.stamp.changed(0, "it was cut")
                 start += got
 
     def _let_go(self, rows: NDArray[np.int64], places: int) -> None:
-        if self._fd is not None:
+        if self._is_read:
             RESIDENT.touched(self._mapping, len(rows) * self._row_nbytes, places)
 
 

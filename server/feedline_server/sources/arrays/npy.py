@@ -6,7 +6,8 @@ the file, what was found and what was wanted.
 
 import math
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,14 @@ from feedline_wire.tensors import Array, wire_dtype
 
 _READERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 """Version 3.0 only differs for structured dtypes with names beyond Latin-1, which may not travel."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +64,34 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
 
 
 def opened(path: Path, wanted: str = "an .npy file") -> BinaryIO:
-    """The file, open for reading; DataError if it cannot be."""
+    """The file, open for reading; DataError if it cannot be, or is no regular file."""
     with reading(path, wanted):
-        return path.open("rb")
+        # A named pipe would wait for who writes to it.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    try:
+        check_regular(path, os.fstat(file.fileno()), wanted)
+    except DataError:
+        file.close()
+        raise
+    return file
+
+
+def is_file(path: Path, suffixes: Collection[str]) -> bool:
+    """Whether this is a file; DataError if it is named like one with such a suffix, and is a pipe or the like."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if path.suffix.lower() in suffixes and not stat.S_ISDIR(status.st_mode):
+        check_regular(path, status, f"a file, as its name ends in {path.suffix}")
+    return stat.S_ISREG(status.st_mode)
+
+
+def check_regular(path: Path | str, status: os.stat_result, wanted: str) -> None:
+    """DataError if this is no regular file: what is read from a pipe or a device is no sample, and may never come."""
+    if not stat.S_ISREG(status.st_mode):
+        what = next((name for kind, name in _KINDS.items() if stat.S_IFMT(status.st_mode) == kind), "no regular file")
+        raise DataError(f"{path}: is {what}; wanted {wanted}, put a regular file there")
 
 
 def read_header(file: IO[bytes], path: Path | str, end: int | None = None) -> Header:
@@ -68,7 +102,8 @@ def read_header(file: IO[bytes], path: Path | str, end: int | None = None) -> He
     size = os.fstat(file.fileno()).st_size if end is None else end
     if size == file.tell():
         raise DataError(f"{path}: is empty (0 bytes); wanted an .npy file, save it again with numpy.save")
-    start = file.read(npy_format.MAGIC_LEN)
+    with reading(Path(path), "the header of an .npy file"):
+        start = file.read(npy_format.MAGIC_LEN)
     if start[: len(npy_format.MAGIC_PREFIX)] != npy_format.MAGIC_PREFIX:
         hint = "an .npz archive; save each array with numpy.save" if start[:2] == b"PK" else f"it begins with {start!r}"
         raise DataError(f"{path}: is not an .npy file ({hint})")
@@ -77,7 +112,10 @@ def read_header(file: IO[bytes], path: Path | str, end: int | None = None) -> He
     if reader is None:
         raise DataError(f"{path}: is .npy version {version}; wanted 1.0 or 2.0, save it again with numpy.save")
     try:
-        shape, fortran, dtype = reader(file)
+        with reading(Path(path), "the header of an .npy file"):
+            shape, fortran, dtype = reader(file)
+    except DataError:
+        raise
     except (
         Exception
     ) as error:  # NumPy evaluates the header's text, and a damaged one fails in more ways than it documents

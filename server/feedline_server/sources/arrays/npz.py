@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.host import machine
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
-from feedline_server.sources.arrays.decompressed import DECODED
+from feedline_server.sources.arrays.decompressed import DECODED, Arrays, Piece, key_of
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stored import ArrayFile, Rows, Stored
 from feedline_wire.errors import BadSample, DataError
@@ -36,9 +37,10 @@ SUFFIX = ".npy"
 class NpzFile(ArrayFile):
     """An `.npz`, open. A member's checksum is compared when it is read as a whole, not when it is mapped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: BinaryIO | None = None) -> None:
+        """`file` is the file, open; it becomes this object's."""
         self.path = path
-        self._file, self._stamp = stamp.opened(path, "an .npz file")
+        self._file, self._stamp = stamp.opened(path, "an .npz file", file)
         try:
             self._archive = self._opened()
             self._members = self._checked()
@@ -146,13 +148,13 @@ class Deflated(Stored):
     def cost(self) -> str:
         """What the operator should know."""
         return (
-            "compressed, so a worker decompresses all of an array to read any row of it, "
-            f"and keeps {DECODED.limit >> 20} MiB of them; save them with numpy.savez, without _compressed"
+            "compressed: all of an array is decompressed to read any row of it, and the workers keep "
+            f"{DECODED.shared_nbytes(machine.cores()) >> 20} MiB of such; `feedline convert` writes columns that are "
+            "read where they lie, and numpy.savez archives that are"
         )
 
     def open(self, *, large: bool) -> "Inflated":
         """The array, decompressed when it is first read from."""
-        self.stamp.check()
         return Inflated(self)
 
     def content(self, sampling: Sampling) -> Iterator[bytes]:
@@ -165,16 +167,24 @@ class Inflated(Rows):
 
     def __init__(self, array: Deflated) -> None:
         self._of = array
+        self._key = key_of(array.stamp.version, array.member, array.crc)
 
     def gather(self, rows: NDArray[np.int64], out: Array) -> None:
         """See Rows."""
-        self._of.stamp.check()
-        try:
-            whole = DECODED.get(self._of, self._decode)
-        except DataError as error:
-            raise BadSample(str(error), samples=rows) from error
-        out[...] = whole[rows]
 
-    def _decode(self) -> Array:
-        with NpzFile(self._of.stamp.path) as file:
-            return file.read(self._of.member, lambda header: None)
+        def use(arrays: Arrays) -> None:
+            out[...] = arrays[""][rows]
+
+        try:
+            DECODED.use([Piece(self._key, self._of.header.nbytes, self._decode, use)])
+        except DataError as error:
+            if error.elsewhere:  # the file changed, and others may have the one that was here
+                raise
+            raise BadSample(str(error), samples=rows) from error
+
+    def _decode(self) -> Arrays:
+        with npy.opened(self._of.stamp.path, "the file that was there") as file:
+            self._of.stamp.check(file.fileno())
+            found = NpzFile(self._of.stamp.path, file).read(self._of.member, lambda header: None)
+            self._of.stamp.check(file.fileno())
+        return {"": found}

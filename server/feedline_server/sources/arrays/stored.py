@@ -27,7 +27,9 @@ class Extent:
     row_nbytes: int
     rows: int
     stamp: Stamp
-    """The file that they are in: checked before they are read."""
+    """The file that they are in: checked before and after they are read."""
+    fd: int
+    """It, open."""
     offset: int
     """Where in it they begin."""
     held: object
@@ -82,6 +84,33 @@ class Stored:
     def content(self, sampling: Sampling) -> Iterator[bytes]:
         """What its identity is made of: the form, and what stands for its bytes."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InMemory(Stored):
+    """Values that were made of an array when it was found."""
+
+    values: Array
+
+    def open(self, *, large: bool) -> Rows:
+        """See Stored."""
+        return MemoryRows(self.values)
+
+    def content(self, sampling: Sampling) -> Iterator[bytes]:
+        """See Stored."""
+        yield f"{self.header.dtype.str} {self.header.shape} in memory".encode()
+        yield self.values.tobytes()
+
+
+class MemoryRows(Rows):
+    """Rows of an array in memory."""
+
+    def __init__(self, values: Array) -> None:
+        self._values = values
+
+    def gather(self, rows: NDArray[np.int64], out: Array) -> None:
+        """See Rows."""
+        out[...] = self._values[rows]
 
 
 class ArrayFile(Protocol):

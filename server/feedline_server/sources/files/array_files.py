@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content, npy
 from feedline_server.sources.arrays.formats import open_file
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.files.sample_files import Files
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column, wire_dtype
@@ -25,7 +27,8 @@ class ArrayFiles:
         self._files = files
         self._pattern = files.pattern
         path = Path(files.path(0))
-        with open_file(path) as file:
+        opened, _ = files.opened(0)
+        with open_file(path, opened) as file:
             self._names = self._pattern.columns(file)
             self._headers = {column: file.header(name) for column, name in self._names.items()}
         for column, header in self._headers.items():
@@ -37,7 +40,7 @@ class ArrayFiles:
         self.columns = tuple(
             Column(column, wire_dtype(header.dtype), header.shape) for column, header in self._headers.items()
         )
-        self._prefix = _prefix(path, *self._headers.values()) if len(self._headers) == 1 else b""
+        self._prefix = self._first_bytes(*self._headers.values()) if len(self._headers) == 1 else b""
 
     def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
         """See Part."""
@@ -57,34 +60,52 @@ class ArrayFiles:
         """See Part."""
         for sample in self._files.looked_into:
             try:
-                with open_file(Path(self._files.path(sample))) as file:
+                opened, _ = self._files.opened(sample)
+                with open_file(Path(self._files.path(sample)), opened) as file:
                     arrays = [(column, file.stored(name)) for column, name in self._pattern.columns(file).items()]
-            except DataError:  # a bad sample, which is an error when it is asked for; the others are served
+            except DataError as error:  # a bad sample, which is an error when it is asked for; the others are served
+                if error.elsewhere:  # but this one changed
+                    raise
                 yield b"unreadable"
                 continue
             for column, array in arrays:
                 yield column.encode()
                 yield from array.content(content.ID_FILE)
 
+    def files(self) -> Iterator[Stamps]:
+        """See Part."""
+        yield self._files
+
     def _read_alike(self, sample: int, body: NDArray[np.uint8]) -> bool:
         """Read an `.npy` whose header is the first one's, byte for byte: the usual case. False if it is another."""
         path = self._files.path(sample)
         if not path.endswith(".npy"):
             return False
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd, status = self._files.open(sample)
         try:
-            self._files.check_unchanged(sample, os.fstat(fd))
             prefix = bytearray(len(self._prefix))
-            return os.readv(fd, [prefix, body.data]) == len(prefix) + len(body) and prefix == self._prefix
+            is_whole = os.readv(fd, [prefix, body.data]) == status.st_size == len(prefix) + len(body)
+            self._files.has_read(sample, status, fd, *((prefix, body.data) if is_whole else ()))
         finally:
             os.close(fd)
+        return is_whole and prefix == self._prefix
 
     def _read(self, sample: int, out: Mapping[str, Array]) -> None:
         """Read any file that holds the same dtypes and shapes; BadSample if it does not."""
-        path = Path(self._files.path(sample))
-        self._files.check_unchanged(sample, path.stat())
+        opened, status = self._files.opened(sample)
+        with opened:
+            fd = os.dup(opened.fileno())  # h5py and zipfile close what they are given
+            try:
+                self._read_arrays(sample, opened, out)
+            finally:
+                try:  # what cannot be read may be half of a file that is being written
+                    self._files.has_read(sample, status, fd)
+                finally:
+                    os.close(fd)
+
+    def _read_arrays(self, sample: int, opened: BinaryIO, out: Mapping[str, Array]) -> None:
         try:
-            with open_file(path) as file:
+            with open_file(Path(self._files.path(sample)), opened) as file:
                 alike = all(name in file for name in self._names.values())
                 names = self._names if alike else self._pattern.columns(file)
                 for column, row in out.items():
@@ -95,7 +116,15 @@ class ArrayFiles:
         except BadSample:
             raise
         except DataError as error:
-            raise BadSample(f"{self._files.named(sample)}: {error}", samples=[sample]) from error
+            raise BadSample(f"{self._files.file(sample)}: {error}", samples=[sample]) from error
+
+    def _first_bytes(self, header: npy.Header) -> bytes:
+        """Those before the data of the first sample's `.npy`; none if samples cannot be read by comparing them."""
+        if not self._files.path(0).endswith(".npy") or not header.is_wire_order:
+            return b""
+        opened, _ = self._files.opened(0)
+        with opened as file:
+            return file.read(header.offset)
 
     def _check_alike(self, sample: int, column: str, header: npy.Header | None) -> None:
         first = self._headers[column]
@@ -103,15 +132,7 @@ class ArrayFiles:
             return
         of = f" in {column!r}" if len(self._headers) > 1 else ""
         raise BadSample(
-            f"{self._files.named(sample)} holds {header or 'nothing'}{of}, {self._files.named(0)} holds {first}; "
+            f"{self._files.file(sample)} holds {header or 'nothing'}{of}, {self._files.file(0)} holds {first}; "
             "give all samples one shape and dtype",
             samples=[sample],
         )
-
-
-def _prefix(path: Path, header: npy.Header) -> bytes:
-    """The bytes before the data of the first sample's `.npy`; nothing if samples cannot be read by comparing them."""
-    if path.suffix != ".npy" or not header.is_wire_order:
-        return b""
-    with npy.opened(path) as file:
-        return file.read(header.offset)

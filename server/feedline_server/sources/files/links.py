@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from feedline_server.host.progress import OPENING
 from feedline_server.sources.arrays.npy import reading
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_wire.errors import DataError
@@ -14,6 +15,11 @@ def data_folder(folder: Path, declared: str | None, usual: str) -> Path:
     """Where the files are that a list names: as declared, else in the `usual` sub-folder if there is one."""
     inside = folder / (declared or usual)
     return inside if declared is not None or inside.is_dir() else folder
+
+
+def without_dots(name: str) -> str:
+    """The name of the same file without `.` in it: `./a.png` is `a.png`."""
+    return name if "." not in name.split("/") else "/".join(part for part in name.split("/") if part != ".")
 
 
 def stays_inside(name: str) -> bool:
@@ -58,6 +64,7 @@ def _listing(folder: Path, parents: Iterable[str], *, follow_links: bool) -> tup
     there: set[str] = set()
     links: set[str] = set()
     for parent in sorted(parents):
+        OPENING.note(f"the files in {folder / parent}")
         with reading(folder / parent, "the folder of the files that are named"), os.scandir(folder / parent) as entries:
             for entry in entries:
                 name = f"{parent}/{entry.name}" if parent else entry.name

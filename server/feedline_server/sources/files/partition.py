@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.sources.arrays.npy import reading
-from feedline_server.sources.files.links import stays_inside
+from feedline_server.sources.files.links import stays_inside, without_dots
 from feedline_server.sources.selection import Chosen, compact
 from feedline_wire.errors import DataError
 from feedline_wire.listing import counted
@@ -29,7 +29,12 @@ def read_partition(path: Path) -> dict[str, list[str]]:
 
 def read_labels(path: Path) -> dict[str, Any]:
     """The label of each id, as written."""
-    return _read_object(path, '{"an id": its class, …}')
+    found = _read_object(path, '{"an id": its class, …}')
+    labels = {without_dots(name): label for name, label in found.items()}
+    if len(labels) < len(found):
+        twice = next(name for name in found if name != without_dots(name) in found)
+        raise DataError(f"{path}: {twice!r} and {without_dots(twice)!r} are the same id; leave one out")
+    return labels
 
 
 def addresses(partition: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], dict[str, Chosen]]:
@@ -57,12 +62,6 @@ def classes_of(ids: Sequence[str], labels: Mapping[str, Any], path: Path, classe
     return np.fromiter(map(labels.__getitem__, ids), np.int64, len(ids))
 
 
-def counts_of(classes: NDArray[np.int64]) -> dict[str, int]:
-    """How many samples each class has, by its number as text."""
-    found, counts = np.unique(classes, return_counts=True)
-    return dict(zip(map(str, found.tolist()), counts.tolist(), strict=True))
-
-
 def _ids(path: Path, view: str, ids: object) -> list[str]:
     if not isinstance(ids, list):
         raise DataError(f"{path}: view {view!r} is {type(ids).__name__}; wanted a list of ids")
@@ -71,7 +70,7 @@ def _ids(path: Path, view: str, ids: object) -> list[str]:
     strange = [name for name in ids if type(name) not in (str, int)]
     if strange:
         raise DataError(f"{path}: view {view!r} holds {json.dumps(strange[0])}; wanted ids, as text or whole numbers")
-    names = [str(name) for name in ids]
+    names = [without_dots(str(name)) for name in ids]
     outside = [name for name in names if not stays_inside(name)]
     if outside:
         raise DataError(

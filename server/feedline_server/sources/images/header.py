@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from feedline_wire.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""Of files that can be decoded. What such a file really is, its first bytes say."""
+FORMATS = frozenset({".png", ".jpg", ".bmp", ".webp"})
+"""Of files that can be decoded (arrays/suffixes). What such a file really is, its first bytes say."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
@@ -22,6 +22,7 @@ _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length."""
 
+_JPEG_EXIF = 0xE1
 _JPEG_SCAN = 0xDA
 _JPEG_END = b"\xff\xd9"
 
@@ -37,6 +38,8 @@ class ImageHeader:
     """Of a value: 8 or 16; what has fewer is decoded to 8. JPEG may say 12, which nothing decodes."""
     has_alpha: bool = False
     """There may be transparency in it."""
+    is_turned: bool = False
+    """The camera was: width and height are swapped when it is decoded. Of a JPEG only."""
 
     @property
     def pixels(self) -> int:
@@ -57,11 +60,20 @@ def read_image_header(data: bytes) -> ImageHeader:
     return header
 
 
-def _read(data: bytes) -> ImageHeader:
+def decoded_size(start: bytes) -> tuple[int, int] | None:
+    """Width and height of an upright image, by the beginning of its file; None if that does not tell."""
+    try:
+        found = _read(start, whole=False)
+    except (DataError, struct.error, IndexError):
+        return None
+    return (found.height, found.width) if found.is_turned else (found.width, found.height)
+
+
+def _read(data: bytes, *, whole: bool = True) -> ImageHeader:
     if data.startswith(PNG):
-        return _png(data)
+        return _png(data, whole=whole)
     if data.startswith(JPEG):
-        return _jpeg(data)
+        return _jpeg(data, whole=whole)
     if data.startswith(b"BM"):
         return _bmp(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -69,10 +81,12 @@ def _read(data: bytes) -> ImageHeader:
     raise DataError(f"is no image that is known here, it begins with {data[:8]!r}; wanted PNG, JPEG, BMP or WebP")
 
 
-def _png(data: bytes) -> ImageHeader:
+def _png(data: bytes, *, whole: bool) -> ImageHeader:
     """Chunk by chunk to the end: OpenCV 5 takes as much memory as a chunk says it has, up to 4 GiB."""
     width, height, bits, colours = struct.unpack_from(">IIBB", data, 16)  # the first chunk's; it is always this one
     has_alpha = colours in _PNG_ALPHA
+    if not whole:
+        return ImageHeader("PNG", width, height, max(bits, 8), has_alpha)
     at, kind = len(PNG), b""
     while kind != b"IEND":
         if at + 12 > len(data):
@@ -86,9 +100,10 @@ def _png(data: bytes) -> ImageHeader:
     return ImageHeader("PNG", width, height, max(bits, 8), has_alpha)
 
 
-def _jpeg(data: bytes) -> ImageHeader:
+def _jpeg(data: bytes, *, whole: bool) -> ImageHeader:
     """Marker by marker to the first scan, so that the size of a thumbnail in between is not taken for the image's."""
     found: ImageHeader | None = None
+    is_turned = False
     at = 2
     while True:
         if data[at] != 0xFF:
@@ -104,7 +119,11 @@ def _jpeg(data: bytes) -> ImageHeader:
         (length,) = struct.unpack_from(">H", data, at)
         if marker in _JPEG_SIZES:
             bits, height, width = struct.unpack_from(">BHH", data, at + 2)
-            found = ImageHeader("JPEG", width, height, bits)
+            found = ImageHeader("JPEG", width, height, bits, is_turned=is_turned)
+            if not whole:
+                return found
+        if marker == _JPEG_EXIF and data[at + 2 : at + 8] == b"Exif\0\0":
+            is_turned = _is_turned(data[at + 8 : at + length])
         at += length
     if found is None:
         raise DataError("is damaged: a JPEG without a size; copy it again")
@@ -112,6 +131,21 @@ def _jpeg(data: bytes) -> ImageHeader:
     if data.rfind(_JPEG_END, at) < 0:
         raise DataError(f"is cut short: a JPEG of {len(data)} bytes without its end; copy it again")
     return found
+
+
+def _is_turned(exif: bytes) -> bool:
+    """By the orientation, tag 0x0112 of the first directory (EXIF 2.3, 4.6.4)."""
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, at)
+        for entry in range(entries):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, at + 2 + 12 * entry)
+            if tag == 0x0112:
+                return 5 <= int(value) <= 8
+    except struct.error:
+        pass  # without it, as OpenCV reads it
+    return False
 
 
 def _bmp(data: bytes) -> ImageHeader:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from feedline_server.declared.forms import ONLY_OTHER
 from feedline_server.sources.arrays.npy import reading
-from feedline_server.sources.files.links import stays_inside
+from feedline_server.sources.files.links import stays_inside, without_dots
 from feedline_wire.errors import DataError
 
 Row: TypeAlias = Mapping[str, object]
@@ -39,8 +39,11 @@ class Entries:
 
     path: Path
     images: Sequence[str]
-    labels: Sequence[str | int] | None
+    labels: Sequence[str] | None
+    """Numbers as they are written."""
     splits: Sequence[str] | None
+    where: Sequence[str]
+    """What each entry is called in a message: "line 7"."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,18 +52,24 @@ class Entries:
 def read_manifest(path: Path, fields: Fields) -> Entries:
     """The entries of a `.json` or `.csv`; DataError naming file and entry if one is not what it should be."""
     rows = _read(path)
-    where, first = rows[0]
+    _, first = rows[0]
     fields = _found(path, first, fields)
     images: list[str] = []
-    labels: list[str | int] = []
+    labels: list[str] = []
     splits: list[str] = []
     for where, row in rows:
         images.append(_image(path, where, row, fields.image))
         if fields.label is not None:
-            labels.append(_value(path, where, row, fields.label, "a class, as a whole number or text"))
+            labels.append(_value(path, where, row, fields.label, "a class, as a number or text", int, float).strip())
         if fields.split is not None:
-            splits.append(str(_value(path, where, row, fields.split, "the name of a view", is_number=False)))
-    return Entries(path, images, labels if fields.label is not None else None, splits if fields.split else None)
+            splits.append(_value(path, where, row, fields.split, "the name of a view").strip())
+    return Entries(
+        path,
+        images,
+        labels if fields.label is not None else None,
+        splits if fields.split else None,
+        [where for where, _ in rows],
+    )
 
 
 def _found(path: Path, first: Row, fields: Fields) -> Fields:
@@ -83,7 +92,7 @@ def _found(path: Path, first: Row, fields: Fields) -> Fields:
 
 
 def _image(path: Path, where: str, row: Row, field: str) -> str:
-    name = str(_value(path, where, row, field, "the name of a file"))
+    name = without_dots(_value(path, where, row, field, "the name of a file", int))
     if not stays_inside(name):
         raise DataError(
             f"{path}: {where} names {name!r}, which is no file inside the folder of the images; "
@@ -92,11 +101,11 @@ def _image(path: Path, where: str, row: Row, field: str) -> str:
     return name
 
 
-def _value(path: Path, where: str, row: Row, field: str, wanted: str, *, is_number: bool = True) -> str | int:
-    """What an entry has in a field: some text or, if it may be one, a whole number."""
+def _value(path: Path, where: str, row: Row, field: str, wanted: str, *numbers: type) -> str:
+    """What an entry has in a field: text that is not blank, or a number of one of these types, as text."""
     found = row.get(field)
-    if (isinstance(found, str) and found) or (is_number and type(found) is int):  # not a bool
-        return found
+    if (isinstance(found, str) and not found.isspace() and found) or type(found) in numbers:  # not a bool
+        return str(found)
     shown = f"{field} = {json.dumps(row[field])}" if field in row else f"no {field!r}"
     raise DataError(f"{path}: {where} has {shown}; wanted {wanted}")
 
@@ -130,7 +139,7 @@ def _json(path: Path, text: str) -> Iterator[tuple[str, Row]]:
 def _csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
     try:
-        header = next(reader, [])
+        header = [name.strip() for name in next(reader, [])]
         if len(set(header)) < len(header):
             raise DataError(f"{path}: its first line names a field twice: {', '.join(header)}")
         for row in reader:

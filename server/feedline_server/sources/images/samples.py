@@ -5,17 +5,20 @@ a batch are named at once.
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import ImageForm
-from feedline_server.sources.arrays import content, npy
+from feedline_server.sources.arrays import content
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.files.sample_files import Files
 from feedline_server.sources.images.decoding import Decoder
+from feedline_server.sources.images.header import decoded_size
 from feedline_wire.errors import BadSample, DataError
+from feedline_wire.listing import listed
 from feedline_wire.tensors import Array, Column
 
 IMAGE = "x"
@@ -23,6 +26,15 @@ IMAGE = "x"
 
 MAX_FILE = 1 << 30
 """Bytes of one image file that are read; what is larger is no image but a mistake, or takes the worker's memory."""
+
+HEADERS = 20_000
+"""Images whose sizes are compared at the start, at most, evenly spread."""
+
+HEADERS_S = 5.0
+"""The same in seconds: on a cold disk a header costs as much as an image."""
+
+HEAD_NBYTES = 64 << 10
+"""Of a file, in which its size stands: EXIF data, with a thumbnail, comes before it and has at most so many."""
 
 
 class ImageFiles:
@@ -48,13 +60,60 @@ class ImageFiles:
         """See Part; of the first image, too, what becomes of it here."""
         for sample in self._files.looked_into:
             try:
-                with npy.opened(Path(self._files.path(sample)), "an image") as file:
+                file, _ = self._files.opened(sample)
+                with file:
                     yield from content.ID_FILE.read(file)
                     if sample == 0:
-                        file.seek(0)
                         yield from self._decoder.identity(file.read(MAX_FILE))
-            except DataError:
+            except DataError as error:
+                if error.elsewhere:  # it changed
+                    raise
                 yield b"missing"
+
+    def files(self) -> Iterator[Stamps]:
+        """See Part."""
+        yield self._files
+
+    def sizes(self) -> Iterator[str]:
+        """Compares what headers say of images that are not resized: a note if they differ and bad samples may be.
+
+        DataError, with the line to write, if they may not.
+        """
+        form = self._decoder.form
+        if form.size is not None:
+            return
+        height, width, _ = self.columns[0].shape
+        places = np.unique(np.linspace(0, self._files.count - 1, HEADERS).astype(np.int64))
+        found: dict[tuple[int, int], list[int]] = {(width, height): []}  # the first image's first
+        until = time.monotonic() + HEADERS_S
+        for sample in np.random.default_rng(0).permutation(places).tolist():  # what there is time for is spread, too
+            if (size := self._size_in_header(sample)) is not None:
+                found.setdefault(size, []).append(sample)
+            if time.monotonic() > until:
+                break
+        if len(found) == 1:
+            return
+        width, height = max(found, key=lambda size: len(found[size]))
+        shown = listed(f"{size[0]} x {size[1]} ({self._files.path(min(of, default=0))})" for size, of in found.items())
+        problem = (
+            f"images are of {len(found)} sizes: {shown}; resize all, size = [{width}, {height}] "
+            f"(--size {width}x{height}), or make them alike"
+        )
+        if form.on_bad_sample == "error":
+            raise DataError(problem)
+        yield f"{problem}: those that are not as the first are bad samples"
+
+    def _size_in_header(self, sample: int) -> tuple[int, int] | None:
+        try:
+            fd, _ = self._files.open(sample)
+        except DataError:  # a bad sample, of which another says it
+            return None
+        try:
+            return decoded_size(os.read(fd, HEAD_NBYTES))
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
 
     def _shape(self) -> tuple[int, ...]:
         if self._decoder.form.size is not None:
@@ -62,7 +121,7 @@ class ImageFiles:
         try:
             return self._decoder.shape(self._read(0))
         except DataError as error:
-            named = error if isinstance(error, BadSample) else f"{self._files.named(0)} {error}"
+            named = error if isinstance(error, BadSample) else f"{self._files.file(0)} {error}"
             raise DataError(
                 f"{named}; or give size = [width, height], so that the first image need not show it"
             ) from error
@@ -73,23 +132,21 @@ class ImageFiles:
         except DataError as error:
             if error.samples:  # it is named already, and may be something else than a bad sample
                 raise
-            raise BadSample(f"{self._files.named(sample)} {error}", samples=[sample]) from error
+            raise BadSample(f"{self._files.file(sample)} {error}", samples=[sample]) from error
 
     def _read(self, sample: int) -> bytes:
         """The file's bytes."""
+        fd, status = self._files.open(sample)  # not cv2.imread, which cannot open names beyond ASCII everywhere
         try:
-            # Not Path.open and not cv2.imread, which cannot open names beyond ASCII everywhere.
-            fd = os.open(self._files.path(sample), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
-            try:
-                status = os.fstat(fd)
-                self._files.check_unchanged(sample, status)
-                if status.st_size > MAX_FILE:
-                    raise DataError(f"has {status.st_size} bytes; wanted an image of at most {MAX_FILE}")
-                return _whole(fd, status.st_size)
-            finally:
-                os.close(fd)
+            if status.st_size > MAX_FILE:
+                raise DataError(f"has {status.st_size} bytes; wanted an image of at most {MAX_FILE}")
+            data = _whole(fd, status.st_size)
+            self._files.has_read(sample, status, fd, data)
         except OSError as error:
             raise self._files.unreadable(sample, error) from error
+        finally:
+            os.close(fd)
+        return data
 
 
 def _whole(fd: int, nbytes: int) -> bytes:

@@ -1,89 +1,126 @@
 """The kind `class_folders`: files in a folder a class, `root/CLASS/*` or `root/VIEW/CLASS/*`, of arrays or of images.
 
+Sub-folders called `train`, `validation`, `test` and the like that hold class folders are views, never classes.
+
 Classes and samples are found as Keras' DirectoryIterator finds them, so a class has the number, and a view the
 samples, that they have there: both sorted by name, files of sub-folders below their class. Hidden ones are left out.
 """
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from feedline_server.declared.datasets import ClassFoldersConfig
-from feedline_server.declared.forms import ARRAYS
+from feedline_server.host.progress import OPENING
 from feedline_server.sources.arrays.npy import reading
+from feedline_server.sources.arrays.suffixes import format_of, is_hidden
 from feedline_server.sources.files.array_files import ArrayFiles
+from feedline_server.sources.files.left_out import left_out
 from feedline_server.sources.files.links import check_inside
 from feedline_server.sources.files.patterns import FilePattern, file_patterns
-from feedline_server.sources.files.sample_files import Files, Labels, Part, SampleFiles
+from feedline_server.sources.files.sample_files import LABEL, Files, Labels, Part, SampleFiles
 from feedline_server.sources.images import header as image_header
 from feedline_server.sources.images.samples import ImageFiles
-from feedline_server.sources.kinds.columns import LOST
 from feedline_server.sources.selection import Selection, join
 from feedline_server.sources.source import Opened
-from feedline_server.sources.tables.table import EVERYTHING
+from feedline_server.sources.tables.names import is_view
+from feedline_server.sources.tables.table import EVERYTHING, train_first
+from feedline_server.sources.validation import Identities
 from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
 
 SLOT = "{name}"
 
-KINDS = {"arrays": ARRAYS, "images": image_header.SUFFIXES}
-"""What files may be, and how their names then end."""
-
-FOREIGN = (".tif", ".tiff", ".ppm", ".pgm", ".gif")
-"""Of images that Keras or others would take, and that are not decoded here: leaving them out must not go unnoticed."""
+KINDS = {"arrays": frozenset({".npy", ".npz", ".h5"}), "images": image_header.FORMATS}
+"""What files may be."""
 
 
 def opened(config: ClassFoldersConfig) -> Opened:
-    """The files of all classes, with views as sub-folders, as a part of each class, or everything as one."""
-    roots = {view: config.path / name for view, name in config.views.items()} or {EVERYTHING: config.path}
-    if config.views and config.validation_split is not None:
-        raise DataError(
-            f"{config.path}: has both views and validation_split = {config.validation_split}; "
-            "samples are split by sub-folders or by a share of each class, leave one of them out"
-        )
+    """The files of all classes, with views as sub-folders, or everything as one."""
+    roots = {view: config.path / name for view, name in (config.views or _views_here(config)).items()} or {
+        EVERYTHING: config.path
+    }
     found = {view: _class_folders(root, config.classes) for view, root in roots.items()}
     classes = config.classes or tuple(sorted(set().union(*found.values())))
     names: list[str] = []
-    left_out: list[str] = []
     ends = [0]  # of each class of each view
-    suffixes = tuple(suffix for kind in KINDS if config.of in {kind, None} for suffix in KINDS[kind])
+    formats = frozenset().union(*(KINDS[kind] for kind in KINDS if config.of in {kind, None}))
     for view, root in roots.items():
         for name in classes:
-            folder = root / name
             if name in found[view]:
-                for file in _files(config.path, folder, (*suffixes, *FOREIGN), follow_links=config.follow_links):
-                    (left_out if file.lower().endswith(FOREIGN) else names).append(file)
+                names += _files(config.path, root / name, formats, follow_links=config.follow_links)
             ends.append(len(names))
     if not names:
+        there = "; ".join(left_out(config.path, ())) or f"{config.path}: has no files of data"
         raise DataError(
-            f"{config.path}: found no {', '.join(suffixes)} file in {listed(classes)}; "
-            "wanted files in a folder for each class"
+            f"{there}. Wanted {', '.join(sorted(formats))} files in a folder for each class ({listed(classes)})"
         )
     parts = [range(*part) for part in pairwise(ends)]  # a part a class, view by view
     counts = np.array([len(part) for part in parts]).reshape(len(roots), len(classes))
     labels = np.repeat(np.tile(np.arange(len(classes)), len(roots)), counts.reshape(-1))
     labelled = Labels(labels.astype(np.int64), len(classes) if config.one_hot else None)
-    source = SampleFiles(config.path, names, [*_parts(config, names), labelled])
-    views = _views(roots, parts, config.validation_split)
+    read = _parts(config, names)
+    source = SampleFiles(config.path, names, [*read, labelled])
+    views = _views(roots, parts)
     if empty := [view for view, selection in views.items() if not len(selection)]:
         raise DataError(f"{config.path}: view {empty[0]!r} has no samples; give it some or remove it")
     return Opened(
         source,
         views,
-        lambda: (*_foreign(config.path, left_out), *_notes(roots, classes, counts.tolist())),
-        dict(zip(classes, counts.sum(axis=0).tolist(), strict=True)),
+        lambda: (
+            *(note for part in read if isinstance(part, ImageFiles) for note in part.sizes()),
+            *_numbering(config, classes),
+            *_notes(roots, classes, counts.tolist()),
+        ),
+        names,
+        {LABEL: classes},
+        Identities(names),
     )
+
+
+def _views_here(config: ClassFoldersConfig) -> dict[str, str]:
+    """The sub-folders that are views by their names and hold class folders; empty if all are classes.
+
+    DataError where that is not clear.
+    """
+    if config.classes is not None or not config.path.is_dir():
+        return {}
+    inside = _folders(config.path)
+    views = [name for name in inside if is_view(name)]
+    full = [name for name in views if _folders(config.path / name)]
+    if full == inside:
+        return dict(train_first({name: name for name in views}))
+    if not full and views != inside:  # a class may be called "train"
+        return {}
+    declared = ", ".join(f"{json.dumps(name)} = {json.dumps(name)}" for name in full or views)
+    empty = [name for name in views if name not in full]
+    raise DataError(
+        f"{config.path}: "
+        + (
+            f"{listed(f'{name}/' for name in empty)} is called as a view and has no class folders"
+            if empty
+            else f"{listed(f'{name}/' for name in full)} hold class folders, as views do, and "
+            f"{listed(f'{name}/' for name in inside if name not in full)} is no view's name"
+        )
+        + f"; say which are views, views = {{{declared}}}, or which are classes, classes = {json.dumps(inside)}"
+    )
+
+
+def _folders(root: Path) -> list[str]:
+    with reading(root, "a folder with one for each class"):
+        return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
     """What reads the files; DataError if some are arrays and some are images, or not what is declared about them."""
     firsts: dict[str, str] = {}
-    for kind, suffixes in KINDS.items():
-        if first := next((name for name in names if name.lower().endswith(suffixes)), ""):
-            firsts[kind] = first
+    for name in names:
+        kind = "images" if format_of(f"{config.path}/{name}") in KINDS["images"] else "arrays"
+        firsts.setdefault(kind, name)
     if len(firsts) > 1:
         raise DataError(
             f"{config.path}: has arrays ({firsts['arrays']}) and images ({firsts['images']}); "
@@ -94,29 +131,22 @@ def _parts(config: ClassFoldersConfig, names: Sequence[str]) -> Sequence[Part]:
             raise DataError(
                 f"{config.path}: the files are images ({firsts['images']}); arrays = … is for files of arrays"
             )
-        return [ImageFiles(Files(config.path, names, FilePattern(SLOT, SLOT)), config)]
+        files = Files(config.path, names, FilePattern(SLOT, SLOT), follow_links=config.follow_links)
+        return [ImageFiles(files, config)]
     if for_images := config.set_image_fields:
         raise DataError(f"{config.path}: the files are arrays ({firsts['arrays']}); {for_images[0]} = … is for images")
     patterns = file_patterns(SLOT, {"": SLOT}, config.arrays)
-    return [ArrayFiles(Files(config.path, names, pattern)) for pattern in patterns]
+    return [ArrayFiles(Files(config.path, names, pattern, follow_links=config.follow_links)) for pattern in patterns]
 
 
-def _views(roots: Mapping[str, Path], parts: Sequence[range], share: float | None) -> dict[str, Selection]:
+def _views(roots: Collection[str], parts: Sequence[range]) -> dict[str, Selection]:
     """What each view holds of the parts, which are one a class for each root."""
-    if share is None:
-        each = len(parts) // len(roots)
-        return {view: join(parts[place * each : (place + 1) * each]) for place, view in enumerate(roots)}
-    cuts = [int(share * len(part)) for part in parts]  # rounded as Keras does
-    both = list(zip(parts, cuts, strict=True))
-    return {
-        EVERYTHING: join(part[cut:] for part, cut in both),
-        "validation": join(part[:cut] for part, cut in both),
-    }
+    each = len(parts) // len(roots)
+    return {view: join(parts[place * each : (place + 1) * each]) for place, view in enumerate(roots)}
 
 
 def _class_folders(root: Path, declared: tuple[str, ...] | None) -> set[str]:
-    with reading(root, "a folder with one for each class"):
-        found = {entry.name for entry in root.iterdir() if entry.is_dir() and not _is_left_out(entry.name)}
+    found = set(_folders(root))
     if not found:
         raise DataError(f"{root}: has no sub-folders; wanted one for each class")
     if declared is None:
@@ -126,12 +156,12 @@ def _class_folders(root: Path, declared: tuple[str, ...] | None) -> set[str]:
     return found & set(declared)
 
 
-def _files(base: Path, folder: Path, suffixes: tuple[str, ...], *, follow_links: bool) -> Iterator[str]:
+def _files(base: Path, folder: Path, formats: Collection[str], *, follow_links: bool) -> Iterator[str]:
     """The files of a class, relative to `base`, in Keras' order."""
     if not follow_links:
         check_inside(base, folder)
     found: dict[str, list[str]] = {}
-    _list_into(found, base, str(folder), suffixes, follow_links=follow_links, above=())
+    _list_into(found, base, str(folder), formats, follow_links=follow_links, above=())
     for inside in sorted(found):
         below = inside.removeprefix(f"{base}/")
         yield from (f"{below}/{name}" for name in sorted(found[inside]))
@@ -141,12 +171,13 @@ def _list_into(
     found: dict[str, list[str]],
     base: Path,
     folder: str,
-    suffixes: tuple[str, ...],
+    formats: Collection[str],
     *,
     follow_links: bool,
     above: tuple[str, ...],
 ) -> None:
     """Add the names of the files in this folder, and in all below it, to `found`; `above` are the folders it is in."""
+    OPENING.note(f"the files in {folder}")
     real = os.path.realpath(folder)
     if real in above:
         raise DataError(f"{folder}: is a link to a folder that it is in; remove it")
@@ -154,26 +185,26 @@ def _list_into(
     with reading(Path(folder), "the files of a class"), os.scandir(folder) as entries:
         for entry in entries:
             is_folder = entry.is_dir()
-            if _is_left_out(entry.name) or not (is_folder or entry.name.lower().endswith(suffixes)):
+            if is_hidden(entry.name):
                 continue
             if not follow_links and entry.is_symlink():
                 check_inside(base, entry.path)
             if is_folder:
-                _list_into(found, base, entry.path, suffixes, follow_links=follow_links, above=(*above, real))
-            else:
+                _list_into(found, base, entry.path, formats, follow_links=follow_links, above=(*above, real))
+            elif format_of(entry.path) in formats:
                 names.append(entry.name)
 
 
-def _is_left_out(name: str) -> bool:
-    return name.startswith(".") or name == LOST
-
-
-def _foreign(base: Path, names: Sequence[str]) -> Iterator[str]:
-    if names:
-        yield (
-            f"{base}: left out are {listed(names)}; convert them to PNG, or serve them with a function of your own "
-            "(kind = python)"
-        )
+def _numbering(config: ClassFoldersConfig, classes: Sequence[str]) -> Iterator[str]:
+    """A remark where folders are named by other numbers than theirs."""
+    if config.classes is None and all(name.isdecimal() for name in classes):
+        other = [f"{name}/ is class {number}" for number, name in enumerate(classes) if int(name) != number]
+        if other:
+            in_order = json.dumps(sorted(classes, key=int))
+            yield (
+                f"{config.path}: classes are numbered as the names of their folders are sorted, as in Keras: "
+                f"{listed(other)}; to number them in the order of numbers, declare classes = {in_order}"
+            )
 
 
 def _notes(roots: Mapping[str, Path], classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Iterator[str]:

@@ -14,14 +14,16 @@ from feedline_server.declared.datasets import ImagesConfig
 from feedline_server.declared.forms import MANIFESTS
 from feedline_server.sources.files.links import data_folder, missing_files
 from feedline_server.sources.files.patterns import FilePattern
-from feedline_server.sources.files.sample_files import Files, Labels, Part, SampleFiles
-from feedline_server.sources.images.classes import Classes, classes_of
+from feedline_server.sources.files.sample_files import LABEL, Files, Labelling, Labels, Part, SampleFiles
+from feedline_server.sources.images.classes import Classes, classes_of, empty_classes, regression_targets
 from feedline_server.sources.images.manifest import USUAL, Entries, Fields, read_manifest
 from feedline_server.sources.images.samples import ImageFiles
 from feedline_server.sources.selection import compact, declared, leaks
 from feedline_server.sources.source import Opened
 from feedline_server.sources.tables.table import EVERYTHING
+from feedline_server.sources.validation import Identities
 from feedline_wire.errors import DataError
+from feedline_wire.tensors import Array
 
 SLOT = "{id}"
 
@@ -35,28 +37,43 @@ def opened(config: ImagesConfig) -> Opened:
     sample = {name: number for number, name in enumerate(names)}
     samples = np.fromiter(map(sample.__getitem__, listed), np.int64, len(listed))  # of each entry
     classes = _classes(config, manifests)
-    views = {view: compact(samples[entries]) for view, entries in _views(config, manifests, classes).items()}
+    values = regression_targets(list(manifests.values())) if config.regression else classes.numbers if classes else None
+    views = {view: compact(samples[entries]) for view, entries in _views(config, manifests).items()}
     folder = data_folder(config.path, config.data, "images")
     pattern = FilePattern(SLOT, config.files)
-    labels, counts = _labels(config, names, samples, classes)
+    labels = None
+    if values is not None:
+        one_hot = classes.count if classes is not None and config.one_hot else None
+        labels = Labels(_of_samples(config, names, samples, values), one_hot)
 
-    def notes() -> Iterator[str]:
-        if missing := missing_files(folder, names, [pattern], "manifest", follow_links=config.follow_links):
+    def missing() -> Iterator[str]:
+        if found := missing_files(folder, names, [pattern], "manifest", follow_links=config.follow_links):
             if config.on_bad_sample == "error":
                 raise DataError(
-                    f"{missing}; add the files, take them out of the manifest, or set `data` to the folder that has "
+                    f"{found}; add the files, take them out of the manifest, or set `data` to the folder that has "
                     "them and `files` to how they are named"
                 )
-            yield missing
-        yield from leaks(views, names.__getitem__)
+            yield found
+
+    def gaps() -> Iterator[str]:
+        if classes is not None and config.classes is None and not classes.names:
+            yield from empty_classes(classes.numbers, config.path)
 
     try:
-        images = ImageFiles(Files(folder, names, pattern), config)
+        images = ImageFiles(Files(folder, names, pattern, follow_links=config.follow_links), config)
     except DataError:
-        tuple(notes())  # if the first file is missing, others are, and the message names them
+        tuple(missing())  # if the first file is missing, others are, and the message names them
         raise
     parts: list[Part] = [images] if labels is None else [images, labels]
-    return Opened(SampleFiles(folder, names, parts), views, notes, counts)
+    categories = {LABEL: classes.names} if classes is not None and classes.names else {}
+    return Opened(
+        SampleFiles(folder, names, parts),
+        views,
+        lambda: (*missing(), *gaps(), *images.sizes(), *leaks(views, names.__getitem__)),
+        [*(entries.path for entries in manifests.values()), *(f"{folder}/{pattern.of(name)}" for name in names)],
+        categories,
+        Identities(names),
+    )
 
 
 def _own_manifests(config: ImagesConfig) -> dict[str, str]:
@@ -64,14 +81,8 @@ def _own_manifests(config: ImagesConfig) -> dict[str, str]:
 
 
 def _check_ways(config: ImagesConfig) -> None:
-    ways = {
-        "views": bool(config.views),
-        "split": config.split is not None,
-        "validation_split": config.validation_split is not None,
-    }
-    both = [way for way, is_declared in ways.items() if is_declared]
-    if len(both) > 1:
-        raise DataError(f"{config.path}: has {' and '.join(both)}; images are parted in one way, leave the others out")
+    if config.views and config.split is not None:
+        raise DataError(f"{config.path}: has views and split; images are parted in one way, leave one of them out")
     if _own_manifests(config) and config.manifest is not None:
         raise DataError(f"{config.path}: has a manifest, and views have manifests of their own; leave one out")
 
@@ -92,38 +103,30 @@ def _classes(config: ImagesConfig, manifests: Mapping[str, Entries]) -> Classes 
     entries = list(manifests.values())
     without = [each.path for each in entries if each.labels is None]
     if not without:
-        return classes_of(entries, config.classes)
+        return None if config.regression else classes_of(entries, config.classes)
     if len(without) < len(entries):
         raise DataError(f"{without[0]}: has no classes, other manifests have; say label = …, or label = false")
-    if config.one_hot or config.classes is not None:
-        raise DataError(f"{without[0]}: has no classes, but {'one_hot' if config.one_hot else 'classes'} is declared")
+    if declared := [key for key in ("one_hot", "classes", "regression") if getattr(config, key)]:
+        raise DataError(f"{without[0]}: has no labels, but {declared[0]} is declared")
     return None
 
 
-def _labels(
-    config: ImagesConfig, names: Sequence[str], samples: NDArray[np.int64], classes: Classes | None
-) -> tuple[Labels | None, Mapping[str, int]]:
-    """The label of each image, and how many images each class has."""
-    if classes is None:
-        return None, {}
-    numbers = np.empty(len(names), np.int64)
-    numbers[samples] = classes.numbers
-    two = np.flatnonzero(numbers[samples] != classes.numbers)
+def _of_samples(config: ImagesConfig, names: Sequence[str], samples: NDArray[np.int64], values: Labelling) -> Labelling:
+    """The label of each image, of those of its entries; DataError if they differ."""
+    found: Array = np.empty(len(names), values.dtype)
+    found[samples] = values
+    two = np.flatnonzero(found[samples] != values)
     if len(two):
         sample = int(samples[two[0]])
-        found = sorted(set(classes.numbers[samples == sample].tolist()))
-        raise DataError(f"{config.path}: {names[sample]!r} is listed with the classes {found}; an image has one")
-    return Labels(numbers, classes.count if config.one_hot else None), classes.counts(numbers)
+        both = sorted(set(values[samples == sample].tolist()))
+        raise DataError(f"{config.path}: {names[sample]!r} is listed with the labels {both}; an image has one")
+    return found
 
 
-def _views(
-    config: ImagesConfig, manifests: Mapping[str, Entries], classes: Classes | None
-) -> dict[str, NDArray[np.int64]]:
+def _views(config: ImagesConfig, manifests: Mapping[str, Entries]) -> dict[str, NDArray[np.int64]]:
     """The entries of each view; entries are numbered manifest after manifest."""
     ends = np.cumsum([0, *map(len, manifests.values())]).tolist()
     everything = np.arange(ends[-1])
-    if config.validation_split is not None:
-        return _shares(config, classes.numbers if classes else np.zeros_like(everything), config.validation_split)
     if config.split is not None:
         splits = list(chain.from_iterable(entries.splits or () for entries in manifests.values()))
         of = np.array(splits)
@@ -132,18 +135,3 @@ def _views(
         parts = {view: declared(view, text, ends[-1], config.path) for view, text in config.views.items()}
         return {view: everything[np.asarray(part)] for view, part in parts.items()}
     return {view: everything[slice(*part)] for view, part in zip(manifests, pairwise(ends), strict=True)}
-
-
-def _shares(config: ImagesConfig, numbers: NDArray[np.int64], share: float) -> dict[str, NDArray[np.int64]]:
-    """The first of each class as validation, as many as Keras would take."""
-    held_out = np.zeros(len(numbers), bool)
-    for number in np.unique(numbers):
-        mine = np.flatnonzero(numbers == number)
-        held_out[mine[: int(share * len(mine))]] = True
-    views = {EVERYTHING: np.flatnonzero(~held_out), "validation": np.flatnonzero(held_out)}
-    if not len(views["validation"]):
-        raise DataError(
-            f"{config.path}: validation_split = {share} leaves the view 'validation' without images; "
-            "give it a larger share"
-        )
-    return views

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.declared.datasets import SequencesConfig
 from feedline_server.sources.arrays.formats import find_column
 from feedline_server.sources.arrays.mapped import is_large
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Stored
 from feedline_server.sources.kinds.columns import column_folders
 from feedline_server.sources.ragged import Ragged, offsets_of
@@ -86,6 +87,12 @@ class Sequences:
             found.update(gathered(self._singles, ids, self._singles.columns))
         return found
 
+    def files(self) -> Iterator[Stamps]:
+        """See HasFiles."""
+        for part in (self._boundaries, self._steps, self._singles):
+            if part is not None:
+                yield from part.files()
+
     def content(self) -> Iterator[bytes]:
         """See Source."""
         yield from self._boundaries.content()
@@ -119,16 +126,16 @@ def opened(config: SequencesConfig) -> Opened:
         boundaries.check()
         yield from found.notes()
 
-    return replace(found, notes=notes)
+    return replace(found, notes=notes, files=[folder / file, *(array.stamp.path for array in arrays.values())])
 
 
 def _arrays(folder: Path, aside: tuple[str, ...]) -> dict[str, Stored]:
-    files = column_folders(folder, aside).get("", [])
+    files = column_folders(folder, aside).get("", {})
     if not files:
         raise DataError(
             f"{folder}: found no .npy file beside {aside[0]}; wanted the steps of all sequences, like x.npy"
         )
-    return {path.stem: find_column(path) for path in files}
+    return {name: find_column(path, name) for name, path in files.items()}
 
 
 def _parted(

@@ -16,6 +16,7 @@ from feedline_server.declared.datasets import SubjectsConfig
 from feedline_server.sources.arrays.content import Sampling, one_of
 from feedline_server.sources.arrays.formats import open_file
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
 from feedline_server.sources.selection import join, leaks
@@ -23,12 +24,13 @@ from feedline_server.sources.source import Opened, check_ids, of_samples
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths
+from feedline_server.sources.validation import Identities
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import counted
 from feedline_wire.tensors import Array, Column, wire_dtype
 
 OPEN_AT_ONCE = 128
-"""Arrays a process holds open. Each mapping keeps a descriptor, and many systems allow 1,024 a process."""
+"""Arrays a process holds open, with two descriptors each; many systems allow 1,024 a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,10 @@ class Subject:
         for name in names:
             self._open_rows(name).announce(self._rows(name, ids))
 
+    def files(self) -> Iterator[Stamps]:
+        """See HasFiles."""
+        return (array.stamp for array in self._arrays.values())
+
     def content(self) -> Iterator[bytes]:
         """See Source. Whose they are is left out: a subject may be called otherwise elsewhere."""
         for column, array in zip(self.columns, self._arrays.values(), strict=True):
@@ -149,7 +155,10 @@ def opened(config: SubjectsConfig) -> Opened:
             f"{config.path}: view {empty[0]!r} has no samples: "
             f"no subject in it has the {config.window} rows of a window"
         )
-    return Opened(source, views, lambda: _notes(config, arrays, subjects, chosen))
+    files = {array.stamp.path for one in arrays.values() for array in one.values()}
+    return Opened(
+        source, views, lambda: _notes(config, arrays, subjects, chosen), files, identities=Identities(names, starts)
+    )
 
 
 def ends_of_windows(columns: Sequence[str], config: SubjectsConfig) -> frozenset[str]:

@@ -7,10 +7,13 @@ become read-only, so that code which changes them in place is told of it, instea
 
 import io
 import pickle
+from contextlib import suppress
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
+
+from feedline_wire.seeding import reached
 
 SHARED_NBYTES = 64 << 20
 """An index of eight million samples is copied, data is not."""
@@ -43,9 +46,27 @@ class Copies:
             if isinstance(one, np.ndarray) and one.flags.writeable:
                 one.flags.writeable = False
 
+    @property
+    def nbytes(self) -> int:
+        """What a copy takes, without what is shared."""
+        return len(self._state)
+
     def another(self) -> Any:  # noqa: ANN401 - the operator's
         """A new copy."""
         return _Reader(self._state, self._shared).load()
+
+
+def let_go(copy: object) -> None:
+    """A copy is not needed any more: its finalizers must not close what it shares with others."""
+    for part in reached(copy):
+        kind = type(part)
+        if "__del__" in {name for base in kind.__mro__ for name in vars(base)} and kind.__flags__ & _HEAP_TYPE:
+            with suppress(TypeError):  # of compiled code, which counts references by itself
+                part.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__del__": lambda _: None})
+
+
+_HEAP_TYPE = 1 << 9
+"""Py_TPFLAGS_HEAPTYPE: a class that Python code has made."""
 
 
 def _taken(value: object, shared_nbytes: int) -> tuple[bytes, list[Any]]:

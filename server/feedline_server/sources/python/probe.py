@@ -9,6 +9,7 @@ from functools import partial
 
 from feedline_server.declared.datasets import Declaration, PythonConfig
 from feedline_server.host.child_process import give_up_after, stay
+from feedline_server.host.user_code import exception_line
 from feedline_server.sources.python.object_source import PythonSource, opened
 from feedline_server.sources.python.process import Described, Read
 from feedline_server.sources.source import Opened, SampleRequest
@@ -33,7 +34,9 @@ def answer(
     except FeedlineError as error:
         return error
     except Exception as error:  # a fault of our own: it must arrive and not be lost with this process
-        return LoaderBroken(f"looking at Python objects failed: {error!r}", traceback=traceback.format_exc())
+        return LoaderBroken(
+            f"looking at Python objects failed: {exception_line(error)}", traceback=traceback.format_exc()
+        )
     finally:
         stay()
 
@@ -46,7 +49,9 @@ def _source(found: Opened) -> PythonSource:
 def _described(config: PythonConfig, found: Opened) -> Opened:
     """What was opened, as it can be sent."""
     source = _source(found)
-    source.check_repeats()
+    said = tuple(source.check())
     content = tuple(source.content())
-    described = Described(config, source.samples, source.columns, dict(source.longest), content)
-    return replace(found, source=described, notes=partial(tuple, tuple(found.notes())))
+    described = Described(
+        config, source.samples, source.columns, content, longest=dict(source.longest), unit_rows=source.unit_rows
+    )
+    return replace(found, source=described, notes=partial(tuple, (*found.notes(), *said)))

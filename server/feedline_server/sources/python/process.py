@@ -12,18 +12,16 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.host.child_process import USER_CODE_ENVIRONMENT, WORKER, ChildProcess
+from feedline_server.host.child_process import GRACE_S, USER_CODE_ENVIRONMENT, WORKER, ChildProcess
 from feedline_server.host.logs import log
+from feedline_server.sources.python.text import guard, training
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import Opened, SampleRequest
+from feedline_server.sources.source import Opened, SampleRequest, took_too_long
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.tensors import Array, Column
 
 SAY_S = 10.0
 """How often a long wait is logged: an import of TensorFlow takes less, even on a busy machine."""
-
-GRACE_S = 20.0
-"""The process ends itself when its time is over; one that cannot even do that is killed so much later."""
 
 Read = dict[str, Array | Ragged]
 """What it read."""
@@ -46,12 +44,15 @@ class Described:
         config: PythonConfig,
         samples: int,
         columns: tuple[Column, ...],
-        longest: Mapping[str, int],
         content: tuple[bytes, ...],
+        *,
+        longest: Mapping[str, int],
+        unit_rows: int,
     ) -> None:
         self.samples = samples
         self.columns = columns
         self.longest = longest
+        self.unit_rows = unit_rows
         self.process: Process | None = None
         """What reads; None before it is started, and after `release`."""
         self._config = config
@@ -121,6 +122,13 @@ class Process:
     def _objects(self) -> str:
         return ", ".join(self._config.objects.values())
 
+    def _hung(self, where: str) -> DataError:
+        error = took_too_long(self._config, where)
+        for reference in self._config.objects.values():
+            if (line := training(reference.partition(":")[0], self._config.code_folders)) is not None:
+                return DataError(f"{error.args[0]}; {guard(line)}", traceback=where, elsewhere=True)
+        return error
+
     def _why_it_ended(self) -> DataError:
         self.child.has_ended(GRACE_S)  # its connection ends a moment before it
         ended = self.child.close()
@@ -132,11 +140,4 @@ class Process:
             f"{self._objects}: the process that imports and builds it ended {how}; run "
             f"`python -c 'import {module}'` in {self._config.path} to see it alone",
             traceback=ended.report,
-        )
-
-    def _hung(self, text: str) -> DataError:
-        return DataError(
-            f"{self._objects}: importing and building it took longer than {self._config.start_timeout_s:g} s "
-            "and was given up; make it quicker, or raise start_timeout_s in loader.toml",
-            traceback=text,
         )

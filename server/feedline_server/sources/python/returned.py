@@ -5,16 +5,19 @@ in, cut, or read as another dtype that could lose a value. Arrays keep their dty
 `float` becomes float32, which is what Keras and torch make of it, `int` int64, `bool` bool.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from feedline_server.declared.datasets import PythonConfig
+from feedline_server.host.user_code import MASKED, masked_values
 from feedline_wire import BAD, IDS
 from feedline_wire.errors import DataError
 from feedline_wire.structure import Structure
-from feedline_wire.tensors import Array, wire_dtype
+from feedline_wire.tensors import Array, Column, wire_dtype
 
 Path: TypeAlias = tuple[int | str, ...]
 """How a leaf is reached: `(0, "image")` is `value[0]["image"]`."""
@@ -41,13 +44,15 @@ class Form:
     """None: the names decide, or the declaration."""
     keys: frozenset[str] | None
     """Those that are meant, of a dict."""
+    dropped: frozenset[Path] = frozenset()
+    """What is left out."""
 
     def arrays(self, value: Found, like: Mapping[str, np.dtype[Any]] | None = None) -> dict[str, Array]:
         """The columns of something that must have this form. Unfit if it has another.
 
         `like` are the dtypes its numbers may take where Python leaves them open.
         """
-        found = dict(leaves(value, self.keys))
+        found = dict(leaves(value, self.keys, self.dropped))
         if tuple(found) != self.paths and found.keys() != set(self.paths):
             missing = [path for path in self.paths if path not in found]
             more = [path for path in found if path not in self.paths]
@@ -58,11 +63,32 @@ class Form:
             for path, name in zip(self.paths, self.names, strict=True)
         }
 
+    def together(self, values: Sequence[Found], columns: Sequence[Column]) -> dict[str, Array] | None:
+        """The columns of several things of this form, the quick way; None if they have to be looked at one by one."""
+        parts = _parts(values, self._tree, self.keys) if values else None
+        if parts is None:
+            return None
+        found = {column.name: _stacked(part, column) for part, column in zip(parts, columns, strict=True)}
+        return None if any(array is None for array in found.values()) else found  # type: ignore[return-value]
 
-def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
-    """The form of the first that was returned; of a dict, only the keys that are `wanted` if any are. Unfit."""
+    @property
+    def _tree(self) -> "_Tree":
+        tree: _Tree = {}
+        for path in self.paths:
+            inner = tree
+            for step in path:
+                inner = inner.setdefault(step, {})
+        return tree
+
+
+def form_of(value: Found, wanted: Sequence[str] | None, dropped: Iterable[str] = ()) -> Form:
+    """The form of the first that was returned, without what is dropped by path, such as `0.name`. Unfit.
+
+    Of a dict only the keys that are `wanted`, if any are.
+    """
     keys = frozenset(name.split(".")[0] for name in wanted) if wanted else None
-    paths = tuple(path for path, _ in leaves(value, keys))
+    without = frozenset(tuple(int(step) if step.isdecimal() else step for step in name.split(".")) for name in dropped)
+    paths = tuple(path for path, _ in leaves(value, keys, without))
     if not paths:
         raise Unfit(f"is {_described(value)}, which holds nothing; return arrays, such as (x, y)")
     places = {path: place for place, path in enumerate(paths)}
@@ -71,35 +97,53 @@ def form_of(value: Found, wanted: Sequence[str] | None) -> Form:
         if name in names:
             raise Unfit(f"has a part {name!r}, which is the name of a column of feedline's own; rename it")
     meant = frozenset(str(path[0]) for path in paths) if isinstance(value, Mapping) else None
-    return Form(paths, names, _structure(value, places, names, chosen=keys is not None), meant)
+    return Form(paths, names, _structure(value, places, names, chosen=keys is not None), meant, without)
 
 
-def leaves(value: Found, wanted: frozenset[str] | None, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf and how it is reached."""
+def wanted(config: PythonConfig) -> list[str] | None:
+    """The parts of dicts that are read, where the declaration names all that it needs; None: all."""
+    if config.inputs is None:
+        return None
+    wanted = [*config.inputs, *(config.targets or ()), *([config.sample_weight] if config.sample_weight else [])]
+    for columns in (*(one.columns for one in config.transforms), *(one.columns for one in config.filters)):
+        if columns is None:  # a function that has samples as mappings of all
+            return None
+        wanted += columns
+    return wanted
+
+
+def leaves(
+    value: Found, wanted: frozenset[str] | None, dropped: frozenset[Path] = frozenset(), path: Path = ()
+) -> Iterator[tuple[Path, Any]]:
+    """Every leaf that is wanted and not dropped, and how it is reached."""
+    if path in dropped:
+        return
     if isinstance(value, Mapping):
         for key, part in value.items():
             if not isinstance(key, str):
                 raise Unfit(f"has the key {key!r} in {written(path)}; keys of a dict must be text, they name columns")
             if path or wanted is None or key in wanted:
-                yield from leaves(part, wanted, (*path, key))
+                yield from leaves(part, wanted, dropped, (*path, key))
     elif _is_tuple(value):
         parts = list(value)
         if not path and len(parts) > 1 and parts[-1] is None:  # Keras allows (x, y, None): no weights
             parts.pop()
         for place, part in enumerate(parts):
-            yield from leaves(part, wanted, (*path, place))
+            yield from leaves(part, wanted, dropped, (*path, place))
     else:
         yield path, value
 
 
 def as_array(value: Found, path: Path, like: np.dtype[Any] | None) -> Array:
     """A leaf as numbers. Unfit, saying what it is and what to return, if it is none."""
+    if masked := masked_values(value):
+        raise Unfit(f"holds a masked array in {written(path)}, {masked} of its values are masked; {MASKED}")
     if isinstance(value, np.ndarray | np.generic) and value.dtype == like:  # nearly always
         return np.asarray(value)
     if value is None:
-        raise Unfit(f"holds None in {written(path)}; return a number or an array, or leave the part out")
+        raise Unfit(f"holds None in {written(path)}; return a number or an array, or leave the part out{_drop(path)}")
     if isinstance(value, str | bytes):
-        raise Unfit(f"holds text in {written(path)} ({value[:20]!r}); {_TEXT}")
+        raise Unfit(f"holds text in {written(path)} ({value[:20]!r}); {_TEXT}{_drop(path)}")
     if isinstance(value, Mapping) or (_is_tuple(value) and not isinstance(value, list)):
         raise Unfit(f"holds {_described(value)} in {written(path)}, where the first holds an array")
     try:
@@ -117,12 +161,68 @@ def as_array(value: Found, path: Path, like: np.dtype[Any] | None) -> Array:
         raise Unfit(f"holds {_described(value)} in {written(path)}: {error}") from error
 
 
+_Tree: TypeAlias = dict[int | str, "_Tree"]
+"""Paths by their steps; a leaf is empty."""
+
+
+def _parts(values: Sequence[Found], tree: _Tree, chosen: frozenset[str] | None) -> list[Sequence[Found]] | None:
+    """The values of each leaf; None where not all are of one form."""
+    if not tree:
+        return [values]
+    kinds = set(map(type, values))
+    if kinds == {dict}:
+        fit = all(chosen <= value.keys() if chosen else value.keys() == tree.keys() for value in values)
+    else:
+        fit = kinds == {tuple} and all(len(value) == len(tree) for value in values)
+    parts: list[Sequence[Found]] = []
+    for step, inner in tree.items() if fit else ():
+        found = _parts([value[step] for value in values], inner, None)
+        if found is None:
+            return None
+        parts += found
+    return parts if fit else None
+
+
+def _stacked(values: Sequence[Found], column: Column) -> Array | None:
+    """The values of a leaf in one array of the column; None if not all are plainly that."""
+    kinds = set(map(type, values))
+    kind, torch = kinds.pop(), sys.modules.get("torch")
+    if kinds:
+        return None
+    if kind is np.ndarray:
+        if any(value.dtype != column.dtype or value.shape != column.shape for value in values):
+            return None
+        out = np.empty((len(values), *column.shape), column.dtype)
+        if not column.shape:
+            out[...] = values
+        elif out.size:
+            np.concatenate(values, out=out.reshape((-1, *column.shape[1:])))
+        return out
+    if kind in {int, float, bool} or issubclass(kind, np.generic):
+        array = np.array(values)
+        if kind in {int, float} and column.dtype.kind in "fc" and array.dtype.kind in "iuf":
+            array = array.astype(column.dtype)
+    elif torch is not None and kind is torch.Tensor:
+        try:
+            array = torch.stack(list(values)).numpy()
+        except (RuntimeError, TypeError):  # of several shapes, on another device, with gradients, of a dtype of torch's
+            return None
+    else:
+        return None
+    return array if array.dtype == column.dtype and array.shape[1:] == column.shape else None
+
+
 def written(path: Path) -> str:
     """A leaf's place as one would write it."""
     return "".join(f"[{step!r}]" for step in path) or "itself"
 
 
-_TEXT = "text is not served: return numbers (token ids, a class number), or leave it out, of a dict with `inputs`"
+def _drop(path: Path) -> str:
+    """The line that leaves a part out."""
+    return f': drop = ["{".".join(map(str, path))}"] in loader.toml' if path else ""
+
+
+_TEXT = "text is not served: return numbers (token ids, a class number), or leave it out"
 _REGULAR = "return an array of numbers of one shape"
 
 
@@ -178,7 +278,11 @@ def _inner(value: Found, path: Path, places: Mapping[Path, int], names: Sequence
     if path in places:
         return names[places[path]]
     if isinstance(value, Mapping):
-        return {key: _inner(part, (*path, key), places, names) for key, part in value.items()}
+        return {
+            key: _inner(part, (*path, key), places, names)
+            for key, part in value.items()
+            if any(known[: len(path) + 1] == (*path, key) for known in places)
+        }
     return tuple(
         _inner(part, (*path, place), places, names)
         for place, part in enumerate(value)

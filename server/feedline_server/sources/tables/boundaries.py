@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import SequencesConfig
+from feedline_server.host.progress import OPENING
 from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.formats import NpyFile
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Stored
 from feedline_server.sources.ragged import offsets_of
 from feedline_wire.errors import DataError
@@ -61,6 +63,7 @@ class Boundaries:
     def check(self) -> None:
         """Look at all offsets, which may take long; DataError naming the first that is out of order."""
         for start in () if self._offsets is not None else range(0, self.samples, LOOK_ROWS):
+            OPENING.note(f"sequence {start} of {self.samples} in {self._array.named}")
             part = np.diff(self._read(np.arange(start, min(start + LOOK_ROWS, self.samples) + 1)))
             if part.min() < 0:
                 at = start + int(part.argmin())
@@ -68,6 +71,10 @@ class Boundaries:
                     f"{self._array.named}: entry {at + 1} is smaller than entry {at}; wanted offsets that never fall"
                 )
             self.longest = max(self.longest, int(part.max()))
+
+    def files(self) -> Iterator[Stamps]:
+        """See HasFiles."""
+        yield self._array.stamp
 
     def content(self) -> Iterator[bytes]:
         """What their identity is made of."""

@@ -2,22 +2,28 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent
-from feedline_server.sources.source import Announcing, HasExtents, check_ids, of_samples
+from feedline_server.sources.source import Announcing, HasExtents, HasFiles, check_ids, of_samples
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
 Ids = NDArray[np.int64]
 
 
+class Part(Announcing, HasFiles, Protocol):
+    """What is laid end to end."""
+
+
 class Concatenated:
     """Sources with the same columns, laid end to end; the names are for messages."""
 
-    def __init__(self, parts: Mapping[str, Announcing]) -> None:
+    def __init__(self, parts: Mapping[str, Part]) -> None:
         self._names = tuple(parts)
         self._parts = tuple(parts.values())
         self.starts = np.cumsum([0, *(part.samples for part in self._parts)], dtype=np.int64)
@@ -55,6 +61,11 @@ class Concatenated:
         """See Announcing."""
         for part, own, _ in parts_of(ids, self.starts):
             self._parts[part].announce(own, names)
+
+    def files(self) -> Iterator[Stamps]:
+        """See HasFiles."""
+        for part in self._parts:
+            yield from part.files()
 
     def content(self) -> Iterator[bytes]:
         """See Source."""

@@ -85,8 +85,8 @@ def _usual(folder: Path) -> Mapping[str, str]:
     with reading(folder, "a folder of files"):
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     for suffix in (".npz", *HDF5):
-        if any(name.endswith(suffix) for name in names):
-            return {"": SLOT + suffix}
+        if spelt := [name for name in names if name.lower().endswith(suffix)]:
+            return {"": SLOT + spelt[0][-len(suffix) :]}
     columns = {
         name.removesuffix(".npy").rpartition("_")[2]: None for name in names if re.fullmatch(r".+_.+\.npy", name)
     }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
+from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent, Stored
 from feedline_server.sources.selection import declared, leaks
 from feedline_server.sources.source import Opened, Source, check_ids
@@ -58,6 +59,10 @@ class Columns:
         """See Announcing."""
         for name in names:
             self._rows[name].announce(ids)
+
+    def files(self) -> Iterator[Stamps]:
+        """See HasFiles."""
+        return (array.stamp for array in self._arrays.values())
 
     def content(self) -> Iterator[bytes]:
         """See Source."""

@@ -6,12 +6,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedline_wire.command_line import Command
+from feedline_server.tools.convert.columns import ColumnOptions
+from feedline_wire.command_line import DATASET, Command, declare_dataset
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.text import Progress, size
 
 if TYPE_CHECKING:
     from feedline_server.tools.convert.destination import Converted
+
+COLUMNS = ("target", "codes", "floats", "drop")
+CSV = ("delimiter", "decimal")
+"""Options by what they are for."""
 
 EPILOG = """\
 SRC is anything that `feedline serve` takes, a .csv, or an .npz. DST is a folder that is not there yet: .npy columns and
@@ -20,7 +25,7 @@ their declaration says), HDF5 in large chunks, Parquet and compressed .npz, whic
 
   images, files named by ids, class folders, HDF5, Arrow: every sample once, by all cores; views, inputs and targets
       stay. Transforms of a declaration are not done: declare them for the new folder, or they would be done twice.
-  data.csv   a line of names, then numbers. With --target the others together are x (float32) and it is y.
+  data.csv   a line of names, then numbers.
   data.npz   unpacked; x_train, y_train, x_test, y_test become views.
 
 It happens beside DST, in DST.converting, which takes DST's name when all is there: half of a dataset is never served.
@@ -42,12 +47,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave samples that cannot be read out of all views; they are listed"
     )
-    csv = parser.add_argument_group("of a .csv")
+    declare_dataset(parser)
+    columns = parser.add_argument_group("columns")
     names = re.compile("[^,]+").findall
-    csv.add_argument("--target", metavar="COLUMN", help="is y; all other columns together are x")
-    csv.add_argument("--codes", metavar="COLUMNS", type=names, default=[], help="text becomes numbers: a,b,c")
-    csv.add_argument("--float", metavar="COLUMNS", type=names, default=[], dest="floats", help="read as floats")
-    csv.add_argument("--drop", metavar="COLUMNS", type=names, default=[], help="leave out")
+    columns.add_argument("--target", metavar="COLUMN", help="is y; all other columns together are x, float32")
+    columns.add_argument("--codes", metavar="COLUMNS", type=names, default=[], help="text becomes numbers: a,b,c")
+    columns.add_argument("--float", metavar="COLUMNS", type=names, default=[], dest="floats", help="read as floats")
+    columns.add_argument("--drop", metavar="COLUMNS", type=names, default=[], help="leave out")
+    csv = parser.add_argument_group("of a .csv")
+    csv.add_argument("--delimiter", metavar="SIGN", help="what is between two columns (default ,); tab for a tab")
+    csv.add_argument("--decimal", metavar="SIGN", help="what is before the fraction of a number (default .)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,24 +72,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _converted(args: argparse.Namespace) -> "Converted":
+    columns = ColumnOptions(args.target, tuple(args.codes), tuple(args.floats), tuple(args.drop))
     match args.source.suffix.lower():
         case ".csv":
-            from feedline_server.tools.convert.from_csv import CsvOptions, convert_csv
+            from feedline_server.tools.convert.from_csv import CsvForm, convert_csv
 
             if not args.source.is_file():
                 raise InvalidRequest(f"{args.source}: there is no such file")
-            options = CsvOptions(args.target, args.codes, args.floats, args.drop)
-            return convert_csv(args.source, args.folder, options, Progress("bytes"))
+            _check_unused(args, "a .csv", "dataset", "skip_bad")
+            delimiter = "\t" if args.delimiter == "tab" else args.delimiter or ","
+            form = CsvForm(delimiter, args.decimal or ".")
+            return convert_csv(args.source, args.folder, columns, Progress("bytes"), form)
         case ".npz" if args.source.is_file():
             from feedline_server.tools.convert.from_npz import convert_npz
 
+            _check_unused(args, "an .npz", "dataset", "skip_bad", *COLUMNS, *CSV)
             return convert_npz(args.source, args.folder, Progress("bytes"))
+    _check_unused(args, "a dataset", *CSV)
     from feedline_server.host.logs import configure_logs
     from feedline_server.host.machine import cores
     from feedline_server.settings.settings import load_settings
     from feedline_server.tools.convert.from_dataset import convert
 
-    settings = load_settings(args.source, {})
+    settings = load_settings(args.source, {name: getattr(args, name) for name in DATASET}, is_serving=False)
     configure_logs(settings.log_format, settings.log_level)
     names = list(settings.datasets)
     name = names[0] if args.dataset is None and len(names) == 1 else args.dataset
@@ -92,8 +106,18 @@ def _converted(args: argparse.Namespace) -> "Converted":
         args.folder,
         workers=args.workers or cores(),
         skip_bad=args.skip_bad,
+        columns=columns,
         show=Progress("samples"),
     )
+
+
+def _check_unused(args: argparse.Namespace, source: str, *names: str) -> None:
+    """InvalidRequest if an option is set that means nothing of such a source."""
+    if used := [name for name in names if getattr(args, name)]:
+        option = {"floats": "--float"}.get(used[0], f"--{used[0].replace('_', '-')}")
+        raise InvalidRequest(
+            f"{option} is not for {source}; leave it out: `feedline convert --help` says what it is for"
+        )
 
 
 COMMAND = Command("convert", "write a dataset as columns that are read where they lie", run, declare, EPILOG)

@@ -7,7 +7,7 @@ has another name, so no loader takes it for one.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,14 @@ from feedline_wire.tensors import Array, Column
 UNFINISHED = ".converting"
 """What the folder's name ends with until all is written."""
 
+JOURNAL = "journal"
+"""The file in it without which the work cannot go on where it was."""
+
 PART = ".part"
 """What the name of a file ends with that has not all its pieces."""
+
+COPIED_ROWS = 64
+"""Rows that are copied at once: a usual batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ class Converted:
 def unfinished(folder: Path, *, anew: bool) -> Iterator[Path]:
     """The folder that the work is done in; renamed to `folder`, which must not be there, where the context ends well.
 
-    `anew` empties it of what an earlier run left. Raises InvalidRequest if another process converts to it.
+    Where it ends otherwise, the folder stays if there is a journal in it, and is removed if not. `anew` empties it of
+    what an earlier run left. Raises InvalidRequest if another process converts to it.
     """
     if folder.exists():
         raise InvalidRequest(f"{folder}: is there already; name a folder that is not, or move this one away")
@@ -56,7 +63,12 @@ def unfinished(folder: Path, *, anew: bool) -> Iterator[Path]:
             raise InvalidRequest(f"{place}: another process is converting to it; wait for it, or end it") from error
         for old in place.iterdir() if anew else ():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-        yield place
+        try:
+            yield place
+        except BaseException:
+            if not (place / JOURNAL).exists():
+                shutil.rmtree(place)
+            raise
         os.rename(place, folder)  # noqa: PTH104 - takes no other folder's place
     finally:
         os.close(lock)
@@ -92,11 +104,25 @@ def sync(folder: Path, names: Iterable[str]) -> None:
             os.fsync(file.fileno())
 
 
-def finish(folder: Path, names: Iterable[str]) -> None:
-    """Give the files their names: all pieces are there."""
+def finish(folder: Path, names: Iterable[str], left_out: Collection[int]) -> None:
+    """Give the files their names, without the rows that are left out: all pieces are there."""
     for name in names:
-        if (path := _part(folder, name)).exists():
+        path = _part(folder, name)
+        if path.exists() and left_out:  # that of an earlier run that was ended is written anew
+            _copy_without(left_out, path, copy := path.with_suffix(".left"))
+            copy.rename(path.with_suffix(""))
+            path.unlink()
+        elif path.exists():
             path.rename(path.with_suffix(""))
+
+
+def _copy_without(left_out: Collection[int], path: Path, copy: Path) -> None:
+    rows = np.load(path, mmap_mode="r")
+    kept = np.delete(np.arange(len(rows)), list(left_out))
+    copied = npy_format.open_memmap(copy, mode="w+", dtype=rows.dtype, shape=(len(kept), *rows.shape[1:]))
+    for start in range(0, len(kept), COPIED_ROWS):
+        copied[start : start + COPIED_ROWS] = rows[kept[start : start + COPIED_ROWS]]
+    copied.flush()
 
 
 # ---- a column whose length is known at its end ----

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from feedline_server.sources.arrays import npy
+from feedline_server.sources.tables.names import by_view
 from feedline_server.tools.convert.destination import Converted, unfinished
 from feedline_wire import IDS
 from feedline_wire.errors import DataError
 
 PIECE_NBYTES = 4 << 20
 """That are copied between two lines of progress."""
-
-VIEWS = ("train", "validation", "val", "valid", "test")
-"""What the names of arrays end or begin with when an archive has parts, as in `x_train` and `test_y`."""
 
 
 def convert_npz(source: Path, folder: Path, show: Callable[[int, int], None]) -> Converted:
@@ -58,19 +56,9 @@ def file_names(names: Iterable[str], source: Path) -> dict[str, str]:
         raise DataError(f"{source}: has no arrays in it")
     if strange := [name for name in names if name == IDS or "/" in name or "\\" in name or name.startswith(".")]:
         raise DataError(f"{source}: an array cannot be called {strange[0]!r}, arrays become files; save it again")
-    parted = {name: _parted(name) for name in names}
-    if len(names) > 1 and all(part is not None for part in parted.values()):
-        return {name: f"{part[0]}/{part[1]}.npy" for name, part in parted.items() if part is not None}
+    if views := by_view(names, source):
+        return {name: f"{view}/{column}.npy" for view, of in views.items() for column, name in of.items()}
     return {name: f"{name}.npy" for name in names}
-
-
-def _parted(name: str) -> tuple[str, str] | None:
-    """View and column of a name that says both."""
-    for view in VIEWS:
-        for column in (name.removesuffix(f"_{view}"), name.removeprefix(f"{view}_")):
-            if column not in (name, ""):
-                return ("validation" if view.startswith("val") else view), column
-    return None
 
 
 def _piece(member: IO[bytes], named: str) -> bytes:

@@ -18,6 +18,7 @@ class Journal:
 
     def __init__(self, path: Path, identity: bytes, rows: int) -> None:
         """Open the journal of a conversion of the data of that identity, in pieces of so many rows."""
+        self._path = path
         self.done: set[int] = set()
         """Pieces that are written."""
         head = json.dumps({"form": FORM, "data": identity.hex(), "rows": rows})
@@ -41,8 +42,10 @@ class Journal:
             self._write(map(str, new))
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """Close the file, which is removed if no piece is in it. Idempotent."""
         self._file.close()
+        if not self.done:
+            self._path.unlink(missing_ok=True)
 
     def _write(self, lines: Iterable[str]) -> None:
         self._file.write("".join(f"{line}\n" for line in lines))

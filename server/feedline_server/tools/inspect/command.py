@@ -4,11 +4,11 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedline_wire.command_line import Command
+from feedline_wire.command_line import Command, declare_dataset
+from feedline_wire.listing import listed, numbered
 from feedline_wire.text import Progress, unpacked
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ CLASSES = 12
 def declare(parser: argparse.ArgumentParser) -> None:
     """Add its options; `feedline inspect --help` (feedline.cli.inspect) explains them."""
     parser.add_argument("path", type=Path, metavar="PATH")
-    parser.add_argument("--view", dest="views", action="append")
-    parser.add_argument("--steps-per-epoch", type=int)
+    declare_dataset(parser)
     parser.add_argument("--read", action="store_true")
     parser.add_argument("--json", action="store_true")
 
@@ -33,11 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from feedline_server.settings.settings import load_settings
     from feedline_server.tools.inspect.findings import look, read
 
-    settings = load_settings(args.path, {"views": args.views, "steps_per_epoch": args.steps_per_epoch})
+    own = {"words", "path", "read", "json"}
+    said = {name: value for name, value in vars(args).items() if name not in own}
+    settings = load_settings(args.path, said, is_serving=False)
     configure_logs(settings.log_format, settings.log_level)
     is_well = True
     for name, config in settings.datasets.items():
-        found = look(name, config)
+        found = look(name, config, settings.datasets.values())
         if args.read:
             found = read(found, Progress("samples", name))
         print(json.dumps(_as_json(found)) if args.json else "\n".join(_described(found)), flush=True)
@@ -58,10 +59,12 @@ def _described(found: "Found") -> Iterator[str]:
     yield f"  batch        {unpacked(dataset.structure)}"
     size = found.nbytes
     yield f"  size         {'differs from sample to sample' if size is None else f'{size / 1e6:,.1f} MB as it is sent'}"
-    if found.classes:
-        listed = ", ".join(f"{name} {count:,}" for name, count in islice(found.classes.items(), CLASSES))
-        more = f", … ({len(found.classes)} in all)" if len(found.classes) > CLASSES else ""
-        yield f"  classes      {listed}{more}"
+    for column, names in dataset.categories.items():
+        yield f"  categories   {column}: {numbered(names)}"
+    width = max(map(len, found.classes), default=0)
+    for view, counts in found.classes.items():
+        samples = listed((f"{name} {count:,}" for name, count in counts.items()), CLASSES)
+        yield f"  classes      {view:{width}}  {samples}"
     yield f"  orders       {', '.join(dataset.orders)}"
     yield f"  fingerprint  {found.fingerprint.hex()}"
     yield from (f"  note         {note}" for note in dataset.notes)
@@ -87,7 +90,8 @@ def _as_json(found: "Found") -> Mapping[str, object]:
         ],
         "structure": dataset.structure,
         "nbytes": found.nbytes,
-        "classes": dict(found.classes),
+        "categories": {column: list(names) for column, names in dataset.categories.items()},
+        "classes": {view: dict(counts) for view, counts in found.classes.items()},
         "orders": list(dataset.orders),
         "fingerprint": found.fingerprint.hex(),
         "notes": list(dataset.notes),

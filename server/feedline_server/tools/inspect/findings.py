@@ -4,7 +4,7 @@ A dataset is opened just as a loader opens it, so what is well here is well ther
 does, goes the way of a batch, transforms and all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,7 +15,8 @@ from feedline_server.batches.assembly import Outgrown, assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import Declaration
-from feedline_server.sources.source import GeneratedSource
+from feedline_server.sources.files.sample_files import SampleFiles
+from feedline_server.sources.source import GeneratedSource, gathered
 from feedline_wire.errors import BadSample, DataError, FeedlineError
 from feedline_wire.key import Key
 from feedline_wire.structure import column_names
@@ -25,7 +26,7 @@ ROWS = 64
 """Samples read at once: a usual batch."""
 
 COUNTED = 1 << 20
-"""Samples whose classes are counted, if the data itself does not say: 8 MiB of labels."""
+"""Samples whose classes are counted where their labels have to be read: 8 MiB of them."""
 
 MANY_CLASSES = 1000
 """Different whole numbers from which on they are taken for something else than classes."""
@@ -51,8 +52,8 @@ class Found:
     kind: str
     dataset: Dataset | None = None
     fingerprint: bytes = b""
-    classes: Mapping[str, int] = field(default_factory=dict)
-    """Samples of each class; empty where there are none to be seen."""
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Samples of each class, in the order of their numbers, by view; empty where there are none to be seen."""
     problem: str | None = None
     """Why it cannot be opened."""
     read: int | None = None
@@ -69,11 +70,17 @@ class Found:
         return self.dataset.source.samples * sum(column.row_nbytes for column in self.dataset.columns)
 
 
-def look(name: str, config: Declaration) -> Found:
-    """Open one dataset as a loader would."""
+def look(name: str, config: Declaration, others: Iterable[Declaration] = ()) -> Found:
+    """Open one dataset as a loader would that serves the `others` beside it."""
     try:
-        with closing(open_dataset(name, config)) as dataset:
-            return Found(name, config.kind, dataset, fingerprint(dataset, config), _classes(dataset))
+        with closing(open_dataset(name, config, others)) as dataset:
+            return Found(
+                name,
+                config.kind,
+                dataset,
+                fingerprint(dataset, config),
+                class_counts(dataset, one_hot=getattr(config, "one_hot", False)),
+            )
     except FeedlineError as error:
         return Found(name, config.kind, problem=str(error))
 
@@ -128,21 +135,33 @@ def _bad(dataset: Dataset, identity: bytes, show: Callable[[int, int], None]) ->
             show(done, whole)
 
 
-def _classes(dataset: Dataset) -> Mapping[str, int]:
-    """The samples of each class: as the data says, else as its only target does, if that is one whole number."""
+def class_counts(dataset: Dataset, *, one_hot: bool = False) -> Mapping[str, Mapping[str, int]]:
+    """Samples of each class by view, of the only target that is of classes; empty where there is none to be seen.
+
+    `one_hot` says that classes are vectors.
+    """
     source = dataset.source
-    if dataset.classes or isinstance(source, GeneratedSource) or source.samples > COUNTED:
-        return dataset.classes
+    are_known = isinstance(source, SampleFiles) and source.has_labels
+    if isinstance(source, GeneratedSource) or (source.samples > COUNTED and not are_known):
+        return {}
     parts = dataset.structure if isinstance(dataset.structure, tuple) else ()
     targets = list(column_names(parts[1])) if len(parts) > 1 else []
-    whole = [column for column in source.columns if column.name in targets and column.dtype.kind in "iu"]
-    if len(targets) != 1 or not whole or whole[0].shape:
+    found = [column for column in source.columns if column.name in targets]
+    if len(targets) != 1 or not found or VARIES in found[0].shape:
         return {}
-    labels = np.empty(source.samples, whole[0].dtype)
-    source.gather(np.arange(source.samples), {whole[0].name: labels})
-    found, counts = np.unique(labels, return_counts=True)
-    return (
-        {str(label): int(count) for label, count in zip(found, counts, strict=True)}
-        if len(found) <= MANY_CLASSES
-        else {}
-    )
+    (column,) = found
+    names = dataset.categories.get(column.name, ())
+    if not one_hot and (column.dtype.kind not in "iu" or column.shape):
+        return {}
+    values = gathered(source, np.arange(source.samples), [column])[column.name]
+    labels = values.argmax(axis=1) if one_hot else values
+    if not names and len(np.unique(labels)) > MANY_CLASSES:
+        return {}
+    return {view.name: _counts(labels[view.ids(np.arange(view.samples))], names) for view in dataset.views.values()}
+
+
+def _counts(labels: Array, names: Sequence[str]) -> Mapping[str, int]:
+    """How many there are of each, by number and name: of all that have names, and else of those that are there."""
+    found = dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True))
+    numbers = range(len(names)) if names and not found.keys() - set(range(len(names))) else sorted(found)
+    return {names[number] if number < len(names) else str(number): found.get(number, 0) for number in numbers}

@@ -1,7 +1,6 @@
 """Arrow and Parquet files: rows of groups, mapped or decoded, the forms that are served and those that are refused."""
 
 import mmap
-import os
 import re
 import sys
 import weakref
@@ -17,9 +16,11 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ArrowConfig
-from feedline_server.sources.arrays import arrow
+from feedline_server.host import machine
+from feedline_server.sources.arrays import arrow, decompressed
 from feedline_server.sources.arrays.arrow import IpcFile
 from feedline_server.sources.arrays.decompressed import Decoded
+from feedline_server.sources.arrays.tabular import tabular
 from feedline_server.sources.kinds import arrow as arrow_columns
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
@@ -108,7 +109,8 @@ def test_a_part_of_a_larger_table_is_read_from_its_own_rows(tmp_path: Path, name
 
 def test_the_columns_of_a_mapped_file_are_views_of_it(tmp_path: Path) -> None:
     as_file(tmp_path / "d.arrow", table())
-    file = IpcFile(tmp_path / "d.arrow", None)
+    file = IpcFile(tmp_path / "d.arrow", None, ())
+    file.serve(tabular([file], ArrowConfig.declare(path=tmp_path)).forms(file))
 
     group = file.group(1)
 
@@ -222,13 +224,16 @@ def test_the_operator_is_told_what_decoding_costs(tmp_path: Path, monkeypatch: p
     for number in range(3):
         as_parquet(tmp_path / f"{number}.parquet", table().select(["y"]))
     as_file(tmp_path / "9.arrow", table().select(["y"]))
-    monkeypatch.setattr(arrow_columns, "DECODED", Decoded(limit=500))
+    monkeypatch.setattr(arrow_columns, "DECODED", Decoded(limit=160))
+    monkeypatch.setattr(decompressed, "HEAD_NBYTES", 0)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
 
     (note,) = opened(tmp_path).notes
 
     assert note == (
-        f"{tmp_path}/0.parquet and 2 more: row groups are decoded whole to read one row (up to 10 rows, 0 MiB), "
-        "and a worker keeps 0 of 0 MiB; write them as uncompressed Arrow files, or in smaller groups"
+        f"{tmp_path}/0.parquet and 2 more: 0 MiB in row groups of up to 10 rows, 0.0 MB each, all of which is decoded "
+        'to have one row, and the workers keep 0 MiB decoded: order="blocks:10x2" decodes each once an epoch; '
+        "`feedline convert` writes columns that are read where they lie, in any order"
     )
 
 
@@ -260,13 +265,19 @@ def test_what_is_read_of_a_mapped_file_is_let_go_of_and_asked_for(
 @pytest.mark.parametrize(
     ("column", "problem"),
     [
-        (pa.array(["a", "b"]), "holds string, which is not served; encode it as numbers, or name the columns that are"),
-        (pa.array([b"a", b"b"]), "holds binary, which is not served; encode it as numbers"),
-        (pa.array(["a", "b"]).dictionary_encode(), "store the codes as integers"),
-        (pa.array([[1], [2, 3]]), "holds list<"),
-        (pa.array([1, 2], pa.timestamp("s")), "cast it to integers"),
-        (pa.array([{"a": 1}, {"a": 2}]), "flatten it into columns"),
-        (pa.array([["a"], ["b"]], pa.list_(pa.string(), 1)), "holds string, which is not served"),
+        (
+            pa.array(["a", "b"]),
+            'odd (string); write in loader.toml codes = ["odd"] (text becomes numbers), or drop = ["odd"]',
+        ),
+        (pa.array([b"a", b"b"]), 'odd (binary); write in loader.toml drop = ["odd"] (left out)'),
+        (
+            pa.array([1, 2], pa.timestamp("s")),
+            'units = {"odd" = "s"} (whole seconds, or D, ms, us, ns), or drop = ["odd"]',
+        ),
+        (pa.array([{"a": 1}, {"a": 2}]), "odd (struct<a: int64>: flatten it); write in loader.toml drop"),
+        (pa.array([["a"], ["b"]], pa.list_(pa.string(), 1)), "odd (fixed_size_list<"),
+        (pa.array([["a"], ["b"]]), "odd (list<"),
+        (pa.array([None, None]), "odd (null); write"),
     ],
 )
 def test_a_column_without_a_form_is_refused_with_a_remedy(
@@ -274,16 +285,19 @@ def test_a_column_without_a_form_is_refused_with_a_remedy(
 ) -> None:
     write(tmp_path / name, pa.table({"x": pa.array([1.0, 2.0]), "odd": column}))
 
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / name}: column 'odd' ") + ".*" + re.escape(problem)):
+    with pytest.raises(
+        DataError, match=re.escape(f"{tmp_path / name}: these columns are not served") + ".*" + re.escape(problem)
+    ):
         opened(tmp_path / name)
     assert gathered(opened(tmp_path / name, arrays={"x": "x"}), 1)["x"].tolist() == [2.0]
+    assert gathered(opened(tmp_path / name, drop="odd"), 1)["x"].tolist() == [2.0]
 
 
 @pytest.mark.parametrize(("name", "write"), FORMATS)
 def test_a_row_without_a_value_is_a_bad_sample_and_the_others_are_not(tmp_path: Path, name: str, write: Write) -> None:
     lists = pa.array([[1.0, 2.0], None, [3.0, None], [4.0, 5.0]], pa.list_(pa.float32(), 2))
     write(tmp_path / name, pa.table({"x": lists, "y": pa.array([10, 11, None, 13]), "b": [True, None, False, True]}))
-    dataset = opened(tmp_path / name)
+    dataset = opened(tmp_path / name, on_bad_sample="skip")
 
     assert gathered(dataset, 3, 0)["x"].tolist() == [[4, 5], [1, 2]]
     assert gathered(dataset, 3, 0)["y"].tolist() == [13, 10]
@@ -303,7 +317,7 @@ def test_tensors_that_lie_in_another_order_are_refused(tmp_path: Path) -> None:
     column = pa.ExtensionArray.from_storage(kind, pa.array([[1.0] * 6], pa.list_(pa.float32(), 6)))
     as_file(tmp_path / "d.arrow", pa.table({"x": column}))
 
-    with pytest.raises(DataError, match=r"column 'x' holds permuted tensors .*write them in C order"):
+    with pytest.raises(DataError, match="permuted tensors; write them in C order"):
         opened(tmp_path / "d.arrow")
 
 
@@ -329,15 +343,13 @@ def test_a_damaged_file_is_refused_when_it_is_opened(
 def test_a_damaged_row_group_is_a_bad_sample(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
     pq.write_table(table().select(["y"]), path, row_group_size=GROUP, compression="gzip", use_dictionary=False)
-    dataset = opened(path)
-    status = path.stat()
     column = pq.ParquetFile(path).metadata.row_group(1).column(0)
     whole = bytearray(path.read_bytes())
     whole[column.data_page_offset : column.data_page_offset + column.total_compressed_size] = bytes(
         column.total_compressed_size
     )
     path.write_bytes(whole)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    dataset = opened(path)
 
     assert gathered(dataset, 3)["y"].tolist() == [103]
     with pytest.raises(BadSample, match=r"samples 10\.\.19: .*d\.parquet: row group 1 cannot be read") as caught:
@@ -374,6 +386,145 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, write: Write)
         opened(tmp_path / name)
 
 
+@pytest.mark.parametrize(("name", "write"), FORMATS)
+def test_a_part_without_rows_is_nothing(tmp_path: Path, name: str, write: Write) -> None:
+    """Spark writes one for each of its tasks."""
+    write(tmp_path / f"0-{name}", table().slice(0, 0))
+    write(tmp_path / f"1-{name}", table())
+    write(tmp_path / f"2-{name}", table().slice(0, 0))
+
+    dataset = opened(tmp_path)
+
+    assert dataset.views["train"].samples == ROWS
+    assert gathered(dataset, 24, 0)["y"].tolist() == [124, 100]
+
+
+def test_a_view_of_empty_parts_alone_is_refused(tmp_path: Path) -> None:
+    for view, rows in (("train", ROWS), ("test", 0)):
+        (tmp_path / view).mkdir()
+        pq.write_table(table().slice(0, rows), tmp_path / view / "0.parquet")
+
+    with pytest.raises(DataError, match="view 'test' has no rows"):
+        opened(tmp_path)
+
+
+def test_files_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1, 2], "b": [10, 20]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"b": [30], "a": [3]}), tmp_path / "1.parquet")
+
+    found = gathered(opened(tmp_path, inputs=["a"], targets=["b"]), 2, 0, 1)
+
+    assert (found["a"].tolist(), found["b"].tolist()) == ([3, 1, 2], [30, 10, 20])
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"a": [1]}, r"1\.parquet: has no column 'b', but .*0\.parquet has b int64\(\); give all files"),
+        ({"a": [1], "b": [1], "c": [1]}, r"1\.parquet: has c int64\(\), but .*0\.parquet has no column 'c'; give all"),
+    ],
+)
+def test_a_column_more_or_less_is_named(tmp_path: Path, columns: dict[str, Any], problem: str) -> None:
+    pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "1.parquet")
+
+    with pytest.raises(DataError, match=problem):
+        opened(tmp_path, inputs=["a"], targets=["b"])
+
+
+@pytest.mark.parametrize("name", ["0.parq", "0.pq", "000000_0", "part-0.00001"])
+def test_parquet_is_told_by_other_suffixes_and_without_one_by_its_bytes(tmp_path: Path, name: str) -> None:
+    pq.write_table(pa.table({"x": [7, 8]}), tmp_path / name)
+    (tmp_path / "_SUCCESS").touch()
+    (tmp_path / "_metadata").write_bytes(b"PAR1 of Spark's, which has no rows of its own")
+    (tmp_path / f".{name}.crc").touch()
+
+    assert gathered(opened(tmp_path), 1)["x"].tolist() == [8]
+
+
+# ---- folders that are values ---
+
+
+def hive(folder: Path, **parts: list[float]) -> Path:
+    """A file with a column x in each folder `label=NAME`."""
+    for name, values in parts.items():
+        (folder / f"label={name}").mkdir(parents=True)
+        pq.write_table(pa.table({"x": values}), folder / f"label={name}" / "p.parquet")
+    return folder
+
+
+def test_folders_of_names_are_a_column_of_their_numbers(tmp_path: Path) -> None:
+    dataset = opened(hive(tmp_path, dog=[1.0, 2.0], cat=[3.0], **{"a%20b": [4.0]}), inputs="x", targets="label")
+
+    assert [str(column) for column in dataset.source.columns] == ["x float64()", "label int64()"]
+    assert dataset.categories == {"label": ("a b", "cat", "dog")}
+    found = gathered(dataset, 3, 0, 1, 2)
+    assert (found["x"].tolist(), found["label"].tolist()) == ([2, 4, 3, 1], [2, 0, 1, 2])
+
+
+def test_folders_of_numbers_are_those_numbers_below_views_too(tmp_path: Path) -> None:
+    for view, month in (("train", "07"), ("test", "12")):
+        hive(tmp_path / view / f"month={month}", **{"10": [float(month)], "2": [0.5]})
+
+    dataset = opened(tmp_path, inputs=["x", "month"], targets="label")
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 2, "test": 2}
+    found = gathered(dataset, 0, 1, 2, 3)
+    assert found["label"].tolist() == [10, 2, 10, 2]
+    assert found["month"].tolist() == [7, 7, 12, 12]
+
+
+def test_which_column_folders_are_is_chosen_as_of_other_columns(tmp_path: Path) -> None:
+    dataset = opened(hive(tmp_path, dog=[1.0], cat=[3.0]), arrays={"x": "x", "y": "label"})
+
+    assert gathered(dataset, 0, 1)["y"].tolist() == [0, 1]
+    assert [column.name for column in opened(tmp_path, arrays={"x": "x"}).source.columns] == ["x"]
+
+
+def test_folders_of_other_values_are_another_dataset(tmp_path: Path) -> None:
+    first = opened(hive(tmp_path / "a", **{"1": [1.0], "2": [3.0]}), inputs="x")
+    second = opened(hive(tmp_path / "b", **{"1": [1.0], "3": [3.0]}), inputs="x")
+
+    assert fingerprint(first, ArrowConfig.declare(path=tmp_path)) != fingerprint(
+        second, ArrowConfig.declare(path=tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (
+            ["1", "dog"],
+            "label=dog/p.parquet: the folder says label=dog, others label=1; wanted whole numbers, or names",
+        ),
+        (["0.5", "1.5"], "the folder says label=0.5, others label=1.5; wanted whole numbers, or names alone"),
+        (["1", "01"], "the folders label=01 and label=1 are the same number"),
+        (["cat", "__HIVE_DEFAULT_PARTITION__"], "has no value (null) for the column 'label'"),
+    ],
+)
+def test_folders_whose_values_do_not_go_together_are_refused(tmp_path: Path, names: list[str], problem: str) -> None:
+    hive(tmp_path, **{name: [1.0] for name in names})
+
+    with pytest.raises(DataError, match=re.escape(problem)):
+        opened(tmp_path)
+
+
+def test_files_in_and_beside_such_folders_are_refused(tmp_path: Path) -> None:
+    hive(tmp_path, dog=[1.0])
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "beside.parquet")
+
+    with pytest.raises(DataError, match=r"p\.parquet: is in folders that say label=dog, .*such that say nothing"):
+        opened(tmp_path)
+
+
+def test_a_column_of_the_name_of_such_folders_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x=1").mkdir()
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "x=1" / "p.parquet")
+
+    with pytest.raises(DataError, match="has a column 'x', and so say its folders"):
+        opened(tmp_path)
+
+
 def test_files_with_other_columns_are_refused_naming_both(tmp_path: Path) -> None:
     as_file(tmp_path / "0.arrow", pa.table({"x": pa.array([1.0])}))
     as_file(tmp_path / "1.arrow", pa.table({"x": pa.array([1])}))
@@ -395,7 +546,7 @@ def test_a_compressed_stream_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_files_and_a_file_that_is_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"found no \.arrow, \.feather, \.ipc, \.parquet file here or one folder down"):
+    with pytest.raises(DataError, match=r"found no \.arrow, .*, \.parquet, \.parq, \.pq file here or one folder down"):
         opened(tmp_path)
     with pytest.raises(DataError, match=r"d\.parquet: there is no such file or folder"):
         opened(tmp_path / "d.parquet")
@@ -414,10 +565,10 @@ def test_a_file_that_changes_while_served_is_an_error(tmp_path: Path, name: str,
     dataset = opened(tmp_path / name, inputs="x")
     gathered(dataset, 3)
     write(tmp_path / "new", table(1))
-    (tmp_path / "new").replace(tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / "new").read_bytes())
 
     with pytest.raises(DataError, match=rf"{name}: changed while served"):
-        gathered(dataset, 3)
+        gathered(dataset, 13)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ClassFoldersConfig
+from feedline_server.tools.inspect.findings import class_counts
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array
 
@@ -65,7 +66,8 @@ def test_classes_and_their_files_are_sorted_by_name(gestures: Path) -> None:
 
     assert [str(column) for column in dataset.columns] == ["x float32(3, 2)", "y int64()"]
     assert every(dataset) == [(10, 0), (11, 0), (12, 0), (20, 1), (21, 1)]
-    assert dataset.classes == {"push": 3, "wave": 2}
+    assert dataset.categories == {"y": ("push", "wave")}
+    assert class_counts(dataset) == {"train": {"push": 3, "wave": 2}}
     assert {name: view.selection for name, view in dataset.views.items()} == {"train": range(5)}
 
 
@@ -135,9 +137,23 @@ def test_images_that_are_not_decoded_here_are_left_out_and_noted(gestures: Path)
 
     assert every(dataset) == [(10, 0), (11, 0), (12, 0), (20, 1), (21, 1)]
     assert dataset.notes == (
-        f"{gestures}: left out are push/13.tif; convert them to PNG, or serve them with a function of your own "
-        "(kind = python)",
+        f"{gestures}: left out are 1 .tif (push/13.tif); images are read as PNG, JPEG, BMP and WebP: convert the "
+        "others, or serve them with a function of your own (kind = python)",
     )
+
+
+def test_folders_that_are_named_by_numbers_are_numbered_as_keras_does_with_a_remark(tmp_path: Path) -> None:
+    saved(tmp_path, "0/1.npy", "1/2.npy", "2/3.npy", "10/4.npy")
+
+    found, declared = opened(tmp_path), opened(tmp_path, classes=["0", "1", "2", "10"])
+
+    assert every(found) == [(1, 0), (2, 1), (4, 2), (3, 3)]
+    assert found.notes == (
+        f"{tmp_path}: classes are numbered as the names of their folders are sorted, as in Keras: 10/ is class 2, "
+        '2/ is class 3; to number them in the order of numbers, declare classes = ["0", "1", "2", "10"]',
+    )
+    assert every(declared) == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    assert declared.notes == ()
 
 
 def test_a_class_without_files_keeps_its_number_and_is_noted(gestures: Path) -> None:
@@ -145,22 +161,23 @@ def test_a_class_without_files_keeps_its_number_and_is_noted(gestures: Path) -> 
 
     dataset = opened(gestures)
 
-    assert dataset.classes == {"none": 0, "push": 3, "wave": 2}
+    assert class_counts(dataset) == {"train": {"none": 0, "push": 3, "wave": 2}}
     assert every(dataset)[0] == (10, 1)
     assert dataset.notes == (f"view 'train' has no files of 1 of 3 classes in {gestures}: none",)
 
 
-def png(gray: int) -> bytes:
-    """A picture of one pixel."""
+def png(gray: int, size: tuple[int, int] = (1, 1)) -> bytes:
+    """A picture of one colour, of (width, height)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    width, height = size
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(bytes([0, gray])))
+        + chunk(b"IDAT", zlib.compress(bytes([0, *[gray] * width]) * height))
         + chunk(b"IEND", b"")
     )
 
@@ -183,8 +200,7 @@ NAMES = (
 
 
 @pytest.mark.keras
-@pytest.mark.parametrize("split", [None, 0.2, 0.34, 0.5, 0.9])
-def test_samples_classes_and_splits_are_those_of_keras(tmp_path: Path, split: float | None) -> None:
+def test_samples_and_classes_are_those_of_keras(tmp_path: Path) -> None:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     for gray, name in enumerate(NAMES):
@@ -192,24 +208,15 @@ def test_samples_classes_and_splits_are_those_of_keras(tmp_path: Path, split: fl
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(gray))
     saved(tmp_path / "npy", *(f"{name}.npy" for name in NAMES))
-    generator = ImageDataGenerator(validation_split=split or 0.0)
-    subsets = {"train": None} if split is None else {"train": "training", "validation": "validation"}
 
-    dataset = opened(tmp_path / "npy", validation_split=split)
-    found = every(dataset)
-    images = opened(tmp_path / "png", validation_split=split)
-    grays = gathered(images, *range(len(NAMES)))["x"][:, 0, 0, 0].tolist()
+    dataset = opened(tmp_path / "npy")
+    grays = gathered(opened(tmp_path / "png"), *range(len(NAMES)))["x"][:, 0, 0, 0].tolist()
 
-    assert sorted(dataset.views) == sorted(subsets)
-    for view, subset in subsets.items():
-        theirs = generator.flow_from_directory(str(tmp_path / "png"), subset=subset)
-        numbers = [int(re.findall(r"\d+", name)[-1]) for name in theirs.filenames]
-        ids = dataset.views[view].ids(np.arange(dataset.views[view].samples))
-        assert [found[sample] for sample in ids] == list(zip(numbers, theirs.classes.tolist(), strict=True))
-        assert [
-            f"{NAMES[grays[sample]]}.png" for sample in images.views[view].ids(np.arange(len(ids)))
-        ] == theirs.filenames
-        assert list(dataset.classes) == list(theirs.class_indices)
+    theirs = ImageDataGenerator().flow_from_directory(str(tmp_path / "png"))
+    numbers = [int(re.findall(r"\d+", name)[-1]) for name in theirs.filenames]
+    assert every(dataset) == list(zip(numbers, theirs.classes.tolist(), strict=True))
+    assert [f"{NAMES[gray]}.png" for gray in grays] == theirs.filenames
+    assert list(dataset.categories["y"]) == list(theirs.class_indices)
 
 
 # ---- views ----------------------------------------------------------------------------------------------------------
@@ -225,28 +232,91 @@ def test_views_can_be_folders_of_class_folders(tmp_path: Path) -> None:
         "train": range(2),
         "validation": range(2, 4),
     }
-    assert dataset.classes == {"nod": 1, "push": 1, "wave": 2}
+    assert class_counts(dataset) == {
+        "train": {"nod": 0, "push": 1, "wave": 1},
+        "validation": {"nod": 1, "push": 0, "wave": 1},
+    }
     assert dataset.notes == (
         f"view 'train' has no files of 1 of 3 classes in {tmp_path}/train: nod",
         f"view 'validation' has no files of 1 of 3 classes in {tmp_path}/held out: push",
     )
 
 
-def test_a_share_of_each_class_from_its_beginning_can_be_the_validation_view(gestures: Path) -> None:
-    dataset = opened(gestures, validation_split=0.5)
-    views = {name: view.ids(np.arange(view.samples)).tolist() for name, view in dataset.views.items()}
-
-    assert views == {"train": [1, 2, 4], "validation": [0, 3]}
-
-
-def test_a_share_that_leaves_a_view_without_samples_is_refused(gestures: Path) -> None:
-    with pytest.raises(DataError, match=r"gestures: view 'validation' has no samples"):
-        opened(gestures, validation_split=0.1)
+def pictures(folder: Path, *names: str, size: tuple[int, int] = (2, 2)) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(7, size))
+    return folder
 
 
-def test_folders_and_a_share_together_are_refused(gestures: Path) -> None:
-    with pytest.raises(DataError, match=r"has both views and validation_split = 0\.5; .* leave one of them out"):
-        opened(gestures, views={"train": "push"}, validation_split=0.5)
+@pytest.mark.parametrize("held_out", ["dev", "validation", "Test"])
+def test_sub_folders_with_class_folders_that_are_called_as_views_are_views_and_never_classes(
+    tmp_path: Path, held_out: str
+) -> None:
+    pictures(tmp_path, "train/cat/0.png", "train/dog/0.png", "train/dog/1.png", f"{held_out}/cat/9.png")
+    pictures(tmp_path, f"{held_out}/dog/9.png")
+
+    dataset = opened(tmp_path)
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 3, held_out: 2}
+    assert dataset.categories == {"y": ("cat", "dog")}
+    assert gathered(dataset, 0, 1, 2, 3, 4)["y"].tolist() == [0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (
+            ["train/cat/0.png", "val/cat/0.png", "fox/0.png"],
+            "train/, val/ hold class folders, as views do, and fox/ is no view's name; say which are views, "
+            'views = {"train" = "train", "val" = "val"}, or which are classes, classes = ["fox", "train", "val"]',
+        ),
+        (["train/cat/0.png", "test/0.png"], "test/ is called as a view and has no class folders; say which are views"),
+        (["train/0.png", "val/1.png"], "train/, val/ is called as a view and has no class folders"),
+    ],
+)
+def test_what_could_be_views_or_classes_is_refused_with_the_lines_of_both(
+    tmp_path: Path, names: list[str], problem: str
+) -> None:
+    pictures(tmp_path, *names)
+
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: {problem}")):
+        opened(tmp_path)
+
+
+def test_a_class_may_be_called_as_a_view_is(tmp_path: Path) -> None:
+    """A railway's pictures."""
+    pictures(tmp_path, "bus/0.png", "train/0.png")
+
+    assert opened(tmp_path).categories == {"y": ("bus", "train")}
+
+
+def test_images_are_told_by_other_suffixes_and_without_one_by_their_bytes(tmp_path: Path) -> None:
+    pictures(tmp_path, "cat/0.png", "cat/1.PNG", "cat/2.jfif", "cat/3.jpe", "dog/n0144_1", "dog/5.0001", "dog/6.webp")
+    for name in ("dog/text", "dog/7.avif", "dog/8.heic", "dog/9.jp2", "dog/10.avif"):
+        (tmp_path / name).write_bytes(b"something else")
+
+    dataset = opened(tmp_path)
+
+    assert gathered(dataset, *range(7))["y"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert dataset.notes[0].startswith(
+        f"{tmp_path}: left out are 2 .avif (dog/10.avif, …), 1 .heic (dog/8.heic), 1 .jp2 (dog/9.jp2), "
+        "1 without a suffix (dog/text); images are read as PNG"
+    )
+
+
+def test_images_of_different_size_are_found_at_the_start_with_the_line_to_write(tmp_path: Path) -> None:
+    pictures(tmp_path, "cat/0.png", "dog/0.png")
+    pictures(tmp_path, "cat/1.png", "dog/1.png", "dog/2.png", size=(4, 3))
+
+    with pytest.raises(
+        DataError, match=r"images are of 2 sizes: 2 x 2 \(.*cat/0\.png\), 4 x 3 \(.*\); resize all, size ="
+    ):
+        opened(tmp_path)
+    with pytest.raises(DataError, match=r"size = \[4, 3\] \(--size 4x3\), or make them alike"):
+        opened(tmp_path)
+    assert opened(tmp_path, on_bad_sample="skip").notes[0].endswith("that are not as the first are bad samples")
+    assert opened(tmp_path, size=[4, 3]).notes == ()
 
 
 # ---- what is wrong --------------------------------------------------------------------------------------------------
@@ -264,8 +334,8 @@ def test_a_class_that_is_not_there_is_refused_with_those_that_are(gestures: Path
         (["1.npy"], "has no sub-folders; wanted one for each class"),
         (
             ["a/1.txt", "b/2.txt"],
-            "found no .npy, .npz, .h5, .hdf5, .png, .jpg, .jpeg, .bmp, .webp file in a, b; "
-            "wanted files in a folder for each class",
+            "left out are 2 .txt (a/1.txt, …). Wanted .bmp, .h5, .jpg, .npy, .npz, .png, .webp files in a folder for "
+            "each class (a, b)",
         ),
     ],
 )
@@ -300,9 +370,9 @@ def test_a_sample_unlike_the_first_is_bad_and_both_are_named(gestures: Path) -> 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-20], lambda whole: b"no" + whole[2:]])
 def test_a_damaged_sample_is_bad_and_named(tmp_path: Path, suffix: str, damage: Any) -> None:
     saved(tmp_path, f"a/1.{suffix}", f"b/2.{suffix}")
-    dataset = opened(tmp_path)
     file = tmp_path / "b" / f"2.{suffix}"
     file.write_bytes(damage(file.read_bytes()))
+    dataset = opened(tmp_path)
 
     with pytest.raises(BadSample, match=re.escape(f"sample 1 ({file}): {file}")) as caught:
         gathered(dataset, 0, 1)
@@ -333,7 +403,7 @@ def test_a_file_that_changes_while_served_is_an_error(gestures: Path) -> None:
     file = gestures / "wave" / "20.npy"
     np.save(file, np.zeros((3, 2), np.float32))
 
-    with pytest.raises(DataError, match=r"sample 3 \(.*20\.npy\) changed while served; restart the loader"):
+    with pytest.raises(DataError, match=r"sample 3 \(.*20\.npy\): changed while served \(its content is another\)"):
         gathered(dataset, 3)
 
 

@@ -1,8 +1,9 @@
 """Columns: .npy files, memory-mapped, and every way in which they can be wrong."""
 
+import mmap
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import Dataset, open_dataset, open_dataset_in_worker
+from feedline_server.batches.fingerprint import fingerprint
+from feedline_server.batches.records import Records
 from feedline_server.declared.datasets import ColumnsConfig
+from feedline_server.sources.arrays import stamp
+from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array, Column
@@ -33,6 +38,32 @@ def saved(folder: Path, **columns: NDArray[Any]) -> Path:
     for name, column in columns.items():
         np.save(folder / f"{name}.npy", column)
     return folder
+
+
+# ---- categories -----------------------------------------------------------------------------------------------------
+
+
+def test_what_numbers_stand_for_can_be_declared_and_changes_no_batch(columns_folder: Path) -> None:
+    named = ColumnsConfig.declare(path=columns_folder, categories={"y": ["cats", "dogs"]})
+    plain = ColumnsConfig.declare(path=columns_folder)
+
+    assert open_dataset("d", named).sent_categories == {"y": ("cats", "dogs")}
+    assert fingerprint(open_dataset("d", named), named) == fingerprint(open_dataset("d", plain), plain)
+
+
+def test_categories_of_no_column_are_refused(columns_folder: Path) -> None:
+    with pytest.raises(DataError, match="categories name the column 'z'; the columns are x, y"):
+        opened(columns_folder, categories={"z": ["cats"]})
+
+
+def test_names_that_a_description_has_no_room_for_are_not_sent_and_that_is_said(columns_folder: Path) -> None:
+    dataset = opened(columns_folder, categories={"y": ["n" * 1000] * 1100})
+
+    assert dataset.sent_categories == {}
+    assert dataset.notes == (
+        "the names of the 1,100 categories of 'y' take more than 1 MiB and are not sent to trainers; `feedline inspect "
+        "--json` lists them",
+    )
 
 
 # ---- gathering ------------------------------------------------------------------------------------------------------
@@ -420,36 +451,175 @@ def test_a_file_that_may_not_be_read_is_named(columns_folder: Path) -> None:
 # ---- files that change while served ---------------------------------------------------------------------------------
 
 
+def overwritten(file: Path, *, at: int = -1) -> None:
+    """In place, and the old times are set again."""
+    status = file.stat()
+    whole = bytearray(file.read_bytes())
+    whole[at] ^= 1
+    file.write_bytes(whole)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def touched(file: Path) -> None:
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def linked(file: Path) -> None:
+    """As a backup by hard links does; the same with its mode."""
+    os.link(file, file.parent.parent / "backup")
+    file.chmod(0o600)
+
+
+def replaced(file: Path) -> None:
+    other = file.parent.parent / "other"
+    np.save(other.with_suffix(".npy"), np.load(file) + 1)
+    other.with_suffix(".npy").replace(file)
+
+
 def test_a_file_cut_while_served_is_an_error_and_not_a_dead_process(columns_folder: Path) -> None:
     dataset = opened(columns_folder)
     os.truncate(columns_folder / "y.npy", 130)
 
-    with pytest.raises(DataError, match=r"y\.npy: changed while served \(it was 224 bytes and is 130\); restart the"):
+    with pytest.raises(DataError, match=r"y\.npy: changed while served \(it was 224 bytes and is 130\); run `f"):
         gathered(dataset, 0)
 
 
-def test_a_file_replaced_while_served_is_an_error(columns_folder: Path) -> None:
+def test_a_file_written_to_while_served_is_an_error_although_its_times_are_set_back(columns_folder: Path) -> None:
     dataset = opened(columns_folder)
-    file = columns_folder / "y.npy"
-    (columns_folder / "other").write_bytes(file.read_bytes())
-    (columns_folder / "other").replace(file)
+    overwritten(columns_folder / "y.npy")
 
-    with pytest.raises(DataError, match=r"y\.npy: changed while served \(another file took its place\)"):
+    with pytest.raises(DataError, match=r"y\.npy: changed while served \(its content is another\)"):
         gathered(dataset, 0)
 
 
-def test_a_file_written_to_while_served_is_an_error(columns_folder: Path) -> None:
+@pytest.mark.parametrize("change", [touched, linked])
+def test_new_times_of_a_file_with_the_same_content_are_no_change(
+    columns_folder: Path, change: Callable[[Path], None]
+) -> None:
     dataset = opened(columns_folder)
-    status = (columns_folder / "y.npy").stat()
-    os.utime(columns_folder / "y.npy", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    before = gathered(dataset, 0)
+    change(columns_folder / "y.npy")
 
-    with pytest.raises(DataError, match=r"y\.npy: changed while served \(it was written to\)"):
-        gathered(dataset, 0)
+    assert gathered(dataset, 0)["y"].tolist() == before["y"].tolist()
 
 
-def test_a_file_removed_while_served_is_an_error(columns_folder: Path) -> None:
+@pytest.mark.parametrize("change", [replaced, Path.unlink])
+def test_a_file_that_another_one_takes_the_place_of_is_served_on(
+    columns_folder: Path, change: Callable[[Path], None]
+) -> None:
     dataset = opened(columns_folder)
-    (columns_folder / "x.npy").unlink()
+    before = gathered(dataset, 0)
+    change(columns_folder / "y.npy")
 
-    with pytest.raises(DataError, match=r"x\.npy: is gone while served \(No such file or directory\)"):
+    assert gathered(dataset, 0)["y"].tolist() == before["y"].tolist()
+
+
+def test_of_a_file_that_is_not_read_whole_a_touch_is_an_error_and_a_hard_link_is_none(
+    columns_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamp, "one_of", lambda files: Sampling(whole=100, blocks=2, block_bytes=8))
+    dataset = opened(columns_folder)
+    linked(columns_folder / "y.npy")
+
+    gathered(dataset, 0)
+    touched(columns_folder / "y.npy")
+    with pytest.raises(
+        DataError, match=r"y\.npy: changed while served \(it was written to, or touched and never read w"
+    ):
         gathered(dataset, 0)
+
+
+def test_a_process_that_opens_what_another_remembered_names_the_file_that_changed(columns_folder: Path) -> None:
+    """Also where the bytes that a fingerprint is made of are the same."""
+    config = ColumnsConfig.declare(path=columns_folder)
+    records = Records({"d": open_dataset("d", config)})
+    memory = memoryview(mmap.mmap(records.fd, 0))
+    records.close()
+
+    assert gathered(open_dataset_in_worker("d", config, records=memory), 0)["y"].shape[0] == 1
+    replaced(columns_folder / "y.npy")
+    with pytest.raises(DataError, match=r"y\.npy: changed while served \(another file took its place\)") as caught:
+        open_dataset_in_worker("d", config, records=memory)
+    assert caught.value.elsewhere
+    (columns_folder / "z.npy").write_bytes((columns_folder / "x.npy").read_bytes())
+    with pytest.raises(DataError, match="the dataset's files changed: they are others, or of another number"):
+        open_dataset_in_worker("d", config, records=memory)
+
+
+# ---- names that say views, and what is input and target ---
+
+
+def test_files_whose_names_say_views_are_the_columns_of_these(tmp_path: Path) -> None:
+    """With equal lengths, `x_test` would be a second input to train on."""
+    x, y = np.arange(6.0), np.arange(6)
+    saved(tmp_path, x_train=x[:4], y_train=y[:4], x_test=x[4:], y_test=y[4:])
+
+    dataset = opened(tmp_path)
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 4, "test": 2}
+    assert dataset.structure == ("x", "y")
+    assert gathered(dataset, 0, 5)["y"].tolist() == [0, 5]
+
+
+def test_names_may_begin_with_the_view(tmp_path: Path) -> None:
+    saved(tmp_path, **{"train-images": np.ones(3), "train-labels": np.ones(3), "val_images": np.ones(2)})
+    saved(tmp_path, val_labels=np.ones(2))
+
+    dataset = opened(tmp_path)
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 3, "validation": 2}
+    assert dataset.structure == ("images", "labels")
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["x_train", "y_train", "x_test"], "train/ has x float64\\(\\), y float64\\(\\), but test/ has x float64"),
+        (["x_train", "y_train", "x_test", "y_test", "ids"], "say views, and ids says none; move it away"),
+        (["x_train", "train_x", "x_test"], "train_x and x_train are both 'x' of the view 'train'; rename one"),
+    ],
+)
+def test_views_that_are_not_alike_are_refused(tmp_path: Path, names: list[str], problem: str) -> None:
+    saved(tmp_path, **{name: np.ones(3) for name in names})
+
+    with pytest.raises(DataError, match=problem):
+        opened(tmp_path)
+
+
+def test_columns_of_one_view_keep_their_names_and_so_do_those_that_are_declared(tmp_path: Path) -> None:
+    saved(tmp_path, x_train=np.ones(3), y_train=np.ones(3))
+
+    assert opened(tmp_path).structure == ("x_train", "y_train")
+
+    saved(tmp_path, x_test=np.ones(3))
+    assert opened(tmp_path, inputs=["x_train", "x_test"], targets="y_train").views["train"].samples == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "structure"),
+    [
+        (["images", "labels"], ("images", "labels")),
+        (["Features", "target"], ("Features", "target")),
+        (["x", "label"], ("x", "label")),
+        (["image", "y"], ("image", "y")),
+    ],
+)
+def test_names_that_plainly_say_so_are_inputs_and_targets(
+    tmp_path: Path, names: list[str], structure: tuple[str, str]
+) -> None:
+    saved(tmp_path, **{name: np.ones(3) for name in names})
+
+    assert opened(tmp_path).structure == structure
+
+
+def test_columns_are_told_by_any_spelling_of_the_suffix_and_without_one_by_their_bytes(tmp_path: Path) -> None:
+    saved(tmp_path, x=np.arange(3), y=np.arange(3), z=np.arange(3))
+    (tmp_path / "y.npy").rename(tmp_path / "y.NPY")
+    (tmp_path / "z.npy").rename(tmp_path / "z")
+
+    assert [column.name for column in opened(tmp_path).source.columns] == ["x", "y", "z"]
+
+    saved(tmp_path, y=np.arange(3))
+    with pytest.raises(DataError, match=r"y\.NPY and y\.npy are both the column 'y'; rename one"):
+        opened(tmp_path)

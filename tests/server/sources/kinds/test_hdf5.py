@@ -14,8 +14,10 @@ import pytest
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import Hdf5Config
-from feedline_server.sources.arrays import hdf5
+from feedline_server.host import machine
+from feedline_server.sources.arrays import decompressed, hdf5
 from feedline_server.sources.arrays.content import Sampling
+from feedline_server.sources.arrays.decompressed import Decoded
 from feedline_server.sources.arrays.hdf5 import Chunked, H5File
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stored import Stored
@@ -102,8 +104,147 @@ def test_soft_links_inside_the_file_are_followed_and_circles_are_not(scans: Path
         file["circle"] = h5py.SoftLink("/circle")
 
     assert rows(stored(scans, "g/near"), 3)[0, 1, 2] == 3
-    with pytest.raises(DataError, match=r"scans\.h5:circle: is no dataset; the file has x, y"):
+    with pytest.raises(DataError, match=r"scans\.h5:circle: is a link that leads to itself \('/circle'\)"):
         stored(scans, "circle")
+
+
+def test_what_links_lead_to_inside_the_file_is_served_by_their_names(scans: Path) -> None:
+    """`visititems` shows neither soft links nor a second name of the same dataset."""
+    with h5py.File(scans, "w") as file:
+        file["train/x"] = np.arange(3.0)
+        file["train/y"] = file["train/x"]
+        file["other/x"] = np.arange(4.0)
+        file["other/y"] = h5py.SoftLink("x")
+        file["validation"] = h5py.SoftLink("/other")
+        del file["other"]
+        file["kept/x"] = np.arange(4.0)
+        file["kept/y"] = h5py.SoftLink("./x")
+        file["test"] = h5py.SoftLink("/kept")
+        del file["validation"]
+
+    dataset = opened(scans)
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 3, "kept": 4, "test": 4}
+    assert gathered(dataset, 2, 4, 10)["y"].tolist() == [2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("link", "problem"),
+    [
+        (
+            h5py.ExternalLink("other.bin", "x"),
+            r"x: is a link into another file \(other\.bin\), which is never followed",
+        ),
+        (h5py.SoftLink("/gone"), r"x: is a link to '/gone', which is not there"),
+        (h5py.SoftLink("/x"), r"x: is a link that leads to itself \('/x'\)"),
+        (h5py.SoftLink("/"), "x: is a link to a group that it is in"),
+    ],
+)
+def test_a_link_that_leads_to_no_data_here_is_refused_by_name(scans: Path, link: object, problem: str) -> None:
+    """Left out without a word, `x` would make the labels the input."""
+    with h5py.File(scans, "w") as file:
+        file["x"] = link
+        file["y"] = np.arange(6)
+    with pytest.raises(DataError, match=rf"scans\.h5:{problem}; .*name the arrays that are meant: arrays ="):
+        opened(scans)
+    assert gathered(opened(scans, arrays={"y": "y"}), 5)["y"].tolist() == [5]
+
+    with h5py.File(scans, "w") as file:
+        file["train/y"] = np.arange(6)
+        file["x"] = link
+    with pytest.raises(DataError, match=rf"scans\.h5:{problem}"):
+        opened(scans)
+
+
+def test_a_group_that_contains_itself_is_refused_by_name(scans: Path) -> None:
+    with h5py.File(scans, "a") as file:
+        file["g/h/x"] = np.arange(3)
+        file["g/h/up"] = file["g"]
+
+    with pytest.raises(DataError, match=r"scans\.h5:g/h/up: is a link to a group that it is in"):
+        opened(scans)
+
+
+def test_datasets_whose_names_say_views_are_the_columns_of_these(scans: Path) -> None:
+    with h5py.File(scans, "w") as file:
+        for view, rows in (("train", 4), ("test", 2)):
+            file[f"x_{view}"] = np.ones((rows, 3))
+            file[f"y_{view}"] = np.arange(rows)
+
+    dataset = opened(scans)
+
+    assert {name: view.samples for name, view in dataset.views.items()} == {"train": 4, "test": 2}
+    assert gathered(dataset, 3, 5)["y"].tolist() == [3, 1]
+
+
+# ---- MATLAB ---------------------------------------------------------------------------------------------------------
+
+
+def matlab(path: Path, **arrays: Array) -> Path:
+    """As `save -v7.3` lays arrays out: 512 bytes before HDF5, dimensions from last to first, larger ones in chunks."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            chunks = {"chunks": tuple(min(size, 4) for size in array.T.shape), "compression": 3}
+            file.create_dataset(name, data=array.T, **(chunks if array.size > 12 else {}))
+            file[name].attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_group("#refs#")["a"] = np.zeros((1, 1), "u8")
+    return path
+
+
+def test_arrays_of_matlab_have_the_shape_that_matlab_shows(tmp_path: Path) -> None:
+    x, y = np.arange(30.0).reshape(10, 3), np.arange(10.0).reshape(10, 1)
+    path = matlab(tmp_path / "data.mat", x=x, y=y)
+
+    dataset = opened(path)
+
+    assert [str(column) for column in dataset.source.columns] == ["x float64(3)", "y float64(1)"]
+    batch = gathered(dataset, 9, 0, 5, 9)
+    assert batch["x"].tolist() == x[[9, 0, 5, 9]].tolist()
+    assert batch["y"].tolist() == [[9], [0], [5], [9]]
+    assert dataset.notes == (
+        f"{path}: was written by MATLAB; a sample is a row of the first dimension, as MATLAB shows it",
+    )
+
+
+def test_samples_in_the_last_dimension_of_matlab_are_told_by_their_number(tmp_path: Path) -> None:
+    images, labels = np.arange(48.0).reshape(2, 3, 8), np.arange(8.0).reshape(1, 8)
+    path = matlab(tmp_path / "data.mat", x=images, y=labels)
+
+    dataset = opened(path)
+
+    batch = gathered(dataset, 7, 2)
+    assert batch["x"].tolist() == images.T[[7, 2]].tolist()
+    assert batch["y"].tolist() == [[7], [2]]
+    assert "with the samples in the last dimension" in dataset.notes[0]
+
+
+def test_arrays_of_matlab_that_agree_in_no_dimension_are_refused(tmp_path: Path) -> None:
+    path = matlab(tmp_path / "data.mat", x=np.zeros((2, 3, 8)), y=np.zeros((8, 1)))
+
+    with pytest.raises(DataError, match="columns of different length"):
+        opened(path)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "problem"),
+    [({"MATLAB_class": np.bytes_("char")}, "holds strings"), ({"MATLAB_empty": np.uint8(1)}, "holds nothing")],
+)
+def test_what_matlab_stores_otherwise_is_refused(tmp_path: Path, attribute: dict[str, Any], problem: str) -> None:
+    path = matlab(tmp_path / "data.mat", x=np.zeros((3, 1)))
+    with h5py.File(path, "a") as file:
+        file["x"].attrs.update(attribute)
+
+    with pytest.raises(DataError, match=rf"data\.mat:x: {problem}"):
+        opened(path)
+
+
+def test_a_file_of_matlab_before_7_3_says_how_to_save_it(tmp_path: Path) -> None:
+    (tmp_path / "data.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(200))
+
+    with pytest.raises(
+        DataError, match=r"data\.mat: is of MATLAB's older format; save it with '-v7\.3', which is HDF5"
+    ):
+        opened(tmp_path / "data.mat")
 
 
 # ---- datasets in chunks ---------------------------------------------------------------------------------------------
@@ -141,6 +282,26 @@ def test_every_chunk_is_read_once_for_all_rows_of_it(chunked: Path, monkeypatch:
 
     array.gather(np.array([47, 3, 41, 99, 44]), np.zeros((5, 3)))
 
+    assert reads == [(0, 10), (40, 50), (90, 100)]
+
+    array.gather(np.array([49, 99, 91, 20]), np.zeros((4, 3)))
+    assert reads[3:] == [(20, 30)]
+
+
+def test_of_chunks_that_are_not_compressed_only_the_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(300.0).reshape(100, 3), chunks=(10, 3))
+    array = stored(tmp_path / "c.h5", "x").open(large=False)
+    reads: list[tuple[int, int]] = []
+    read = hdf5.ChunkedRows._read
+    monkeypatch.setattr(
+        hdf5.ChunkedRows, "_read", lambda self, start, stop: (reads.append((start, stop)), read(self, start, stop))[1]
+    )
+
+    array.gather(np.array([47, 3, 41, 99, 44]), np.zeros((5, 3)))
+
     assert reads == [(3, 4), (41, 48), (99, 100)]
 
 
@@ -165,16 +326,19 @@ def test_a_small_dataset_inside_the_files_own_header_is_read(tmp_path: Path) -> 
 
 
 def test_the_operator_is_told_what_large_chunks_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5, "READ_AT_ONCE", 1 << 10)
+    monkeypatch.setattr(hdf5, "DECODED", Decoded(limit=10_000))
+    monkeypatch.setattr(decompressed, "HEAD_NBYTES", 0)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("x", data=np.zeros((100, 30)), chunks=(50, 30), compression="gzip")
+        file.create_dataset("x", data=np.zeros((100, 30)), chunks=(25, 30), compression="gzip")
         file.create_dataset("y", data=np.zeros((100, 30)), chunks=(1, 30), compression="gzip")
 
     (note,) = opened(tmp_path / "a.h5", inputs="x", targets="y").notes
 
     assert note == (
-        f"{tmp_path}/a.h5:x is (0 MiB) stored in chunks of 50 rows, all of which a worker reads to have one of them; "
-        "write it without chunks and compression, or in chunks of one row"
+        f"{tmp_path}/a.h5:x is (0 MiB) in compressed chunks of 25 rows, 0.0 MB each, all of which is decoded to have "
+        'one row, and the workers keep 0 MiB decoded: order="blocks:25x1" decodes each once an epoch; '
+        "`feedline convert` writes columns that are read where they lie, in any order"
     )
 
 
@@ -187,10 +351,10 @@ def test_a_damaged_chunk_is_a_bad_sample(tmp_path: Path) -> None:
     whole[place + 5] ^= 255
     path.write_bytes(whole)
 
-    with pytest.raises(BadSample, match=r"c\.h5:x: rows 33\.\.35 cannot be read") as caught:
+    with pytest.raises(BadSample, match=r"c\.h5:x: rows 30\.\.39 cannot be read") as caught:
         gathered(opened(path), 7, 33, 35)
 
-    assert caught.value.samples == (33, 34, 35)
+    assert caught.value.samples == tuple(range(30, 40))
 
 
 # ---- columns --------------------------------------------------------------------------------------------------------
@@ -287,7 +451,8 @@ def test_a_link_into_another_file_is_never_followed(scans: Path, tmp_path: Path)
         file["g/through"] = h5py.SoftLink("/door/x")
         file["door"] = h5py.ExternalLink(str(secret), "/")
 
-    assert "z" not in [column.name for column in opened(scans).source.columns]
+    with pytest.raises(DataError, match=r"scans\.h5:door: is a link into another file"):
+        opened(scans)
     for name in ("z", "g/through", "door/x"):
         with pytest.raises(DataError, match=rf"scans\.h5:{name}: is a link into another file \({secret}\)"):
             opened(scans, arrays={"x": name})
@@ -310,12 +475,18 @@ def test_data_in_other_files_is_never_read(scans: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "problem"),
     [
-        (lambda file: file.create_dataset("x", shape=(5, 2)), "was never written and would be read as zeros"),
         (
-            lambda file: file.create_dataset("x", shape=(50,), chunks=(10,)).__setitem__(3, 1),
+            lambda file: file.create_dataset("x", shape=(5, 2), dtype="f4"),
+            "was never written and would be read as zeros",
+        ),
+        (
+            lambda file: file.create_dataset("x", shape=(50,), dtype="f4", chunks=(10,)).__setitem__(3, 1),
             "4 of its 5 chunks were never written and would be read as zeros",
         ),
-        (lambda file: file.create_dataset("x", data=["a", "bc"]), "holds strings, which are not served; store numbers"),
+        (
+            lambda file: file.create_dataset("x", data=["a", "bc"]),
+            'holds strings, which are not served; codes = ["x"] makes',
+        ),
         (lambda file: file.create_dataset("x", data=np.array([b"a", b"bc"])), "holds strings"),
         (lambda file: file.create_dataset("x", data=np.zeros(3, [("a", "i4")])), "cannot be served"),
         (
@@ -324,8 +495,8 @@ def test_data_in_other_files_is_never_read(scans: Path, tmp_path: Path) -> None:
         ),
         (lambda file: file.create_dataset("x", data=h5py.Empty("f4")), "holds nothing"),
         (lambda file: file.create_dataset("x", data=5.0), "holds a single value"),
-        (lambda file: file.create_dataset("x", shape=(0, 3)), "has no samples, its shape is (0, 3)"),
-        (lambda file: file.create_dataset("x", shape=(3, 0)), "its samples hold no values"),
+        (lambda file: file.create_dataset("x", shape=(0, 3), dtype="f4"), "has no samples, its shape is (0, 3)"),
+        (lambda file: file.create_dataset("x", shape=(3, 0), dtype="f4"), "its samples hold no values"),
     ],
 )
 def test_a_dataset_that_cannot_be_served_is_refused(
@@ -386,6 +557,18 @@ def test_a_file_that_another_process_writes_is_refused_until_it_is_finished(scan
     assert gathered(opened(scans), 3)["y"].tolist() == [103]
 
 
+def test_a_file_that_is_written_in_swmr_mode_is_said_to_be(scans: Path) -> None:
+    """Its writer holds no lock, and without closing it leaves the flag behind."""
+    writer = (
+        "import h5py, os, sys; f = h5py.File(sys.argv[1], 'w', libver='latest'); f['x'] = [1, 2]; f.swmr_mode = True; "
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", writer, str(scans)], check=True)
+
+    with pytest.raises(DataError, match=r"scans\.h5: is being written in SWMR mode, .* h5clear -s "):
+        opened(scans)
+
+
 def test_a_filter_that_is_not_installed_is_refused_by_its_name(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with h5py.File(scans, "w") as file:
         file.create_dataset("x", data=np.zeros(12), chunks=(3,), compression="lzf")
@@ -435,3 +618,49 @@ def test_of_large_chunked_datasets_only_some_chunks_are_looked_at(tmp_path: Path
 
     assert [len(part) for part in parts[-4:]] == [16, 16, 16, 16]
     assert len(set(parts)) == len(parts) == 6
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def texts_of(path: Path, **parts: list[str]) -> Path:
+    """A group a view, with x and a label of text each; one of fixed length, one of any."""
+    with h5py.File(path, "w") as file:
+        for view, texts in parts.items():
+            file[f"{view}/x"] = np.arange(float(len(texts)))
+            file[f"{view}/label"] = np.array(texts, "S8") if view == "train" else texts
+            file[f"{view}/note"] = ["…"] * len(texts)
+    return path
+
+
+def test_text_is_numbered_over_all_groups_or_as_declared(tmp_path: Path) -> None:
+    path = texts_of(tmp_path / "d.h5", train=["dog", "cat", " dog"], validation=["cow", "cat"])
+
+    found = opened(path, codes=["label"], drop="note", targets="label")
+    declared = opened(path, codes={"label": ["cow", "dog", "cat"]}, drop="note", targets="label")
+
+    assert found.categories == {"label": ("cat", "cow", "dog")}
+    assert gathered(found, 0, 1, 2, 3, 4)["label"].tolist() == [2, 0, 2, 1, 0]
+    assert gathered(declared, 0, 1, 2, 3, 4)["label"].tolist() == [1, 2, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        ({}, r"train/label: holds strings, which are not served; codes = \[\"label\"\] makes numbers of them"),
+        ({"codes": ["x"], "drop": "note"}, r"train/x: holds float64 of shape \(2,\); codes makes numbers of one text"),
+        ({"codes": {"label": ["dog"]}, "drop": "note"}, "train/label: row 1 has 'cat', which is none of dog; correct"),
+        ({"codes": ["z"]}, "codes names the column 'z'; the columns are label, note, x"),
+        ({"drop": "z"}, "drop names the column 'z'"),
+    ],
+)
+def test_text_that_is_not_coded_as_it_should_be_is_refused(
+    tmp_path: Path, declared: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(DataError, match=problem):
+        opened(texts_of(tmp_path / "d.h5", train=["dog", "cat"]), **declared)
+
+
+def test_a_row_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train/label: row 1 has no text; correct it"):
+        opened(texts_of(tmp_path / "d.h5", train=["dog", ""]), codes=["label"], drop="note", targets="label")

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shutil
+import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import numpy as np
 import pytest
 
 from feedline_server.batches.dataset import Dataset, open_dataset, open_dataset_in_worker
+from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import IdFilesConfig
+from feedline_server.tools.inspect.findings import class_counts
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.tensors import Array
 
@@ -251,7 +256,19 @@ def test_an_id_in_two_views_is_one_sample_and_noted_as_a_leak(id_files_folder: P
         "view 'validation' holds 1 sample (id-0) more than once",
         "views 'train' and 'validation' share 1 sample (id-3): "
         "what is trained on is also measured on, unless that is meant",
+        f"{id_files_folder}: left out are 2 .npy (data/id-2.npy, …)",
     )
+
+
+def test_an_id_may_be_written_as_a_path_from_here(id_files_folder: Path) -> None:
+    as_json(id_files_folder / "partition.json", {"train": ["./id-3", "id-1"]})
+    as_json(id_files_folder / "labels.json", {"id-3": 0, "././id-1": 1})
+
+    assert gathered(opened(id_files_folder), 0, 1)["y"].tolist() == [0, 1]
+
+    as_json(id_files_folder / "labels.json", {"id-3": 0, "./id-3": 1, "id-1": 1})
+    with pytest.raises(DataError, match=r"labels\.json: '\./id-3' and 'id-3' are the same id; leave one out"):
+        opened(id_files_folder)
 
 
 # ---- partitions and labels that are wrong ---------------------------------------------------------------------------
@@ -402,8 +419,8 @@ def test_the_folder_itself_may_be_a_link(id_files_folder: Path, tmp_path: Path) 
     ],
 )
 def test_a_sample_unlike_the_first_is_bad_and_both_are_named(id_files_folder: Path, array: Array, problem: str) -> None:
-    dataset = opened(id_files_folder)
     np.save(id_files_folder / "data" / "id-3.npy", array)
+    dataset = opened(id_files_folder)
 
     with pytest.raises(BadSample) as caught:
         gathered(dataset, 1, 3)
@@ -422,9 +439,9 @@ def test_a_sample_unlike_the_first_is_bad_and_both_are_named(id_files_folder: Pa
     ],
 )
 def test_a_damaged_sample_is_bad_and_named(id_files_folder: Path, damage: Any, problem: str) -> None:
-    dataset = opened(id_files_folder)
     file = id_files_folder / "data" / "id-3.npy"
     file.write_bytes(damage(file.read_bytes()))
+    dataset = opened(id_files_folder)
 
     with pytest.raises(BadSample, match=re.escape(f"sample 3 ({file}): {file}: {problem}")) as caught:
         gathered(dataset, 0, 3)
@@ -433,35 +450,55 @@ def test_a_damaged_sample_is_bad_and_named(id_files_folder: Path, damage: Any, p
 
 
 def test_a_sample_of_objects_is_bad_and_never_unpickled(id_files_folder: Path) -> None:
-    dataset = opened(id_files_folder)
     np.save(id_files_folder / "data" / "id-3.npy", np.array([{}], dtype=object), allow_pickle=True)
+    dataset = opened(id_files_folder)
 
     with pytest.raises(BadSample, match="holds Python objects, which are never unpickled"):
         gathered(dataset, 3)
 
 
-def test_a_sample_whose_file_is_gone_is_bad(id_files_folder: Path) -> None:
-    dataset = opened(id_files_folder)
+def test_a_sample_whose_file_is_gone_is_no_bad_sample_that_may_be_left_out(id_files_folder: Path) -> None:
+    dataset = opened(id_files_folder, on_bad_sample="skip")
     (id_files_folder / "data" / "id-3.npy").unlink()
 
-    with pytest.raises(BadSample, match=r"sample 3 \(.*id-3\.npy\) cannot be read: No such file") as caught:
+    with pytest.raises(DataError, match=r"sample 3 \(.*id-3\.npy\): changed while served \(it is gone\)") as caught:
         gathered(dataset, 0, 3)
 
+    assert not isinstance(caught.value, BadSample)
     assert caught.value.samples == (3,)
+    assert caught.value.elsewhere
 
 
-def test_a_sample_that_is_a_folder_is_bad(id_files_folder: Path) -> None:
-    dataset = opened(id_files_folder)
-    (id_files_folder / "data" / "id-3.npy").unlink()
-    (id_files_folder / "data" / "id-3.npy").mkdir()
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
 
-    with pytest.raises(BadSample, match=r"sample 3 \(.*id-3\.npy\) cannot be read: Is a directory"):
-        gathered(dataset, 3)
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "a folder"),
+        (os.mkfifo, r"a named pipe \(FIFO\)"),
+        (bound, "a socket"),
+        (lambda path: path.symlink_to("/dev/null"), "a device"),
+    ],
+)
+def test_what_is_no_file_among_the_samples_is_named_when_the_dataset_is_opened(
+    id_files_folder: Path, make: Callable[[Path], None], what: str
+) -> None:
+    file = id_files_folder / "data" / "id-3.npy"
+    file.unlink()
+    make(file)
+
+    with pytest.raises(
+        DataError, match=rf"id-3\.npy: is {what}; wanted the file of a sample, put a regular file there"
+    ):
+        opened(id_files_folder, follow_links=True)
 
 
 def test_a_bad_sample_leaves_no_file_open(id_files_folder: Path) -> None:
-    dataset = opened(id_files_folder)
     (id_files_folder / "data" / "id-3.npy").write_bytes(b"")
+    dataset = opened(id_files_folder)
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     for _ in range(3):
@@ -487,28 +524,129 @@ def test_a_first_sample_that_cannot_be_served_is_refused_at_once(
         opened(id_files_folder)
 
 
-def test_a_file_that_changes_while_served_is_an_error(id_files_folder: Path) -> None:
-    """A worker that has read it once knows; what it reads for the first time is what it is."""
-    dataset = opened(id_files_folder)
-    gathered(dataset, 3)
-    for name in ("id-3", "id-2"):
-        file = id_files_folder / "data" / f"{name}.npy"
-        status = file.stat()
-        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+def written_to(file: Path) -> None:
+    """In place, with other bytes and the old times."""
+    status = file.stat()
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    gathered(dataset, 2)
-    with pytest.raises(DataError, match=r"sample 3 \(.*id-3\.npy\) changed while served; restart the loader") as caught:
+
+def replaced(file: Path) -> None:
+    """By another file with the same bytes and times."""
+    shutil.copy2(file, file.with_suffix(".new"))
+    file.with_suffix(".new").replace(file)
+
+
+def touched(file: Path) -> None:
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def linked(file: Path) -> None:
+    """As a backup by hard links does; the same with its mode."""
+    os.link(file, file.with_suffix(".link"))
+    file.chmod(0o600)
+
+
+@pytest.mark.parametrize("was_read", [True, False])
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        (
+            written_to,
+            r"(its content is another|its status changed and it was never read before; .*trust = \"size\+m.*)",
+        ),
+        (replaced, "another file took its place"),
+        (lambda file: os.truncate(file, 100), r"it was \d+ bytes and is 100"),
+    ],
+)
+def test_a_file_that_is_another_one_is_an_error_although_its_times_are_kept_and_it_was_never_read(
+    id_files_folder: Path, change: Callable[[Path], None], how: str, was_read: bool
+) -> None:
+    dataset = opened(id_files_folder)
+    if was_read:
+        gathered(dataset, 3)
+    change(id_files_folder / "data" / "id-3.npy")
+
+    with pytest.raises(DataError, match=rf"sample 3 \(.*id-3\.npy\): changed while served \({how}\); run `f") as caught:
         gathered(dataset, 2, 3)
+
+    assert not isinstance(caught.value, BadSample)
     assert caught.value.samples == (3,)
+    assert caught.value.elsewhere
+
+
+@pytest.mark.parametrize("change", [touched, linked])
+@pytest.mark.parametrize("name", ["{}.npy", "{}.npz"])
+def test_new_times_of_a_file_with_the_content_that_was_read_are_no_change(
+    id_files_folder: Path, change: Callable[[Path], None], name: str
+) -> None:
+    rewritten(id_files_folder, lambda path, k: (np.save if name == "{}.npy" else np.savez)(path, np.full((2, 3), k)))
+    dataset = opened(id_files_folder, files="{id}" + name[2:])
+    file = id_files_folder / "data" / name.format("id-3")
+    before = gathered(dataset, 3)["x"].tolist()
+    change(file)
+
+    assert gathered(dataset, 3)["x"].tolist() == before
+    written_to(file)
+    with pytest.raises(DataError, match="its content is another"):
+        gathered(dataset, 3)
+
+
+@pytest.mark.parametrize(("change", "is_trusted"), [(linked, True), (replaced, True), (touched, False)])
+def test_who_trusts_size_and_modification_time_is_served_what_has_them(
+    id_files_folder: Path, change: Callable[[Path], None], is_trusted: bool
+) -> None:
+    dataset = opened(id_files_folder, trust="size+mtime")
+    change(id_files_folder / "data" / "id-3.npy")
+
+    with nullcontext() if is_trusted else pytest.raises(DataError, match="it was written to, or touched and never"):
+        assert gathered(dataset, 3)["x"][0, 0, 0] == 3
+
+
+def test_the_dataset_is_the_same_whatever_it_trusts(id_files_folder: Path) -> None:
+    plain, trusting = (IdFilesConfig.declare(path=id_files_folder, **more) for more in ({}, {"trust": "size+mtime"}))
+
+    assert fingerprint(open_dataset("d", plain), plain) == fingerprint(open_dataset("d", trusting), trusting)
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_an_error(
+    id_files_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = opened(id_files_folder)
+    read = os.readv
+
+    def meanwhile(fd: int, buffers: Any) -> int:
+        got = read(fd, buffers)
+        written_to(id_files_folder / "data" / "id-3.npy")
+        return got
+
+    monkeypatch.setattr(os, "readv", meanwhile)
+
+    with pytest.raises(DataError, match=r"id-3\.npy\): changed while served \(it was written to while it was read\)"):
+        gathered(dataset, 3)
+
+
+def test_a_folder_that_was_renamed_is_served_from_where_it_is(id_files_folder: Path) -> None:
+    dataset = opened(id_files_folder)
+    new = id_files_folder / "new"
+    shutil.copytree(id_files_folder / "data", new)
+    np.save(new / "id-3.npy", np.full((2, 3), 7, np.float32))
+    (id_files_folder / "data").rename(id_files_folder / "old")
+    new.rename(id_files_folder / "data")
+
+    assert gathered(dataset, 3)["x"][0, 0, 0] == 3
 
 
 def test_a_damaged_archive_is_bad_and_named(id_files_folder: Path) -> None:
     rewritten(id_files_folder, lambda path, k: np.savez(path.with_suffix(".npz"), x=np.full(200, k)))
-    dataset = opened(id_files_folder)
     file = id_files_folder / "data" / "id-3.npz"
     whole = bytearray(file.read_bytes())
     whole[1000] ^= 1
     file.write_bytes(whole)
+    dataset = opened(id_files_folder)
 
     with pytest.raises(BadSample, match=re.escape(f"sample 3 ({file}): {file}:x: is damaged (Bad CRC-32")) as caught:
         gathered(dataset, 0, 3)
@@ -517,8 +655,10 @@ def test_a_damaged_archive_is_bad_and_named(id_files_folder: Path) -> None:
 
 
 def test_how_many_samples_a_class_has_is_known(id_files_folder: Path) -> None:
-    assert opened(id_files_folder).classes == {"0": 2, "1": 2, "2": 1}
-    assert opened(id_files_folder, labels=False, targets=[]).classes == {}
+    counts = {"train": {"0": 1, "1": 1, "2": 1}, "validation": {"0": 1, "1": 1}}
+    assert class_counts(opened(id_files_folder)) == counts
+    assert class_counts(opened(id_files_folder, one_hot=True), one_hot=True) == counts
+    assert class_counts(opened(id_files_folder, labels=False, targets=[])) == {}
 
 
 def test_a_worker_opens_the_same_dataset_without_looking_for_every_file(id_files_folder: Path) -> None:

@@ -1,18 +1,21 @@
 """Images that a manifest lists: classes, views and files, and everything that a list can say wrongly."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from feedline_server.batches.assembly import assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import ImagesConfig
 from feedline_server.settings.settings import load_settings
+from feedline_server.tools.inspect.findings import class_counts
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.tensors import views as views_of
@@ -33,6 +36,11 @@ def leaves(tmp_path: Path) -> Path:
         (folder / "images" / name).write_bytes(gray(10 * number))
     (folder / "manifest.json").write_text(listing(LISTED))
     return folder
+
+
+def csv_of(labels: list[str]) -> str:
+    """A manifest of a.png, b.png and so on."""
+    return "image_id,c\n" + "".join(f"{name},{label}\n" for (name, _), label in zip(LISTED, labels, strict=False))
 
 
 def gray(value: int) -> bytes:
@@ -63,7 +71,8 @@ def test_the_images_of_a_manifest_are_samples_in_its_order_with_their_classes(le
 
     assert [str(column) for column in dataset.columns] == ["x uint8(2, 2, 3)", "y int64()"]
     assert every(dataset) == [(10, 2), (20, 0), (30, 2), (40, 1), (50, 0)]
-    assert dataset.classes == {"0": 2, "1": 1, "2": 2}
+    assert class_counts(dataset) == {"train": {"0": 2, "1": 1, "2": 2}}
+    assert dataset.categories == {}
     assert views(dataset) == {"train": [0, 1, 2, 3, 4]}
 
 
@@ -108,7 +117,7 @@ def test_there_may_be_no_classes(leaves: Path) -> None:
 
     assert [str(column) for column in dataset.columns] == ["x uint8(2, 2, 3)"]
     assert dataset.structure == ("x",)
-    with pytest.raises(DataError, match="has no classes, but one_hot is declared"):
+    with pytest.raises(DataError, match="has no labels, but one_hot is declared"):
         opened(leaves, label=False, one_hot=True)
 
 
@@ -118,13 +127,123 @@ def test_classes_that_are_names_are_numbered_as_they_are_sorted_or_declared(leav
     found, declared = opened(leaves), opened(leaves, classes=["rust", "blight", "healthy"])
 
     assert every(found) == [(10, 1), (20, 0), (30, 1)]
-    assert found.classes == {"healthy": 1, "rust": 2}
+    assert found.categories == {"y": ("healthy", "rust")}
+    assert class_counts(found) == {"train": {"healthy": 1, "rust": 2}}
     assert every(declared) == [(10, 0), (20, 2), (30, 0)]
-    assert declared.classes == {"rust": 2, "blight": 0, "healthy": 1}
+    assert class_counts(declared) == {"train": {"rust": 2, "blight": 0, "healthy": 1}}
 
 
 def test_numbers_may_have_declared_names(leaves: Path) -> None:
-    assert opened(leaves, classes=["healthy", "rust", "blight"]).classes == {"healthy": 2, "rust": 1, "blight": 2}
+    dataset = opened(leaves, classes=["healthy", "rust", "blight"])
+
+    assert dataset.categories == {"y": ("healthy", "rust", "blight")}
+    assert class_counts(dataset) == {"train": {"healthy": 2, "rust": 1, "blight": 2}}
+    one_hot = opened(leaves, one_hot=True, classes=["healthy", "rust", "blight"])
+    assert class_counts(one_hot, one_hot=True) == class_counts(dataset)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["0.0", "1.0", "2.0", "10.0"], [0, 1, 2, 10]),  # what pandas writes of a column with a gap
+        (["0", "1", "2", " 10"], [0, 1, 2, 10]),
+        (["01", "02", "03", "10"], [1, 2, 3, 10]),
+        ([" cat", "dog", "cat ", "2 cats"], [1, 2, 1, 0]),
+    ],
+)
+def test_labels_that_are_whole_numbers_are_those_numbers(leaves: Path, labels: list[str], classes: list[int]) -> None:
+    (leaves / "list.csv").write_text(csv_of(labels))
+
+    dataset = opened(leaves, manifest="list.csv")
+
+    assert [label for _, label in every(dataset)] == classes
+
+
+def test_whole_numbers_with_gaps_are_noted_with_the_outputs_that_a_model_needs(leaves: Path) -> None:
+    (leaves / "list.csv").write_text(csv_of(["0", "1", "2", "10"]))
+    note = (
+        f"{leaves}: the largest label is 10, so a model needs 11 outputs, but no sample has 7 of these numbers "
+        "(3, 4, 5, 6, 7, …); number the labels from 0 on without gaps, or say classes = 11 if that is meant"
+    )
+
+    assert note in opened(leaves, manifest="list.csv").notes
+    assert "outputs" not in str(opened(leaves, manifest="list.csv", classes=11).notes)
+    (leaves / "list.csv").write_text(csv_of(["0", "1", "1", "2"]))
+    assert "outputs" not in str(opened(leaves, manifest="list.csv").notes)
+
+
+def test_numbers_of_a_json_manifest_may_be_written_as_floats(leaves: Path) -> None:
+    (leaves / "manifest.json").write_text(listing([("a.png", 2.0), ("b.png", 0.0), ("c.png", 10.0)]))
+
+    assert [label for _, label in every(opened(leaves))] == [2, 0, 10]
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (["0", "1", "?", "2"], "line 4 has the label '?', which is no number, and {}: line 2 has '0'; wanted whole"),
+        (["?", "1", "2", "3"], "line 2 has the label '?', which is no number, and {}: line 3 has '1'; wanted whole"),
+        (["1", "2", "01", "3"], "line 4 has the label '01', which is the number of '1' in {}: line 2, too. Correct"),
+        (
+            ["0.0", "10.0", "cat", "2.0"],
+            "line 4 has the label 'cat', which is no number, and {}: line 2 has '0.0'; wanted whole numbers, or names "
+            "alone. Correct it, or name the classes in the order of their numbers: "
+            'classes = ["0.0", "2.0", "10.0", "cat"]',
+        ),
+        (
+            ["0.5", "12.25", "3.75", "100.0"],
+            "line 2 has the label '0.5', which is no whole number, and {}: line 5 has '100.0'; wanted whole numbers, "
+            "or names alone. For numbers to predict (float32) say regression = true. Correct it, or name the classes "
+            'in the order of their numbers: classes = ["0.5", "3.75", "12.25", "100.0"]',
+        ),
+    ],
+)
+def test_labels_that_could_be_two_things_are_refused_with_the_line_to_write(
+    leaves: Path, labels: list[str], problem: str
+) -> None:
+    file = leaves / "list.csv"
+    file.write_text(csv_of(labels))
+
+    with pytest.raises(DataError, match=re.escape(f"{file}: {problem.format(file)}")):
+        opened(leaves, manifest="list.csv")
+
+    assert class_counts(opened(leaves, manifest="list.csv", classes=labels))["train"] == dict.fromkeys(labels, 1)
+
+
+def test_numbers_to_predict_are_floats_where_that_is_declared(leaves: Path) -> None:
+    (leaves / "list.csv").write_text(csv_of(["0.5", "12.25", "3.75", "100"]))
+
+    dataset = opened(leaves, manifest="list.csv", regression=True)
+
+    assert str(dataset.columns[1]) == "y float32()"
+    assert [label for _, label in every(dataset)] == [0.5, 12.25, 3.75, 100]
+    with pytest.raises(ValidationError, match="has both regression and classes"):
+        opened(leaves, manifest="list.csv", regression=True, classes=4)
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"), [("16777217", "cannot hold"), ("1e39", "cannot hold"), ("?", "wanted a")]
+)
+def test_a_number_to_predict_that_would_be_another_is_refused(leaves: Path, label: str, problem: str) -> None:
+    (leaves / "list.csv").write_text(csv_of(["1", label, "2", "3"]))
+
+    with pytest.raises(DataError, match=f"line 3 has the label '{re.escape(label)}'.* {problem}"):
+        opened(leaves, manifest="list.csv", regression=True)
+
+
+def test_labels_of_all_views_are_numbered_together(leaves: Path) -> None:
+    (leaves / "train.csv").write_text(csv_of(["0", "1", "2", "10"]))
+    (leaves / "val.csv").write_text(csv_of(["0.0", "1.0", "2.0", "10.0"]))
+    (leaves / "some.csv").write_text("image_id,c\na.png,dog\nb.png,cat\n")
+    (leaves / "others.csv").write_text("image_id,c\nc.png,cow\n")
+
+    numbers = opened(leaves, views={"train": "train.csv", "validation": "val.csv"})
+    names = opened(leaves, views={"train": "some.csv", "validation": "others.csv"})
+
+    assert every(numbers) == [(10, 0), (20, 1), (30, 2), (40, 10)]
+    assert views(numbers) == {"train": [0, 1, 2, 3], "validation": [0, 1, 2, 3]}
+    assert names.categories == {"y": ("cat", "cow", "dog")}
+    assert every(names) == [(10, 2), (20, 0), (30, 1)]
 
 
 def test_ids_are_made_into_file_names_by_a_pattern(leaves: Path) -> None:
@@ -137,17 +256,29 @@ def test_ids_are_made_into_file_names_by_a_pattern(leaves: Path) -> None:
 def test_an_image_that_is_listed_twice_is_one_sample_that_comes_twice(leaves: Path) -> None:
     (leaves / "manifest.json").write_text(listing([*LISTED[:2], LISTED[0]]))
 
-    dataset = opened(leaves)
+    dataset = opened(leaves, classes=3)
 
     assert dataset.source.samples == 2
     assert views(dataset) == {"train": [0, 1, 0]}
-    assert dataset.notes == ("view 'train' holds 1 sample (a.png) more than once",)
+    assert dataset.notes == (
+        "view 'train' holds 1 sample (a.png) more than once",
+        f"{leaves}: left out are 3 .png (images/c.png, …)",
+    )
+
+
+def test_an_image_may_be_written_as_a_path_from_here(leaves: Path) -> None:
+    (leaves / "manifest.json").write_text(listing([("./a.png", 0), ("b.png", 1), ("a.png", 0)]))
+
+    dataset = opened(leaves)
+
+    assert dataset.source.samples == 2
+    assert every(dataset) == [(10, 0), (20, 1)]
 
 
 def test_an_image_that_is_listed_with_two_classes_is_refused(leaves: Path) -> None:
     (leaves / "manifest.json").write_text(listing([*LISTED, ("b.png", 2)]))
 
-    with pytest.raises(DataError, match=r"'b\.png' is listed with the classes \[0, 2\]; an image has one"):
+    with pytest.raises(DataError, match=r"'b\.png' is listed with the labels \[0, 2\]; an image has one"):
         opened(leaves)
 
 
@@ -158,13 +289,14 @@ def test_each_view_can_have_a_manifest_of_its_own(leaves: Path) -> None:
     (leaves / "train.json").write_text(listing(LISTED[:3]))
     (leaves / "held out.csv").write_text("image_id,disease_class\ne.png,0\na.png,2\n")
 
-    dataset = opened(leaves, views={"train": "train.json", "validation": "held out.csv"})
+    dataset = opened(leaves, views={"train": "train.json", "validation": "held out.csv"}, classes=3)
 
     assert views(dataset) == {"train": [0, 1, 2], "validation": [3, 0]}
     assert every(dataset) == [(10, 2), (20, 0), (30, 2), (50, 0)]
     assert dataset.notes == (
         "views 'train' and 'validation' share 1 sample (a.png): "
         "what is trained on is also measured on, unless that is meant",
+        f"{leaves}: left out are 1 .json (manifest.json), 1 .png (images/d.png)",
     )
 
 
@@ -173,12 +305,6 @@ def test_a_field_can_say_the_view(leaves: Path) -> None:
     (leaves / "manifest.json").write_text(json.dumps(entries))
 
     assert views(opened(leaves, split="part")) == {"train": [0, 2, 3], "test": [1, 4]}
-
-
-def test_a_share_of_each_class_from_its_beginning_can_be_the_validation_view(leaves: Path) -> None:
-    assert views(opened(leaves, validation_split=0.5)) == {"train": [2, 3, 4], "validation": [0, 1]}
-    with pytest.raises(DataError, match="leaves the view 'validation' without images"):
-        opened(leaves, validation_split=0.1)
 
 
 def test_views_can_be_parts_of_the_manifest(leaves: Path) -> None:
@@ -192,8 +318,7 @@ def test_views_can_be_parts_of_the_manifest(leaves: Path) -> None:
 @pytest.mark.parametrize(
     ("declared", "problem"),
     [
-        ({"split": "c", "validation_split": 0.5}, "has split and validation_split; images are parted in one way"),
-        ({"views": {"train": ":3"}, "validation_split": 0.5}, "has views and validation_split; images are parted in"),
+        ({"views": {"train": ":3"}, "split": "c"}, "has views and split; images are parted in one way"),
         ({"views": {"train": "t.json"}, "manifest": "m.json"}, "has a manifest, and views have manifests of their own"),
     ],
 )
@@ -205,9 +330,7 @@ def test_two_ways_of_parting_images_are_refused(leaves: Path, declared: Any, pro
 # ---- what is wrong --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.png", "/etc/passwd", "a/../../b.png", "a//b.png", "./a.png", "a\0.png", ""]
-)
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png", "a//b.png", "a\0.png", ""])
 def test_a_name_that_is_no_file_inside_the_folder_is_refused(leaves: Path, name: str) -> None:
     (leaves / "secret.png").write_bytes(gray(1))
     (leaves / "manifest.json").write_text(listing([("a.png", 0), (name, 1)]))
@@ -284,9 +407,14 @@ def test_damaged_images_are_left_out_or_replaced_where_that_is_declared(leaves: 
         ),
         ('[{"image_id": "a.png", "c": 1}, {"image_id": "b.png"}]', "entry 1 has no 'c'; wanted a class"),
         ('[{"image_id": "a.png", "c": 1}, {"image_id": null, "c": 1}]', "entry 1 has image_id = null; wanted the name"),
-        ('[{"image_id": "a.png", "c": 1.5}]', "entry 0 has c = 1.5; wanted a class, as a whole number or text"),
+        ('[{"image_id": "a.png", "c": 1.5}]', "entry 0 has the label '1.5', which is no whole number; wanted whole"),
+        (
+            '[{"image_id": "a.png", "c": 1}, {"image_id": "b.png", "c": NaN}]',
+            "entry 1 has the label 'nan', which is no",
+        ),
+        ('[{"image_id": "a.png", "c": " "}]', 'entry 0 has c = " "; wanted a class, as a number or text'),
         ('[{"image_id": "a.png", "c": true}]', "entry 0 has c = true; wanted a class"),
-        ('[{"image_id": "a.png", "c": -1}]', r"the class of 'a\.png' is -1; wanted one of 0\.\."),
+        ('[{"image_id": "a.png", "c": -1}]', r"the class of 'a\.png' is '-1'; wanted one of 0\.\."),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_refused_with_the_entry(leaves: Path, text: str, problem: str) -> None:
@@ -318,8 +446,8 @@ def test_a_csv_that_cannot_be_read_is_refused_with_the_line(leaves: Path, text: 
 @pytest.mark.parametrize(
     ("classes", "problem"),
     [
-        (2, r"the class of 'a\.png' is 2; wanted one of 0\.\.1 \(classes = 2\)"),
-        (["healthy", "rust"], r"the class of 'a\.png' is 2; wanted one of healthy, rust"),
+        (2, r"the class of 'a\.png' is '2'; wanted one of 0\.\.1 \(classes = 2\)"),
+        (["healthy", "rust"], r"the class of 'a\.png' is '2'; wanted one of healthy, rust"),
     ],
 )
 def test_a_class_that_is_none_is_refused_with_its_image(leaves: Path, classes: Any, problem: str) -> None:

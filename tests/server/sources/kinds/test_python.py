@@ -7,8 +7,8 @@ from textwrap import dedent
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from processes import children
 
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
@@ -32,9 +32,7 @@ def looked_at(folder: Path, text: str, **declared: Any) -> Dataset:
 
 def looking() -> set[int]:
     """Processes that look at objects, by id; loaders that other tests share are none."""
-    return {
-        child.pid for child in psutil.Process().children() if any("workers.worker" in word for word in child.cmdline())
-    }
+    return {child.pid for child in children(lambda words: any("workers.worker" in word for word in words))}
 
 
 def failure(folder: Path, text: str, **declared: Any) -> DataError:
@@ -154,7 +152,8 @@ def test_what_is_not_the_same_twice_is_refused_unless_that_is_meant(tmp_path: Pa
     error = failure(tmp_path, text)
     meant = looked_at(tmp_path, text, deterministic=False)
 
-    assert "sample 8 is another one when it is read again, although random, numpy.random and" in str(error)
+    assert "column 'x' of sample 8 is another one when it is read again, in another order, although" in str(error)
+    assert ("line 3: secrets.randbits(…) is numbers of the system" in str(error)) == (text == RESTLESS)
     assert "or say deterministic = false in loader.toml and do without" in str(error)
     assert meant.notes == ("deterministic = false: a retry, a resumed training or another replica may have other data",)
 
@@ -229,3 +228,125 @@ def test_a_dataset_that_cannot_be_opened_leaves_no_process(tmp_path: Path) -> No
 
 def drawn(dataset: Dataset, *ids: int) -> dict[str, Any]:
     return dataset.source.draw(SampleRequest(np.array(ids, np.int64), np.zeros(len(ids), np.int64), 0))  # type: ignore[union-attr]
+
+
+# ---- scripts and what they leave behind ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import argparse\nargs = argparse.ArgumentParser().parse_args()\nmade = [1]",
+        "import argparse\ndef made():\n    argparse.ArgumentParser().parse_args()\n    return [1]",
+    ],
+)
+def test_a_module_that_reads_the_command_line_reads_its_own(tmp_path: Path, text: str) -> None:
+    assert looked_at(tmp_path, text).views["train"].samples == 1
+
+
+def test_a_pool_that_is_left_early_in_a_constructor_ends(tmp_path: Path) -> None:
+    """SIGTERM was ignored by what a worker forked, so its terminate() waited for ever."""
+    dataset = looked_at(
+        tmp_path,
+        """
+        import multiprocessing, time
+        def slow(x):
+            time.sleep(0.01 * (x % 3))
+            return x
+        class made(list):
+            def __init__(self):
+                with multiprocessing.Pool(6) as pool:
+                    self.append(next(iter(pool.imap(slow, range(40)))))
+        """,
+        start_timeout_s=30,
+    )
+
+    assert dataset.views["train"].samples == 1
+
+
+def test_a_script_that_trains_when_it_is_imported_is_told_by_its_line(tmp_path: Path) -> None:
+    text = """
+    class Model:
+        def fit(self, x, epochs): raise SystemExit(2)
+    model = Model()
+    made = [1, 2]
+    if len(made) > 1:
+        model.fit(made, epochs=3)
+    """
+
+    error = failure(tmp_path, text)
+
+    assert "importing its module fails with SystemExit: 2; training code runs at import" in str(error)
+    assert f'({NAME}.py, line 7: model.fit(…)): move it behind `if __name__ == "__main__":`' in str(error)
+
+
+def test_a_script_that_trains_without_end_is_told_by_its_line_when_it_is_given_up(tmp_path: Path) -> None:
+    text = """
+    import threading
+    class Model:
+        def fit(self, x, epochs): epochs or threading.Event().wait()
+    model = Model()
+    made = [1, 2]
+    model.fit(made, epochs={epochs})
+    """
+
+    error = failure(tmp_path, text.format(epochs=0), start_timeout_s=1.5)
+    well = looked_at(tmp_path, text.format(epochs=1))
+
+    words = f"training code runs at import ({NAME}.py, line 7: model.fit(…)): move it behind"
+    assert "took longer than 1.5 s and was given up" in str(error)
+    assert words in str(error)
+    assert any(words in note for note in well.notes)
+
+
+def test_texts_of_the_declaration_are_those_of_the_program(tmp_path: Path) -> None:
+    """`self.split is 'TRAIN'` was true where the code was written and false here."""
+    text = """
+    import warnings
+    warnings.simplefilter("ignore")
+    class made:
+        def __init__(self, split, more): self.right = split is "TRAIN" and more["of"][0] is "TEST"
+        def __len__(self): return 1
+        def __getitem__(self, i): return int(self.right)
+    """
+
+    arguments = {"split": "".join(["TR", "AIN"]), "more": {"of": ["".join(["TE", "ST"])]}}
+
+    with closing(open_dataset("d", config(tmp_path, text, arguments=arguments))) as found:
+        assert drawn(found, 0)["x"].tolist() == [1]
+
+
+FLOATS = """
+    import numpy as np
+    class Made:
+        def __len__(self):
+            return 10
+        def __getitem__(self, i):
+            return np.ones((2, 3)), np.float32(i)
+    made = Made()
+    """
+
+
+def test_float64_of_code_is_served_and_said_with_what_it_costs(tmp_path: Path) -> None:
+    dataset = looked_at(tmp_path, FLOATS)
+
+    assert [str(column) for column in dataset.columns] == ["x float64(2, 3)", "y float32()"]
+    assert dataset.notes == (
+        "column 'x' is float64, as code returns it: 48 bytes a sample where float32 takes 24. If the model takes "
+        'float32, add [[datasets.d.transforms]] name = "cast", column = "x", dtype = "float32"',
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float64_that_is_declared_or_cast_is_no_surprise(tmp_path: Path, dtype: str) -> None:
+    cast = {"name": "cast", "column": "x", "dtype": dtype}
+
+    assert looked_at(tmp_path, FLOATS, transforms=[cast]).notes == ()
+
+
+def test_a_masked_array_is_refused_with_what_to_return(tmp_path: Path) -> None:
+    text = FLOATS.replace("np.ones((2, 3))", "np.ma.masked_equal(np.arange(6.0), 3)")
+
+    assert "holds a masked array in [0], 1 of its values are masked; return array.filled(0)" in str(
+        failure(tmp_path, text)
+    )

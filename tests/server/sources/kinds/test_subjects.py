@@ -147,7 +147,7 @@ def test_files_are_opened_when_they_are_read_from_and_so_many_at_once(
         gathered(dataset, sample)
         counts.append(descriptors())
 
-    assert counts == [0, 2, 4, 4, 4, 4, 4]
+    assert counts == [0, 4, 8, 8, 8, 8, 8]  # two of each array
 
 
 @pytest.mark.parametrize("write", LAYOUTS)

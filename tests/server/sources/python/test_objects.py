@@ -5,63 +5,21 @@ test_python_opening.py.
 """
 
 import itertools
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 
-from feedline_server.batches.dataset import Dataset, dataset_of, open_dataset_in_worker
+from feedline_server.batches.dataset import Dataset, open_dataset_in_worker
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import PythonConfig
-from feedline_server.sources.kinds import python
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import SampleRequest
 from feedline_wire.errors import BadSample, DataError
 
 Open = Callable[..., Dataset]
-
-
-@pytest.fixture
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
-    """Write modules, forgotten again at the end: `code(my_classes="…")` gives their folder."""
-    before, numpy_state = set(sys.modules), np.random.get_state()
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a text written anew within a second must be read anew
-    monkeypatch.chdir(tmp_path)
-
-    def write(**modules: str) -> Path:
-        for name, text in modules.items():
-            file = tmp_path.joinpath(*name.split("__")).with_suffix(".py")
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(dedent(text))
-        forget()
-        return tmp_path
-
-    def forget() -> None:
-        for name in set(sys.modules) - before:
-            if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
-                del sys.modules[name]
-
-    yield write
-    forget()
-    np.random.set_state(numpy_state)
-
-
-@pytest.fixture
-def opened(code: Callable[..., Path]) -> Open:
-    """Open objects of the module `m` as a worker does: `opened(text, "m:name", **declared)`."""
-
-    def open_it(text: str, name: str | None = "m:made", **declared: Any) -> Dataset:
-        folder = code(m="import random\nimport numpy as np\n" + dedent(text))
-        config = PythonConfig.declare(path=folder, object=name, **declared)
-        found = python.opened(config)
-        return dataset_of("d", config, found, tuple(found.notes()))
-
-    return open_it
 
 
 def drawn(dataset: Dataset, *ids: int, epoch: int = 0, seed: int = 0) -> dict[str, Any]:
@@ -282,8 +240,8 @@ def test_the_epoch_is_told_to_who_wants_to_know_it_as_torch_samplers_are(opened:
         """
     )
 
-    assert units(dataset, 0, epoch=3) == [[3, 11]]
-    assert units(dataset, 0, epoch=0) == [[0, 11]]
+    assert units(dataset, 0, epoch=3) == [[3, 10]]
+    assert units(dataset, 0, epoch=0) == [[0, 10]]
 
 
 def test_batches_that_fill_the_same_array_again_and_again_are_not_mixed_up(opened: Open) -> None:
@@ -621,3 +579,19 @@ def test_the_identity_is_that_of_the_data_where_the_text_is_the_same(code: Calla
 
     assert identity([1, 2, 3]) == identity([1, 2, 3])
     assert len({identity([1, 2, 3]), identity([1, 2, 4]), identity([1, 2, 3, 4])}) == 3
+
+
+def test_samples_of_an_object_with_a_batch_size_are_noted_with_the_line_that_makes_them_batches(opened: Open) -> None:
+    """A Sequence without on_epoch_end was served as samples, without a word."""
+    text = """
+        class made:
+            batch_size = 2
+            def __len__(self): return 3
+            def __getitem__(self, i): return np.full((2, 4), i)
+    """
+
+    (note,) = opened(text).notes
+    assert note.startswith("view 'train': m:made is ")
+    assert "if each item is a batch already, say batched = true in loader.toml" in note
+    assert opened(text, batched=False).notes == ()
+    assert "batches" in opened(text, batched=True).notes[0]

@@ -142,3 +142,21 @@ def test_what_has_other_parts_than_the_first_is_refused(later: Any, words: str) 
         form_of((X, 1), None).arrays(later)
 
     assert words in str(caught.value)
+
+
+# ---- masked arrays ----
+
+
+def test_the_numbers_behind_a_mask_are_no_data() -> None:
+    masked = np.ma.masked_equal(np.array([1, 2, 2]), 2)
+    form = form_of((X, masked.filled(0)), None)
+
+    for value in (masked, np.ma.masked):
+        with pytest.raises(
+            Unfit, match=r"holds a masked array in \[1\], \d of its values are masked; return array.filled"
+        ):
+            form.arrays((X, value), {"x": X.dtype, "y": masked.dtype})
+
+
+def test_a_masked_array_without_a_masked_value_is_an_array() -> None:
+    assert form_of((np.ma.array([1, 2]),), None).arrays((np.ma.array([3, 4]),))["x"].tolist() == [3, 4]

@@ -1,0 +1,1 @@
+"""What holds a trainer back: its waits by stage, and the verdict on them."""

@@ -1,0 +1,1 @@
+"""What a loader shows of itself: the last minute, metrics, the page."""

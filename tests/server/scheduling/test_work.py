@@ -1,0 +1,41 @@
+"""What the batches of each view have cost is counted where they are sent, however often one assembly serves."""
+
+from typing import Any
+
+from feedline_server.scheduling.work import Work
+from feedline_server.workers.messages import Done
+from feedline_wire import loader_pb2 as pb
+
+Stage = Any  # the fixture in conftest.py
+
+
+def finish(stage: Stage, seconds: float) -> None:
+    """The only task is done, and took a worker so long."""
+    [task] = stage.tasks
+    stage.tasks.clear()
+    stage.scheduler.answer([(task, Done(task.number, None, {"read": seconds}))])
+
+
+def test_a_batch_that_two_trainers_have_was_assembled_once_and_sent_twice(stage: Stage) -> None:
+    one, two = stage.scheduler.open_stream("one"), stage.scheduler.open_stream("two")
+    stage.want(one, 1, stage.key(epoch=7))
+    stage.want(two, 1, stage.key(epoch=7))
+    finish(stage, 0.5)
+    assert stage.scheduler.status().work == {("numbers", "train"): Work(0, 0.5)}
+
+    stage.take(one)
+    stage.take(two)
+    stage.scheduler.close_stream(one)
+
+    assert stage.scheduler.status().work == {("numbers", "train"): Work(2, 0.5)}
+
+
+def test_how_long_a_trainer_said_nothing_is_said_with_what_it_said(stage: Stage) -> None:
+    stream = stage.scheduler.open_stream("one")
+    stage.scheduler.note_reader(stream, pb.Reader(dataset="numbers", view="train", trainer="a", batches=5))
+    stage.now += 7.5
+
+    [told] = stage.scheduler.status().streams[0].readers
+
+    assert (told.batches, told.quiet_us) == (5, 7_500_000)
+    assert stream.readers["a"][0].quiet_us == 0
