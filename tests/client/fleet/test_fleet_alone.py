@@ -361,7 +361,7 @@ def test_a_reader_asks_a_second_loader_when_its_key_gets_late(alone: Alone, monk
     alone.taken()
     found = looks(fleet, monkeypatch)
 
-    with pytest.raises(LoaderStalled, match="from (a:1 and b:1|b:1 and a:1)"):
+    with pytest.raises(LoaderStalled, match=r"from (a:1 and b:1|b:1 and a:1)"):
         fleet.wait(pending, 5)
 
     assert alone.taken() == ["flush"]
