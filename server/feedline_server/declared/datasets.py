@@ -153,8 +153,16 @@ class ImageForm(Declaration):
     """How they are resized; OpenCV's names."""
     bits: Bits = 8
     """Of a value: uint8 or uint16."""
+    decode: Literal["full", "reduced"] = "full"
+    """`reduced`: a JPEG that is at least twice `size` is decoded smaller, which is faster and gives other pixels."""
     max_pixels: Count = MAX_PIXELS
     """Of a file. What says that it has more is not decoded."""
+
+    def __post_init__(self) -> None:
+        if self.decode == "reduced" and self.size is None:
+            raise Contradiction('has decode = "reduced" and no size to decode for; say size = [width, height]')
+        if self.decode == "reduced" and self.bits != 8:
+            raise Contradiction(f'has decode = "reduced" and bits = {self.bits}; JPEG has 8, leave one of them out')
 
     @property
     def set_image_fields(self) -> list[str]:
@@ -182,7 +190,7 @@ class ClassFoldersConfig(ImageForm):
 
     version: ClassVar[int] = 2
     """2: validation_split draws, as for every kind; it took the first files of each class."""
-    meant: ClassVar[tuple[str, ...]] = ("one_hot",)
+    meant: ClassVar[tuple[str, ...]] = ("one_hot", "decode")
 
 
 class ImagesConfig(ImageForm):
@@ -214,9 +222,10 @@ class ImagesConfig(ImageForm):
 
     version: ClassVar[int] = 2
     """2: labels such as 2.0 are the number 2, not names that are sorted; validation_split draws, as for every kind."""
-    meant: ClassVar[tuple[str, ...]] = ("one_hot", "regression")
+    meant: ClassVar[tuple[str, ...]] = ("one_hot", "regression", "decode")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.regression and (self.classes is not None or self.one_hot):
             both = "one_hot" if self.one_hot else "classes"
             raise Contradiction(f"has both regression and {both}; numbers to predict are no classes, leave one out")

@@ -241,6 +241,14 @@ Size: TypeAlias = Annotated[
     ),
 ]
 """Width and height, in the order in which OpenCV and Keras' users say them."""
+Interval: TypeAlias = Annotated[
+    tuple[float, float],
+    must(
+        lambda value: isinstance(value, list | tuple) and len(value) == 2, "least and most, such as [0.08, 1]", "before"
+    ),
+    must(lambda ends: 0 < ends[0] <= ends[1] < float("inf"), "least and most, both more than 0, the least first"),
+]
+"""The least and the most of what is drawn."""
 ColumnNames: TypeAlias = Annotated[tuple[str, ...], before(one_or_several)]
 """None or more."""
 Names: TypeAlias = Annotated[tuple[str, ...], before(one_or_several), _SOME]

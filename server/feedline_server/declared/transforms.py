@@ -14,6 +14,7 @@ from feedline_server.declared.forms import (
     Contradiction,
     Count,
     FileName,
+    Interval,
     Names,
     Numbers,
     OneOf,
@@ -167,6 +168,18 @@ class RandomCropTransform(ColumnTransform):
     """Zeros on each side before it is cropped."""
 
 
+class RandomResizedCropTransform(ColumnTransform):
+    """A part of each image, of a size and shape of its own, resized; drawn anew every epoch, all columns alike."""
+
+    name: Literal["random_resized_crop"] = "random_resized_crop"
+    size: Size
+    scale: Annotated[Interval, must(lambda ends: ends[1] <= 1, "at most 1, which is the whole image")] = (0.08, 1.0)
+    """How much of an image's area the part has."""
+    ratio: Interval = (3 / 4, 4 / 3)
+    """The part's width by its height."""
+    interpolation: Interpolation = "linear"
+
+
 class RandomFlipTransform(ColumnTransform):
     """Each image mirrored with a probability of one half, drawn anew every epoch; all columns alike."""
 
@@ -216,6 +229,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "resize": ResizeTransform,
     "crop": CropTransform,
     "random_crop": RandomCropTransform,
+    "random_resized_crop": RandomResizedCropTransform,
     "random_flip": RandomFlipTransform,
     "stack": StackTransform,
     "code": CodeTransform,

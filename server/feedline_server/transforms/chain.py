@@ -36,6 +36,7 @@ MAKERS = {
     "resize": "images.Resize",
     "crop": "images.Crop",
     "random_crop": "images.RandomCrop",
+    "random_resized_crop": "images.RandomResizedCrop",
     "random_flip": "images.RandomFlip",
     "stack": "stacking.Stack",
     "code": "code.Function",

@@ -1,4 +1,4 @@
-"""resize, crop, random_crop, random_flip: images of shape (height, width) or (height, width, channels).
+"""What is done to images of shape (height, width) or (height, width, channels): other sizes, parts, mirror images.
 
 What is random is drawn once for a sample, and all columns named together get the same: an image and its mask.
 """
@@ -8,10 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from feedline_server.declared.datasets import Declaration
-from feedline_server.declared.transforms import CropTransform, RandomCropTransform, RandomFlipTransform, ResizeTransform
+from feedline_server.declared.transforms import (
+    CropTransform,
+    RandomCropTransform,
+    RandomFlipTransform,
+    RandomResizedCropTransform,
+    ResizeTransform,
+)
 from feedline_server.sources.images.opencv import interpolation, opencv
 from feedline_server.sources.ragged import Ragged
 from feedline_server.transforms.randomness import below
+from feedline_server.transforms.regions import WORDS, regions
 from feedline_server.transforms.rows import Rows
 from feedline_server.transforms.transform import Spec, Specs, Transform, Trial, chosen
 from feedline_wire.errors import DataError
@@ -30,7 +37,9 @@ class _Sized(Transform):
     done: ClassVar[str] = "cropped"
 
     def __init__(
-        self, config: ResizeTransform | CropTransform | RandomCropTransform, _declaration: Declaration | None = None
+        self,
+        config: ResizeTransform | CropTransform | RandomCropTransform | RandomResizedCropTransform,
+        _declaration: Declaration | None = None,
     ) -> None:
         super().__init__(config.columns)
         self._width, self._height = config.size
@@ -68,10 +77,7 @@ class Resize(_Sized):
         return out
 
     def _check(self, column: Column) -> None:
-        if column.dtype.name not in RESIZED:
-            raise DataError(f"column {column} cannot be resized: wanted {', '.join(RESIZED)}; cast it before")
-        if column.shape[2:] > (MOST_CHANNELS,):
-            raise DataError(f"column {column} cannot be resized: an image has at most {MOST_CHANNELS} channels")
+        _check_resizable(column)
 
 
 class Crop(_Sized):
@@ -98,10 +104,7 @@ class RandomCrop(_Sized):
     def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
         """See Transform."""
         found = super().columns(specs, trial)
-        first, *others = (specs[name].column for name in self._names)
-        for column in others:
-            if column.shape[:2] != first.shape[:2]:
-                raise DataError(f"columns {first} and {column} differ in size, so they cannot lose the same part")
+        _check_alike(specs, self._names)
         return found
 
     def apply(self, rows: Rows) -> None:
@@ -124,6 +127,39 @@ class RandomCrop(_Sized):
 
     def _check(self, column: Column) -> None:
         _check_inside(column, self._width, self._height, self._padding)
+
+
+class RandomResizedCrop(_Sized):
+    """A part of each image, of its own size, shape and place, by OpenCV's resize."""
+
+    is_random = True
+
+    def __init__(self, config: RandomResizedCropTransform, _declaration: Declaration) -> None:
+        super().__init__(config)
+        self._scale, self._ratio = config.scale, config.ratio
+        self._cv2 = opencv("random_resized_crop")
+        self._how = interpolation(self._cv2, config.interpolation)
+
+    def columns(self, specs: Specs, trial: Trial) -> dict[str, Spec]:
+        """See Transform."""
+        found = super().columns(specs, trial)
+        _check_alike(specs, self._names)
+        return found
+
+    def apply(self, rows: Rows) -> None:
+        """See Transform."""
+        height, width = _array(rows.columns[self._names[0]]).shape[1:3]
+        parts = regions(rows.words(WORDS), height, width, self._scale, self._ratio).tolist()
+        for name in self._names:
+            images = _array(rows.columns[name])
+            out = self._out(rows, name, images)
+            for image, target, (top, left, tall, wide) in zip(_planes(images), _planes(out), parts, strict=True):
+                part = image[top : top + tall, left : left + wide]
+                self._cv2.resize(part, (self._width, self._height), target, interpolation=self._how)
+            rows.columns[name] = out
+
+    def _check(self, column: Column) -> None:
+        _check_resizable(column)
 
 
 class RandomFlip(Transform):
@@ -161,6 +197,20 @@ def _check_image(column: Column, done: str) -> None:
         raise DataError(
             f"column {column} cannot be {done}: wanted images of one size, (height, width) or (height, width, channels)"
         )
+
+
+def _check_alike(specs: Specs, names: tuple[str, ...]) -> None:
+    first, *others = (specs[name].column for name in names)
+    for column in others:
+        if column.shape[:2] != first.shape[:2]:
+            raise DataError(f"columns {first} and {column} differ in size, so they cannot lose the same part")
+
+
+def _check_resizable(column: Column) -> None:
+    if column.dtype.name not in RESIZED:
+        raise DataError(f"column {column} cannot be resized: wanted {', '.join(RESIZED)}; cast it before")
+    if column.shape[2:] > (MOST_CHANNELS,):
+        raise DataError(f"column {column} cannot be resized: an image has at most {MOST_CHANNELS} channels")
 
 
 def _check_inside(column: Column, width: int, height: int, padding: int) -> None:

@@ -40,9 +40,9 @@ def words(request: SampleRequest, purpose: str, count: int) -> Words:
         return _mixed(_mixed(place[:, np.newaxis] + steps) ^ keys[:, 1:])
 
 
-def below(drawn_words: Words, limits: int) -> NDArray[np.int64]:
-    """A number of 0..limits-1 from each word; the bias is less than limits / 2^32."""
-    return ((drawn_words >> np.uint64(32)) * np.uint64(limits) >> np.uint64(32)).astype(np.int64)
+def below(drawn_words: Words, limits: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number of 0..limits-1 from each word, of one limit or of one each; the bias is less than limits / 2^32."""
+    return ((drawn_words >> np.uint64(32)) * np.asarray(limits, np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
 def generator(key: Words) -> "np.random.Generator":  # a name: numpy loads its generators when they are named

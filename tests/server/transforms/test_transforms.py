@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from feedline_server.sources.ragged import Ragged, joined
 from feedline_server.sources.source import Opened, SampleRequest
 from feedline_server.transforms import rows
 from feedline_server.transforms.randomness import words
+from feedline_server.transforms.regions import WORDS, regions
 from feedline_wire import IDS
 from feedline_wire.elementwise import Scale
 from feedline_wire.errors import BadSample, DataError
@@ -183,6 +185,8 @@ RANDOM = (
     {"name": "random_flip", "columns": ["x", "mask"], "vertical": True},
 )
 
+RESIZED = ({"name": "random_resized_crop", "columns": ["x", "mask"], "size": [5, 4]},)
+
 
 def test_a_random_crop_is_a_part_of_the_padded_image_and_a_flip_its_mirror_image(images: Path) -> None:
     found = batch(opened(images, *RANDOM, inputs=["x", "mask"]), SAMPLES)
@@ -203,10 +207,35 @@ def test_a_random_crop_is_a_part_of_the_padded_image_and_a_flip_its_mirror_image
     assert {(up, along) for _, _, up, along in places} == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "area", "cubic"])
+def test_a_random_resized_crop_is_a_part_of_the_image_resized_by_opencv(images: Path, interpolation: str) -> None:
+    crop = {
+        "name": "random_resized_crop", "columns": ["x", "mask"], "size": [5, 4], "scale": [0.2, 0.8],
+        "interpolation": interpolation,
+    }  # fmt: skip
+
+    dataset = opened(images, crop, inputs=["x", "mask"])
+    found = batch(dataset, SAMPLES)
+
+    assert shapes(dataset)[:2] == ["mask uint8(4, 5)", "x uint8(4, 5, 3)"]
+    plain = np.load(images / "x.npy")
+    drawn = words(SampleRequest(np.arange(SAMPLES), np.zeros(SAMPLES, np.int64), 1), "0 random_resized_crop", WORDS)
+    parts = regions(drawn, 6, 8, (0.2, 0.8), (3 / 4, 4 / 3)).tolist()
+    for row, (top, left, height, width) in enumerate(parts):
+        for name, image in (("x", plain[row]), ("mask", np.ascontiguousarray(plain[row, ..., 0]))):  # the same of both
+            part = image[top : top + height, left : left + width]
+            expected = cv2.resize(part, (5, 4), interpolation=getattr(cv2, f"INTER_{interpolation.upper()}"))
+            np.testing.assert_array_equal(found[name][row], expected)
+    assert len({tuple(part) for part in parts}) > SAMPLES // 2
+
+
 @pytest.mark.parametrize("order", ["sequential", "shuffle", "replacement", "blocks:8x2"])
-def test_a_samples_draw_is_the_same_however_the_epoch_is_cut(images: Path, order: str) -> None:
+@pytest.mark.parametrize("random", [RANDOM, RESIZED], ids=["crop and flip", "resized crop"])
+def test_a_samples_draw_is_the_same_however_the_epoch_is_cut(
+    images: Path, order: str, random: tuple[dict[str, Any], ...]
+) -> None:
     """Also where a batch runs on into the next epoch, and in whatever order batches are asked for."""
-    dataset, other = (opened(images, *RANDOM, inputs=["x", "mask"]) for _ in range(2))
+    dataset, other = (opened(images, *random, inputs=["x", "mask"]) for _ in range(2))
 
     whole = batch(dataset, 32, order=order, offset=24)
     again = batch(dataset, 32, order=order, offset=24)
@@ -401,6 +430,21 @@ def test_rows_of_a_unit_are_drawn_for_each(code: Callable[[str], str], tmp_path:
         ([{"name": "pad", "column": "x", "length": 3}], "cannot be padded to 3: it has 6 steps"),
         ([{"name": "random_crop", "column": "x", "size": [9, 6]}], r"cannot be cropped .* width 8 and height 6"),
         ([{"name": "resize", "column": "y", "size": [9, 6]}], "wanted images of one size"),
+        ([{"name": "random_resized_crop", "column": "y", "size": [9, 6]}], "wanted images of one size"),
+        (
+            [
+                {"name": "crop", "column": "mask", "size": [4, 4]},
+                {"name": "random_resized_crop", "columns": ["x", "mask"], "size": [9, 6]},
+            ],
+            "differ in size, so they cannot lose the same part",
+        ),
+        (
+            [
+                {"name": "cast", "column": "x", "dtype": "int8"},
+                {"name": "random_resized_crop", "column": "x", "size": [9, 6]},
+            ],
+            "cast it",
+        ),
         (
             [{"name": "cast", "column": "x", "dtype": "int8"}, {"name": "resize", "column": "x", "size": [9, 6]}],
             "cast it",
@@ -433,6 +477,24 @@ def test_what_does_not_fit_is_told_when_the_dataset_is_opened(
 ) -> None:
     with pytest.raises(DataError, match=problem):
         opened(images, *transforms, inputs="x", views={"train": "0:30", "validation": "30:"})
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"scale": [0, 1]}, "both more than 0"),
+        ({"scale": [0.5, 0.1]}, "the least first"),
+        ({"scale": [0.5, 1.5]}, "at most 1, which is the whole image"),
+        ({"scale": 0.5}, "least and most, such as"),
+        ({"ratio": [0.5, 1, 2]}, "least and most, such as"),
+        ({"ratio": [1, "inf"]}, "both more than 0"),
+    ],
+)
+def test_bounds_of_random_resized_crops_are_two_that_can_be_drawn_between(bounds: dict[str, Any], said: str) -> None:
+    crop = {"name": "random_resized_crop", "column": "x", "size": [4, 4], **bounds}
+
+    with pytest.raises(ValueError, match=said):
+        ColumnsConfig.declare(path="/", transforms=[crop])
 
 
 def test_transforms_are_part_of_the_identity_and_where_a_table_is_is_not(images: Path) -> None:

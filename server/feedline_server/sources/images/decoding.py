@@ -1,7 +1,8 @@
 """Bytes of an image file to pixels of the declared size, colours and depth, by OpenCV.
 
 What comes out is byte for byte what cv2.imread, cv2.cvtColor and cv2.resize make of the file, or it is an
-error. Nothing is cut to fewer bits, and nothing is decoded that is larger than declared.
+error. Nothing is cut to fewer bits, and nothing is decoded that is larger than declared. Where `decode = "reduced"` is
+declared, cv2.imread is that of IMREAD_REDUCED_*: how much smaller follows from the file's header and `size` alone.
 """
 
 import json
@@ -23,6 +24,21 @@ CHANNELS: dict[ColorMode, int] = {"rgb": 3, "bgr": 3, "grayscale": 1, "rgba": 4}
 DAMAGE = ("premature end", "bad huffman code")
 """What libjpeg says of pixels that it made up. "Extraneous bytes" are not among it: many cameras write some."""
 
+REDUCTIONS = (8, 4, 2)
+"""How many times smaller libjpeg can decode by OpenCV: it computes fewer pixels of each block of 8 x 8."""
+
+
+def reduction(header: ImageHeader, size: tuple[int, int]) -> int:
+    """How many times smaller the image can be decoded so that it is not smaller than `size`; 1: it is decoded in full.
+
+    Only JPEG can be: OpenCV decodes other formats in full and then makes them smaller.
+    """
+    if header.format != "JPEG":
+        return 1
+    (width, height), (least_width, least_height) = header.upright, size
+    fits = (times for times in REDUCTIONS if width >= least_width * times and height >= least_height * times)
+    return next(fits, 1)
+
 
 class Decoder:
     """Makes images of one kind."""
@@ -33,14 +49,21 @@ class Decoder:
         """Of the values that come out."""
         self._cv2 = cv2 = opencv("reading images")
         self._how = interpolation(cv2, form.interpolation)
-        depth = cv2.IMREAD_ANYDEPTH if form.bits == 16 else 0
-        self._colours = depth | (cv2.IMREAD_GRAYSCALE if form.color_mode == "grayscale" else cv2.IMREAD_COLOR)
+        # Red first as it is decoded costs nothing, and a pass over the image afterwards; OpenCV can since 4.11.
+        red_first = getattr(cv2, "IMREAD_COLOR_RGB", None) if form.color_mode == "rgb" else None
+        colours = cv2.IMREAD_GRAYSCALE if form.color_mode == "grayscale" else cv2.IMREAD_COLOR
+        colours = colours if red_first is None else red_first
+        self._colours = colours | (cv2.IMREAD_ANYDEPTH if form.bits == 16 else 0)
+        self._reduced = {times: colours | getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{times}") for times in REDUCTIONS}
         # By (channels decoded, what is wanted); what is not here is right as it is decoded.
-        self._conversions = {
-            (3, "rgb"): cv2.COLOR_BGR2RGB,
-            (3, "rgba"): cv2.COLOR_BGR2RGBA,
-            (4, "rgba"): cv2.COLOR_BGRA2RGBA,
-        }
+        self._conversions = {(3, "rgba"): cv2.COLOR_BGR2RGBA, (4, "rgba"): cv2.COLOR_BGRA2RGBA}
+        if red_first is None:
+            self._conversions[3, "rgb"] = cv2.COLOR_BGR2RGB
+
+    def reduction(self, header: ImageHeader) -> int:
+        """How many times smaller this image is decoded."""
+        form = self.form
+        return 1 if form.decode == "full" or form.size is None else reduction(header, form.size)
 
     def shape(self, data: bytes) -> tuple[int, int, int]:
         """The shape that this image comes out in. DataError, which does not name the file."""
@@ -80,7 +103,8 @@ class Decoder:
     def _decoded(self, data: bytes) -> NDArray[Any]:
         header = read_image_header(data)
         self._check(header)
-        flags = self._colours
+        times = self.reduction(header)
+        flags = self._reduced.get(times, self._colours)
         if self.form.color_mode == "rgba" and header.has_alpha:
             flags = self._cv2.IMREAD_UNCHANGED
         image, printed = captured(lambda: self._imdecode(data, flags))
@@ -88,8 +112,9 @@ class Decoder:
         if image is None or damage:
             reason = (damage or printed.splitlines() or [f"OpenCV cannot decode this {header.format}"])[0]
             raise DataError(f"is damaged ({reason}); copy it again")
-        if image.shape[0] * image.shape[1] != header.pixels:
-            raise DataError(f"is damaged: its header has {header.pixels} pixels, decoded it is {image.shape}")
+        pixels = -(-header.width // times) * -(-header.height // times)
+        if image.shape[0] * image.shape[1] != pixels:
+            raise DataError(f"is damaged: its header has {pixels} pixels, decoded it is {image.shape}")
         if image.ndim == 2 and self.form.color_mode == "rgba":  # what said it has alpha has none
             image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
         return image

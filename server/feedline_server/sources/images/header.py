@@ -46,6 +46,11 @@ class ImageHeader:
         """How many there are."""
         return self.width * self.height
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as it is decoded."""
+        return (self.height, self.width) if self.is_turned else (self.width, self.height)
+
 
 def read_image_header(data: bytes) -> ImageHeader:
     """The header of a whole file's bytes; DataError, which does not name the file, if it is no whole image."""
@@ -60,13 +65,12 @@ def read_image_header(data: bytes) -> ImageHeader:
     return header
 
 
-def decoded_size(start: bytes) -> tuple[int, int] | None:
-    """Width and height of an upright image, by the beginning of its file; None if that does not tell."""
+def first_header(start: bytes) -> ImageHeader | None:
+    """The header by the beginning of a file, which is not checked further; None if that does not tell."""
     try:
-        found = _read(start, whole=False)
+        return _read(start, whole=False)
     except (DataError, struct.error, IndexError):
         return None
-    return (found.height, found.width) if found.is_turned else (found.width, found.height)
 
 
 def _read(data: bytes, *, whole: bool = True) -> ImageHeader:

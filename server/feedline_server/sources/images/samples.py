@@ -6,6 +6,7 @@ a batch are named at once.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.files.sample_files import Files
 from feedline_server.sources.images.decoding import Decoder
-from feedline_server.sources.images.header import decoded_size
+from feedline_server.sources.images.header import ImageHeader, first_header
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.listing import listed
 from feedline_wire.tensors import Array, Column
@@ -28,7 +29,7 @@ MAX_FILE = 1 << 30
 """Bytes of one image file that are read; what is larger is no image but a mistake, or takes the worker's memory."""
 
 HEADERS = 20_000
-"""Images whose sizes are compared at the start, at most, evenly spread."""
+"""Images whose headers are looked at, at the start, at most, evenly spread."""
 
 HEADERS_S = 5.0
 """The same in seconds: on a cold disk a header costs as much as an image."""
@@ -74,23 +75,24 @@ class ImageFiles:
         """See Part."""
         yield self._files
 
-    def sizes(self) -> Iterator[str]:
-        """Compares what headers say of images that are not resized: a note if they differ and bad samples may be.
+    def notes(self) -> Iterator[str]:
+        """What headers say: of images that are not resized whether they are alike, of reduced ones by how much.
 
-        DataError, with the line to write, if they may not.
+        DataError, with the line to write, if what is declared does not fit what is there.
         """
         form = self._decoder.form
-        if form.size is not None:
-            return
+        if form.size is None:
+            yield from self._sizes()
+        elif form.decode == "reduced":
+            yield from self._reductions()
+
+    def _sizes(self) -> Iterator[str]:
+        """A note if sizes differ and bad samples may be; DataError if they may not."""
+        form = self._decoder.form
         height, width, _ = self.columns[0].shape
-        places = np.unique(np.linspace(0, self._files.count - 1, HEADERS).astype(np.int64))
         found: dict[tuple[int, int], list[int]] = {(width, height): []}  # the first image's first
-        until = time.monotonic() + HEADERS_S
-        for sample in np.random.default_rng(0).permutation(places).tolist():  # what there is time for is spread, too
-            if (size := self._size_in_header(sample)) is not None:
-                found.setdefault(size, []).append(sample)
-            if time.monotonic() > until:
-                break
+        for sample, header in self._headers():
+            found.setdefault(header.upright, []).append(sample)
         if len(found) == 1:
             return
         width, height = max(found, key=lambda size: len(found[size]))
@@ -103,13 +105,48 @@ class ImageFiles:
             raise DataError(problem)
         yield f"{problem}: those that are not as the first are bad samples"
 
-    def _size_in_header(self, sample: int) -> tuple[int, int] | None:
+    def _reductions(self) -> Iterator[str]:
+        """How many images are decoded how much smaller; DataError if none is of a format that can be."""
+        counts: Counter[int] = Counter()
+        others: dict[str, int] = {}
+        for sample, header in self._headers():
+            counts[self._decoder.reduction(header)] += 1
+            if header.format != "JPEG":
+                others[header.format] = min(sample, others.get(header.format, sample))
+        looked_at = counts.total()
+        examples = listed(f"{self._files.path(sample)} is a {kind}" for kind, sample in others.items())
+        if not looked_at:
+            return
+        if others and not counts.keys() - {1}:
+            raise DataError(
+                f'decode = "reduced" makes none of {looked_at} images faster: only JPEG can be decoded smaller, and '
+                f"{examples}; leave decode out"
+            )
+        how = ", ".join(
+            f"{count} at 1/{times}" if times > 1 else f"{count} in full" for times, count in sorted(counts.items())
+        )
+        yield (
+            f'pixels are approximate by decode = "reduced": of {looked_at} images that were looked at, {how} of their '
+            f"width and height{f' ({examples})' if others else ''}"
+        )
+
+    def _headers(self) -> Iterator[tuple[int, ImageHeader]]:
+        """Of images spread evenly, as many as there is time for, in a shuffled order; damaged ones are left out."""
+        places = np.unique(np.linspace(0, self._files.count - 1, HEADERS).astype(np.int64))
+        until = time.monotonic() + HEADERS_S
+        for sample in np.random.default_rng(0).permutation(places).tolist():  # what there is time for is spread, too
+            if (header := self._header(sample)) is not None:
+                yield sample, header
+            if time.monotonic() > until:
+                return
+
+    def _header(self, sample: int) -> ImageHeader | None:
         try:
             fd, _ = self._files.open(sample)
         except DataError:  # a bad sample, of which another says it
             return None
         try:
-            return decoded_size(os.read(fd, HEAD_NBYTES))
+            return first_header(os.read(fd, HEAD_NBYTES))
         except OSError:
             return None
         finally:

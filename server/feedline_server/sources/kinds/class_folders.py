@@ -72,7 +72,7 @@ def opened(config: ClassFoldersConfig) -> Opened:
         source,
         views,
         lambda: (
-            *(note for part in read if isinstance(part, ImageFiles) for note in part.sizes()),
+            *(note for part in read if isinstance(part, ImageFiles) for note in part.notes()),
             *_numbering(config, classes),
             *_notes(roots, classes, counts.tolist()),
         ),

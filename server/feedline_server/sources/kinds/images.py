@@ -69,7 +69,7 @@ def opened(config: ImagesConfig) -> Opened:
     return Opened(
         SampleFiles(folder, names, parts),
         views,
-        lambda: (*missing(), *gaps(), *images.sizes(), *leaks(views, names.__getitem__)),
+        lambda: (*missing(), *gaps(), *images.notes(), *leaks(views, names.__getitem__)),
         [*(entries.path for entries in manifests.values()), *(f"{folder}/{pattern.of(name)}" for name in names)],
         categories,
         Identities(names),

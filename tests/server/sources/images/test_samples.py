@@ -16,9 +16,9 @@ import pytest
 
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
-from feedline_server.declared.datasets import ClassFoldersConfig
+from feedline_server.declared.datasets import ClassFoldersConfig, ImageForm, ImagesConfig
 from feedline_server.sources.images.captured_stderr import captured
-from feedline_server.sources.images.decoding import Decoder
+from feedline_server.sources.images.decoding import Decoder, reduction
 from feedline_server.sources.images.header import ImageHeader, read_image_header
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.extras import pip_install
@@ -109,6 +109,21 @@ def test_images_are_resized_to_width_and_height_as_opencv_does(
         if color_mode == "rgba":
             plain = np.dstack([plain, np.full((12, 20), 255, np.uint8)])
         np.testing.assert_array_equal(row, plain.reshape(row.shape))
+
+
+@pytest.mark.parametrize("declared", [{}, {"size": [20, 12]}, {"size": [12, 8], "decode": "reduced"}])
+def test_colours_are_the_same_where_opencv_decodes_blue_first_only(
+    tmp_path: Path, declared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 4.11."""
+    grey = picture(5)[..., 0]
+    files = {"1_jpg": picture(1), "2_png": picture(2), "3_bmp": picture(3), "4_webp": picture(4), "5_jpg": grey}
+    saved(tmp_path, **files)
+
+    found = gathered(opened(tmp_path, **declared), *range(5))
+    monkeypatch.delattr(cv2, "IMREAD_COLOR_RGB", raising=False)
+
+    np.testing.assert_array_equal(found, gathered(opened(tmp_path, **declared), *range(5)))
 
 
 def test_blue_can_come_first(tmp_path: Path) -> None:
@@ -210,6 +225,185 @@ def test_what_a_file_is_its_bytes_say_and_not_its_name(tmp_path: Path) -> None:
     saved(tmp_path, **{"1_jpg": encoded(".png", picture(4))})
 
     np.testing.assert_array_equal(gathered(opened(tmp_path), 0)[0], picture(4)[..., ::-1])
+
+
+# ---- decoded smaller ------------------------------------------------------------------------------------------------
+
+LARGE = (203, 157)
+"""Width and height of a photograph that is decoded smaller; neither is a multiple of a block's eight pixels."""
+
+
+def photograph(size: tuple[int, int] = LARGE) -> Array:
+    """Structure at every scale, as photographs have it; BGR."""
+    draw = np.random.default_rng(7)
+    image = np.zeros((size[1], size[0], 3), np.float32)
+    for octave in range(2, 7):
+        noise = draw.standard_normal((2**octave, 2**octave, 3), np.float32)
+        image += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC) / octave
+    return np.clip(image * 60 + 128, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "times"),
+    [
+        (ImageHeader("JPEG", 400, 300), (50, 37), 8),
+        (ImageHeader("JPEG", 400, 300), (50, 38), 4),
+        (ImageHeader("JPEG", 400, 300), (51, 37), 4),
+        (ImageHeader("JPEG", 400, 300), (200, 150), 2),
+        (ImageHeader("JPEG", 399, 300), (200, 150), 1),
+        (ImageHeader("JPEG", 400, 299), (200, 150), 1),
+        (ImageHeader("JPEG", 10_000, 10_000), (1, 1), 8),
+        (ImageHeader("JPEG", 10, 10), (20, 20), 1),
+        (ImageHeader("JPEG", 300, 400, is_turned=True), (200, 150), 2),
+        (ImageHeader("JPEG", 400, 300, is_turned=True), (200, 150), 1),
+        (ImageHeader("PNG", 400, 300), (50, 37), 1),
+        (ImageHeader("WebP", 400, 300), (50, 37), 1),
+        (ImageHeader("BMP", 400, 300), (50, 37), 1),
+    ],
+)
+def test_an_image_is_decoded_as_small_as_it_can_be_without_being_smaller_than_wanted(
+    header: ImageHeader, size: tuple[int, int], times: int
+) -> None:
+    assert reduction(header, size) == times
+
+
+@pytest.mark.parametrize("color_mode", ["rgb", "bgr", "grayscale", "rgba"])
+@pytest.mark.parametrize(("size", "times"), [([100, 70], 2), ([50, 39], 4), ([25, 19], 8)])
+def test_a_reduced_jpeg_is_what_opencv_decodes_at_that_size_and_resizes(
+    tmp_path: Path, size: list[int], times: int, color_mode: str
+) -> None:
+    saved(tmp_path, **{"1_jpg": photograph()})
+
+    found = gathered(opened(tmp_path, size=size, decode="reduced", color_mode=color_mode), 0)[0]
+
+    kind = "GRAYSCALE" if color_mode == "grayscale" else "COLOR"
+    plain = cv2.imread(str(tmp_path / "a" / "1.jpg"), getattr(cv2, f"IMREAD_REDUCED_{kind}_{times}"))
+    assert plain.shape[:2] == (-(-157 // times), -(-203 // times))
+    plain = cv2.resize(plain, size)
+    if color_mode in {"rgb", "rgba"}:
+        plain = cv2.cvtColor(plain, cv2.COLOR_BGR2RGB)
+    if color_mode == "rgba":
+        plain = np.dstack([plain, np.full(size[::-1], 255, np.uint8)])
+    np.testing.assert_array_equal(found, plain.reshape(found.shape))
+
+
+@pytest.mark.parametrize("size", [[100, 70], [50, 39], [25, 19]])
+def test_reduced_pixels_are_near_to_those_of_the_whole_image(tmp_path: Path, size: list[int]) -> None:
+    """Up to 4 of 255 on average, of a picture with more of small things in it than photographs have."""
+    saved(tmp_path, **{"1_jpg": photograph((208, 160))})
+
+    reduced, whole = (
+        gathered(opened(tmp_path, size=size, interpolation="area", **declared), 0)[0].astype(int)
+        for declared in ({"decode": "reduced"}, {})
+    )
+
+    assert 0 < np.abs(reduced - whole).mean() < 4
+
+
+@pytest.mark.parametrize("width", range(200, 209))
+def test_nothing_in_a_reduced_image_is_moved_by_a_pixel(tmp_path: Path, width: int) -> None:
+    """The last column stands for what there is beyond the last whole eight, so what is before it may move a little."""
+    ramp = np.repeat(np.linspace(20, 230, width)[np.newaxis], 160, axis=0).astype(np.uint8)
+    saved(tmp_path, **{"1_jpg": ramp})
+
+    reduced, whole = (
+        gathered(opened(tmp_path, size=[25, 20], color_mode="grayscale", interpolation="area", **declared), 0).astype(
+            int
+        )[0, :, :, 0]
+        for declared in ({"decode": "reduced"}, {})
+    )
+
+    assert np.abs(reduced - whole).max() < 210 / 25
+
+
+def test_reduced_pixels_are_the_same_whenever_they_are_read(tmp_path: Path) -> None:
+    saved(tmp_path, **{"1_jpg": photograph(), "2_jpg": photograph((410, 330))})
+    declared = {"size": [50, 39], "decode": "reduced"}
+
+    first, again = gathered(opened(tmp_path, **declared), 0, 1), gathered(opened(tmp_path, **declared), 1, 0)
+
+    np.testing.assert_array_equal(first, again[::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_image_of_a_turned_camera_is_upright(tmp_path: Path, orientation: int) -> None:
+    saved(tmp_path, **{"1_jpg": turned(encoded(".jpg", photograph()), orientation)})
+    size = [70, 100] if orientation > 4 else [100, 70]
+
+    found = gathered(opened(tmp_path, size=size, decode="reduced"), 0)[0]
+
+    plain = cv2.resize(cv2.imread(str(tmp_path / "a" / "1.jpg"), cv2.IMREAD_REDUCED_COLOR_2), size)
+    np.testing.assert_array_equal(found, plain[..., ::-1])
+
+
+def test_what_cannot_be_decoded_smaller_is_exact(tmp_path: Path) -> None:
+    """A JPEG that is less than twice as large as wanted, and every other format."""
+    saved(tmp_path, **{"1_jpg": photograph(), "2_jpg": picture(2), "3_png": photograph(), "4_webp": photograph()})
+
+    exact, reduced = (
+        gathered(opened(tmp_path, size=[100, 70], **more), 1, 2, 3) for more in ({}, {"decode": "reduced"})
+    )
+
+    np.testing.assert_array_equal(exact, reduced)
+
+
+def test_that_pixels_are_approximate_is_said_with_how_many_are(tmp_path: Path) -> None:
+    saved(
+        tmp_path, **{"1_jpg": photograph(), "2_jpg": photograph((410, 330)), "3_jpg": picture(2), "4_png": picture(3)}
+    )
+
+    assert opened(tmp_path, size=[100, 70]).notes == ()
+    (note,) = opened(tmp_path, size=[100, 70], decode="reduced").notes
+
+    assert note == (
+        'pixels are approximate by decode = "reduced": of 4 images that were looked at, 2 in full, 1 at 1/2, 1 at 1/4 '
+        f"of their width and height ({tmp_path}/a/4.png is a PNG)"
+    )
+
+
+def test_images_of_which_none_can_be_decoded_smaller_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path, **{"1_png": photograph(), "2_webp": photograph()})
+
+    with pytest.raises(
+        DataError, match=r"makes none of 2 images faster: only JPEG .*a/1\.png is a PNG.*; leave decode"
+    ):
+        opened(tmp_path, size=[50, 39], decode="reduced")
+
+
+def test_a_damaged_jpeg_is_bad_also_where_it_is_reduced(tmp_path: Path) -> None:
+    whole = encoded(".jpg", photograph())
+    middle = whole.index(b"\xff\xda") + 60
+    saved(tmp_path, **{"1_jpg": whole, "2_jpg": whole[: len(whole) // 2], "3_jpg": whole[:middle] + b"\xff\xd9"})
+
+    with pytest.raises(BadSample) as caught:
+        gathered(opened(tmp_path, size=[50, 39], decode="reduced"), 0, 1, 2)
+
+    assert caught.value.samples == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({}, r"no size to decode for; say size = \[width, height\]"),
+        ({"size": [50, 39], "bits": 16}, "bits = 16; JPEG has 8, leave one of them out"),
+        ({"size": [50, 39], "decode": "half"}, "Input should be 'full' or 'reduced'"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ClassFoldersConfig, ImagesConfig])
+def test_what_cannot_be_reduced_is_refused(kind: type[ImageForm], declared: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        kind.declare(path="/", **{"decode": "reduced", **declared})
+
+
+def test_who_decodes_smaller_serves_another_dataset(tmp_path: Path) -> None:
+    """Also where the first image, which stands for how images are decoded, is not reduced or is not there."""
+    saved(tmp_path, **{"1_jpg": picture(1), "2_jpg": photograph()})
+    identities = set()
+    for more in ({}, {"decode": "full"}, {"decode": "reduced"}):
+        config = ClassFoldersConfig.declare(path=tmp_path, size=[50, 39], **more)
+        identities.add(fingerprint(open_dataset("d", config), config))
+
+    assert len(identities) == 2
 
 
 # ---- what is wrong --------------------------------------------------------------------------------------------------
