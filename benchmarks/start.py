@@ -81,22 +81,30 @@ def first_batch(address: str, rows: int) -> Cost:
     return cpu_s, seconds
 
 
+def columns(folder: Path) -> Path:
+    """A dataset of its own folder in this one, where a loader writes its log and its port."""
+    (folder / "data").mkdir()
+    np.save(folder / "data" / "x.npy", np.zeros((1000, 1024), np.float32))
+    return folder / "data"
+
+
 def starting_with_columns() -> Cost:
     """What a loader of columns takes until it serves."""
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "x.npy", np.zeros((1000, 1024), np.float32))
+        data = columns(Path(folder))
         began = time.perf_counter()
-        with serving(Path(folder) / "x.npy", Path(folder), "--workers", "1") as (_, pid):
+        with serving(data, Path(folder), "--workers", "1") as (_, pid):
             return tree_cpu_s(pid), time.perf_counter() - began
 
 
 def connecting() -> Cost:
     """The first batch of a loader that has served others."""
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "x.npy", np.zeros((1000, 1024), np.float32))
-        with serving(Path(folder) / "x.npy", Path(folder), "--workers", "1") as (address, _):
-            first_batch(address, 8)
-            return first_batch(address, 8)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(columns(Path(folder)), Path(folder), "--workers", "1") as (address, _),
+    ):
+        first_batch(address, 8)
+        return first_batch(address, 8)
 
 
 def starting() -> Cost:

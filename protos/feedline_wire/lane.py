@@ -37,6 +37,9 @@ SHM = "shm"
 LANES = (SHM, SEALED, TCP)
 """Every lane, the one that a trainer prefers first."""
 
+ENCRYPTED = (SEALED,)
+"""Those that there are under TLS, and there alone."""
+
 TICKET_NBYTES = 16
 """Random, given over the stream, good for one connection: the lane is open to the stream's reader alone."""
 

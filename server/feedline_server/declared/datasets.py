@@ -364,6 +364,8 @@ def kind_of(keys: Iterable[str]) -> str | None:
     """The kind that most of these keys belong to; None if that is so of several kinds, or of none."""
     common = {one.name for one in Declaration.fields()}
     own = set(keys) - common
+    if not own:
+        return None
     fits = {kind: len(own & {one.name for one in declaration.fields()}) for kind, declaration in KINDS.items()}
     most = max(fits.values())
     kinds = [kind for kind, fit in fits.items() if fit == most]

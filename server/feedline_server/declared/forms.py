@@ -121,7 +121,8 @@ class OneOf:
     """A table is one of these classes, by the name that `tag` finds in it, or that this key has.
 
     `change` gives keys that may be written otherwise the names of fields. `problem` is said of a table that is none of
-    them; without it, pydantic's own errors are.
+    them; without it, pydantic's own errors are. A class is made ready for validation with the first table of it: to
+    make all kinds and transforms ready takes as long as loading numpy three times.
     """
 
     def __init__(
@@ -135,16 +136,51 @@ class OneOf:
         self._tag = tag
         self._change = change
         self._problem = problem
+        self._ready: dict[str | None, Callable[[Any], Any]] = {}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self._validated)
+
+    def _validated(self, value: Any) -> Any:  # noqa: ANN401  # nothing is checked yet
+        """The table; pydantic's ValidationError, in which the tag goes before the table's keys, if it is none."""
+        found = self._tag(value) if callable(self._tag) else _found(value, self._tag)
+        tag = found if isinstance(found, str) and found in self._classes else None
+        if tag not in self._ready:
+            from pydantic import TypeAdapter
+
+            # Without a tag that is one, all of them: its error is about all.
+            classes = self._classes if tag is None else {tag: self._classes[tag]}
+            self._ready[tag] = TypeAdapter(Annotated[object, self._among(classes)]).validate_python
+        return self._ready[tag](value)
+
+    def _among(self, classes: Mapping[str, type[Table]]) -> "_Union":
+        return _Union(classes, self._tag, self._change, self._problem)
+
+
+@dataclass(frozen=True)
+class _Union:
+    """The rule of `OneOf` for pydantic, of some of its classes."""
+
+    classes: Mapping[str, type[Table]]
+    tag: str | Callable[[Any], str | None]
+    change: Callable[[Any], Any]
+    problem: str | None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # pydantic's
         from pydantic_core import core_schema
 
         choices = {
-            name: core_schema.no_info_before_validator_function(self._change, handler.generate_schema(one))
-            for name, one in self._classes.items()
+            name: core_schema.no_info_before_validator_function(self.change, handler.generate_schema(one))
+            for name, one in self.classes.items()
         }
-        more = {"custom_error_type": UNKNOWN, "custom_error_message": self._problem} if self._problem else {}
-        return core_schema.tagged_union_schema(choices, self._tag, **more)  # type: ignore[arg-type]  # texts
+        more = {"custom_error_type": UNKNOWN, "custom_error_message": self.problem} if self.problem else {}
+        return core_schema.tagged_union_schema(choices, self.tag, **more)  # type: ignore[arg-type]  # texts
+
+
+def _found(table: object, key: str) -> object:
+    return table.get(key) if isinstance(table, dict) else getattr(table, key, None)
 
 
 UNKNOWN = "unknown_table"

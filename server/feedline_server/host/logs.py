@@ -7,6 +7,7 @@ is no reason to stop serving.
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Literal
 
 STANDARD_ERROR = 2
@@ -46,7 +47,8 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
     """Set how this process logs; `auto` is text on a terminal and JSON elsewhere. Call it before gRPC is imported."""
     import logging
 
-    import structlog
+    with _without_rich():
+        import structlog
 
     # gRPC would write a line of its own form for each handshake that fails, and everybody can make handshakes fail.
     # What matters of it is an error of ours too; GRPC_VERBOSITY=ERROR in the environment brings its lines back.
@@ -69,6 +71,23 @@ def configure_logs(log_format: LogFormat, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Lossy()),  # type: ignore[arg-type]  # the two methods are used
     )
+
+
+@contextlib.contextmanager
+def _without_rich() -> Iterator[None]:
+    """Until this ends, rich cannot be imported.
+
+    Keras brings it, and structlog takes twice as long to load with it, for the colours of a traceback. Only for a
+    process that runs nobody's code: workers have loaded structlog before (`Log`).
+    """
+    if "rich" in sys.modules or "structlog" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
 
 
 class _Lossy:

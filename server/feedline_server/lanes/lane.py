@@ -25,7 +25,7 @@ from feedline_server.lanes.line import TcpLine
 from feedline_server.memory.arena import Slot
 from feedline_server.memory.trainer import TrainerMemory
 from feedline_server.settings.settings import Settings
-from feedline_wire.lane import GREETING_S, HEAD, LANES, PROOF_NBYTES, TICKET_NBYTES
+from feedline_wire.lane import ENCRYPTED, GREETING_S, HEAD, LANES, PROOF_NBYTES, TICKET_NBYTES
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 1.0
@@ -188,8 +188,6 @@ class LaneListener(ABC):
 
     name: ClassVar[str]
     kind_of_offer: ClassVar[type[Offer]] = Offer
-    is_encrypted: ClassVar[bool] = False
-    """A loader that speaks TLS has only lanes that are, one that does not only those that are not."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -307,12 +305,13 @@ class LaneListener(ABC):
 def listeners(settings: Settings) -> dict[str, LaneListener]:
     """A listener for each kind of lane that this loader has, by its name in `feedline_wire.lane.LANES`; not started.
 
-    Each kind is in the module of its name, which loads what others do not need.
+    A loader that speaks TLS has only lanes that are encrypted, one that does not only those that are not. Each kind is
+    in the module of its name, which loads what others do not need.
     """
     is_encrypted = settings.tls_certificate is not None
     kinds: dict[str, type[LaneListener]] = {
-        name: importlib.import_module(f"feedline_server.lanes.{name}").LISTENER for name in LANES
+        name: importlib.import_module(f"feedline_server.lanes.{name}").LISTENER
+        for name in LANES
+        if (name in ENCRYPTED) == is_encrypted
     }
-    return {
-        name: kind() for name, kind in kinds.items() if kind.is_encrypted == is_encrypted and kind.is_wanted(settings)
-    }
+    return {name: kind() for name, kind in kinds.items() if kind.is_wanted(settings)}

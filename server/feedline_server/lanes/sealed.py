@@ -128,7 +128,6 @@ class SealedListener(TcpListener):
 
     name = SEALED
     kind_of_offer = SealedOffer
-    is_encrypted = True
     _greeting = SEALED_GREETING
 
     def start(self, settings: Settings) -> None:

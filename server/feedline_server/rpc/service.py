@@ -33,6 +33,7 @@ from feedline_wire import checksum, elementwise, rpc, structure, tensors, trace,
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.compression import Compression, may_be_compressed
 from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderUnavailable, ProtocolMismatch
+from feedline_wire.lane import ENCRYPTED
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of
@@ -207,7 +208,7 @@ class Service:
         except RuntimeError as error:  # too many processes and threads, which passes
             refuse(context, LoaderBusy(f"this loader can start no thread for a stream now: {error}", elsewhere=True))
         lanes = self._lanes.get(first.lane)
-        if lanes is not None and first.checksum and not lanes.is_encrypted:
+        if lanes is not None and first.checksum and lanes.name not in ENCRYPTED:
             lanes = None  # nothing would show there that a bit turned
         offer = lanes.offer(functools.partial(self._lane_taken, stream, first.lane)) if lanes is not None else None
         try:

@@ -1,7 +1,10 @@
 """Settings: which source wins, what a folder is recognised as, and how a mistake is told."""
 
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -716,3 +719,34 @@ def test_every_key_of_a_dataset_is_in_the_documentation(kind: type[Declaration])
 
     assert set(written) == {field.name for field in kind.fields()}
     assert len(written) == len(kind.fields())
+
+
+STARTING = """
+import json, sys
+from pathlib import Path
+from feedline_server.declared.datasets import KINDS
+from feedline_server.declared.transforms import TRANSFORMS
+from feedline_server.host.logs import configure_logs
+from feedline_server.settings.settings import load_settings
+
+settings = load_settings(Path(sys.argv[1]), {})
+configure_logs("text", "info")
+from feedline_server.lanes.lane import listeners
+
+lanes = list(listeners(settings))
+ready = [name for name, one in {**KINDS, **TRANSFORMS}.items() if "__dataclass_fields__" in vars(one)]
+print(json.dumps([lanes, ready, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+"""What a loader does before it opens its data."""
+
+
+def test_a_loader_makes_ready_and_loads_what_its_own_data_and_lanes_need(toml: Path) -> None:
+    with toml.open("a") as file:
+        file.write('transforms = [{name = "scale", column = "x"}]\n')
+
+    out = subprocess.run([sys.executable, "-c", STARTING, str(toml)], capture_output=True, check=True)
+
+    lanes, ready, loaded = json.loads(out.stdout)
+    assert lanes == ["shm", "tcp"]
+    assert ready == ["columns", "scale"]
+    assert not {"cryptography", "cv2", "h5py", "pyarrow", "rich"} & set(loaded)

@@ -10,7 +10,7 @@ from feedline.connection.credentials import Credentials
 from feedline.connection.description import Description
 from feedline.connection.lanes.lane import Lane, kind_of
 from feedline.connection.target import Address
-from feedline_wire.lane import LANES
+from feedline_wire.lane import ENCRYPTED, LANES
 
 
 @pytest.mark.parametrize("name", LANES)
@@ -23,7 +23,7 @@ def test_a_lane_of_the_table_is_in_the_module_of_its_name(name: str) -> None:
 
 
 def test_lanes_that_encrypt_are_those_that_are_had_under_tls() -> None:
-    assert [name for name in LANES if kind_of(name).is_encrypted] == ["sealed"]
+    assert [name for name in LANES if kind_of(name).is_encrypted] == list(ENCRYPTED) == ["sealed"]
 
 
 @pytest.mark.parametrize(
