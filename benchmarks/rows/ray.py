@@ -8,8 +8,6 @@ buffer what its documentation has for training. Ray leaves loopback, so all of i
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -26,8 +24,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import loopback
-from benchmarks.consumer import ROOT, FailedError, piped, quiet
+from benchmarks import loopback, ray_cluster
+from benchmarks.consumer import ROOT, FailedError, quiet
 from benchmarks.lines import Line, Side
 from benchmarks.pairs import ratio, rounds
 from benchmarks.stage import Stage, say
@@ -44,9 +42,6 @@ BUFFER = 1000
 """Rows that Ray Data shuffles among: a file's worth."""
 
 CPUS = 4
-
-FOLDER = f"/tmp/feedline-bench-ray-{os.getpid()}"
-"""Of the cluster: sockets in a deeper one would have too long a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +69,14 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
         except PermissionError as error:
             yield Line(18, "a fleet on Ray", "krow/s", why_not=str(error))
             return
-        cluster = running.enter_context(_Cluster())
+        running.enter_context(ray_cluster.cluster("feedline-bench-ray", CPUS))
+        say(f"  a Ray cluster with {CPUS} CPUs")
         target = feedline.ray.start(folder, name="bench", replicas=2)
         common = {"folder": str(folder), "target": target, "batch": BATCH, "rows": files * TOGETHER}
         in_order, shuffled = "Ray Data, in file order", f"Ray Data, local shuffle of {BUFFER}"
         kinds = {"feedline": ("feedline", 0), in_order: ("ray_data", 0), shuffled: ("ray_data", BUFFER)}
         turns = {
-            name: partial(_turn, kind, {**common, "buffer": buffer}, cluster, is_killed=False)
+            name: partial(_turn, kind, {**common, "buffer": buffer}, is_killed=False)
             for name, (kind, buffer) in kinds.items()
         }
         taken = rounds(turns, stage.scale.pairs)
@@ -92,7 +88,7 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
                 _side(peer, taken[peer], theirs), ratio(ours, theirs),
             )  # fmt: skip
         kills = {
-            name: partial(_turn, kinds[name][0], {**common, "buffer": 0}, cluster, is_killed=True)
+            name: partial(_turn, kinds[name][0], {**common, "buffer": 0}, is_killed=True)
             for name in ("feedline", in_order)
         }
         taken = rounds(kills, stage.scale.pairs)
@@ -105,7 +101,7 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
         feedline.ray.stop("bench")
 
 
-def _turn(kind: str, options: dict[str, Any], cluster: "_Cluster", *, is_killed: bool) -> Turn:
+def _turn(kind: str, options: dict[str, Any], *, is_killed: bool) -> Turn:
     """A trainer's second epoch; or its third, in which something is killed."""
     spec = {**options, "epochs": 3 if is_killed else 2, "tell_at": options["rows"] // BATCH // 4 if is_killed else -1}
     command = [sys.executable, "-m", "benchmarks.peers.ray_trainer", kind, json.dumps(spec)]
@@ -117,7 +113,7 @@ def _turn(kind: str, options: dict[str, Any], cluster: "_Cluster", *, is_killed:
             continue
         said = json.loads(line)
         if "at" in said:
-            cluster.kill(kind)
+            _kill(kind)
         else:
             taken = said
     if process.wait() or not taken:
@@ -141,42 +137,19 @@ def _write(folder: Path, files: int) -> None:
         pq.write_table(pa.table({"x": lists, "y": y}, schema), folder / f"part-{file:03}.parquet")
 
 
-class _Cluster:
-    """A cluster of one node, for as long as the context lasts; this process is connected to it."""
+def _kill(kind: str) -> None:
+    """kill -9 of what reads for a trainer."""
+    if kind == "feedline":
+        import feedline.ray
 
-    def __enter__(self) -> "_Cluster":
-        os.environ["RAY_AUTH_MODE"] = "disabled"  # the network has nothing else in it
-        command = [sys.executable, "-m", "benchmarks.ray_head", FOLDER, str(CPUS)]
-        self._head = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
-        )
-        os.environ["RAY_ADDRESS"] = piped(self._head.stdout).readline().strip()
-        if not os.environ["RAY_ADDRESS"]:
-            raise FailedError(f"Ray did not start, code {self._head.wait()}")
-        say(f"  a Ray cluster with {CPUS} CPUs")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        import ray
-
-        ray.shutdown()
-        self._head.communicate()
-        del os.environ["RAY_ADDRESS"], os.environ["RAY_AUTH_MODE"]
-        shutil.rmtree(FOLDER, ignore_errors=True)
-
-    def kill(self, kind: str) -> None:
-        """kill -9 of what reads for a trainer."""
-        if kind == "feedline":
-            import feedline.ray
-
-            status = feedline.ray.status("bench")
-            psutil.Process(next(one.pid for one in status.replicas if one.state == "serving")).kill()
-            return
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            for process in psutil.process_iter():
-                with suppress(psutil.Error, IndexError):
-                    if process.cmdline()[0].startswith(("ray::Read", "ray::ListFiles", "ray::MapBatches")):
-                        process.kill()
-                        return
-        raise FailedError("no worker of Ray's reads")
+        status = feedline.ray.status("bench")
+        psutil.Process(next(one.pid for one in status.replicas if one.state == "serving")).kill()
+        return
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        for process in ray_cluster.processes():
+            with suppress(psutil.Error, IndexError):
+                if process.cmdline()[0].startswith(("ray::Read", "ray::ListFiles", "ray::MapBatches")):
+                    process.kill()
+                    return
+    raise FailedError("no worker of Ray's reads")

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -85,32 +84,14 @@ def own_network() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster(own_network: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cluster(own_network: None) -> Iterator[Path]:
     """A cluster of one node, that this process is connected to; the folder with its logs."""
-    folder = Path(f"/tmp/feedline-ray-{os.getpid()}")  # sockets in pytest's own would have too long a path
-    log = tmp_path_factory.mktemp("ray") / "log"
-    with log.open("wb") as out, pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_AUTH_MODE", "disabled")  # read when Ray is imported; the network has nothing else in it
-        head = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.ray_head", str(folder), str(CPUS)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert head.stdout is not None
-        try:
-            address = head.stdout.readline().strip()
-            assert address, log.read_text()
-            patched.setenv("RAY_ADDRESS", address)
-            feedline.ray.fleets()  # connects
-            yield folder
-        finally:
-            ray.shutdown()
-            family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
-            head.communicate()  # the end of its standard input ends it
-            _, left = psutil.wait_procs(family, timeout=60)
-            for one in left:
-                one.kill()
-            shutil.rmtree(folder, ignore_errors=True)
-            assert not loaders()
+    from benchmarks import ray_cluster
+
+    with ray_cluster.cluster("feedline-ray", CPUS) as folder:
+        feedline.ray.fleets()  # connects
+        yield folder
+    assert not loaders()
 
 
 @pytest.fixture(autouse=True)
@@ -157,12 +138,9 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def _here() -> Iterator[psutil.Process]:
-    """Processes in this network: the cluster's and the tests', whoever else runs loaders on this host."""
-    network = Path("/proc/thread-self/ns/net").readlink()
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{process.pid}/ns/net").readlink() == network:
-                yield process
+    from benchmarks import ray_cluster
+
+    return ray_cluster.processes()
 
 
 def loaders() -> list[psutil.Process]:
