@@ -47,7 +47,7 @@ def sentence(line: Line) -> str:
 
 def as_text(results: Results) -> str:
     """The table for a terminal."""
-    out = [f"{machine(results)}\n"]
+    out = [f"{machine(results.machine)}\n"]
     for row, lines in _by_row(results):
         out.append(f"{row:>2}  {TITLES[row]}")
         for line in lines:
@@ -97,9 +97,8 @@ def details(results: Results) -> str:
     return "\n".join(out).rstrip()
 
 
-def machine(results: Results) -> str:
+def machine(it: Mapping[str, Any]) -> str:
     """Where it ran, in a sentence."""
-    it = results.machine
     packages = ", ".join(f"{name} {number}" for name, number in it["packages"].items())
     return (
         f"{it['cores']} cores of {it['cpu']}, {it['memory_gb']} GB of memory, Linux {it['kernel']}, Python "
@@ -114,7 +113,12 @@ def _elsewhere(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         for name in ("cpu", "cores", "memory_gb", "kernel", "python")
         if there[name] != here[name]
     ]
-    return f"; on another machine: {', '.join(different)}" if different else ""
+    packages = [
+        f"{name} {number}" for name, number in there["packages"].items() if here["packages"].get(name) != number
+    ]
+    return (f"; on another machine: {', '.join(different)}" if different else "") + (
+        f"; with {', '.join(packages)}" if packages else ""
+    )
 
 
 def plot(results: Results, path: Path) -> None:
@@ -169,10 +173,15 @@ def publish(results: Results, rows: Collection[int]) -> None:
 def documents() -> dict[Path, str]:
     """The documents as they should be, by the published results."""
     results = Results.read(PUBLISHED / "results.json")
-    where = f"On {machine(results)}" if results.rows else "Nothing was published yet."
+    shown = [results.rows[row] for row, _ in HIGHLIGHTS if row in results.rows]
+    # README shows some rows alone: what was installed when another one was measured says nothing of them.
+    there = max(shown, key=lambda run: run["date"])["machine"] if shown else results.machine
+    texts = {"README.md": (there, highlights(results)), "docs/benchmarks.md": (results.machine, details(results))}
     return {
-        ROOT / "README.md": _between(ROOT / "README.md", f"{where}\n\n{highlights(results)}"),
-        ROOT / "docs/benchmarks.md": _between(ROOT / "docs/benchmarks.md", f"{where}\n\n{details(results)}"),
+        ROOT / name: _between(
+            ROOT / name, f"{f'On {machine(it)}' if results.rows else 'Nothing was published yet.'}\n\n{text}"
+        )
+        for name, (it, text) in texts.items()
     }
 
 

@@ -14,7 +14,7 @@ from benchmarks.lines import Line
 
 PACKAGES = (
     "feedline", "numpy", "grpcio", "protobuf", "tensorflow-cpu", "tensorflow", "torch", "grain", "mosaicml-streaming",
-    "keras", "opencv-python-headless",
+    "keras", "opencv-python-headless", "ray",
 )  # fmt: skip
 
 

@@ -94,6 +94,35 @@ def test_rows_that_are_published_leave_the_others_as_they_were_published(
     assert shown.count("on another machine: kernel 6.1") == 1
 
 
+def test_a_row_that_was_measured_with_other_packages_says_so_and_readme_names_those_of_its_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import report
+    from benchmarks.lines import Line
+    from benchmarks.results import Results, machine
+
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "PUBLISHED", tmp_path / "docs/benchmarks")
+    for document in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / document).parent.mkdir(exist_ok=True)
+        (tmp_path / document).write_text(f"before\n{report.BEGIN}\n{report.END}\nafter\n")
+
+    def measured(row: int, packages: dict[str, str]) -> Results:
+        monkeypatch.setattr("benchmarks.results.machine", lambda: machine() | {"packages": packages})
+        results = Results(machine())
+        results.put([row], [Line(row, "it", "GB/s")], seconds=1, pairs=5)
+        return results
+
+    report.publish(measured(4, {"feedline": "0.1.0", "grain": "0.2.18", "numpy": "2.1.3"}), [4])
+    report.publish(measured(18, {"feedline": "0.3.0", "numpy": "2.1.3", "ray": "2.60.0"}), [18])
+
+    shown = (tmp_path / "docs/benchmarks.md").read_text()
+    readme = (tmp_path / "README.md").read_text()
+    assert "; feedline 0.3.0, numpy 2.1.3, ray 2.60.0." in shown
+    assert shown.count("; with feedline 0.1.0, grain 0.2.18.") == 1
+    assert "; feedline 0.1.0, grain 0.2.18, numpy 2.1.3." in readme
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     from benchmarks.pairs import Ratio, ratio
 
