@@ -204,7 +204,7 @@ class Project:
         raise AssertionError(f"the loader did not become healthy; its log:\n{container.logs().decode()}")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _patience() -> None:
     """A build takes minutes; the traceback that pytest prints after one would look like a failure."""
     faulthandler.cancel_dump_traceback_later()
@@ -231,6 +231,7 @@ def compose(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def built(engine: Engine, compose: tuple[str, ...]) -> Iterator[Project]:
     """The project with both images built."""
+    faulthandler.cancel_dump_traceback_later()  # before `_patience` of the test that is the first to need it
     project = Project(f"feedline-test-{secrets.token_hex(4)}", compose, engine)
     there_before = _stages(engine)
     try:
