@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,6 +104,32 @@ def test_a_fleet_is_started_fed_from_shown_and_ended(run: Run, digits: Path, dir
     assert not psutil.wait_procs([*family], timeout=10)[1]
     assert not record.process.is_running
     assert files(directory) == ["digits.log"]
+
+
+PAGE = Path(__file__).parents[2] / "docs/tools.md"
+
+
+def test_the_commands_of_the_page_start_show_and_end_a_fleet(
+    run: Run, digits: Path, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line by line, as they stand there, beside the data."""
+    monkeypatch.chdir(digits.parent)
+    section = PAGE.read_text().partition("\n## Loaders in the background")[2]
+    (block, *_) = re.findall(r"^```bash\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
+    said = []
+
+    for program, *words in [shlex.split(line, comments=True) for line in block.splitlines()]:
+        assert program == "feedline"
+        done = run(*words)
+        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout)
+
+    up, shown, listed, down = said
+    assert "trainers: feedline.connect(" in up
+    assert shown.count("serving, ") == 2
+    assert "local fleet digits: process " in listed
+    assert down == "local fleet digits: ended\n"
+    assert directory.names() == []
 
 
 def test_without_a_fleet_status_says_how_one_is_started(run: Run) -> None:
