@@ -379,6 +379,14 @@ def test_two_fleets_share_no_pod(render: Render, one: One) -> None:
     assert chosen[1].items() <= labels.items()
 
 
+def test_build_files_name_no_architecture() -> None:
+    files = [ROOT / "server/Dockerfile", ROOT / "examples/trainer/Dockerfile", ROOT / "docker-compose.yml"]
+
+    named = [file.name for file in files if re.search(r"amd64|x86|arm64|aarch64|platform", file.read_text())]
+
+    assert named == []
+
+
 def test_images_say_the_version_of_this_tree() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
