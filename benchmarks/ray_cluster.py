@@ -15,12 +15,16 @@ import psutil
 
 from benchmarks.consumer import ROOT, FailedError, piped, quiet
 
+KEPT = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+"""Ray ends workers of tasks that are idle for a second where there are more processes than CPUs. On a node as small as
+this one a fleet's actors are that many, and tasks would wait for Python to start again and again."""
+
 END_S = 60.0
 """Processes of Ray's that have not followed their head by then are killed."""
 
 
 @contextmanager
-def cluster(name: str, cpus: int) -> Iterator[Path]:
+def cluster(name: str, cpus: int, store_mb: int = 300) -> Iterator[Path]:
     """A cluster with so many CPUs, which for Ray are only numbers; the folder with its sockets and logs.
 
     FailedError with Ray's own words where it does not start.
@@ -31,8 +35,8 @@ def cluster(name: str, cpus: int) -> Iterator[Path]:
     os.environ["RAY_AUTH_MODE"] = "disabled"  # the network has nothing else in it
     with errors.open("wb") as out:
         head = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.ray_head", str(folder), str(cpus)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True, cwd=ROOT, env=quiet(),
+            [sys.executable, "-m", "benchmarks.ray_head", str(folder), str(cpus), str(store_mb)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out, text=True, cwd=ROOT, env=quiet() | KEPT,
         )  # fmt: skip
     try:
         address = piped(head.stdout).readline().strip()

@@ -1,6 +1,6 @@
 """A Ray cluster of one node on 127.0.0.1, for as long as standard input lasts; also for tests. On a busy machine too.
 
-    python -m benchmarks.ray_head FOLDER CPUS
+    python -m benchmarks.ray_head FOLDER CPUS STORE_MB
 
 Prints its address once it is there. FOLDER has a short path: sockets are in it. It is to run in a network of its own
 (`loopback`), where its ports are free.
@@ -49,7 +49,7 @@ def main() -> None:
     services.get_node, services.start_raylet = look_long, start_with_ports
     found = ray.init(
         num_cpus=int(sys.argv[2]), include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        object_store_memory=300_000_000, _temp_dir=sys.argv[1], _node_ip_address="127.0.0.1",
+        object_store_memory=int(sys.argv[3]) * 1_000_000, _temp_dir=sys.argv[1], _node_ip_address="127.0.0.1",
     )  # fmt: skip
     print(found.address_info["gcs_address"], flush=True)
     os.dup2(2, 1)  # what Ray prints is no answer

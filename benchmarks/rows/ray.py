@@ -44,6 +44,9 @@ BUFFER = 1000
 
 CPUS = 4
 
+STORE_MB = 2000
+"""Of Ray's memory for objects, in which all of the data has room ten times: nothing of it waits for room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -70,7 +73,7 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
         except PermissionError as error:
             yield Line(18, "a fleet on Ray", "krow/s", why_not=str(error))
             return
-        running.enter_context(ray_cluster.cluster("feedline-bench-ray", CPUS))
+        running.enter_context(ray_cluster.cluster("feedline-bench-ray", CPUS, STORE_MB))
         say(f"  a Ray cluster with {CPUS} CPUs")
         target = feedline.ray.start(folder, name="bench", replicas=2)
         common = {"folder": str(folder), "target": target, "batch": BATCH, "rows": files * TOGETHER}
