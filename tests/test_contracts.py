@@ -51,6 +51,13 @@ def test_the_command_line_answers_without_loading_a_framework_or_the_server() ->
     assert _loaded_by("import feedline.cli") & (FRAMEWORKS | {"feedline_server"}) == set()
 
 
+def test_a_loader_reads_its_command_line_before_it_loads_anything_slow() -> None:
+    """A SIGTERM that comes to process 1 of a container before its handler is lost."""
+    slow = {"cv2", "google", "grpc", "numpy", "pydantic", "structlog"}
+
+    assert _loaded_by("import feedline_server.__main__") & slow == set()
+
+
 @pytest.mark.parametrize(
     "statement", ["import feedline, feedline.testing, feedline.cli", "import feedline_wire.frames"]
 )

@@ -10,13 +10,14 @@ import functools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from feedline_wire import frames
 from feedline_wire.errors import InvalidRequest, ProtocolMismatch
 from feedline_wire.extras import is_here, need
+from feedline_wire.lane import Compression
 from feedline_wire.tensors import Array, Layout
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 CHUNK_NBYTES = 1 << 20
 """Longer chunks compressed no better (docs/design.md), and both ends hold one more for each stream."""
-
-Compression = Literal["auto", "off", "encrypted"]
-"""What either side may say. auto: where it makes a stream faster, and nothing is encrypted; encrypted: there too."""
 
 LEAST_NBYTES = 1 << 10
 """Shorter chunks go as they are: a call costs as much as their bytes save."""

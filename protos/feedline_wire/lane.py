@@ -29,6 +29,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import Literal
 
 TCP = "tcp"
 SEALED = "sealed"
@@ -39,6 +40,10 @@ LANES = (SHM, SEALED, TCP)
 
 ENCRYPTED = (SEALED,)
 """Those that there are under TLS, and there alone."""
+
+Compression = Literal["auto", "off", "encrypted"]
+"""What either side may say of it (`compression`). auto: where it makes a stream faster, and nothing is encrypted;
+encrypted: there too. Here, because a command line is read before numpy is loaded."""
 
 TICKET_NBYTES = 16
 """Random, given over the stream, good for one connection: the lane is open to the stream's reader alone."""

@@ -1,9 +1,10 @@
 """How a message lists names: the first few of them, and how many there are."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST = 8
 """Names that a message lists: enough to recognise what is meant, few enough to read."""

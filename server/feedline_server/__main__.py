@@ -16,8 +16,8 @@ from feedline_server.tools import demo_data
 from feedline_server.tools.convert import command as convert
 from feedline_server.tools.inspect import command as inspect
 from feedline_wire.command_line import USAGE, Command, Program, declare_dataset
-from feedline_wire.compression import Compression
 from feedline_wire.errors import FeedlineError, InvalidRequest
+from feedline_wire.lane import Compression
 
 SERVE_EPILOG = """\
 PATH is a loader.toml or a folder. In a folder, what it holds is recognised:

@@ -14,6 +14,7 @@ from feedline_wire import compression, tensors
 from feedline_wire.compression import CHUNK_NBYTES, METHODS, Method
 from feedline_wire.errors import ProtocolMismatch
 from feedline_wire.extras import ExtraMissing
+from feedline_wire.lane import Compression
 from feedline_wire.tensors import Array, Layout
 
 pytest.importorskip("numcodecs", reason="the extra `compression` is not installed")
@@ -152,7 +153,7 @@ def test_a_buffer_with_other_bytes_in_it_is_read_as_something_or_refused(
         ("off", True, False),
     ],
 )
-def test_under_encryption_it_has_to_be_asked_for(said: compression.Compression, is_encrypted: bool, may: bool) -> None:
+def test_under_encryption_it_has_to_be_asked_for(said: Compression, is_encrypted: bool, may: bool) -> None:
     assert compression.may_be_compressed(said, is_encrypted=is_encrypted) == may
 
 

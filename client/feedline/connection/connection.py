@@ -22,7 +22,7 @@ from feedline.connection.outbox import Outbox
 from feedline.connection.target import Address
 from feedline_wire import checksum, frames, rpc, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.compression import Compression, may_be_compressed
+from feedline_wire.compression import may_be_compressed
 from feedline_wire.errors import (
     Closed,
     Damaged,
@@ -35,7 +35,7 @@ from feedline_wire.errors import (
     read_failure,
 )
 from feedline_wire.key import Key
-from feedline_wire.lane import LANES
+from feedline_wire.lane import LANES, Compression
 from feedline_wire.reach import host_of
 from feedline_wire.tensors import Array
 

@@ -23,7 +23,7 @@ from feedline.reading.plan import Remainder
 from feedline.reading.state import State
 from feedline.watching.waits import Waits
 from feedline_wire import compression as compressing
-from feedline_wire.compression import Compression
+from feedline_wire.lane import Compression
 from feedline_wire.memory import keep_freed_memory
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from feedline_server.watching.observer import Observer
 from feedline_server.workers.pool import Pool
 from feedline_wire import checksum, elementwise, rpc, structure, tensors, trace, versions
 from feedline_wire import loader_pb2 as pb
-from feedline_wire.compression import Compression, may_be_compressed
+from feedline_wire.compression import may_be_compressed
 from feedline_wire.errors import FeedlineError, LoaderBusy, LoaderUnavailable, ProtocolMismatch
-from feedline_wire.lane import ENCRYPTED
+from feedline_wire.lane import ENCRYPTED, Compression
 
 SPARE_THREADS = 16
 """Threads beyond one a trainer: for Describe, Status and health, and to refuse a stream too many instead of

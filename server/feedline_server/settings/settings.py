@@ -32,8 +32,8 @@ from feedline_server.settings import recognition
 from feedline_server.settings.problems import PREFIX, TRAINERS, Layer, in_words, misspelt
 from feedline_server.settings.recognition import dataset_name, recognised_kind
 from feedline_wire.command_line import DATASET
-from feedline_wire.compression import Compression
 from feedline_wire.errors import InvalidRequest
+from feedline_wire.lane import Compression
 
 __all__ = ["DatasetConfig", "Settings", "load_settings"]
 

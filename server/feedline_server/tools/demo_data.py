@@ -9,13 +9,14 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from feedline_wire.command_line import Command
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.extras import pip_install
-from feedline_wire.tensors import Array
+
+if TYPE_CHECKING:
+    from feedline_wire.tensors import Array
 
 VALIDATION_EVERY = 6
 """Every 6th digit is for validation, the first among them: 300 of 1,797, one in six as in MNIST."""
@@ -42,6 +43,8 @@ def write_digits(folder: Path) -> None:
     Nothing is done if the folder holds them already. Raises InvalidRequest if it holds anything else, or if
     scikit-learn is not installed.
     """
+    import numpy as np  # here, as `feedline serve` has this module too, before it heeds signals
+
     arrays = _digits()
     if _holds(folder, arrays):
         return
@@ -62,8 +65,10 @@ def write_digits(folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _digits() -> dict[str, Array]:
+def _digits() -> "dict[str, Array]":
     """Every array by the name of its file in the folder."""
+    import numpy as np
+
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -79,7 +84,9 @@ def _digits() -> dict[str, Array]:
     }
 
 
-def _holds(folder: Path, arrays: dict[str, Array]) -> bool:
+def _holds(folder: Path, arrays: "dict[str, Array]") -> bool:
+    import numpy as np
+
     try:
         return all(np.array_equal(np.load(folder / name), array) for name, array in arrays.items())
     except (OSError, ValueError):

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedline_server.tools.convert.columns import ColumnOptions
 from feedline_wire.command_line import DATASET, Command, declare_dataset
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.text import Progress, size
@@ -72,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _converted(args: argparse.Namespace) -> "Converted":
+    from feedline_server.tools.convert.columns import ColumnOptions
+
     columns = ColumnOptions(args.target, tuple(args.codes), tuple(args.floats), tuple(args.drop))
     match args.source.suffix.lower():
         case ".csv":
