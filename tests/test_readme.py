@@ -11,6 +11,7 @@ The Python of migrate.md is run by tests/end_to_end/test_migrate.py: each of its
 of ray.md by tests/end_to_end/test_ray.py, with a Ray cluster.
 """
 
+import functools
 import os
 import re
 import shlex
@@ -147,6 +148,7 @@ def _commands(code: str) -> list[list[str]]:
     return [words for words in commands if words]
 
 
+@functools.cache
 def _options_of(command: str) -> set[str]:
     """The options that a command's help names."""
     shown = subprocess.run(
