@@ -56,6 +56,25 @@ WHOLE_FILE: Final = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join((*NOT_UNIT,
 
 _FOUND: Final = pytest.StashKey[Counter[str]]()
 
+_RUN: Final = pytest.StashKey[tuple[int, int]]()
+
+
+def found(config: pytest.Config) -> Counter[str]:
+    """How many tests of each tier this run has found."""
+    return config.stash.get(_FOUND, Counter())
+
+
+def selected(config: pytest.Config) -> tuple[int, int]:
+    """How many of the tests that this run has found it takes by their tier, and how many it has found."""
+    return config.stash[_RUN]
+
+
+def is_default(config: pytest.Config) -> bool:
+    """This run is that of `scripts/test` without arguments that select: it has collected the whole suite."""
+    paths = {config.rootpath / path for path in config.args}
+    asked = [config.option.tier, config.option.markexpr, config.option.keyword, config.getoption("lf", default=False)]
+    return paths == {config.rootpath / path for path in config.getini("testpaths")} and not any(asked)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--tier`."""
@@ -77,13 +96,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tier = {item: _tier(item, tests) for item in items}
     config.stash[_FOUND] = Counter(tier.values())
     config.hook.pytest_deselected(items=[item for item in items if tier[item] not in tiers])
-    items[:] = [item for item in items if tier[item] in tiers]
+    taken = [item for item in items if tier[item] in tiers]
+    config.stash[_RUN] = len(taken), len(items)
+    items[:] = taken
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str:
     """How many tests of each tier were found."""
-    found = config.stash.get(_FOUND, Counter())
-    return f"tiers: {', '.join(f'{name} {found[name]}' for name in TIERS if found[name])}"
+    numbers = found(config)
+    return f"tiers: {', '.join(f'{name} {numbers[name]}' for name in TIERS if numbers[name])}"
 
 
 def _tier(item: pytest.Item, here: Path) -> str:
