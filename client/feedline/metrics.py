@@ -23,8 +23,10 @@ class MetricsServer:
     def __init__(self, host: str, port: int) -> None:
         try:
             self._server = ThreadingHTTPServer((host, port), _Handler)
-        except OSError as error:
-            raise InvalidRequest(f"metrics cannot be served at {host}:{port}: {error.strerror or error}") from error
+        except (OSError, OverflowError) as error:  # the latter: no port has such a number
+            raise InvalidRequest(
+                f"metrics cannot be served at {host}:{port}: {getattr(error, 'strerror', None) or error}"
+            ) from error
         self.address = "{}:{}".format(*self._server.server_address[:2])
         """Where: with port 0 any free one was taken."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="feedline metrics", daemon=True)

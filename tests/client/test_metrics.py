@@ -26,6 +26,8 @@ def test_a_trainer_serves_what_its_feeds_were_given() -> None:
             refused.value.close()
             with pytest.raises(InvalidRequest, match="metrics cannot be served at"):
                 feedline.metrics.serve(int(server.address.rpartition(":")[2]))
+            with pytest.raises(InvalidRequest, match=r"cannot be served at 127\.0\.0\.1:99999: .*port must be 0-65535"):
+                feedline.metrics.serve(99999)
         finally:
             server.close()
 

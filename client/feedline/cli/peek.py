@@ -65,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
         batch, structure = wanted(loader, args)
     print(described(batch, structure))
     if args.save is not None:
-        names = save(batch, args.save)
+        try:
+            names = save(batch, args.save)
+        except OSError as error:
+            raise InvalidRequest(f"--save {args.save}: {error.strerror or error}; name a folder to write to") from error
         print(f"saved      {len(names)} files in {args.save}")
     return 0
 
@@ -152,16 +155,21 @@ def save(batch: Batch, folder: Path) -> list[str]:
             table[name] = array
         elif is_pictures(array):
             for row, image in enumerate(array):
-                names.append(f"{name}-{row:04}.png")
+                names.append(f"{_file_name(name)}-{row:04}.png")
                 (folder / names[-1]).write_bytes(png(image))
         else:
-            names.append(f"{name}.npy")
+            names.append(f"{_file_name(name)}.npy")
             np.save(folder / names[-1], array)
     with (folder / "batch.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["row", *table])
         rows.writerows([row, *(column[row].item() for column in table.values())] for row in range(batch.rows))
     return [*names, "batch.csv"]
+
+
+def _file_name(column: str) -> str:
+    """A column's name as a file's: a loader says what it is, and files are written nowhere but in the folder."""
+    return column.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
 
 
 def is_pictures(array: Array) -> bool:

@@ -362,6 +362,29 @@ def test_peek_passes_over_no_option(words: list[str], reason: str, capsys: pytes
     assert capsys.readouterr().err == f"feedline peek: {reason}\n"
 
 
+def test_peek_saves_files_nowhere_but_in_its_folder(tmp_path: Path) -> None:
+    """Names of columns are a loader's: one wrote pictures beside the folder, another ended in a traceback."""
+    columns = {"../up": np.zeros((4, 8, 8, 3), np.uint8), "x/y": np.zeros((4, 3, 3))}
+    with serve(columns) as running:
+        assert main(["peek", running.address, "--batch-size", "1", "--save", str(tmp_path / "out" / "in")]) == 0
+
+    assert sorted(file.name for file in (tmp_path / "out" / "in").iterdir()) == [
+        "..%2Fup-0000.png", "batch.csv", "x%2Fy.npy",
+    ]  # fmt: skip
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["in"]
+
+
+def test_peek_says_that_it_cannot_save_where_a_file_is(
+    tmp_path: Path, loader: FakeLoader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    code = main(["peek", loader.address, "--batch-size", "1", "--save", str(tmp_path / "file")])
+
+    assert code == 1
+    assert f"feedline peek: --save {tmp_path}/file: File exists; name a folder to write to" in capsys.readouterr().err
+
+
 def test_peek_shows_the_batch_of_a_rank_after_a_saved_state_and_asks_how_large_it_was(
     tmp_path: Path, loader: FakeLoader, capsys: pytest.CaptureFixture[str]
 ) -> None:
