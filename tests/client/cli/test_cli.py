@@ -720,13 +720,22 @@ def test_the_demo_trains_to_95_percent_and_leaves_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture(scope="module")
+def short_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
+    """A demo of one epoch that keeps its digits: their folder, its exit code and what it wrote."""
+    folder = tmp_path_factory.mktemp("demo") / "digits"
+    with _started("demo", "--epochs", "1", "--folder", str(folder), VIRTUAL_ENV="") as running:
+        out, err = running.communicate(timeout=DEMO_S)
+    return folder, running.returncode, out, err
+
+
 @pytest.mark.slow
 @pytest.mark.keras
 @pytest.mark.timeout(DEMO_S + 20)
-def test_the_demo_keeps_its_digits_in_a_folder_that_is_named_and_says_how_to_serve_them(tmp_path: Path) -> None:
-    folder = tmp_path / "digits"
-    with _started("demo", "--epochs", "1", "--folder", str(folder), VIRTUAL_ENV="") as running:
-        out, _ = running.communicate(timeout=DEMO_S)
+def test_the_demo_keeps_its_digits_in_a_folder_that_is_named_and_says_how_to_serve_them(
+    short_demo: tuple[Path, int, str, str],
+) -> None:
+    folder, _, out, _ = short_demo
 
     assert out.splitlines()[-1] == (
         f"== the digits are kept in {folder}; serve them yourself with: "
@@ -738,11 +747,10 @@ def test_the_demo_keeps_its_digits_in_a_folder_that_is_named_and_says_how_to_ser
 @pytest.mark.slow
 @pytest.mark.keras
 @pytest.mark.timeout(DEMO_S + 20)
-def test_an_accuracy_below_95_percent_is_a_failure() -> None:
-    with _started("demo", "--epochs", "1") as running:
-        _, err = running.communicate(timeout=DEMO_S)
+def test_an_accuracy_below_95_percent_is_a_failure(short_demo: tuple[Path, int, str, str]) -> None:
+    _, code, _, err = short_demo
 
-    assert running.returncode == 1
+    assert code == 1
     assert "less than 95.0 %" in err
 
 
