@@ -154,6 +154,12 @@ def start_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoad
     yield from _loaders(tmp_path_factory)
 
 
+@pytest.fixture(scope="module")
+def start_module_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
+    """Like `start_loader`, for loaders that the tests of one file only read from: stopped after them."""
+    yield from _loaders(tmp_path_factory)
+
+
 @pytest.fixture(scope="session")
 def start_shared_loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartLoader]:
     """Like `start_loader`, for loaders that many tests only read from: stopped at the end of the run."""
