@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ def arguments(lane: str) -> tuple[str, ...]:
     return tuple(flag for flag in WITHOUT[lane] if flag in flags())
 
 
-def loader(running: ExitStack, folder: Path, scratch: Path, lane: str, *more: str) -> tuple[str, int]:
+def loader(
+    running: ExitStack, folder: Path, scratch: Path, lane: str, *more: str, within: Sequence[str] = ()
+) -> tuple[str, int]:
     """A loader whose batches go by that lane: its address and process id."""
-    return running.enter_context(feedline_loader.serving(folder, scratch, *arguments(lane), *more))
+    return running.enter_context(feedline_loader.serving(folder, scratch, *arguments(lane), *more, within=within))
 
 
 def contestants(

@@ -17,10 +17,13 @@ START_S = 180.0
 
 
 @contextlib.contextmanager
-def serving(path: Path, scratch: Path, *arguments: str) -> Iterator[tuple[str, int]]:
-    """A loader of `path`, started with these arguments: its address, or those of its replicas, and its process id."""
+def serving(path: Path, scratch: Path, *arguments: str, within: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+    """A loader of `path`, started with these arguments: its address, or those of its replicas, and its process id.
+
+    `within` is what its command begins with.
+    """
     port_file = scratch / f"port-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "feedline_server", "serve", str(path), "--listen", "127.0.0.1:0"]
+    command = [*within, sys.executable, "-m", "feedline_server", "serve", str(path), "--listen", "127.0.0.1:0"]
     command += ["--port-file", str(port_file), "--log-level", "error", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=quiet())
     try:

@@ -33,6 +33,7 @@ TITLES = {
     18: "a fleet on Ray, against Ray Data's iter_torch_batches of the same files",
     20: "over thin lines, compressed where it is faster, against not and against tf.data service's default",
     21: "photographs decoded and resized, against torchvision in a DataLoader and tf.data",
+    22: "cold data, twice the memory, against the disk",
 }
 
 MODULES = {
@@ -52,6 +53,7 @@ MODULES = {
     "ray": (18,),
     "thin": (20,),
     "photographs": (21,),
+    "scarce": (22,),
 }
 """In the order in which they run."""
 

@@ -76,7 +76,7 @@ def _line(stage: Stage, folder: Path, row_nbytes: int, *, order: str, what: str,
     turns = rounds(
         {
             "feedline": lambda: _cold(stage, folder, BATCH_NBYTES // row_nbytes, order),
-            "disk": lambda: Turn(_disk_gb_per_s(file, at_random, stage.scale.pace.seconds)),
+            "disk": lambda: Turn(disk_gb_per_s(file, at_random, stage.scale.pace.seconds)),
         },
         1 if stage.scale.is_quick else ROUNDS,
     )
@@ -91,38 +91,38 @@ def _line(stage: Stage, folder: Path, row_nbytes: int, *, order: str, what: str,
 
 def _cold(stage: Stage, folder: Path, batch: int, order: str) -> Turn:
     """A turn of a new loader, with nothing of the file in memory."""
-    _drop(folder / "x.npy")
+    drop(folder / "x.npy")
     with ExitStack() as running:
         address, pid = lanes.loader(running, folder, stage.scratch, "tcp")
         options = {"folder": str(folder), "batch": batch, "address": address, "order": order}
         consumer = running.enter_context(Consumer("feedline_loader", options, (pid,)))
         consumer.wait()
-        before = _read_nbytes(pid)
+        before = read_nbytes(pid)
         pace = stage.scale.pace if stage.scale.is_quick else PACE
         taken = consumer.take(pace)
         # What settled the pace was read as well, about as fast.
         share = taken.seconds / (taken.seconds + pace.settle_s)
-        read = (_read_nbytes(pid) - before) * share / (taken.gb * 1e9)
+        read = (read_nbytes(pid) - before) * share / (taken.gb * 1e9)
     return Turn(taken.gb_per_s, taken, read)
 
 
-def _drop(file: Path) -> None:
+def drop(file: Path) -> None:
     """Have the kernel forget the file's pages. Nothing may map it or hold changes."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _read_nbytes(pid: int) -> int:
+def read_nbytes(pid: int) -> int:
     root = psutil.Process(pid)
     return sum(one.io_counters().read_bytes for one in [root, *root.children(recursive=True)])
 
 
-def _disk_gb_per_s(file: Path, at_random: int | None, seconds: float) -> float:
+def disk_gb_per_s(file: Path, at_random: int | None, seconds: float, threads: int = THREADS) -> float:
     """What threads get that read past the page cache: pieces of that size at random, or the file from its beginning."""
     fd = os.open(file, os.O_RDONLY | os.O_DIRECT)
     size = file.stat().st_size
-    nbytes, threads = (at_random, THREADS) if at_random else (SEQUENTIAL_NBYTES, SEQUENTIAL_THREADS)
+    nbytes, threads = (at_random, threads) if at_random else (SEQUENTIAL_NBYTES, SEQUENTIAL_THREADS)
     until = time.perf_counter() + seconds
 
     def read(number: int) -> int:
