@@ -43,7 +43,7 @@ class Form:
     structure: Structure | None
     """None: the names decide, or the declaration."""
     keys: frozenset[str] | None
-    """Those that are meant, of a dict."""
+    """Those that are read, of a dict, where the declaration names them; None: all."""
     dropped: frozenset[Path] = frozenset()
     """What is left out."""
 
@@ -65,7 +65,8 @@ class Form:
 
     def together(self, values: Sequence[Found], columns: Sequence[Column]) -> dict[str, Array] | None:
         """The columns of several things of this form, the quick way; None if they have to be looked at one by one."""
-        parts = _parts(values, self._tree, self.keys) if values else None
+        left_out = frozenset(path[0] for path in self.dropped if len(path) == 1)
+        parts = _parts(values, self._tree, self.keys, left_out) if values else None
         if parts is None:
             return None
         found = {column.name: _stacked(part, column) for part, column in zip(parts, columns, strict=True)}
@@ -96,8 +97,7 @@ def form_of(value: Found, wanted: Sequence[str] | None, dropped: Iterable[str] =
     for name in (IDS, BAD):
         if name in names:
             raise Unfit(f"has a part {name!r}, which is the name of a column of feedline's own; rename it")
-    meant = frozenset(str(path[0]) for path in paths) if isinstance(value, Mapping) else None
-    return Form(paths, names, _structure(value, places, names, chosen=keys is not None), meant, without)
+    return Form(paths, names, _structure(value, places, names, chosen=keys is not None), keys, without)
 
 
 def wanted(config: PythonConfig) -> list[str] | None:
@@ -165,13 +165,16 @@ _Tree: TypeAlias = dict[int | str, "_Tree"]
 """Paths by their steps; a leaf is empty."""
 
 
-def _parts(values: Sequence[Found], tree: _Tree, chosen: frozenset[str] | None) -> list[Sequence[Found]] | None:
+def _parts(
+    values: Sequence[Found], tree: _Tree, chosen: frozenset[str] | None, left_out: frozenset[int | str] = frozenset()
+) -> list[Sequence[Found]] | None:
     """The values of each leaf; None where not all are of one form."""
     if not tree:
         return [values]
     kinds = set(map(type, values))
     if kinds == {dict}:
-        fit = all(chosen <= value.keys() if chosen else value.keys() == tree.keys() for value in values)
+        names = tree.keys() | left_out
+        fit = all(chosen <= value.keys() if chosen else value.keys() == names for value in values)
     else:
         fit = kinds == {tuple} and all(len(value) == len(tree) for value in values)
     parts: list[Sequence[Found]] = []

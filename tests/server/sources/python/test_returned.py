@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from feedline_server.sources.python.returned import Unfit, form_of
+from feedline_wire.tensors import Column
 
 
 def taken(value: Any, wanted: list[str] | None = None) -> tuple[Any, dict[str, str]]:
@@ -142,6 +143,24 @@ def test_what_has_other_parts_than_the_first_is_refused(later: Any, words: str) 
         form_of((X, 1), None).arrays(later)
 
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("dropped", [(), ("name",)])
+def test_a_key_that_the_first_dict_had_not_is_not_left_out_without_a_word(dropped: tuple[str, ...]) -> None:
+    first: dict[str, Any] = {"x": X, "y": 1, **dict.fromkeys(dropped, "a")}
+    form = form_of(first, None, dropped)
+    like = [Column("x", X.dtype, X.shape), Column("y", np.dtype(np.int64), ())]
+
+    assert form.together([first, first], like) is not None
+    assert form.together([first, first | {"z": 2}], like) is None
+    with pytest.raises(Unfit, match=r"has a \['z'\] too; return the same parts every time"):
+        form.arrays(first | {"z": 2})
+
+
+def test_a_key_that_the_declaration_does_not_name_may_come_and_go() -> None:
+    form = form_of({"x": X, "y": 1}, ["x", "y"])
+
+    assert form.arrays({"x": X, "y": 1, "z": 2}).keys() == {"x", "y"}
 
 
 # ---- masked arrays ----
