@@ -110,7 +110,7 @@ def test_a_loader_that_is_killed_in_mid_epoch_costs_nothing(two: list[Any], undi
 def test_a_loader_that_is_stopped_in_mid_epoch_costs_the_learnt_time_and_is_used_again(
     two: list[Any], undisturbed: list[str]
 ) -> None:
-    """SIGSTOP: connections stay open, and nothing comes. Keepalive would notice after 10 s, a socket never."""
+    """SIGSTOP: connections stay open, and nothing comes. Keepalive would notice after 15 s, a socket never."""
     with connect(*two) as connection:
         run = Run(connection)
         for batch in run.batches():

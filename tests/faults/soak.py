@@ -48,8 +48,8 @@ PAUSE_S = (0.3, 4.0)
 DOWN_S = (1.0, 20.0)
 """All loaders at once."""
 
-HELD_S = (0.5, 20.0)
-"""A line: some shorter than the 10 s after which a connection is given up, some longer."""
+HELD_S = (0.5, 25.0)
+"""A line: some shorter than the 15 s after which a connection is given up, some longer."""
 
 SLOW_S = (2.0, 8.0)
 

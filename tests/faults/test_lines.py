@@ -21,7 +21,7 @@ WHOLE = Counter(range(SAMPLES))
 
 WAIT_S = 30.0
 
-NOTICED_S = 10.0
+NOTICED_S = 15.0
 """Stated (docs/design.md): a connection on which nothing comes any more, not even answers to pings, is given up."""
 
 Line = Callable[..., Any]

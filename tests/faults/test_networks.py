@@ -21,8 +21,8 @@ from breaking.verdict import Undisturbed, judged
 
 HOST = "127.0.0.2"
 
-GIVEN_UP_S = 13.0
-"""Longer than the 10 s after which a connection on which nothing comes is given up."""
+GIVEN_UP_S = 18.0
+"""Longer than the 15 s after which a connection on which nothing comes is given up."""
 
 SHORTLY_S = 2.0
 

@@ -18,11 +18,13 @@ from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderUnavailabl
 CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),  # frames have 2 MiB; a trainer does not allocate without end
     ("grpc.max_send_message_length", -1),
-    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 10 s at most;
+    # A loader whose host or route vanished without a word, or whose process was stopped, is noticed after 15 s at most;
     # its keys are asked of another long before (fleet). Pings are sent only while a call is open.
     ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
+    # gRPC also measures bandwidth by pings. On a thin line their answers come behind the batches that are under way: up
+    # to 4 MB in the loader's socket, which at 1 MB/s took more than 5 s (seen), and as much in a proxy's.
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # 60 s by default, which wins over the line above (grpcio 1.85, seen)
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),  # 0 is without limit; the default stops pinging a stream that waits
     ("grpc.use_local_subchannel_pool", 1),  # channels to one address would share a connection and its backoff

@@ -36,7 +36,7 @@ SILENT_QUANTILE, SILENT_FACTOR = 0.99, 3.0
 
 RENEW_AFTER_S = 10.0
 """A stream that owes an answer and brings nothing for so long is made anew. A bit that was changed in an HTTP/2 frame's
-head leaves it waiting although the connection lives; one that does not live is noticed by keepalive in as long."""
+head leaves it waiting although the connection lives; one that does not live is noticed by keepalive in 15 s."""
 
 RENEW_UNKNOWN_S = 30.0
 """The same where nothing has been learnt yet: half of what a reader waits for its batch by default. A loader that is
