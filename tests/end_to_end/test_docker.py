@@ -642,10 +642,14 @@ def test_prometheus_of_the_profile_metrics_scrapes_each_loader_and_knows_the_ale
         sleep(0.5)  # Prometheus looks for loaders every 10 s; no event tells that it has found them
         with suppress(OSError):  # it is starting
             workers = _asked(prometheus, "query?query=feedline_workers")["result"]
-    (group,) = _asked(prometheus, "rules")["groups"]
+    health = {"": "unknown"}
+    while "unknown" in health.values() and monotonic() < until:
+        sleep(0.5)  # a rule is `unknown` until it was evaluated for the first time
+        (group,) = _asked(prometheus, "rules")["groups"]
+        health = {rule["name"]: rule["health"] for rule in group["rules"]}
 
     assert len({one["metric"]["instance"] for one in workers}) == 2, prometheus.logs().decode()
-    assert {rule["name"]: rule["health"] for rule in group["rules"]} == dict.fromkeys(
+    assert health == dict.fromkeys(
         ("FeedlineTrainerWaits", "FeedlineShortOfMemory", "FeedlineWorkersDie", "FeedlineBadSamples"), "ok"
     )
 
