@@ -47,6 +47,8 @@ class FeedlineError(Exception):
         """Ids of the samples concerned, the first few."""
         self.elsewhere = elsewhere
         """Another replica may be able to answer the same key."""
+        self.evidence: object = None
+        """What the loader's page shows of the samples (the server's `sources.evidence`). It never goes to a trainer."""
 
     def __str__(self) -> str:
         message = super().__str__()
@@ -54,6 +56,8 @@ class FeedlineError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         state = {"traceback": self.traceback, "samples": self.samples, "elsewhere": self.elsewhere}
+        if self.evidence is not None:
+            state["evidence"] = self.evidence
         return (type(self), self.args, state)
 
 

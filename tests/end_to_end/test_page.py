@@ -202,9 +202,64 @@ def test_bad_samples_and_errors_are_shown_as_text_whatever_is_in_them(
     bad = page.inner_text("#bad")
     assert "bad: " in bad
     assert "ValueError: <img src=x onerror=document.title='run'>" in bad
+    page.wait_for_selector("#bad canvas")
+    corners = page.eval_on_selector_all(
+        "#bad canvas", "all => all.map((one) => [...one.getContext('2d').getImageData(0, 0, 1, 1).data])"
+    )
+    assert corners == [[7, 0, 0, 255]] * 2
+    bad = page.inner_text("#bad")
+    assert "sample 7, as it came to dataset 'bad', transforms.0 (mine:checked)" in bad
+    assert "x uint8 (16, 16, 3): min 0, max 7, mean 0.009115" in bad
+    assert "y int64 (): min 263, max 263, mean 263\n263" in bad
     assert page.locator("img").count() == 0
     assert page.title() == "feedline"
     assert page.inner_text("#errors") == "none"
+
+
+NAMED = """
+import numpy as np
+
+class Named:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise ValueError("two")
+        x = np.full((16, 16, 3), index, np.uint8)
+        name = "<img src=x onerror=document.title='run'>"
+        return {"x": x if index != 5 else x[:9], "y": index, **({name: x[0]} if index == 6 else {})}
+"""
+
+
+def test_bad_samples_of_own_code_are_shown_with_what_it_had_and_asked_for_once(
+    tmp_path: Path, start_loader: Callable[..., Any], opened: Opened
+) -> None:
+    (tmp_path / "named.py").write_text(NAMED)
+    (tmp_path / "loader.toml").write_text('[datasets.own]\ncode = "named:Named"\non_bad_sample = "skip"\n')
+    metrics = free_address()
+    loader = start_loader(tmp_path / "loader.toml", "--workers", "1", "--metrics-listen", metrics)
+    with feedline.connect(loader.address, timeout_s=60) as connection:
+        assert sum(batch.rows for batch in connection.feed(batch_size=8, order="sequential")) == 5
+
+    page = opened(metrics)
+    page.wait_for_function("() => document.querySelectorAll('#bad li').length === 3")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#bad li > div')].every((one) => one.childElementCount)"
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    said = page.inner_text("#state")
+    page.wait_for_function("said => document.getElementById('state').textContent !== said", arg=said)
+
+    of_two, of_five, of_six = (page.locator(f"#bad li:has-text('sample {number} (')") for number in (2, 5, 6))
+    assert "raised before it returned anything, and no variable held an array" in of_two.inner_text()
+    assert "The sample as it was returned" in of_five.inner_text()
+    assert of_five.locator("canvas").count() == 1
+    assert "<img src=x onerror=document.title='run'>" in of_six.inner_text()
+    assert asked == []
+    assert page.locator("img").count() == 0
+    assert page.title() == "feedline"
 
 
 def test_a_token_sees_its_datasets_alone(

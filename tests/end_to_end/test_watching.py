@@ -1,8 +1,12 @@
 """What is seen of loaders where something is wrong: trainers that lie, pages that hang, dead loaders, bad data."""
 
+import base64
+import hashlib
 import json
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -149,3 +153,142 @@ def test_the_page_lists_bad_samples_with_the_values_that_are_wrong(
 
     assert (bad["dataset"], bad["samples"]) == ("d", [7])
     assert "in sample 7 (1 of 6 values of the first, from [1, 0] on: 1 1 nan 1 1)" in bad["message"]
+    assert shown(metrics, bad)["title"] == "sample 7, as it would have been sent"
+
+
+CODE = """
+import numpy as np
+
+def checked(x):
+    if x[0, 0, 0] == 7:
+        raise ValueError("seven")
+    return x
+
+def together(x):
+    if (x == 200).any():
+        raise ValueError("among these")
+    return x
+
+class Pictures:
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise KeyError("no label of 3")
+        image = np.full((16, 16, 3), index, np.uint8)
+        if index == 5:
+            raise ValueError("five")
+        return image[:8] if index == 9 else image, index
+"""
+
+CONFIG = """
+[datasets.each]
+path = "x"
+on_bad_sample = "skip"
+transforms = [{code = "mine:checked", column = "x"}]
+[datasets.batch]
+path = "x"
+transforms = [{code = "mine:together", column = "x", per = "batch"}]
+[datasets.own]
+code = "mine:Pictures"
+on_bad_sample = "skip"
+[datasets.files]
+path = "files"
+on_bad_sample = "skip"
+"""
+
+
+@pytest.fixture
+def of_bad_samples(tmp_path: Path) -> Path:
+    """Datasets whose bad samples are bad in a way each: code that raises, what it returns, a file."""
+    x = np.zeros((12, 16, 16, 3), np.uint8)
+    x[:, 0, 0, 0] = np.arange(12)
+    x[10, 5, 5, 1] = 200
+    for folder in ("x", "files/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    np.save(tmp_path / "x" / "x.npy", x)
+    for number in range(4):
+        np.save(tmp_path / "files" / "data" / f"id-{number}.npy", x[number])
+    (tmp_path / "files" / "data" / "id-2.npy").write_bytes(b"")
+    (tmp_path / "files" / "ids.txt").write_text("".join(f"id-{number}\n" for number in range(4)))
+    (tmp_path / "mine.py").write_text(CODE)
+    (tmp_path / "loader.toml").write_text(CONFIG)
+    return tmp_path / "loader.toml"
+
+
+def shown(metrics: str, entry: dict[str, Any], *, token: str = "") -> dict[str, Any]:
+    """What the page draws of a bad sample or an error."""
+    request = urllib.request.Request(f"http://{metrics}/sample.json?id={entry['evidence']}")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+    return found
+
+
+def corner(column: dict[str, Any]) -> list[int]:
+    """The first pixel of its first picture."""
+    return list(base64.b64decode(column["images"][0]["data"])[:3])
+
+
+def test_the_page_has_samples_on_which_code_raised_as_they_came_to_it_or_says_why_not(
+    of_bad_samples: Path, start_loader: Callable[..., Any]
+) -> None:
+    metrics = free_address()
+    loader = start_loader(of_bad_samples, "--workers", "1", "--metrics-listen", metrics)
+    with feedline.connect(loader.address, timeout_s=60) as connection:
+        for dataset, rows in {"each": 11, "own": 9, "files": 3}.items():
+            feed = connection.feed(dataset=dataset, batch_size=4, order="sequential")
+            assert sum(batch.rows for batch in feed) == rows
+        with pytest.raises(feedline.DataError, match="among these"):
+            list(connection.feed(dataset="batch", batch_size=4, order="sequential"))
+
+    page = json.loads(got(metrics, "/view.json"))
+    bad = {(one["dataset"], one["samples"][0]): one for one in page["bad_samples"]}
+    assert bad.keys() == {("each", 7), ("own", 3), ("own", 5), ("own", 9), ("files", 2)}
+
+    each = shown(metrics, bad["each", 7])
+    assert each["title"] == "sample 7, as it came to dataset 'each', transforms.0 (mine:checked)"
+    assert corner(each["columns"][0]) == [7, 0, 0]
+    held = shown(metrics, bad["own", 5])
+    assert held["title"] == "It returned nothing; what the code held in its variables when it raised"
+    assert [one["name"] for one in held["columns"]] == ["image in __getitem__"]
+    assert corner(held["columns"][0]) == [5, 5, 5]
+    returned = shown(metrics, bad["own", 9])
+    assert (returned["title"], returned["columns"][0]["shape"]) == ("The sample as it was returned", [8, 16, 3])
+    nothing = shown(metrics, bad["own", 3])
+    assert nothing["columns"] == []
+    assert "the code raised before it returned anything, and no variable held an array" in nothing["title"]
+    assert bad["files", 2]["evidence"] == ""
+    assert bad["files", 2]["why_none"] == "Nothing to show: it could not be read, so there are no values."
+    (failure, *_) = page["errors"]
+    batch = shown(metrics, failure)
+    assert "the batch of 4 samples, of which any may be the bad one, by its first ones" in batch["title"]
+    assert [list(base64.b64decode(one["data"])[:1]) for one in batch["columns"][0]["images"]] == [[8], [9], [10], [11]]
+
+
+def test_what_is_shown_of_a_bad_sample_is_for_who_may_read_its_dataset(
+    of_bad_samples: Path, tmp_path: Path, start_loader: Callable[..., Any]
+) -> None:
+    tokens = tmp_path / "tokens.toml"
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("own", "each")}
+    tokens.write_text(
+        "".join(f'[{name}]\nsha256 = "{digest}"\ndatasets = ["{name}"]\n' for name, digest in digests.items())
+    )
+    secret = tmp_path / "token"
+    secret.write_text("each")
+    metrics = free_address()
+    loader = start_loader(of_bad_samples, "--workers", "1", "--metrics-listen", metrics, "--tokens", str(tokens))
+    with feedline.connect(loader.address, timeout_s=60, token_file=secret) as connection:
+        assert sum(batch.rows for batch in connection.feed(dataset="each", batch_size=4)) == 11
+    request = urllib.request.Request(f"http://{metrics}/view.json", headers={"Authorization": "Bearer each"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        (bad,) = json.loads(answer.read())["bad_samples"]
+
+    assert corner(shown(metrics, bad, token="each")["columns"][0]) == [7, 0, 0]
+    for token, status in {"own": 404, "": 401}.items():
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            shown(metrics, bad, token=token)
+        assert refused.value.code == status
+        refused.value.close()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from feedline_server.batches.dataset import Dataset
 from feedline_server.host.user_code import exception_line
 from feedline_server.order.positions import run_ahead, run_indices, view_indices
+from feedline_server.sources.evidence import of_rows as evidence_of
 from feedline_server.sources.ragged import Ragged, pad_into, values_of
 from feedline_server.sources.source import SampleRequest
 from feedline_wire import BAD, IDS
@@ -121,15 +122,20 @@ def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -
     assert known is not None, "only a dataset that leaves out or replaces bad samples is mended"
     is_random = chain.is_generated or chain.ways[key.view].is_random
     found: set[Fault] = set()
+    latest: object = None
 
     def bad(faults: Collection[Fault]) -> set[Fault]:
         return found.intersection(faults) | known.among(faults)
 
     while True:
-        if dataset.on_bad_sample == "skip":
-            mended, lines = without(request, bad, is_random=is_random)
-        else:
-            mended, lines = replaced(request, bad, view.samples, view.ids, is_random=is_random)
+        try:
+            if dataset.on_bad_sample == "skip":
+                mended, lines = without(request, bad, is_random=is_random)
+            else:
+                mended, lines = replaced(request, bad, view.samples, view.ids, is_random=is_random)
+        except DataError as error:  # all are bad
+            error.evidence = latest
+            raise
         try:
             return _filled(dataset, key.view, mended, lines, memory)
         except BadSample as error:
@@ -137,6 +143,7 @@ def _mended(dataset: Dataset, key: Key, request: SampleRequest, memory: Array) -
             if not faults:
                 raise
             found |= set(faults)
+            latest = error.evidence
             known.learn(faults, error)
 
 
@@ -233,13 +240,17 @@ def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[
             flat = values.reshape(len(values), -1)
             is_bad = np.isnan(flat).any(axis=1)
             samples = np.unique(of_rows[is_bad])
-            raise BadSample(
+            first = int(np.flatnonzero(is_bad)[0])
+            error = BadSample(
                 f"dataset {dataset.name!r}: column {column.name!r} holds what is not a number (nan) in "
                 f"sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}"
-                f"{_around(flat[np.flatnonzero(is_bad)[0]], values.shape[1:])}; mend the data, or "
+                f"{_around(flat[first], values.shape[1:])}; mend the data, or "
                 'set nan = "allow", or leave such samples out with on_bad_sample = "skip"',
                 samples=samples,
             )
+            shown = {column.name: out[column.name] for column in dataset.columns}
+            error.evidence = evidence_of(f"sample {of_rows[first]}, as it would have been sent", shown, [first])
+            raise error
 
 
 def _around(values: Array, shape: tuple[int, ...]) -> str:

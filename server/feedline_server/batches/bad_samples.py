@@ -65,7 +65,9 @@ class KnownBad:
                 self._faults = set()
             self._faults |= set(faults)
             self._unlogged += len(faults)
-            self._notes.append(BadSample(cut(str(error), HEADER_KEPT), samples=error.samples[:EXAMPLES]))
+            note = BadSample(cut(str(error), HEADER_KEPT), samples=error.samples[:EXAMPLES])
+            note.evidence = error.evidence
+            self._notes.append(note)
             now = time.monotonic()
             if now < self._silent_until:
                 return

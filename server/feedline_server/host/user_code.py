@@ -7,10 +7,10 @@ two modules of one name are not mixed up.
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from feedline_wire.errors import DataError
@@ -69,6 +69,15 @@ def users_traceback(error: BaseException) -> str:
         shown.stack = traceback.StackSummary.from_list(theirs)
         shown = shown.__cause__ or shown.__context__
     return "".join(found.format())
+
+
+def users_frames(error: BaseException) -> Iterator[FrameType]:
+    """The operator's frames that were running when it was raised, the outermost first."""
+    step = error.__traceback__
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith(_NOT_THEIRS):
+            yield step.tb_frame
+        step = step.tb_next
 
 
 def source_of(module: ModuleType) -> bytes:

@@ -173,11 +173,15 @@ class Function(Transform):
         return results
 
     def _batch_error(self, rows: Rows, message: str, text: str = "") -> FeedlineError:
-        return DataError(
+        error = DataError(
             f"{rows.named}: {self._code} on a batch of {len(rows)} samples: {message}",
             traceback=text,
             samples=rows.request.ids,
         )
+        error.evidence = rows.evidence(
+            f"the batch of {len(rows)} samples, of which any may be the bad one, by its first ones", range(len(rows))
+        )
+        return error
 
     # ---- the call ----
 

@@ -5,12 +5,13 @@ it is the last one to touch a column, straight into the slot.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.sources.evidence import Evidence, of_rows
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.source import SampleRequest
 from feedline_server.transforms import randomness
@@ -84,9 +85,16 @@ class Rows:
 
     def bad(self, rows: Iterable[int], message: str, traceback: str = "") -> BadSample:
         """The error that says which samples these rows are."""
-        samples = np.unique(self.request.ids[list(rows)])
-        return BadSample(
+        rows = list(rows)
+        samples = np.unique(self.request.ids[rows])
+        error = BadSample(
             f"{self._named}: sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}: {message}",
             traceback=traceback,
             samples=samples,
         )
+        error.evidence = self.evidence(f"sample {self.request.ids[rows[0]]}", rows[:1])
+        return error
+
+    def evidence(self, whose: str, rows: Sequence[int]) -> Evidence | None:
+        """What can be shown of these rows as they came to the transform; what it changed in place is changed."""
+        return of_rows(f"{whose}, as it came to {self._named}", self.columns, rows)

@@ -5,8 +5,7 @@ It is asked for as a trainer asks, by who may: it takes a stream's place while i
 
 import base64
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from feedline_server.access.tokens import Caller
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.stream import Batch, Refusal
+from feedline_server.sources.evidence import Evidence, Picture, numbers, pictures, summary
 from feedline_wire.errors import FeedlineError, InvalidRequest, LoaderStalled
 from feedline_wire.key import Key
 from feedline_wire.tensors import Array, views
@@ -21,9 +21,6 @@ from feedline_wire.view import Values
 
 ROWS = 8
 """Pictures in a row on the page."""
-
-LEAST_SIDE, MOST_SIDE = 8, 128
-"""Pixels of a picture: less is a table of numbers, more is left out, every second one or fewer being shown."""
 
 BINS = 48
 
@@ -73,43 +70,41 @@ def key_of(catalog: Catalog, of: str, offset: int) -> Key:
     return Key(dataset, served.fingerprint, view, order, 0, 0, offset, max(min(rows, samples - offset), 1))
 
 
+def evidence_values(evidence: Evidence) -> Values:
+    """What is shown of a bad sample, as a batch is."""
+    columns = [
+        {
+            "name": one.name,
+            "dtype": one.dtype,
+            "shape": list(one.shape),
+            "summary": one.summary,
+            "images": _images(one.pictures),
+            "histogram": [],
+            "values": one.values,
+        }
+        for one in evidence.arrays
+    ]
+    return {"title": evidence.title, "columns": columns}
+
+
 def _column(name: str, values: Array) -> Values:
-    finite = _numbers(values)
-    summary = f"min {finite.min():g}, max {finite.max():g}, mean {finite.mean():.4g}" if finite.size else "no numbers"
-    images = list(_images(values))
-    histogram = [] if images or not finite.size else np.histogram(finite, BINS)[0].tolist()
+    finite = numbers(values)
+    images = _images(pictures(values[:ROWS]))
     return {
         "name": name,
         "dtype": values.dtype.name,
         "shape": list(values.shape),
-        "summary": summary,
+        "summary": summary(values, values.size),
         "images": images,
-        "histogram": histogram,
+        "histogram": [] if images or not finite.size else np.histogram(finite, BINS)[0].tolist(),
     }
 
 
-def _numbers(values: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
-    wide = np.abs(values).astype(np.float64) if values.dtype.kind == "c" else values.astype(np.float64)
-    return wide[np.isfinite(wide)]
-
-
-def _images(values: Array) -> Iterator[Values]:
-    """The rows, if they look like pictures: height, width and, if any, one or three colours."""
-    if values.ndim == 3:
-        values = values[..., np.newaxis]
-    if values.ndim != 4 or values.shape[3] not in {1, 3} or values.dtype.kind not in "buif":
-        return
-    if min(values.shape[1:3]) < LEAST_SIDE:
-        return
-    step = -(-max(values.shape[1:3]) // MOST_SIDE)
-    for row, image in enumerate(values[:ROWS, ::step, ::step]):
-        pixels = image
-        if image.dtype != np.uint8:
-            wide = np.nan_to_num(image.astype(np.float64))
-            low, high = wide.min(), wide.max()
-            pixels = ((wide - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
-        data = base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode()
-        yield {"row": row, "shape": list(pixels.shape), "data": data}
+def _images(shown: Iterable[Picture]) -> list[Values]:
+    return [
+        {"row": row, "shape": list(one.shape), "data": base64.b64encode(one.pixels).decode()}
+        for row, one in enumerate(shown)
+    ]
 
 
 def refused(error: FeedlineError) -> str:

@@ -9,14 +9,16 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from feedline_server.scheduling.scheduler import Scheduler
 from feedline_server.scheduling.work import ViewName, Work
+from feedline_server.sources.evidence import Evidence
 from feedline_server.watching.history import History
 from feedline_server.workers.pool import Pool
 from feedline_wire import loader_pb2 as pb
 from feedline_wire import status
+from feedline_wire.errors import BadSample, BatchKillsWorkers, FeedlineError
 from feedline_wire.figures import RECENT_S
 from feedline_wire.stages import STAGES
 from feedline_wire.status import LoaderCounters
@@ -27,6 +29,9 @@ MOST_RANKS = 1024
 
 POINT_EVERY_S, MOST_POINTS = 5.0, 180
 """Of the page's charts: a quarter of an hour."""
+
+_Error: TypeAlias = tuple[float, str, FeedlineError]
+"""When, of which dataset, and what."""
 
 MOST_DRAWN = 64
 """Ranks in a chart: a page with more cannot be read."""
@@ -108,21 +113,17 @@ class Observer:
 
     def failures(self, datasets: frozenset[str] | None) -> list[dict[str, object]]:
         """The last errors that trainers were answered, the newest first."""
-        now = time.monotonic()
-        return [
-            {"ago_s": round(now - at), "dataset": dataset, "message": str(error)}
-            for at, dataset, error in reversed(self._scheduler.status().failures)
-            if datasets is None or dataset in datasets
-        ]
+        return _shown(self._scheduler.status().failures, datasets)
 
     def bad_samples(self, datasets: frozenset[str] | None) -> list[dict[str, object]]:
         """The last samples that were left out or replaced, and why, the newest first."""
-        now = time.monotonic()
-        return [
-            {"ago_s": round(now - at), "dataset": dataset, "samples": list(error.samples), "message": str(error)}
-            for at, dataset, error in reversed(list(self._pool.spent.bad))
-            if datasets is None or dataset in datasets
-        ]
+        return _shown(self._pool.spent.bad, datasets)
+
+    def evidence(self, datasets: frozenset[str] | None, evidence_id: str) -> Evidence | None:
+        """What can be shown of one of these samples and errors; None if there is none, or none for such a caller."""
+        errors = _seen([*self._pool.spent.bad, *self._scheduler.status().failures], datasets)
+        of = (error.evidence for _, _, error in errors)
+        return next((one for one in of if isinstance(one, Evidence) and one.id == evidence_id), None)
 
     def status(self, datasets: frozenset[str] | None) -> pb.StatusReply:
         """What goes on now, for who may have these datasets; None: all."""
@@ -201,6 +202,34 @@ class Observer:
                 waited = [*last.total_waited_us, *[0] * len(STAGES)]
                 for at, us in enumerate(reader.total_waited_us[: len(STAGES)]):
                     total.waited_us[at] += max(us - waited[at], 0)
+
+
+def _seen(errors: Iterable[_Error], datasets: frozenset[str] | None) -> list[_Error]:
+    return [one for one in tuple(errors) if datasets is None or one[1] in datasets]
+
+
+def _shown(errors: Iterable[_Error], datasets: frozenset[str] | None) -> list[dict[str, object]]:
+    now = time.monotonic()
+    return [
+        {
+            "ago_s": round(now - at),
+            "dataset": dataset,
+            "samples": list(error.samples),
+            "message": str(error),
+            "evidence": error.evidence.id if isinstance(error.evidence, Evidence) else "",
+            "why_none": _why_none(error),
+        }
+        for at, dataset, error in reversed(_seen(errors, datasets))
+    ]
+
+
+def _why_none(error: FeedlineError) -> str:
+    """Why nothing of a bad sample is shown; nothing to say where there is evidence, or the error is of no sample."""
+    if error.evidence is not None:
+        return ""
+    if isinstance(error, BatchKillsWorkers):
+        return "Nothing to show: what the worker held ended with it."
+    return "Nothing to show: it could not be read, so there are no values." if isinstance(error, BadSample) else ""
 
 
 def _is_seen(reader: pb.Reader, datasets: frozenset[str] | None) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feedline_server.scheduling.catalog import Catalog
 from feedline_server.scheduling.scheduler import Scheduler
-from feedline_server.watching.batch import batch_values, refused
+from feedline_server.watching.batch import batch_values, evidence_values, refused
 from feedline_server.watching.events import Events
 from feedline_server.watching.http import Reply, Route
 from feedline_server.watching.observer import Observer
@@ -37,10 +37,17 @@ def routes(observer: Observer, scheduler: Scheduler, catalog: Catalog) -> dict[s
         except FeedlineError as error:
             return Reply(refused(error).encode(), "text/plain; charset=utf-8", HTTPStatus.BAD_REQUEST)
 
+    def of_sample(datasets: frozenset[str] | None, query: Mapping[str, str]) -> Reply:
+        found = observer.evidence(datasets, query.get("id", ""))
+        if found is None:
+            return Reply(b"It is not kept any more.", "text/plain; charset=utf-8", HTTPStatus.NOT_FOUND)
+        return _json(evidence_values(found))
+
     return {
         **{path: _file(*file) for path, file in FILES.items()},
         "/view.json": lambda datasets, _: _json(now(observer, catalog, datasets)),
         "/batch.json": of_batch,
+        "/sample.json": of_sample,
     }
 
 

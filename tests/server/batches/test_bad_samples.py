@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from feedline_server.batches.assembly import assemble, most_nbytes
 from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.declared.datasets import ColumnsConfig, IdFilesConfig
+from feedline_server.sources.evidence import Evidence
 from feedline_wire import BAD, IDS
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.key import Key
@@ -181,3 +182,63 @@ def test_the_log_says_what_is_left_out_and_not_a_line_each(folder: Path) -> None
     (line,) = lines
     assert line["event"] == "bad samples are left out or replaced"
     assert (line["dataset"], line["found"], line["samples"]) == ("d", 3, (3, 4, 17))
+
+
+def noted(dataset: Dataset) -> list[Evidence]:
+    """What can be shown of the bad samples that were found since this was last called."""
+    assert dataset.known_bad is not None
+    found = [note.evidence for note in dataset.known_bad.taken_notes()]
+    assert all(isinstance(one, Evidence) for one in found)
+    return found  # type: ignore[return-value]  # as asserted
+
+
+def test_a_sample_on_which_a_function_raised_is_shown_as_it_came_to_it(
+    folder: Path, code: Callable[[str], str]
+) -> None:
+    module = code("def f(y):\n    if y % 7 == 6: raise ValueError('six')\n    return y")
+    double = code("def f(y):\n    return 2 * y")
+    transforms = [{"code": f"{double}:f", "column": "x"}, {"code": f"{module}:f", "column": "y"}]
+    dataset = opened(folder, nan="allow", on_bad_sample="skip", transforms=transforms)
+
+    batch(dataset, 10)
+
+    (found,) = noted(dataset)
+    assert found.title == f"sample 6, as it came to dataset 'd', transforms.1 ({module}:f)"
+    assert [(one.name, one.values) for one in found.arrays] == [("x", "12 12"), ("y", "6")]
+    assert noted(dataset) == []
+
+
+def test_a_sample_with_nan_is_shown_as_it_would_have_been_sent(folder: Path) -> None:
+    dataset = opened(folder, on_bad_sample="skip")
+
+    batch(dataset, 10)
+
+    (found,) = noted(dataset)
+    assert found.title == "sample 3, as it would have been sent"
+    assert found.arrays[0].values == "3 nan"
+
+
+def test_where_a_function_of_batches_raises_the_first_samples_are_shown(
+    folder: Path, code: Callable[[str], str]
+) -> None:
+    module = code("def f(y):\n    if len(y) == 9: raise ValueError('nine')\n    return y")
+    transforms = [{"code": f"{module}:f", "column": "y", "per": "batch"}]
+    dataset = opened(folder, nan="allow", transforms=transforms)
+
+    with pytest.raises(DataError, match="on a batch of 9 samples: ValueError: nine") as error:
+        batch(dataset, 9)
+
+    found = error.value.evidence
+    assert isinstance(found, Evidence)
+    assert found.title.startswith("the batch of 9 samples, of which any may be the bad one, by its first ones")
+    assert [one.values for one in found.arrays] == ["0 0 1 1 2 2 3 nan", "0 1 2 3"]
+
+
+def test_a_batch_in_which_everything_is_bad_shows_one_of_them(folder: Path) -> None:
+    dataset = opened(folder, on_bad_sample="skip")
+
+    with pytest.raises(DataError, match="every sample of the batch is bad") as error:
+        batch(dataset, 2, 3)
+
+    assert isinstance(error.value.evidence, Evidence)
+    assert error.value.evidence.title == "sample 3, as it would have been sent"

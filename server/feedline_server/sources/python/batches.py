@@ -14,6 +14,7 @@ from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.user_code import exception_line
 from feedline_server.sources.python.copies import Copies, let_go
 from feedline_server.sources.python.epochs import Epochs
+from feedline_server.sources.python.held import returned
 from feedline_server.sources.python.objects import Built, Ids, calling, first_good, generators
 from feedline_server.sources.python.returned import Unfit
 from feedline_server.sources.python.units import Units, copied, together
@@ -72,10 +73,13 @@ class Batches(Units):
         self._is_watched = on
 
     def _unit(self, unit: int, epoch: int, seed: int) -> dict[str, Array]:
+        value = self._value(unit, epoch, seed)
         try:
-            return self.checked(self._value(unit, epoch, seed))
+            return self.checked(value)
         except Unfit as error:
-            raise BadSample(f"{self._ids.named(unit, 'batch')} {error}", samples=[unit]) from error
+            unfit = BadSample(f"{self._ids.named(unit, 'batch')} {error}", samples=[unit])
+            unfit.evidence = returned(value, is_batch=True)
+            raise unfit from error
 
     def _value(self, unit: int, epoch: int, seed: int) -> Any:  # noqa: ANN401 - the operator's
         view, index = self._ids.locate(unit)

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.host.user_code import exception_line, imported, users_traceback
 from feedline_server.sources.python.frames import Rows, is_frame
+from feedline_server.sources.python.held import held
 from feedline_server.sources.python.returned import class_of
 from feedline_server.sources.python.text import guard, loaded, training
 from feedline_wire import seeding
@@ -122,7 +123,9 @@ def calling(sentence: str, call: Callable[[], Any], error: type[DataError] = Dat
 
 def failed(sentence: str, raised: BaseException, error: type[DataError] = DataError, **more: Any) -> DataError:  # noqa: ANN401
     """The error that says the sentence and what the operator's code raised, with the code's traceback."""
-    return error(f"{sentence} raised {exception_line(raised)}", traceback=users_traceback(raised), **more)
+    made = error(f"{sentence} raised {exception_line(raised)}", traceback=users_traceback(raised), **more)
+    made.evidence = held(raised)
+    return made
 
 
 def generators(built: Built, value: object) -> list[seeding.Generator]:

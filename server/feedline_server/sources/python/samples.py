@@ -14,6 +14,7 @@ import numpy as np
 
 from feedline_server.declared.datasets import PythonConfig
 from feedline_server.sources.python.draws import Draws
+from feedline_server.sources.python.held import returned
 from feedline_server.sources.python.objects import (
     RAISED,
     Built,
@@ -72,11 +73,11 @@ class SampleRows:
         try:
             arrays = self.form.arrays(value, self._dtypes)
         except Unfit as error:
-            raise BadSample(f"{self._named(sample)} {error}", samples=[sample]) from error
+            raise _unfit(f"{self._named(sample)} {error}", sample, value) from error
         for column in self.columns:
             array = arrays[column.name]
             if array.shape != column.shape or array.dtype != column.dtype:
-                raise BadSample(self._other(sample, column, array), samples=[sample])
+                raise _unfit(self._other(sample, column, array), sample, value)
         return arrays
 
     def _other(self, sample: int, column: Column, array: Array) -> str:
@@ -87,6 +88,12 @@ class SampleRows:
             else f"return one dtype, such as with .astype({column.dtype.name!r})"
         )
         return f"{self._named(sample)} holds {found}, {self._first_name} holds {column}; {remedy}"
+
+
+def _unfit(message: str, sample: int, value: Any) -> BadSample:  # noqa: ANN401 - the operator's
+    error = BadSample(message, samples=[sample])
+    error.evidence = returned(value)
+    return error
 
 
 class Samples(SampleRows):

@@ -168,9 +168,42 @@ function drawLoader(one) {
   }));
 }
 
+// What is shown of bad samples, by id. Asked for once: it does not change.
+const evidence = new Map();
+
+function drawLists(found) {
+  const listed = [...found.bad_samples, ...found.errors].map((one) => one.evidence);
+  for (const id of evidence.keys()) if (!listed.includes(id)) evidence.delete(id);
+  drawList("errors", found.errors);
+  drawList("bad", found.bad_samples);
+  showEvidence();
+}
+
 function drawList(id, lines) {
-  const items = lines.map((one) => made("li", `${one.ago_s} s ago, ${one.dataset}: ${one.message}`));
+  const items = lines.map((one) => {
+    const item = made("li", `${one.ago_s} s ago, ${one.dataset}: ${one.message}`);
+    if (one.evidence && !evidence.has(one.evidence)) evidence.set(one.evidence, made("div"));
+    if (one.evidence) item.append(evidence.get(one.evidence));
+    else if (one.why_none) item.append(made("p", one.why_none, { class: "note" }));
+    return item;
+  });
   at(id).replaceChildren(...(items.length ? items : [made("li", "none")]));
+}
+
+// One after the other, the newest first: it is in no hurry.
+let isAsking = false;
+async function showEvidence() {
+  if (isAsking) return;
+  isAsking = true;
+  try {
+    for (const [id, place] of [...evidence]) {
+      if (place.childElementCount || !evidence.has(id)) continue;
+      const answer = await fetch(`sample.json?${new URLSearchParams({ id })}`);
+      const shown = answer.ok ? await answer.json() : { title: await answer.text(), columns: [] };
+      place.replaceChildren(made("p", shown.title, { class: "note" }), ...shown.columns.map(drawColumn));
+    }
+  } catch (error) { /* it does not answer, and is asked again */ }
+  isAsking = false;
 }
 
 function draw(found) {
@@ -182,8 +215,7 @@ function draw(found) {
   }));
   drawTrainers(found.trainers);
   drawLoader(found.loaders[0]);
-  drawList("errors", found.errors);
-  drawList("bad", found.bad_samples);
+  drawLists(found);
   const views = found.views;
   if (at("view").options.length !== views.length) {
     at("view").replaceChildren(...views.map((name) => made("option", name, { value: name })));
@@ -220,7 +252,7 @@ function drawColumn(column) {
       svg.append(made("rect", null, { x: index, y: 100 - height, width: 0.9, height, fill: COLOURS.storage }));
     });
     figure.append(svg);
-  }
+  } else if (column.values) figure.append(made("code", column.values));
   return figure;
 }
 
