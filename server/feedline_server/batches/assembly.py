@@ -249,7 +249,7 @@ def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[
                 samples=samples,
             )
             shown = {column.name: out[column.name] for column in dataset.columns}
-            error.evidence = evidence_of(f"sample {of_rows[first]}, as it would have been sent", shown, [first])
+            error.evidence = evidence_of(f"sample {of_rows[first]}, as it would have been sent", shown, first)
             raise error
 
 

@@ -6,7 +6,7 @@ it raises nothing: what is wrong with a sample must not be hidden by what is wro
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ NBYTES = 64 << 10
 MOST_ARRAYS = 16
 """Of a sample: what a page can show beside each other."""
 
-SCANNED = 1 << 16
+SCANNED = 1 << 14
 """Values of an array that are looked at for its smallest and largest: a fraction of a millisecond."""
 
 VALUES = 12
@@ -72,9 +72,9 @@ class Evidence:
     """What a page asks for it by."""
 
 
-def of_rows(title: str, columns: Mapping[str, Array | Ragged], rows: Sequence[int]) -> Evidence | None:
-    """Of these rows of a batch, the first PICTURES of them."""
-    return of_arrays(title, ((name, _rows(column, rows)) for name, column in columns.items()))
+def of_rows(title: str, columns: Mapping[str, Array | Ragged], first: int, count: int = 1) -> Evidence | None:
+    """Of so many rows of a batch, the first PICTURES of them."""
+    return of_arrays(title, ((name, _rows(column, first, min(count, PICTURES))) for name, column in columns.items()))
 
 
 def of_sample(title: str, arrays: Mapping[str, Any]) -> Evidence | None:
@@ -129,10 +129,10 @@ def pictures(values: Array, most_side: int = MOST_SIDE) -> Iterator[Picture]:
         yield Picture(pixels.shape, np.ascontiguousarray(pixels).tobytes())
 
 
-def _rows(column: Array | Ragged, rows: Sequence[int]) -> Array:
+def _rows(column: Array | Ragged, first: int, count: int) -> Array:
     if isinstance(column, Ragged):  # as long as each is: only one of them is an array
-        return column[rows[0]][np.newaxis]
-    return column[list(rows[:PICTURES])]
+        return column[first][np.newaxis]
+    return column[first : first + count]
 
 
 def _shown(arrays: Iterable[tuple[str, Array]]) -> Iterator[ShownArray]:

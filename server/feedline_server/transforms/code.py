@@ -179,7 +179,7 @@ class Function(Transform):
             samples=rows.request.ids,
         )
         error.evidence = rows.evidence(
-            f"the batch of {len(rows)} samples, of which any may be the bad one, by its first ones", range(len(rows))
+            f"the batch of {len(rows)} samples, of which any may be the bad one, by its first ones", 0, len(rows)
         )
         return error
 

@@ -5,7 +5,7 @@ it is the last one to touch a column, straight into the slot.
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,9 +92,9 @@ class Rows:
             traceback=traceback,
             samples=samples,
         )
-        error.evidence = self.evidence(f"sample {self.request.ids[rows[0]]}", rows[:1])
+        error.evidence = self.evidence(f"sample {self.request.ids[rows[0]]}", rows[0])
         return error
 
-    def evidence(self, whose: str, rows: Sequence[int]) -> Evidence | None:
+    def evidence(self, whose: str, first: int, count: int = 1) -> Evidence | None:
         """What can be shown of these rows as they came to the transform; what it changed in place is changed."""
-        return of_rows(f"{whose}, as it came to {self._named}", self.columns, rows)
+        return of_rows(f"{whose}, as it came to {self._named}", self.columns, first, count)
