@@ -236,7 +236,7 @@ def test_bad_samples_of_own_code_are_shown_with_what_it_had_and_asked_for_once(
     tmp_path: Path, start_loader: Callable[..., Any], opened: Opened
 ) -> None:
     (tmp_path / "named.py").write_text(NAMED)
-    (tmp_path / "loader.toml").write_text('[datasets.own]\ncode = "named:Named"\non_bad_sample = "skip"\n')
+    (tmp_path / "loader.toml").write_text('[datasets.own]\nobject = "named:Named"\non_bad_sample = "skip"\n')
     metrics = free_address()
     loader = start_loader(tmp_path / "loader.toml", "--workers", "1", "--metrics-listen", metrics)
     with feedline.connect(loader.address, timeout_s=60) as connection:

@@ -191,7 +191,7 @@ transforms = [{code = "mine:checked", column = "x"}]
 path = "x"
 transforms = [{code = "mine:together", column = "x", per = "batch"}]
 [datasets.own]
-code = "mine:Pictures"
+object = "mine:Pictures"
 on_bad_sample = "skip"
 [datasets.files]
 path = "files"
@@ -211,7 +211,9 @@ def of_bad_samples(tmp_path: Path) -> Path:
     for number in range(4):
         np.save(tmp_path / "files" / "data" / f"id-{number}.npy", x[number])
     (tmp_path / "files" / "data" / "id-2.npy").write_bytes(b"")
-    (tmp_path / "files" / "ids.txt").write_text("".join(f"id-{number}\n" for number in range(4)))
+    ids = [f"id-{number}" for number in range(4)]
+    (tmp_path / "files" / "partition.json").write_text(json.dumps({"train": ids}))
+    (tmp_path / "files" / "labels.json").write_text(json.dumps(dict.fromkeys(ids, 0)))
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "loader.toml").write_text(CONFIG)
     return tmp_path / "loader.toml"
