@@ -263,7 +263,7 @@ def test_the_page_has_samples_on_which_code_raised_as_they_came_to_it_or_says_wh
     assert nothing["columns"] == []
     assert "the code raised before it returned anything, and no variable held an array" in nothing["title"]
     assert bad["files", 2]["evidence"] == ""
-    assert bad["files", 2]["why_none"] == "Nothing to show: it could not be read, so there are no values."
+    assert bad["files", 2]["why_none"] == "Nothing to show: no values were read of it, and the message says why."
     (failure, *_) = page["errors"]
     batch = shown(metrics, failure)
     assert "the batch of 4 samples, of which any may be the bad one, by its first ones" in batch["title"]

@@ -229,7 +229,9 @@ def _why_none(error: FeedlineError) -> str:
         return ""
     if isinstance(error, BatchKillsWorkers):
         return "Nothing to show: what the worker held ended with it."
-    return "Nothing to show: it could not be read, so there are no values." if isinstance(error, BadSample) else ""
+    return (
+        "Nothing to show: no values were read of it, and the message says why." if isinstance(error, BadSample) else ""
+    )
 
 
 def _is_seen(reader: pb.Reader, datasets: frozenset[str] | None) -> bool:

@@ -50,7 +50,7 @@ def test_what_can_be_shown_is_found_by_its_id_by_who_may_read_the_dataset() -> N
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (BadSample("no image", samples=[1]), "Nothing to show: it could not be read, so there are no values."),
+        (BadSample("no image", samples=[1]), "Nothing to show: no values were read of it, and the message says why."),
         (BatchKillsWorkers("died", samples=[1]), "Nothing to show: what the worker held ended with it."),
         (InvalidRequest("batch_size"), ""),
     ],

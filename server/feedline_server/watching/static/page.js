@@ -168,12 +168,14 @@ function drawLoader(one) {
   }));
 }
 
-// What is shown of bad samples, by id. Asked for once: it does not change.
+// What is shown of bad samples, by list and id. Asked for once: it does not change.
 const evidence = new Map();
 
 function drawLists(found) {
-  const listed = [...found.bad_samples, ...found.errors].map((one) => one.evidence);
-  for (const id of evidence.keys()) if (!listed.includes(id)) evidence.delete(id);
+  const listed = [
+    ...found.bad_samples.map((one) => `bad ${one.evidence}`), ...found.errors.map((one) => `errors ${one.evidence}`),
+  ];
+  for (const key of evidence.keys()) if (!listed.includes(key)) evidence.delete(key);
   drawList("errors", found.errors);
   drawList("bad", found.bad_samples);
   showEvidence();
@@ -182,8 +184,9 @@ function drawLists(found) {
 function drawList(id, lines) {
   const items = lines.map((one) => {
     const item = made("li", `${one.ago_s} s ago, ${one.dataset}: ${one.message}`);
-    if (one.evidence && !evidence.has(one.evidence)) evidence.set(one.evidence, made("div"));
-    if (one.evidence) item.append(evidence.get(one.evidence));
+    const key = `${id} ${one.evidence}`;
+    if (one.evidence && !evidence.has(key)) evidence.set(key, made("div"));
+    if (one.evidence) item.append(evidence.get(key));
     else if (one.why_none) item.append(made("p", one.why_none, { class: "note" }));
     return item;
   });
@@ -196,8 +199,9 @@ async function showEvidence() {
   if (isAsking) return;
   isAsking = true;
   try {
-    for (const [id, place] of [...evidence]) {
-      if (place.childElementCount || !evidence.has(id)) continue;
+    for (const [key, place] of [...evidence]) {
+      if (place.childElementCount || !evidence.has(key)) continue;
+      const id = key.split(" ")[1];
       const answer = await fetch(`sample.json?${new URLSearchParams({ id })}`);
       const shown = answer.ok ? await answer.json() : { title: await answer.text(), columns: [] };
       place.replaceChildren(made("p", shown.title, { class: "note" }), ...shown.columns.map(drawColumn));
