@@ -5,7 +5,7 @@ It is bounded whatever the sample is: at most NBYTES of pictures, and SCANNED va
 it raises nothing: what is wrong with a sample must not be hidden by what is wrong with its picture.
 """
 
-import secrets
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +68,7 @@ class Evidence:
     title: str
     """What the arrays are, or why there are none."""
     arrays: tuple[ShownArray, ...] = ()
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = field(default_factory=lambda: os.urandom(8).hex())
     """What a page asks for it by."""
 
 
