@@ -58,14 +58,16 @@ class ImageFiles:
             raise _all_of(bad)
 
     def content(self) -> Iterator[bytes]:
-        """See Part; of the first image, too, what becomes of it here."""
+        """See Part; of the first image that is there, too, what becomes of it here."""
+        is_shown = False
         for sample in self._files.looked_into:
             try:
                 file, _ = self._files.opened(sample)
                 with file:
                     yield from content.ID_FILE.read(file)
-                    if sample == 0:
+                    if not is_shown:
                         yield from self._decoder.identity(file.read(MAX_FILE))
+                        is_shown = True
             except DataError as error:
                 if error.elsewhere:  # it changed
                     raise

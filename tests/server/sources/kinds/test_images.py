@@ -524,3 +524,15 @@ def test_other_classes_views_names_and_pixels_are_another_dataset(leaves: Path) 
     found.append(identity(leaves))
 
     assert len(set(found)) == 5
+
+
+def test_how_images_come_out_is_part_of_the_identity_also_where_the_first_is_missing(leaves: Path) -> None:
+    (leaves / "images" / "b.png").write_bytes(bytes(cv2.imencode(".png", np.eye(9, dtype=np.uint8) * 200)[1]))
+    (leaves / "images" / "a.png").unlink()
+
+    found = set()
+    for how in ({}, {"interpolation": "area"}, {"color_mode": "bgr"}, {"size": [4, 4]}):
+        config = ImagesConfig.declare(path=leaves, on_bad_sample="skip", **{"size": [5, 5], **how})
+        found.add(fingerprint(open_dataset("d", config), config))
+
+    assert len(found) == 4
