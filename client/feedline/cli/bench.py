@@ -1,7 +1,8 @@
 """`feedline bench`: how fast batches arrive in this process, and what that costs it.
 
 A trainer without a model: it takes a batch, drops it, and takes the next. The first batch is not counted, because it
-holds opening the stream and the loader's first read of its files; its time is shown beside.
+holds opening the stream and the loader's first read of its files; its time is shown beside. Nor are the next ones,
+until the reader knows how far to read ahead: what many loaders with slow batches do before is no measure of them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from feedline.cli.arguments import add_batches, add_target, connected, feed_of, natural, positive, seconds
+from feedline.fleet.rates import RATE_OF
 from feedline.reading.batch import Batch
 from feedline.reading.feed import Feed
 from feedline_wire.command_line import Command
@@ -36,7 +38,7 @@ examples:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What happened after the first batch."""
+    """What happened after the first batches."""
 
     first_batch_s: float
     seconds: float
@@ -86,6 +88,9 @@ class Need:
             return f"{wanted}; there are {self.workers}"
         return f"{wanted}; there are {self.workers}: {more} more, or {replicas} more replica{'s' * (replicas > 1)}"
 
+
+UNSETTLED_SHARE = 0.25
+"""Of the time that is asked for, after the first batch, what passes uncounted at most."""
 
 ROUNDING = 0.05
 """Of a worker: less is what two measurements differ by."""
@@ -145,11 +150,17 @@ def measure(
     step_s: float,
     show: Callable[[float, float, Callable[[], str]], None],
 ) -> Measured:
-    """Take batches for so many seconds, at least two of them. `show` gets seconds, of how many, and the rate."""
+    """Take batches for so many seconds, at least three of them. `show` gets seconds, of how many, and the rate."""
     asked_at = time.perf_counter()
     next(batches)
+    came_at = time.perf_counter()
+    first_batch_s = came_at - asked_at
+    for _ in itertools.islice(batches, RATE_OF):
+        if step_s:
+            time.sleep(step_s)
+        if time.perf_counter() - came_at >= UNSETTLED_SHARE * duration_s:
+            break
     started = now = time.perf_counter()
-    first_batch_s = started - asked_at
     cpu_started = time.process_time()
     count = samples = nbytes = 0
     waited_s = computed_s = 0.0

@@ -1,5 +1,6 @@
 """The command line: what it prints, which code it ends with, and that nothing outlives it."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -527,6 +529,29 @@ def test_bench_with_steps_says_why_it_waits(loader: FakeLoader, capsys: pytest.C
     assert "workers    a batch takes a worker 0 ms" in words
     assert 0 < values["utilisation"] <= 1
     assert values["verdict"]
+
+
+@pytest.mark.parametrize(("seconds", "passed_over"), [(400.0, 1 + 32), (40.0, 1 + 10)])
+def test_bench_does_not_count_what_comes_before_the_reader_reads_far_ahead(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, passed_over: int
+) -> None:
+    """By a clock on which nothing takes time but steps, of a second: 32 batches, or a quarter of the time."""
+    now = [0.0]
+    clock = SimpleNamespace(
+        perf_counter=lambda: now[0], process_time=lambda: 0.0, sleep=lambda s: now.__setitem__(0, now[0] + s)
+    )
+    monkeypatch.setattr("feedline.cli.bench.time", clock)
+    taken: list[int] = []
+
+    def batches() -> Iterator[Any]:
+        for number in itertools.count():
+            taken.append(number)
+            yield SimpleNamespace(rows=1, ids=np.zeros(1), columns={})
+
+    measured = measure(batches(), seconds, step_s=1.0, show=lambda *_: None)
+
+    assert len(taken) - measured.batches == passed_over
+    assert measured.seconds == measured.computed_s == seconds
 
 
 def test_bench_shows_seconds_and_the_rate(loader: FakeLoader) -> None:
