@@ -1,6 +1,6 @@
 """This checkout against another commit of it: rows of the benchmark, in turn, and what each line came to by the other.
 
-    scripts/benchmark --against 9fa8a45 --rows 1,8 --pairs 3
+    scripts/benchmark --against 3dd1ead --rows 1,8 --pairs 3
 
 Both run in the same environment, on the same machine, one after the other and again, as often as `--pairs` says, so a
 machine that gets slower slows both. Beside each line stands how its ratio to its peer changed, which is more steady.

@@ -17,7 +17,7 @@ import feedline
 from feedline.cli import main
 from feedline_wire.verdict import SOONEST_S
 
-RELEASE: Final = "9fa8a45"
+RELEASE: Final = "3dd1ead"
 """The commit that feedline 0.2.0 is made of."""
 
 WHEEL = Path(__file__).parents[2] / "scripts" / "wheel"
