@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--worth", type=float, nargs="+", default=WORTH, metavar="N", help="loaders' worth (default: 0.5 to 16)"
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (default 10, as the command's)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of each measurement (default 10, as the command's)"
+    )
     args = parser.parse_args(argv)
     far = 0
     with tempfile.TemporaryDirectory(prefix="foretold-") as folder:
