@@ -189,10 +189,14 @@ class Proxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Also here the handshake of TCP is not held: it is the kernel's, and was over before this is called.
+        own = asyncio.current_task()
+        assert own is not None, "a server calls this in a task"
+        self._tasks.add(own)  # ended with the others: where it still connects it would begin more of them
+        own.add_done_callback(self._tasks.discard)
         host, _, port = next(self._targets).rpartition(":")
         try:
             there, back = await asyncio.open_connection(host, int(port), limit=READ_NBYTES)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
         ways = [_Way(reader, back, is_down=False), _Way(there, writer, is_down=True)]

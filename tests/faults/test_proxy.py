@@ -1,5 +1,6 @@
 """The line itself: what it was not told to spoil passes unchanged, and what it was told happens."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from proxy import Proxy
 
 Line = Callable[..., Any]
 
@@ -143,3 +145,17 @@ def test_connections_go_to_the_targets_in_turn(echo: str, line: Line) -> None:
         assert exchange(first, b"x") == b"x"
         with pytest.raises(ConnectionError):
             second.sendall(second.recv(1) or bytes(1 << 24))
+
+
+def test_a_line_that_ends_while_it_connects_leaves_nothing_pending(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connects = threading.Event()
+
+    async def for_ever(*_: object, **__: object) -> None:
+        connects.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "open_connection", for_ever)
+    with Proxy(echo) as proxy, connect(proxy.address):
+        assert connects.wait(WAIT_S)
+
+    assert not asyncio.all_tasks(proxy._loop)
