@@ -38,7 +38,13 @@ class FeedlineError(Exception):
     """Anything feedline raises on purpose. Its text and its traceback are cut where they are long (`cut`)."""
 
     def __init__(
-        self, message: str, *, traceback: str = "", samples: Iterable[int] = (), elsewhere: bool = False
+        self,
+        message: str,
+        *,
+        traceback: str = "",
+        samples: Iterable[int] = (),
+        elsewhere: bool = False,
+        evidence: object = None,
     ) -> None:
         super().__init__(cut(message))
         self.traceback = cut(traceback)
@@ -47,7 +53,7 @@ class FeedlineError(Exception):
         """Ids of the samples concerned, the first few."""
         self.elsewhere = elsewhere
         """Another replica may be able to answer the same key."""
-        self.evidence: object = None
+        self.evidence = evidence
         """What the loader's page shows of the samples (the server's `sources.evidence`). It never goes to a trainer."""
 
     def __str__(self) -> str:

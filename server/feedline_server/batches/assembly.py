@@ -241,16 +241,15 @@ def _check_numbers(dataset: Dataset, out: Mapping[str, Array], of_rows: NDArray[
             is_bad = np.isnan(flat).any(axis=1)
             samples = np.unique(of_rows[is_bad])
             first = int(np.flatnonzero(is_bad)[0])
-            error = BadSample(
+            shown = {one.name: out[one.name] for one in dataset.columns}
+            raise BadSample(
                 f"dataset {dataset.name!r}: column {column.name!r} holds what is not a number (nan) in "
                 f"sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}"
                 f"{_around(flat[first], values.shape[1:])}; mend the data, or "
                 'set nan = "allow", or leave such samples out with on_bad_sample = "skip"',
                 samples=samples,
+                evidence=evidence_of(f"sample {of_rows[first]}, as it would have been sent", shown, first),
             )
-            shown = {column.name: out[column.name] for column in dataset.columns}
-            error.evidence = evidence_of(f"sample {of_rows[first]}, as it would have been sent", shown, first)
-            raise error
 
 
 def _around(values: Array, shape: tuple[int, ...]) -> str:

@@ -65,9 +65,8 @@ class KnownBad:
                 self._faults = set()
             self._faults |= set(faults)
             self._unlogged += len(faults)
-            note = BadSample(cut(str(error), HEADER_KEPT), samples=error.samples[:EXAMPLES])
-            note.evidence = error.evidence
-            self._notes.append(note)
+            text, shown = cut(str(error), HEADER_KEPT), error.evidence
+            self._notes.append(BadSample(text, samples=error.samples[:EXAMPLES], evidence=shown))
             now = time.monotonic()
             if now < self._silent_until:
                 return

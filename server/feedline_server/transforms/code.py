@@ -173,15 +173,13 @@ class Function(Transform):
         return results
 
     def _batch_error(self, rows: Rows, message: str, text: str = "") -> FeedlineError:
-        error = DataError(
+        shown = f"the batch of {len(rows)} samples, of which any may be the bad one, by its first ones"
+        return DataError(
             f"{rows.named}: {self._code} on a batch of {len(rows)} samples: {message}",
             traceback=text,
             samples=rows.request.ids,
+            evidence=rows.evidence(shown, 0, len(rows)),
         )
-        error.evidence = rows.evidence(
-            f"the batch of {len(rows)} samples, of which any may be the bad one, by its first ones", 0, len(rows)
-        )
-        return error
 
     # ---- the call ----
 

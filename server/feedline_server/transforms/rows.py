@@ -87,13 +87,12 @@ class Rows:
         """The error that says which samples these rows are."""
         rows = list(rows)
         samples = np.unique(self.request.ids[rows])
-        error = BadSample(
+        return BadSample(
             f"{self._named}: sample{'s' if len(samples) > 1 else ''} {listed(samples, EXAMPLES)}: {message}",
             traceback=traceback,
             samples=samples,
+            evidence=self.evidence(f"sample {self.request.ids[rows[0]]}", rows[0]),
         )
-        error.evidence = self.evidence(f"sample {self.request.ids[rows[0]]}", rows[0])
-        return error
 
     def evidence(self, whose: str, first: int, count: int = 1) -> Evidence | None:
         """What can be shown of these rows as they came to the transform; what it changed in place is changed."""

@@ -77,9 +77,8 @@ class Batches(Units):
         try:
             return self.checked(value)
         except Unfit as error:
-            unfit = BadSample(f"{self._ids.named(unit, 'batch')} {error}", samples=[unit])
-            unfit.evidence = returned(value, is_batch=True)
-            raise unfit from error
+            text, shown = f"{self._ids.named(unit, 'batch')} {error}", returned(value, is_batch=True)
+            raise BadSample(text, samples=[unit], evidence=shown) from error
 
     def _value(self, unit: int, epoch: int, seed: int) -> Any:  # noqa: ANN401 - the operator's
         view, index = self._ids.locate(unit)

@@ -123,9 +123,8 @@ def calling(sentence: str, call: Callable[[], Any], error: type[DataError] = Dat
 
 def failed(sentence: str, raised: BaseException, error: type[DataError] = DataError, **more: Any) -> DataError:  # noqa: ANN401
     """The error that says the sentence and what the operator's code raised, with the code's traceback."""
-    made = error(f"{sentence} raised {exception_line(raised)}", traceback=users_traceback(raised), **more)
-    made.evidence = held(raised)
-    return made
+    text = f"{sentence} raised {exception_line(raised)}"
+    return error(text, traceback=users_traceback(raised), evidence=held(raised), **more)
 
 
 def generators(built: Built, value: object) -> list[seeding.Generator]:

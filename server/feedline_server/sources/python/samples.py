@@ -73,11 +73,11 @@ class SampleRows:
         try:
             arrays = self.form.arrays(value, self._dtypes)
         except Unfit as error:
-            raise _unfit(f"{self._named(sample)} {error}", sample, value) from error
+            raise BadSample(f"{self._named(sample)} {error}", samples=[sample], evidence=returned(value)) from error
         for column in self.columns:
             array = arrays[column.name]
             if array.shape != column.shape or array.dtype != column.dtype:
-                raise _unfit(self._other(sample, column, array), sample, value)
+                raise BadSample(self._other(sample, column, array), samples=[sample], evidence=returned(value))
         return arrays
 
     def _other(self, sample: int, column: Column, array: Array) -> str:
@@ -88,12 +88,6 @@ class SampleRows:
             else f"return one dtype, such as with .astype({column.dtype.name!r})"
         )
         return f"{self._named(sample)} holds {found}, {self._first_name} holds {column}; {remedy}"
-
-
-def _unfit(message: str, sample: int, value: Any) -> BadSample:  # noqa: ANN401 - the operator's
-    error = BadSample(message, samples=[sample])
-    error.evidence = returned(value)
-    return error
 
 
 class Samples(SampleRows):
