@@ -5,7 +5,7 @@ Arithmetic on times and bytes that others measured; nothing here takes a lock, l
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 RECENT = 256
 """Answers that a quantile is taken of: some seconds of training, so that a change of the network is soon believed."""
@@ -129,19 +129,20 @@ def _late_after_s(usual: float | None, factor: float) -> float:
 class RateEstimator:
     """How fast one loader answers while it owes answers."""
 
-    __slots__ = ("_at", "_busy_s", "_first", "_nbytes", "latency")
+    __slots__ = ("_at", "_busy_s", "_nbytes", "first", "latency")
 
     def __init__(self) -> None:
         self._nbytes = 0.0
         self._busy_s = 0.0
         self._at = -math.inf
-        self._first: list[float] = []
+        self.first: list[float] = []
+        """Seconds that its first few keys took since it was connected."""
         self.latency = RecentQuantile(UPPER_MEDIAN, of=KNOWN_FROM, known_from=1, sort_every=1)
         """Seconds that a key takes without a queue: there and back, with one batch assembled."""
 
     def connected(self) -> None:
         """It is connected anew."""
-        self._first = []
+        self.first = []
 
     def answered(self, nbytes: int, busy_s: float, now: float) -> None:
         """It answered so many bytes after having owed something for so long."""
@@ -156,10 +157,10 @@ class RateEstimator:
         Only where it was alone no queue is in this time; but the first time a stream is opened as well, so of the first
         few the shortest is taken.
         """
-        if len(self._first) < KNOWN_FROM:
-            self._first.append(seconds)
-            if len(self._first) == KNOWN_FROM:
-                self.latency.add(min(self._first))
+        if len(self.first) < KNOWN_FROM:
+            self.first.append(seconds)
+            if len(self.first) == KNOWN_FROM:
+                self.latency.add(min(self.first))
         elif was_alone:
             self.latency.add(seconds)
 
@@ -168,6 +169,20 @@ class RateEstimator:
         if not self._nbytes or not self._busy_s or now - self._at > FORGET_S:
             return None
         return self._nbytes / self._busy_s
+
+
+def longest_latency_s(rates: Iterable[RateEstimator]) -> float | None:
+    """The longest of the ways to the loaders of a fleet and back; None while unknown.
+
+    While none is known, the shortest of their first answers, from KNOWN_FROM answers of all of them on: of a fleet of
+    16 no loader has given as many before the 128th batch.
+    """
+    rates = tuple(rates)
+    known = [rate.latency.value for rate in rates if rate.latency.value is not None]
+    if known:
+        return max(known)
+    first = [seconds for rate in rates for seconds in rate.first]
+    return min(first) if len(first) >= KNOWN_FROM else None
 
 
 class HedgingBudget:

@@ -17,7 +17,7 @@ from feedline.connection.buffers import Received
 from feedline.connection.events import Answer, Answered, ConnectionEvent, Draining, Heard, Joined, Lost
 from feedline.fleet.endpoint import AFTER, CONFIRM_S, Endpoint, Event, State, choose, choose_second, lost_by, useless
 from feedline.fleet.failures import NotLetIn, hopeless, passing
-from feedline.fleet.rates import HedgingBudget, LatenessEstimator, Supply
+from feedline.fleet.rates import HedgingBudget, LatenessEstimator, Supply, longest_latency_s
 from feedline.fleet.requests import PendingBatch
 from feedline_wire.errors import Closed, Damaged, DatasetChanged, FeedlineError, LoaderUnavailable
 from feedline_wire.key import Key
@@ -76,8 +76,7 @@ class RequestTracker:
     @property
     def latency_s(self) -> float | None:
         """The longest of the ways to the loaders and back; None while unknown."""
-        known = [endpoint.rate.latency.value for endpoint in self.endpoints if endpoint.is_connected]
-        return max((latency for latency in known if latency is not None), default=None)
+        return longest_latency_s(endpoint.rate for endpoint in self.endpoints if endpoint.is_connected)
 
     # ---- what readers do ----
 

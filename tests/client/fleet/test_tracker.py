@@ -1070,6 +1070,22 @@ def test_a_cancelled_key_is_withdrawn_from_everybody_who_was_asked(two: Clock) -
     assert all(not endpoint.superseded for endpoint in two.tracker.endpoints)
 
 
+def test_of_many_loaders_the_way_is_known_before_each_of_them_has_answered_eight_times(clock: Clock) -> None:
+    """A reader of 16 slow loaders read 16 batches ahead for its first 128 batches, one for each loader."""
+    for number in range(16):
+        clock.join(str(number))
+    for taken_s, known in ((0.2, None), (0.05, 0.05)):
+        wanted = clock.want(7 if known is None else 1)
+        clock.now += taken_s
+        for one in wanted:
+            clock.answer(clock.asked(one)[0], one)
+        assert clock.tracker.latency_s == (None if known is None else pytest.approx(known))
+
+    clock.train(*map(str, range(16)), answer_s=0.1)
+
+    assert clock.tracker.latency_s == pytest.approx(0.1), "what is known of one goes before what all may be"
+
+
 def test_the_longest_way_is_what_decides_how_far_ahead_is_asked(clock: Clock) -> None:
     clock.join("near")
     clock.train("near", answer_s=0.01)
