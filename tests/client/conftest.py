@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from breaking.lines import free_port
 
 import feedline
 from feedline.testing import FakeLoader, serve
@@ -58,9 +58,7 @@ def trainers(loader: FakeLoader, tmp_path: Path) -> Trainers:
             f"def say(value): print('said', json.dumps(value), flush=True)\n"
             f"connection = feedline.connect({loader.address!r})\n{textwrap.dedent(script)}"
         )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "WORLD_SIZE": str(ranks)}
         quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GLOG_minloglevel": "2", "GRPC_VERBOSITY": "ERROR"}
         started = [
             subprocess.Popen(

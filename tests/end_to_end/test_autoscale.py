@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import Any
 import grpc
 import pytest
 from certificates import Authority
+from shown import free_address
 
 import feedline
 from feedline_wire import externalscaler_pb2 as keda
@@ -120,24 +120,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Autoscaler]]:
             one.process.wait()
 
 
-def free_port() -> int:
-    """One that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_fleet_with_a_dead_address_and_one_loader_twice_is_seen_as_it_is(
     start: Callable[..., Autoscaler], four_workers: str
 ) -> None:
-    dead = free_port()
+    dead = free_address()
     port = four_workers.rpartition(":")[2]
 
-    scaler = start(f"{four_workers},localhost:{port},127.0.0.1:{dead}")
+    scaler = start(f"{four_workers},localhost:{port},{dead}")
     seen = scaler.until(lambda found: found["there"] == 1)
 
     assert (seen["replicas"], seen["workers"], seen["unanswered"], seen["is_known"]) == (1, 4, 1, True)
-    assert seen["problems"] == {f"127.0.0.1:{dead}": f"refused by 127.0.0.1:{dead}, where nothing listens"}
+    assert seen["problems"] == {dead: f"refused by {dead}, where nothing listens"}
     assert scaler.replicas() == 1
     with urllib.request.urlopen(f"http://127.0.0.1:{scaler.metrics}/metrics", timeout=30) as answer:
         assert "\nfeedline_fleet_recommended_replicas 1\n" in answer.read().decode()
@@ -147,7 +140,7 @@ def test_a_fleet_with_a_dead_address_and_one_loader_twice_is_seen_as_it_is(
 
 
 def test_where_nothing_answers_there_is_no_number_and_it_ends_as_quickly(start: Callable[..., Autoscaler]) -> None:
-    scaler = start(f"127.0.0.1:{free_port()},no-such-host.invalid:1")
+    scaler = start(f"{free_address()},no-such-host.invalid:1")
 
     with pytest.raises(grpc.RpcError) as refused:
         scaler.replicas()
@@ -161,13 +154,13 @@ def test_a_fleet_without_loaders_is_woken_by_a_trainer_that_waits_for_it(
     start: Callable[..., Autoscaler], start_loader: Callable[..., Any], hundred_and_one: Path
 ) -> None:
     """The loader comes long after the trainer's own deadline."""
-    port = free_port()
-    scaler = start(f"127.0.0.1:{port}", "--min", "0", "--max", "4")
+    free = free_address()
+    scaler = start(free, "--min", "0", "--max", "4")
     outcome: list[object] = []
 
     def train() -> None:
         try:
-            with feedline.connect(f"127.0.0.1:{port},{scaler.address}", timeout_s=1) as loader:
+            with feedline.connect(f"{free},{scaler.address}", timeout_s=1) as loader:
                 outcome.append(sum(len(batch) > 0 for batch in loader.epoch(0, batch_size=10)))
         except FeedlineError as error:
             outcome.append(error)
@@ -179,7 +172,7 @@ def test_a_fleet_without_loaders_is_woken_by_a_trainer_that_waits_for_it(
     assert scaler.replicas() == 1
     trainer.join(2.5)
     assert trainer.is_alive(), f"it gave up: {outcome}"
-    start_loader(hundred_and_one, "--workers", "1", "--listen", f"127.0.0.1:{port}")
+    start_loader(hundred_and_one, "--workers", "1", "--listen", free)
 
     trainer.join(START_S)
 
@@ -189,7 +182,7 @@ def test_a_fleet_without_loaders_is_woken_by_a_trainer_that_waits_for_it(
 
 
 def test_a_trainer_that_is_not_to_wait_is_told_that_a_loader_starts(start: Callable[..., Autoscaler]) -> None:
-    scaler = start(f"127.0.0.1:{free_port()}", "--min", "0")
+    scaler = start(free_address(), "--min", "0")
 
     with pytest.raises(LoaderStarting, match="no loader is there yet"):
         feedline.connect(scaler.address, timeout_s=0)
@@ -243,9 +236,7 @@ def test_a_single_look_prints_the_decision(one_worker: str) -> None:
     command = [sys.executable, "-m", "feedline", "autoscale", "--once"]
 
     good = subprocess.run([*command, one_worker], capture_output=True, text=True, timeout=START_S, check=False)
-    bad = subprocess.run(
-        [*command, f"127.0.0.1:{free_port()}"], capture_output=True, text=True, timeout=START_S, check=False
-    )
+    bad = subprocess.run([*command, free_address()], capture_output=True, text=True, timeout=START_S, check=False)
 
     assert (good.returncode, bad.returncode) == (0, 1)
     assert json.loads(good.stdout)["replicas"] == 1
@@ -354,7 +345,7 @@ def test_the_first_two_commands_of_the_page_start_it_and_show_what_it_says(four_
     page = PAGE.read_text()
     (shown,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     starts, shows, *_ = commands(page)
-    ours = {"dns:///loaders:50051": f"dns:///{four_workers}", "127.0.0.1:9200": f"127.0.0.1:{free_port()}"}
+    ours = {"dns:///loaders:50051": f"dns:///{four_workers}", "127.0.0.1:9200": free_address()}
 
     def here(words: list[str]) -> list[str]:
         texts = words

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from shown import free_address
 
 import feedline
 
@@ -367,8 +367,7 @@ def test_a_loader_whose_drain_is_waited_for_is_alive_and_gets_no_work(
     """A liveness probe that failed then would have an orchestrator kill it, and the batch that it assembles with it."""
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "loader.toml").write_text('[datasets.slow]\nkind = "python"\nobject = "slow:made"\n')
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        health = f"127.0.0.1:{free.getsockname()[1]}"
+    health = free_address()
     loader = start_loader(tmp_path, "--workers", "1", "--health-listen", health)
     ids: list[int] = []
 

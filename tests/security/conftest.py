@@ -6,7 +6,6 @@ the tests.
 
 import hashlib
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,13 +135,6 @@ def token_loader(
     file.write_text(entry("alice", ALICE) + entry("bob", BOB, ["scans"]))
     started = start_shared_loader(two_datasets, "--workers", "1", "--tokens", str(file))
     return Secured(started.address, started, file)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port on which no process listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from shown import free_address
 
 import feedline
 from feedline_wire import PROTOCOL, rpc
@@ -181,10 +182,10 @@ def test_a_trainer_with_a_strangers_certificate_is_told_at_once_that_it_is_not_a
 
 
 def test_health_is_answered_without_tls_where_it_is_asked_for_and_nothing_else_is(
-    two_datasets: Path, authority: Any, start_loader: Callable[..., Any], raw: Callable[..., Any], free_port: int
+    two_datasets: Path, authority: Any, start_loader: Callable[..., Any], raw: Callable[..., Any]
 ) -> None:
     """Kubernetes' own gRPC probe cannot speak TLS, let alone show a certificate."""
-    pair = authority.issue("loader", "127.0.0.1")
+    pair, health = authority.issue("loader", "127.0.0.1"), free_address()
     tls = [
         "--tls-certificate",
         str(pair.certificate),
@@ -193,9 +194,9 @@ def test_health_is_answered_without_tls_where_it_is_asked_for_and_nothing_else_i
         "--tls-client-ca",
         str(authority.file),
     ]
-    start_loader(two_datasets, "--workers", "1", *tls, "--health-listen", f"127.0.0.1:{free_port}")
+    start_loader(two_datasets, "--workers", "1", *tls, "--health-listen", health)
 
-    with raw(f"127.0.0.1:{free_port}") as caller:
+    with raw(health) as caller:
         assert caller.call("/grpc.health.v1.Health/Check", b"") == b"\x08\x01"  # status: SERVING
         with pytest.raises(grpc.RpcError) as refused:
             caller.describe()

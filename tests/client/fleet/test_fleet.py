@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import logging
 import re
-import socket
 import threading
 import weakref
 from collections import Counter
@@ -16,6 +15,7 @@ from queue import SimpleQueue
 import grpc
 import numpy as np
 import pytest
+import shown
 
 import feedline
 from feedline.connection import connection as connecting
@@ -81,9 +81,7 @@ def logged() -> Iterator["SimpleQueue[str]"]:
 @pytest.fixture
 def free_address() -> str:
     """An address at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return shown.free_address()
 
 
 def collect(batches: Iterable[feedline.Batch], into: list[int]) -> None:
