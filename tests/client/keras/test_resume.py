@@ -82,6 +82,9 @@ def loader() -> Iterator[FakeLoader]:
 
 Make = Callable[..., RemoteSequence]
 
+PLAN: dict[str, Any] = {"batch_size": ROWS, "seed": 5, "timeout_s": 100}
+"""What is trained where a test says nothing else."""
+
 
 @pytest.fixture
 def make(loader: FakeLoader) -> Iterator[Make]:
@@ -89,7 +92,7 @@ def make(loader: FakeLoader) -> Iterator[Make]:
     open_ones: list[RemoteSequence] = []
 
     def one(**more: Any) -> RemoteSequence:
-        open_ones.append(RemoteSequence(loader.address, **{"batch_size": ROWS, "seed": 5, "timeout_s": 100, **more}))
+        open_ones.append(RemoteSequence(loader.address, **{**PLAN, **more}))
         return open_ones[-1]
 
     yield one
@@ -118,10 +121,11 @@ def train(saved: SaveState, *callbacks: Any, epochs: int = EPOCHS, **more: Any) 
     return model
 
 
-@pytest.fixture
-def undisturbed(make: Make, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A model that was trained without interruption."""
-    return train(SaveState(tmp_path / "undisturbed", make()))
+    with serve(columns()) as served, RemoteSequence(served.address, **PLAN) as sequence:
+        yield train(SaveState(tmp_path_factory.mktemp("undisturbed"), sequence))
 
 
 # ---- exactly ----
