@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiers import PROMISE, TIERS, UNIT, WHOLE_FILE, found, is_default, selected, selected_tiers, tier_of
+from tiers import PROMISE, TIERS, UNIT, WHOLE_FILE, found, is_default, names_tier, selected, selected_tiers, tier_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +60,20 @@ def test_what_a_run_takes(option: str | None, expression: str, tiers: set[str]) 
 )
 def test_a_file_says_that_it_has_no_unit_test(line: str, is_left_out: bool) -> None:
     assert bool(WHOLE_FILE.search(f"import pytest\n\n{line}\n")) == is_left_out
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"),
+    [
+        ("pytestmark = [pytest.mark.docker, pytest.mark.timeout(60)]", True),
+        ("@pytest.mark.docker", True),
+        ("    pytest.param(3, marks=pytest.mark.docker),", True),
+        ("pytestmark = pytest.mark.keras", False),
+        ("import docker", False),
+    ],
+)
+def test_a_file_is_read_for_a_tier_on_demand_if_it_has_its_marker(line: str, is_read: bool) -> None:
+    assert names_tier(f"import pytest\n\n{line}\n", "docker") == is_read
 
 
 @pytest.mark.slow

@@ -52,6 +52,11 @@ WHOLE_FILE: Final = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join((*NOT_UNIT,
 """How a file says that none of its tests is a unit test."""
 
 
+def names_tier(text: str, name: str) -> bool:
+    """This file has the marker of a tier on demand; one that has not holds none of its tests."""
+    return re.search(rf"\bmark\.{name}\b", text) is not None
+
+
 # ---- pytest ----
 
 _FOUND: Final = pytest.StashKey[Counter[str]]()
@@ -82,10 +87,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves files without unit tests unread where only unit tests run: they import TensorFlow, which takes seconds."""
-    if config.option.tier != UNIT or collection_path.suffix != ".py":
+    """Leaves files unread that hold nothing of the only tier that runs: some import TensorFlow, which takes seconds."""
+    if collection_path.suffix != ".py":
         return None
-    return bool(WHOLE_FILE.search(collection_path.read_text())) or None
+    if config.option.tier == UNIT:
+        return bool(WHOLE_FILE.search(collection_path.read_text())) or None
+    if config.option.tier is None and (name := config.option.markexpr) in ON_DEMAND:
+        return not names_tier(collection_path.read_text(), name) or None
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,6 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tiers = selected_tiers(config.option.tier, config.option.markexpr)
     tests = config.rootpath / "tests"
     tier = {item: _tier(item, tests) for item in items}
+    for path, name in {(item.path, name) for item, name in tier.items() if name in ON_DEMAND}:
+        if not names_tier(path.read_text(), name):
+            raise pytest.UsageError(f"{path}: `-m {name}` would not read it; put the marker into the file itself")
     config.stash[_FOUND] = Counter(tier.values())
     config.hook.pytest_deselected(items=[item for item in items if tier[item] not in tiers])
     taken = [item for item in items if tier[item] in tiers]
