@@ -46,7 +46,7 @@ def test_a_loader_that_dies_in_mid_epoch_is_a_typed_error_within_the_deadline(
         with pytest.raises(feedline.LoaderUnavailable, match=loader.address) as caught:
             list(epoch)
 
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30  # a busy machine may be late to look; without a deadline it is 60
         assert "positions" in str(caught.value)  # names the key
 
 

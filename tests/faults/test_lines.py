@@ -144,7 +144,7 @@ def test_a_connection_on_which_nothing_comes_any_more_is_given_up_within_the_sta
         got += ids(epoch)
 
     assert Counter(got) == WHOLE
-    assert noticed_s < NOTICED_S + 3  # a busy machine may be late to look
+    assert noticed_s < 2 * NOTICED_S  # a busy machine may be late to look; without keepalive it takes minutes
 
 
 # ---- cut and damaged ----
@@ -250,6 +250,6 @@ def test_a_batch_that_no_connection_lasts_for_is_an_error_that_says_so_at_the_de
         with pytest.raises(feedline.LoaderUnavailable, match="lost each time before one batch was whole") as caught:
             next(connection.epoch(0, batch_size=16, timeout_s=6))
 
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < WAIT_S
         assert "something on the way cuts connections" in str(caught.value)
         assert "make batches smaller" in str(caught.value)

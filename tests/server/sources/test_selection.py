@@ -44,12 +44,12 @@ def test_10_000_views_are_one_line_and_take_no_minutes() -> None:
     """1,000 took 8.5 s and 3 MB of log; 10,000 never came to an end."""
     views = {f"v{number}": range(3 * number, 3 * number + 4) for number in range(10_000)}
     views["alone"] = range(50_000, 50_001)
-    started = time.monotonic()
+    started = time.process_time()
 
     assert list(leaks(views)) == [
         "10000 of 10001 views share samples with others, 'v0' and 'v1' 1 sample (3) for instance" + MEANT
     ]
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_many_views_that_hold_samples_twice_are_one_line() -> None:
