@@ -176,7 +176,10 @@ def test_the_first_that_is_connected_says_what_is_served(alone: Alone, aside: Ca
     assert (found.replica, fleet.connected) == ("b", 1)
 
 
-def test_a_refusal_ends_the_wait_only_if_all_refuse_that_there_are(alone: Alone) -> None:
+def test_a_refusal_ends_the_wait_only_if_all_refuse_that_there_are(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedline.fleet.joining.ATTEMPT_S", 0.1)  # nobody will answer
     names = Source(lambda: [])
     fleet = alone.of(A, names)
     fleet.happened(connection(fleet, "a"), Lost(ProtocolMismatch("version 2")))
@@ -196,6 +199,7 @@ def test_a_target_that_is_none_ends_the_wait_and_one_that_has_no_address_now_doe
     alone: Alone, aside: Callable[..., "Future[object]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedline.fleet.fleet.LOG_JOIN_AFTER_S", 600.0)  # it looks again then
+    monkeypatch.setattr("feedline.fleet.joining.ATTEMPT_S", 0.1)  # nobody will answer
     names = Source(lambda: [])
     fleet = alone.of(names)
     fleet._failed(names, LoaderUnavailable("the name has no address"))
