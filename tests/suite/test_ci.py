@@ -13,7 +13,7 @@ CI = Path(__file__).resolve().parents[2] / ".ci" / "run"
 SUMMARY = "===== 3 passed, 1 skipped in 12.34s (0:00:12) ====="
 
 STEPS = ["test", "check", "docs", "protobuf-range", "test"]
-"""The commands in the order in which they run."""
+"""The commands in the order in which they begin, but for `protobuf-range`, which runs beside `check` and `docs`."""
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_the_tests_run_first_in_what_they_alone_have_installed(checkout: Path) -
     ran = run(checkout)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert [line.split()[0] for line in (checkout / "ran").read_text().splitlines()] == STEPS
+    steps = [line.split()[0] for line in (checkout / "ran").read_text().splitlines()]
+    assert (steps[0], sorted(steps[1:4]), steps[4]) == (STEPS[0], sorted(STEPS[1:4]), STEPS[4])
+    assert [step for step in steps if step != "protobuf-range"] == ["test", "check", "docs", "test"]
     assert not (checkout / ".venv-ci").exists()
 
 
@@ -93,11 +95,21 @@ def test_what_fails_twice_or_in_many_places_fails(checkout: Path) -> None:
     assert (checkout / "ran").read_text().count("test --") == 1
 
 
-def test_sigterm_ends_the_command_that_runs(checkout: Path) -> None:
+def test_what_runs_beside_others_is_shown_as_one_piece(checkout: Path) -> None:
+    stand_in(checkout, "protobuf-range", "echo 'of the oldest'")
+
+    said = run(checkout).stdout
+
+    assert "== scripts/protobuf-range oldest\nprotobuf-range speaks\nof the oldest\n== " in said
+
+
+@pytest.mark.parametrize("which", ["test", "check", "protobuf-range"])
+def test_sigterm_ends_the_command_that_runs(checkout: Path, which: str) -> None:
     os.mkfifo(checkout / "started")
-    stand_in(
-        checkout, "test", f'trap "touch {checkout}/told; exit 143" TERM\necho > "{checkout}/started"\nsleep 60 & wait'
-    )
+    waits = f'trap "touch {checkout}/told; exit 143" TERM\necho > "{checkout}/started"\nsleep 60 & wait'
+    stand_in(checkout, which, waits)
+    if which == "protobuf-range":
+        stand_in(checkout, "check", "sleep 60")  # what it runs beside
     ci = subprocess.Popen([checkout / ".ci" / "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (checkout / "started").read_text()  # blocks until the command runs
 
