@@ -118,7 +118,7 @@ def read_nbytes(pid: int) -> int:
     return sum(one.io_counters().read_bytes for one in [root, *root.children(recursive=True)])
 
 
-def disk_gb_per_s(file: Path, at_random: int | None, seconds: float, threads: int = THREADS) -> float:
+def disk_gb_per_s(file: Path, at_random: int | None, seconds: float, threads: int = THREADS, seed: int = 0) -> float:
     """What threads get that read past the page cache: pieces of that size at random, or the file from its beginning."""
     fd = os.open(file, os.O_RDONLY | os.O_DIRECT)
     size = file.stat().st_size
@@ -126,7 +126,7 @@ def disk_gb_per_s(file: Path, at_random: int | None, seconds: float, threads: in
     until = time.perf_counter() + seconds
 
     def read(number: int) -> int:
-        draw, place, got = random.Random(number), number, 0
+        draw, place, got = random.Random(seed * threads + number), number, 0
         with mmap.mmap(-1, nbytes) as buffer:  # O_DIRECT wants it aligned
             while time.perf_counter() < until:
                 at = draw.randrange(size // nbytes) if at_random else place % (size // nbytes)
