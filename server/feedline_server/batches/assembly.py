@@ -106,7 +106,9 @@ def _read_ahead(dataset: Dataset, key: Key) -> None:
     if (source := dataset.announcing) is None:
         return
     view = dataset.views[key.view]
-    ahead = run_ahead(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows, source.most_ahead)
+    dataset.latest.append((key.view, key.order, key.seed))
+    most = source.most_ahead // len(set(dataset.latest))  # each order has a window of its own in memory
+    ahead = run_ahead(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows, most)
     if not len(ahead):
         return
     # What is wrong with files of other batches is an error of those batches.

@@ -26,20 +26,20 @@ def block_indices(name: str, samples: int, size: int, window: int, positions: In
 
 
 def due_indices(  # noqa: PLR0917
-    name: str, samples: int, size: int, window: int, offset: int, end: int
+    name: str, samples: int, size: int, ahead: int, offset: int, end: int
 ) -> Indices:
     """The blocks that ought to be read from a disk, each as a whole, while positions `offset` to `end` are served.
 
-    A batch may have a sample of every block of its window, so blocks are due a window before their turn. Each is due
-    at one position, so an epoch reads each once, also in many processes and in any order. At the beginning as much is
-    read ahead as was served: the first batch does not wait for a whole window, and a little of an epoch does not have
-    all of a window read.
+    A batch may have a sample of every block of its window, so blocks are due up to a window, `ahead` positions, before
+    their turn. Each is due at one position, so an epoch reads each once, also in many processes and in any order. At
+    the beginning as much is read ahead as was served: the first batch does not wait for a whole window, and a little of
+    an epoch does not have all of a window read.
     """
     cut = _Cut(name, samples, min(size, samples), in_order=False)
 
     def due_before(position: int) -> int:
         """Where the first block begins that is due at this position, or later."""
-        until = np.array([min(position + min(position, size * window), samples)])
+        until = np.array([min(position + min(position, ahead), samples)])
         place = cut.place(until)
         return int(cut.start(place + (cut.start(place) < until))[0])
 

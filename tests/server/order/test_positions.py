@@ -375,8 +375,29 @@ def test_nothing_is_due_in_an_order_that_does_not_come_back_to_neighbours(order:
 
 
 def test_nothing_is_due_if_it_could_not_be_kept_until_its_turn() -> None:
-    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=192)) == 256
-    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=191)) == 0
+    """A window of 192 samples that is being served, and half of the next."""
+    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=288)) == 256
+    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=287)) == 0
+    assert len(run_ahead("blocks:64x3", 5000, 7, 3, 0, 128, most=0)) == 0
+
+
+@pytest.mark.parametrize(("most", "ahead"), [(10**9, 512), (1024, 512), (1000, 488), (768, 256)])
+def test_what_is_kept_is_a_window_and_what_is_due_ahead_of_it(most: int, ahead: int) -> None:
+    size = 64
+    taken = view_indices("blocks:64x8", 8192, 7, 3, np.arange(8192))
+    asked: list[int] = []
+    when = np.empty(8192, np.int64)
+
+    for start in range(0, 8192, 32):
+        due_now = run_ahead("blocks:64x8", 8192, 7, 3, start, 32, most=most)
+        asked += due_now.tolist()
+        when[due_now] = start
+
+    assert sorted(asked) == list(range(8192))
+    window_of = np.arange(8192) // 512 * 512
+    early = window_of[2048:] - when[taken[2048:]]  # how long before its window each sample's block was asked for
+    assert early.max() <= ahead + size
+    assert early.max() >= ahead - size
 
 
 def test_nothing_is_due_past_the_end_of_an_epoch() -> None:

@@ -27,8 +27,13 @@ READ_AHEAD = 128 << 10
 """Bytes in a row. Linux reads so much ahead by default, and from about here that is the faster way (measured). Of what
 it is asked for at once it may read no more than that either (`force_page_cache_ra`), and says nothing."""
 
-AHEAD_SHARE = 8
-"""Of the memory, the part that data read ahead may take. As much is being served, and there may be other trainers."""
+AHEAD_SHARE = 2
+"""Of the memory, the part that may hold data which is being served and what is read ahead of it, of all trainers
+together. A quarter is the arena's."""
+
+AHEAD_SHARE_OF_LARGE_ROWS = 4
+"""The same for rows of `READ_AHEAD` bytes and more: at random they come about as fast as in a row, and an epoch begins
+with a window that is read beside what is served."""
 
 SMALL = 1 << 20
 """Bytes of an array that stays mapped however large the data it is part of: labels, of which little is open at once."""
@@ -171,9 +176,11 @@ def ask_for(mapping: mmap.mmap, offset: int, row_nbytes: int, runs: Iterable[Run
             mapping.madvise(mmap.MADV_WILLNEED, piece, min(end - piece, READ_AHEAD))
 
 
-def ahead_nbytes(*, large: bool) -> int:
-    """Bytes that may be read long before they are gathered; none of data that the page cache holds anyway."""
-    return machine.memory_nbytes() // AHEAD_SHARE if large else 0
+def most_ahead(samples: int, nbytes: int, memory_nbytes: int) -> int:
+    """Of samples of large data, so many bytes together, those that may be kept from when they are read until served."""
+    is_of_large_rows = nbytes >= samples * READ_AHEAD
+    share = AHEAD_SHARE_OF_LARGE_ROWS if is_of_large_rows else AHEAD_SHARE
+    return samples * (memory_nbytes // share) // nbytes
 
 
 def is_large(nbytes: int, memory_nbytes: int | None = None) -> bool:

@@ -22,7 +22,7 @@ from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.arrow import ArrowFile, Group, IpcFile, as_arrays, as_group, open_arrow_file
 from feedline_server.sources.arrays.content import one_of
 from feedline_server.sources.arrays.decompressed import DECODED, Arrays, Piece, key_of
-from feedline_server.sources.arrays.mapped import ahead_nbytes, ask_for, is_large, runs_of
+from feedline_server.sources.arrays.mapped import ask_for, is_large, most_ahead, runs_of
 from feedline_server.sources.arrays.resident import RESIDENT
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import check_name
@@ -62,8 +62,8 @@ class ArrowColumns:
         self._is_shared = not any(VARIES in column.shape for column in files[0].columns)
         self._large = is_large(sum(file.stamp.size for file in files))
         nbytes = sum(file.stamp.size for file in files)
-        ahead = ahead_nbytes(large=self._large and any(map(_is_mapped, files)))
-        self.most_ahead = self.samples * ahead // nbytes
+        is_read_ahead = self._large and any(map(_is_mapped, files))
+        self.most_ahead = most_ahead(self.samples, nbytes, machine.memory_nbytes()) if is_read_ahead else 0
         self._mapped = lru_cache(VIEWS_KEPT)(self._load)
 
     def __repr__(self) -> str:

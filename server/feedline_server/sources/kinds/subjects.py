@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedline_server.declared.datasets import SubjectsConfig
+from feedline_server.host import machine
 from feedline_server.sources.arrays.content import Sampling, one_of
 from feedline_server.sources.arrays.formats import open_file
-from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
+from feedline_server.sources.arrays.mapped import is_large, most_ahead
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
@@ -59,7 +60,7 @@ class Windows:
 class Subject:
     """One subject's arrays: a sample is a row, or a window over them.
 
-    `open_rows` keeps what it opened; `ahead` bytes may be read early.
+    `open_rows` keeps what it opened; `memory_nbytes` are those of the machine if the data is large, else 0.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Subject:
         *,
         sampling: Sampling,
         open_rows: Callable[[str], Rows],
-        ahead: int,
+        memory_nbytes: int,
     ) -> None:
         self._arrays = arrays
         self._windows = windows
@@ -79,7 +80,7 @@ class Subject:
         self._open_rows = open_rows
         self.samples = next(iter(arrays.values())).header.shape[0] if windows is None else len(windows)
         nbytes = sum(array.header.nbytes for array in arrays.values())
-        self.most_ahead = self.samples * ahead // nbytes
+        self.most_ahead = most_ahead(self.samples, nbytes, memory_nbytes) if memory_nbytes else 0
         self.columns = tuple(
             Column(name, wire_dtype(array.header.dtype), (*self._length(name), *array.header.shape[1:]))
             for name, array in arrays.items()
@@ -214,9 +215,16 @@ def _subjects(config: SubjectsConfig, arrays: Mapping[str, Mapping[str, Stored]]
         rows = next(iter(one.values())).header.shape[0]
         return None if config.window is None else Windows(rows, config.window, config.stride or 1)
 
-    ahead = ahead_nbytes(large=large)  # once: there may be thousands
+    memory_nbytes = machine.memory_nbytes() if large else 0  # once: there may be thousands
     return {
-        name: Subject(one, windows(one), at_end, sampling=sampling, open_rows=partial(open_rows, name), ahead=ahead)
+        name: Subject(
+            one,
+            windows(one),
+            at_end,
+            sampling=sampling,
+            open_rows=partial(open_rows, name),
+            memory_nbytes=memory_nbytes,
+        )
         for name, one in arrays.items()
     }
 

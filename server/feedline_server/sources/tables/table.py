@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from feedline_server.host import machine
 from feedline_server.sources.arrays import content
-from feedline_server.sources.arrays.mapped import ahead_nbytes, is_large
+from feedline_server.sources.arrays.mapped import is_large, most_ahead
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent, Stored
 from feedline_server.sources.selection import declared, leaks
@@ -35,7 +36,7 @@ class Columns:
         headers = {name: array.header for name, array in arrays.items()}
         self.samples = next(iter(headers.values())).shape[0]
         nbytes = sum(header.nbytes for header in headers.values())
-        self.most_ahead = self.samples * ahead_nbytes(large=large) // nbytes
+        self.most_ahead = most_ahead(self.samples, nbytes, machine.memory_nbytes()) if large else 0
         self.columns = tuple(
             Column(name, wire_dtype(header.dtype), header.shape[1:]) for name, header in headers.items()
         )

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from feedline_server.batches.assembly import assemble, most_nbytes
-from feedline_server.batches.dataset import Dataset, open_dataset
+from feedline_server.batches.dataset import LATEST, Dataset, open_dataset
 from feedline_server.declared.datasets import ArrowConfig, ColumnsConfig, DatasetConfig, SequencesConfig, SubjectsConfig
 from feedline_server.host import machine
 from feedline_server.sources.arrays import mapped
@@ -184,6 +184,35 @@ def test_an_order_without_neighbours_that_fit_the_memory_tells_nothing(
         batch(dataset, offset, order=order)
 
     assert told.ids == []
+
+
+@pytest.mark.parametrize(
+    ("row_nbytes", "most"),
+    [(1 << 10, 1 << 20), (128 << 10, 4096), ((128 << 10) - 1024, 8256)],
+    ids=["half a gigabyte, half of the memory", "a quarter, as rows are large", "half"],
+)
+def test_half_of_the_memory_holds_what_is_served_and_what_is_read_ahead(row_nbytes: int, most: int) -> None:
+    assert mapped.most_ahead(10**7, 10**7 * row_nbytes, 2 << 30) == most
+
+
+def test_orders_that_are_served_at_once_share_what_memory_holds(tmp_path: Path, asked: Asked) -> None:
+    """Windows of 64 samples, 200 of which fit: of one order a whole one is read ahead, of two none."""
+    told: Any = Told()
+    told.most_ahead = 190
+    dataset = dataclasses.replace(open_dataset("d", as_columns(tmp_path)), announcing=told)
+
+    def of_seed(seed: int, offset: int) -> list[int]:
+        told.ids.clear()
+        memory = np.zeros(most_nbytes(dataset, 32), np.uint8)
+        assemble(dataset, Key("d", b"", "train", "blocks:16x4", seed, 0, offset, 32), memory)
+        return [sample for ids in told.ids for sample in ids]
+
+    assert len(of_seed(1, 256)) == 32
+    assert of_seed(2, 256) == []
+    assert of_seed(1, 288) == []
+    for offset in range(320, 320 + 32 * LATEST, 32):
+        of_seed(1, offset % SAMPLES)
+    assert len(of_seed(1, 256)) == 32, "of the other one nothing was asked any more"
 
 
 @pytest.mark.parametrize("error", [DataError("gone"), OSError("gone")])
