@@ -6,15 +6,18 @@ is ended goes on where it was, and a cell that passed, or that cannot be install
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -50,9 +53,15 @@ OF_ITS_DAY = {("keras-3.8", "jax"): ("jax==0.5.*",)}
 """Where an old Keras does not work with the newest of a backend, also without feedline: jax.spmd_mode is gone."""
 TORCH = {"torch": "torch==2.13.0", "torch-2.9": "torch==2.9.*"}
 LIBRARIES = {
-    "libraries": ("accelerate", "lightning", "torchdata", "transformers"),
+    "libraries": ("accelerate", "keras", "lightning", "torchdata", "transformers"),
     # The newest of November 2025.
-    "libraries-2025": ("accelerate==1.12.*", "lightning==2.5.*", "torchdata==0.11.*", "transformers==4.57.*"),
+    "libraries-2025": (
+        "accelerate==1.12.*",
+        "keras==3.12.*",
+        "lightning==2.5.*",
+        "torchdata==0.11.*",
+        "transformers==4.57.*",
+    ),
 }
 JAX = {"jax": ("jax", "grain"), "jax-0.8": ("jax==0.8.*", "grain==0.2.15")}  # likewise
 
@@ -176,10 +185,10 @@ def published(page: str, new: str) -> str:
 # ---- acting ----
 
 
-def run(cell: Cell, *, within: Path | None, keep: bool, cuda: bool) -> Outcome:
+def run(cell: Cell, *, within: Path | None, keep: bool, cuda: bool, through: Sequence[str]) -> Outcome:
     """Make the cell's environment, run its tests, and remove the environment if they passed.
 
-    With `within` that environment is taken as it is, and gets the cell's packages.
+    With `within` that environment is taken as it is, and gets the cell's packages. pytest runs at the end of `through`.
     """
     place = within or KEPT / cell.name.replace(" ", "-")
     log = KEPT / f"{cell.name.replace(' ', '-')}.log"
@@ -193,31 +202,35 @@ def run(cell: Cell, *, within: Path | None, keep: bool, cuda: bool) -> Outcome:
         return outcome("skipped", f"there is no {', '.join(missing)}")
     python = str(place / "bin" / "python")
     with log.open("w") as out:
-        if within is None:
-            shutil.rmtree(place, ignore_errors=True)
-            if not _made(interpreter, place, out):
-                return outcome("skipped", f"there is no {interpreter} here")
-        what = [
-            "--editable", f"{ROOT}[server,h5,arrow,images,sealed,top]", "--group", f"{ROOT}/pyproject.toml:tools",
-            "scikit-learn", *cell.packages,
-        ]  # fmt: skip
-        install = [str(_pip(out)), "--python", python, "install", "--quiet"]
-        if not cuda and any(package.startswith("torch") for package in cell.packages):
-            plan = place / "plan.json"
-            if _ended([*install, "--dry-run", "--report", str(plan), *what], out, within_s=1800) != 0:
+        with _alone("installing"):
+            if within is None:
+                shutil.rmtree(place, ignore_errors=True)
+                if not _made(interpreter, place, out):
+                    return outcome("skipped", f"there is no {interpreter} here")
+            what = [
+                "--editable", f"{ROOT}[server,h5,arrow,images,sealed,top]", "--group", f"{ROOT}/pyproject.toml:tools",
+                "scikit-learn", *cell.packages,
+            ]  # fmt: skip
+            install = [str(_pip(out)), "--python", python, "install", "--quiet"]
+            if not cuda and any(package.startswith("torch") for package in cell.packages):
+                plan = place / "plan.json"
+                if _ended([*install, "--dry-run", "--report", str(plan), *what], out, within_s=1800) != 0:
+                    return outcome(*why_not_installed(log.read_text()))
+                if brings_cuda(json.loads(plan.read_text())):
+                    return outcome(
+                        "skipped", "pip finds no CPU build of it here, and --cuda, which takes GBs, was not given"
+                    )
+            if _ended([*install, *what], out, within_s=7200) != 0:
                 return outcome(*why_not_installed(log.read_text()))
-            if brings_cuda(json.loads(plan.read_text())):
-                return outcome(
-                    "skipped", "pip finds no CPU build of it here, and --cuda, which takes GBs, was not given"
-                )
-        if _ended([*install, *what], out, within_s=7200) != 0:
-            return outcome(*why_not_installed(log.read_text()))
         code = _ended(
-            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tier", "all", "-m", "not gpu", *cell.tests],
+            [
+                *through, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", "--tier", "all",
+                "-m", "not gpu", *cell.tests,
+            ],
             out,
             within_s=WITHIN_S,
             environment=dict(cell.environment),
-        )
+        )  # fmt: skip
     summaries = re.findall(r"^=* ?(\d+ \w+.*) in [\d.]+s", log.read_text(), re.MULTILINE)
     summary = summaries[-1] if summaries else f"pytest ended with {code}"
     if within is not None:
@@ -228,6 +241,14 @@ def run(cell: Cell, *, within: Path | None, keep: bool, cuda: bool) -> Outcome:
     if code == 0 and within is None and not keep:
         shutil.rmtree(place)
     return found
+
+
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """Blocks until no other run of this program is inside the same block: two may go on side by side."""
+    with (KEPT / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _made(interpreter: str, place: Path, out: TextIO) -> bool:
@@ -309,6 +330,9 @@ def main() -> int:
     parser.add_argument("--in", dest="within", type=Path, metavar="VENV", help="run in this environment, made before")
     parser.add_argument("--keep", action="store_true", help="keep the environments of cells that passed")
     parser.add_argument("--cuda", action="store_true", help="also where pip finds only a CUDA build of torch")
+    parser.add_argument(
+        "--through", default="", metavar="COMMAND", help="run the tests at the end of it: 'nice', 'taskset -c 0'"
+    )
     parser.add_argument("--publish", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     args = parser.parse_args()
     python = None
@@ -326,8 +350,9 @@ def main() -> int:
     if not args.list:
         for cell in to_run(wanted, _read(), again=args.again):
             print(f"== {cell.name}: {', '.join(cell.packages)}", flush=True)  # noqa: T201
-            found = run(cell, within=args.within, keep=args.keep, cuda=args.cuda)
-            _write(_read() | {cell.name: found})
+            found = run(cell, within=args.within, keep=args.keep, cuda=args.cuda, through=shlex.split(args.through))
+            with _alone("writing"):
+                _write(_read() | {cell.name: found})
             print(f"== {found.result}: {found.versions}: {found.why}", flush=True)  # noqa: T201
     outcomes = _read()
     if args.publish:

@@ -99,6 +99,29 @@ def test_the_table_has_a_line_a_cell_and_takes_the_place_of_the_old_one(matrix: 
     assert (ROOT / "docs" / "versions.md").read_text().count(matrix.BEGIN) == 1
 
 
+def test_only_the_tests_run_through_the_command_that_is_given(
+    matrix: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Here through `nice`; pip is a script, and so is the Python of the environment."""
+    monkeypatch.setattr(matrix, "KEPT", tmp_path)
+    for program, script in {
+        "pip/bin/pip": 'echo "installs at $(nice)"',
+        "venv/bin/python": '[ "$1" = -m ] && echo "tests at $(nice)"; echo "==== 3 passed in 0.1s"',
+    }.items():
+        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    cell = matrix.Cell("keras jax", "3.11", ("keras",), ("tests/suite",))
+
+    found = matrix.run(cell, within=tmp_path / "venv", keep=False, cuda=False, through=("nice", "-n", "3"))
+
+    log = (tmp_path / "keras-jax.log").read_text()
+    here = os.nice(0)
+    assert (found.result, found.why) == ("passed", "3 passed, beside other packages")
+    assert f"installs at {here}\n" in log
+    assert f"tests at {min(here + 3, 19)}\n" in log
+
+
 def test_the_command_lists_what_is_known_without_running_anything() -> None:
     said = subprocess.run(
         [ROOT / "scripts" / "matrix", "--list", "keras-3.12", "torch"],
