@@ -6,10 +6,14 @@ order) rests on positive evidence: where Keras looks different from what is expe
 another one (docs/keras.md).
 """
 
+import gc
 import inspect
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from types import CodeType, FrameType
@@ -50,19 +54,20 @@ class Run:
     @property
     def is_probe(self) -> bool:
         """Keras builds a model with it. Looks at the stacks of all threads: call it once a run."""
-        return self.adapter is not None and any(
-            frame.f_code.co_name in BUILDS
-            and is_of_keras(frame)
-            and getattr(frame.f_locals.get("iterator"), "data_adapter", None) is self.adapter
-            for top in sys._current_frames().values()
-            for frame in _stack(top)
-        )
+        with _no_collection():
+            return self.adapter is not None and any(
+                frame.f_code.co_name in BUILDS
+                and is_of_keras(frame)
+                and getattr(frame.f_locals.get("iterator"), "data_adapter", None) is self.adapter
+                for frame in _all_frames()
+            )
 
     def order(self) -> Sequence[int] | None:
         """The indices this run asks for, in that order; None where they cannot be read. Sorts: call it once a run."""
         # In the generator of Keras 3 and in our own, in that of Keras 2, in its enqueuer.
         names = ("indices", "order", "sequence")
-        found = self.frame.f_locals
+        with _no_collection():
+            found = self.frame.f_locals  # of Keras 2's enqueuer another thread's
         order = next((found[name] for name in names if name in found), None)
         if self.adapter is None and self.is_in_turn and isinstance(order, range):
             return order  # any part, in our own
@@ -126,12 +131,8 @@ def running() -> list[object]:
 
     Any thread; looks at the stacks of all.
     """
-    return [
-        _adapter_of(frame)
-        for top in sys._current_frames().values()
-        for frame in _stack(top)
-        if frame.f_code.co_name in RUNS and is_of_keras(frame)
-    ]
+    with _no_collection():
+        return [_adapter_of(frame) for frame in _all_frames() if frame.f_code.co_name in RUNS and is_of_keras(frame)]
 
 
 def fit_of_caller() -> object:
@@ -154,6 +155,35 @@ def _adapter_of(frame: FrameType) -> object:
     return adapter if adapter is not None else getattr(found.get("data_handler"), "_adapter", None)
 
 
+_READING = threading.RLock()
+"""Held while frames of other threads are read: who ends first does not let collections begin for the other."""
+
+os.register_at_fork(before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection begins within: what reads frames of other threads, or their variables, does it here.
+
+    In Python 3.11 one may begin while C code reads a frame. What it calls (JAX has a callback) lets the other thread
+    return from that frame, and what stands in its memory then is taken for a frame: an AttributeError of a dict, or
+    the end of the process. From 3.12 on none begins there.
+    """
+    with _READING:
+        begins = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if begins:
+                gc.enable()
+
+
+def _all_frames() -> Iterator[FrameType]:
+    """The frames of all threads, each thread's innermost first."""
+    return (frame for top in sys._current_frames().values() for frame in _stack(top))
+
+
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
     """The frame and its callers."""
     while frame is not None:
@@ -173,8 +203,8 @@ def _enqueuer_of(frame: FrameType, sequence: object) -> FrameType | None:
     """The run of Keras 2's enqueuer, on a thread of its own, for which one of its workers asks in `frame`."""
     if frame.f_code.co_name != "get_index" or not is_of_keras(frame):
         return None
-    for top in sys._current_frames().values():
-        for each in _stack(top):
+    with _no_collection():
+        for each in _all_frames():
             if each.f_code.co_name != "_run" or not is_of_keras(each):
                 continue
             enqueuer = each.f_locals.get("self")

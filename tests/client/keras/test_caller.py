@@ -1,6 +1,9 @@
 """Who asks for a batch, read from the caller's frame: Keras' own adapters ask here, and those who look like them."""
 
 import random
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -210,3 +213,41 @@ def test_what_only_looks_like_an_adapter_is_none(observed: Observed) -> None:
     next(Imitation(observed, [0, 1, 2]).run())
 
     assert observed.runs == [None]
+
+
+def test_threads_that_run_on_while_their_frames_are_read_are_no_danger() -> None:
+    """With Python 3.11 and JAX a training could fail, or crash, where a collection began while a frame was read.
+
+    Here collections begin as often as they can, and what they call lets the other threads run, as JAX's callback does.
+    Functions of many sizes make what was a frame's memory something else at once.
+    """
+    script = """
+        import gc, random, sys, threading, time
+        from feedline.keras.caller import running
+        gc.callbacks.append(lambda phase, info: time.sleep(0))
+        gc.set_threshold(10, 1000, 1000)
+        sys.setswitchinterval(1e-6)
+        functions = []
+        for size in range(1, 36, 3):
+            names = " = ".join(f"v{number}" for number in range(size))
+            exec(f"def call(n):\\n {names} = {{}}\\n return random.choice(functions)(n - 1) if n else None")
+            functions.append(call)
+        over = threading.Event()
+        def work():
+            while not over.is_set():
+                random.choice(functions)(random.randrange(15))
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(20_000):
+                assert running() == []
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert gc.isenabled()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
