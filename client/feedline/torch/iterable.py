@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from feedline.reading.converted import check_equal_steps
+from feedline.reading.converted import Iteration, check_equal_steps
 from feedline.reading.feed import Feed
 from feedline.reading.plan import Cursor, EveryNth
 from feedline.reading.state import State
@@ -27,6 +27,9 @@ class IterableBatches(IterableDataset):  # type: ignore[misc]  # torch is not in
     with workers is a whole epoch, or what is left of a loaded one, and the next pass the next epoch. `state_dict` is a
     feed's; in a worker it is that worker's, which StatefulDataLoader saves, and as many workers continue it.
 
+    Under Keras, which begins a DataLoader to look at its batches and begins it again to train, a pass without workers
+    that Keras left is begun again by its next one, and not continued.
+
     Raises InvalidRequest where accelerate would deal out rank 0's batches, and where ranks would have different numbers
     of steps.
     """
@@ -39,6 +42,7 @@ class IterableBatches(IterableDataset):  # type: ignore[misc]  # torch is not in
         self._loaded: tuple[State, int] | None = None  # in a worker: a place, and batches of this worker behind it
         self._named = 0  # places that the trainer named
         self._begun = 0  # passes in this process
+        self._of_keras: tuple[State, Iteration[Any]] | None = None  # Keras' last pass, and where it began
 
     def __len__(self) -> int:
         """Batches an epoch, for this rank."""
@@ -50,7 +54,7 @@ class IterableBatches(IterableDataset):  # type: ignore[misc]  # torch is not in
         if worker is None:
             self._go_on_behind_workers()
             self._passes.stand_at(None)
-            return iter(self._batches)
+            return self._begin_for_keras() if _keras_asks(sys._getframe(1)) else iter(self._batches)
         return self._begin(worker)
 
     def set_epoch(self, epoch: int) -> None:
@@ -90,6 +94,7 @@ class IterableBatches(IterableDataset):  # type: ignore[misc]  # torch is not in
         if worker is not None:
             self._loaded = (place, taken)
             return
+        self._of_keras = None
         self._batches.load_state_dict(place)
         if taken:
             plan, state = self._batches.feed.plan, self._batches.state_dict()
@@ -113,6 +118,19 @@ class IterableBatches(IterableDataset):  # type: ignore[misc]  # torch is not in
     def _go_on_behind_workers(self) -> None:
         if self._passes.were_begun and (upcoming := self._passes.upcoming) is not None:
             self._batches.stand_at(upcoming)
+
+    def _begin_for_keras(self) -> Iterator[Any]:
+        if self._batches.feed.dataset.is_stream:
+            return iter(self._batches)
+        if self._of_keras is not None:
+            start, left = self._of_keras
+            is_over = left.place is None or left.place["epoch"] != start["epoch"]
+            if not is_over and self._batches.state_dict() == left.place:
+                self._batches.stand_at(start)
+        start = self._batches.state_dict()
+        begun = self._batches.iteration()
+        self._of_keras = start, begun
+        return begun
 
     def _begin(self, worker: Any) -> Iterator[Any]:  # noqa: ANN401  # torch's WorkerInfo
         feed = self._own.feed
@@ -197,3 +215,14 @@ def _refuse_accelerate(caller: FrameType) -> None:
             f"let accelerate choose batches: accelerator.prepare(DataLoader(feedline.torch.MapBatches(loader.feed(…)), "
             f"batch_size=1, collate_fn=feedline.torch.first))"
         )
+
+
+def _keras_asks(caller: FrameType | None) -> bool:
+    """The DataLoader that asks, if any does, was itself begun by Keras, and not by code that Keras calls."""
+    while caller is not None and _package(caller) in {"torch", "torchdata"}:
+        caller = caller.f_back
+    return caller is not None and _package(caller) == "keras"
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

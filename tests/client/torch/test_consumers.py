@@ -1,5 +1,6 @@
 """What frameworks really do with the three forms: every sample as often as promised, also over a restart."""
 
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -336,3 +337,62 @@ def test_the_trainer_of_hugging_face_on_two_ranks_reads_each_sample_once_an_epoc
     epochs = [sorted(chain(*first[half], *second[half])) for half in (slice(0, 5), slice(5, 10))]
     assert epochs == [ONCE, ONCE]
     assert {tuple(ids) for ids in first[:5] + second[:5]}.isdisjoint(tuple(ids) for ids in first[5:] + second[5:])
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax", "tensorflow"])
+def test_keras_trains_on_each_sample_once_although_it_begins_a_dataloader_and_begins_it_again(
+    trainers: Trainers, backend: str
+) -> None:
+    """On torch it builds the model with the first pass, on TensorFlow it takes shapes from two batches of it."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+
+    ((first, then, over_a_break, rest, own_loop),) = trainers(
+        f"""
+        os.environ["KERAS_BACKEND"] = {backend!r}
+        import keras
+        from torch.utils.data import DataLoader
+        class Count(keras.layers.Layer):
+            def build(self, shape):
+                self.seen = self.add_weight(shape=(100,), initializer="zeros", trainable=False)
+            def call(self, x):
+                ids = keras.ops.cast(x[:, 0], "int32")
+                self.seen.assign(self.seen.value + keras.ops.sum(keras.ops.one_hot(ids, 100), axis=0))
+                return x
+        class Stop(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if batch == 3:
+                    raise RuntimeError("stopped")
+        count = Count()
+        model = keras.Sequential([keras.Input((3,)), count, keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1e-6), "mse")
+        def trained(data, **arguments):
+            before = keras.ops.convert_to_numpy(count.seen.value).copy()
+            model.fit(data, verbose=0, **arguments)
+            return (keras.ops.convert_to_numpy(count.seen.value) - before).astype(int).tolist()
+        def saw(batches):
+            return sorted(int(each) for x, y in batches for each in y)
+        batches = feedline.torch.IterableBatches(connection.feed(batch_size=8, seed=5))
+        data = DataLoader(batches, batch_size=None)
+        first = trained(data)
+        then = trained(data, epochs=2)
+        try:
+            model.fit(data, verbose=0, callbacks=[Stop()])
+        except RuntimeError:
+            pass
+        over_a_break = trained(data)
+        feed = connection.feed(batch_size=8, seed=5)
+        middle = [next(iter(feed)) for _ in range(4)]
+        batches.load_state_dict(feed.state_dict())
+        model.compile(keras.optimizers.SGD(1e-6), "mse")
+        rest = [id for id, times in enumerate(trained(data)) if times] + [int(id) for each in middle for id in each.ids]
+        for x, y in data:
+            break
+        own_loop = saw([(x, y)]) + saw(data)
+        say([first, then, over_a_break, sorted(rest), sorted(own_loop)])
+        """
+    )[0]
+
+    assert first == over_a_break == [1] * 100
+    assert then == [2] * 100
+    assert rest == own_loop == ONCE
