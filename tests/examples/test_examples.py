@@ -14,7 +14,7 @@ HELPERS = {"serving.py"}
 """What examples share and what is none itself."""
 
 
-FRAMEWORKS = {"jax_training.py", "lightning_trainer.py", "pytorch.py", "torchtitan_source.py"}
+FRAMEWORKS = {"jax_training.py", "lightning_trainer.py", "pytorch.py", "tf_keras_training.py", "torchtitan_source.py"}
 """What needs a framework beside Keras on TensorFlow."""
 
 
