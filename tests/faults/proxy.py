@@ -172,6 +172,9 @@ class Proxy:
 
     async def _refuse(self) -> None:
         if self._server is not None:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)  # what was accepted becomes a connection, as of a closed server it cannot
             self._server.close()
             self._server = None
 
@@ -182,10 +185,13 @@ class Proxy:
 
     async def _end(self) -> None:
         await self._refuse()
-        await self._cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        own = asyncio.current_task()
+        # What was accepted a moment ago has no task of ours yet: its socket would stay open.
+        while asyncio.all_tasks() - {own}:
+            await self._cut()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Also here the handshake of TCP is not held: it is the kernel's, and was over before this is called.

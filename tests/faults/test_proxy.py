@@ -1,7 +1,9 @@
 """The line itself: what it was not told to spoil passes unchanged, and what it was told happens."""
 
 import asyncio
+import gc
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,3 +161,23 @@ def test_a_line_that_ends_while_it_connects_leaves_nothing_pending(echo: str, mo
         assert connects.wait(WAIT_S)
 
     assert not asyncio.all_tasks(proxy._loop)
+
+
+def test_a_line_that_ends_with_connections_that_it_has_just_accepted_leaves_none(
+    echo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had no task yet that could be ended, and their sockets were garbage that another test was blamed for."""
+    unclosed: list[object] = []
+    with Proxy(echo) as proxy:
+        proxy._loop.call_soon_threadsafe(time.sleep, 0.3)  # its thread is late, as on a busy machine
+        for _ in range(3):
+            connect(proxy.address).close()
+    gc.collect()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: unclosed.append(unraisable.exc_value))
+
+    loop = proxy._loop
+    del proxy
+    gc.collect()
+
+    assert unclosed == []
+    assert not asyncio.all_tasks(loop)
