@@ -176,10 +176,18 @@ def table(of: Iterable[Cell], outcomes: Mapping[str, Outcome]) -> str:
 
 
 def published(page: str, new: str) -> str:
-    """The page with the new table in place of the old one, without where the logs are."""
+    """The page with the new table in place of the old one, without where the logs are.
+
+    Of a cell of which nothing is known here, the old line stays: it was run elsewhere.
+    """
     before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{re.sub(r'; see [^ |]+', '', new)}\n\n{END}{after}"
+    old, _, after = rest.partition(END)
+    known = {line.split(" | ")[0]: line for line in old.splitlines()}
+    lines = [
+        known.get(line.split(" | ")[0], line) if line.endswith("| | not run | |") else line for line in new.splitlines()
+    ]
+    table = re.sub(r"; see [^ |]+", "", "\n".join(lines))
+    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 
 
 # ---- acting ----

@@ -99,6 +99,17 @@ def test_the_table_has_a_line_a_cell_and_takes_the_place_of_the_old_one(matrix: 
     assert (ROOT / "docs" / "versions.md").read_text().count(matrix.BEGIN) == 1
 
 
+def test_what_was_published_of_a_cell_stays_where_nothing_is_known_of_it(matrix: ModuleType) -> None:
+    cells = matrix.chosen(matrix.cells(), ["keras-3.8", "jax"])
+    before = matrix.table(cells, {cells[1].name: outcome(matrix, "passed", "88 passed")})
+    now = matrix.table(cells, {cells[0].name: outcome(matrix, "passed", "90 passed")})
+    page = f"{matrix.BEGIN}\n\n{before}\n\n{matrix.END}\n"
+
+    lines = matrix.published(page, now).splitlines()
+
+    assert [line for line in lines if "passed" in line] == [now.splitlines()[2], before.splitlines()[3]]
+
+
 def test_only_the_tests_run_through_the_command_that_is_given(
     matrix: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
