@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from breaking.lines import free_port
 from proxy import Proxy
 
 import feedline
@@ -46,10 +47,9 @@ def behind_a_line(folder: Path, start_loader: Callable[..., Any]) -> Iterator[Ca
     with ExitStack() as running:
 
         def start(*arguments: str, host: str = "127.0.0.2") -> str:
-            with Proxy("127.0.0.1:1") as free:  # a port that is free just now
-                tcp_port = free.address.rpartition(":")[2]
-            loader = start_loader(folder, "--no-shm-lane", "--tcp-port", tcp_port, *arguments)
-            port = loader.address.rpartition(":")[2]
+            port, tcp_port = (free_port("127.0.0.1", host) for _ in range(2))
+            listens = ("--listen", f"127.0.0.1:{port}", "--tcp-port", str(tcp_port))
+            start_loader(folder, "--no-shm-lane", *listens, *arguments)
             for each in (port, tcp_port):
                 line = Proxy(f"127.0.0.1:{each}", address=f"{host}:{each}", holds_nbytes=HELD_NBYTES)
                 running.enter_context(line).limit(THIN)
