@@ -40,23 +40,28 @@ class Outgrown(Exception):
 
 def sample_ids(dataset: Dataset, key: Key) -> NDArray[np.int64]:
     """The id of each row's sample."""
-    return sample_request(dataset, key).ids
+    view = dataset.views[key.view]
+    if dataset.is_stream:  # all that is read of an id is which view it belongs to
+        positions = _positions(key)
+        return view.ids(positions % view.samples) if view.samples else positions
+    if view.measure is not None:
+        indices = view_indices(key.order, view.samples, key.seed, key.epoch, _positions(key), view.lengths)
+    else:
+        indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
+    return view.ids(indices)
 
 
 def sample_request(dataset: Dataset, key: Key) -> SampleRequest:
     """The samples that a key means, each in its epoch."""
-    view = dataset.views[key.view]
-    positions = np.arange(key.offset, key.offset + key.rows, dtype=np.int64)
+    samples = dataset.views[key.view].samples
     epochs = np.full(key.rows, key.epoch, np.uint64).view(np.int64)
-    if key.offset + key.rows > view.samples:
-        epochs += positions // max(view.samples, 1)
-    if dataset.is_stream:  # all that is read of an id is which view it belongs to
-        return SampleRequest(view.ids(positions % view.samples) if view.samples else positions, epochs, key.seed)
-    if view.measure is not None:
-        indices = view_indices(key.order, view.samples, key.seed, key.epoch, positions, view.lengths)
-    else:
-        indices = run_indices(key.order, view.samples, key.seed, key.epoch, key.offset, key.rows)
-    return SampleRequest(view.ids(indices), epochs, key.seed)
+    if key.offset + key.rows > samples:
+        epochs += _positions(key) // max(samples, 1)
+    return SampleRequest(sample_ids(dataset, key), epochs, key.seed)
+
+
+def _positions(key: Key) -> NDArray[np.int64]:
+    return np.arange(key.offset, key.offset + key.rows, dtype=np.int64)
 
 
 def layout_of(dataset: Dataset, rows: int) -> Layout:

@@ -13,16 +13,17 @@ import math
 import os
 import resource
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedline_server.batches.assembly import layout_of, sample_request
+from feedline_server.batches.assembly import LAYOUTS, NUMBERS, layout_of, sample_ids
 from feedline_server.batches.dataset import Dataset
-from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, rows_of, whole
+from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, address_of
 from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.source import HasExtents, check_ids
 from feedline_wire import IDS
@@ -58,6 +59,7 @@ class ZeroCopySource:
         is_short = nbytes < SHORT_ROW_NBYTES * len(self._long)
         self._most_rows = MOST_OF_SHORT_NBYTES // nbytes if is_short else math.inf
         self._short = {name: one for name, one in extents.items() if name not in self._long}
+        self._forms: dict[int, _Form] = {}
         self._rest_s = REST_S
         self._resting_until = 0.0
         self._given_up = False
@@ -100,28 +102,51 @@ class ZeroCopySource:
     def _located(self, key: Key) -> tuple[Layout, Iovec]:
         """The batch where it lies. DataError if a file changed."""
         self._check()
-        ids = sample_request(self._dataset, key).ids
+        ids = sample_ids(self._dataset, key)
         check_ids(ids, self._dataset.source.samples)  # an address is made of each
-        layout = layout_of(self._dataset, key.rows)
-        pieces: list[Pieces] = []
+        form = self._form(key.rows)
+        pieces: Pieces = np.empty((form.pieces, 2), np.uint64)
         held: list[object] = [self]
-        end = checked = 0
-        for array in layout.arrays:
-            if array.offset > end:
-                found = np.zeros(array.offset - end, np.uint8)
-                pieces.append(whole(found))
-                held.append(found)
-            if (rows := self._long.get(array.name)) is not None:
-                pieces.append(rows.pieces(ids))
-                end = array.offset + len(ids) * rows.nbytes
-                checked = sum(map(len, pieces))
-            else:
-                found = np.ascontiguousarray(ids, array.dtype) if array.name == IDS else self._kept[array.name][ids]
-                pieces.append(whole(found))
-                held.append(found)
-                end = array.offset + found.nbytes
+        at = 0
+        for part in form.parts:
+            if isinstance(part, _Rows):
+                part.locate(ids, pieces[at : at + len(ids)])
+                at += len(ids)
+                continue
+            memory = np.zeros(part.nbytes, np.uint8)
+            for name, place in part.arrays:
+                found = np.ascontiguousarray(ids, NUMBERS).view(np.uint8) if name == IDS else self._kept[name][ids]
+                memory[place] = found.reshape(-1)
+            pieces[at, 0], pieces[at, 1] = address_of(memory), part.nbytes
+            held.append(memory)
+            at += 1
         # Over a slow network it takes long until the last row is taken, and by then the file may be another one.
-        return layout, Iovec(pieces, held, [Checkpoint(checked, self._check)])
+        return form.layout, Iovec(pieces, held, [Checkpoint(at - 1, self._check)])
+
+    def _form(self, rows: int) -> "_Form":
+        """Of what a batch of so many rows consists. The last part holds the sample ids."""
+        if (form := self._forms.get(rows)) is not None:
+            return form
+        layout = layout_of(self._dataset, rows)
+        parts: list[_Rows | _Small] = []
+        between: list[tuple[str, slice]] = []
+        begin = end = 0
+        for array in layout.arrays:
+            if (of_column := self._long.get(array.name)) is not None:
+                if array.offset > begin:
+                    parts.append(_Small(array.offset - begin, tuple(between)))
+                parts.append(of_column)
+                between = []
+                begin = end = array.offset + array.nbytes
+            else:
+                end = array.offset + array.nbytes
+                between.append((array.name, slice(array.offset - begin, end - begin)))
+        parts.append(_Small(end - begin, tuple(between)))
+        if len(self._forms) >= LAYOUTS:
+            self._forms.clear()
+        count = sum(rows if isinstance(part, _Rows) else 1 for part in parts)
+        form = self._forms[rows] = _Form(layout, parts, count)
+        return form
 
     def _check(self) -> None:
         """DataError if a file is not what it was."""
@@ -176,6 +201,24 @@ def zero_copy_source(dataset: Dataset) -> ZeroCopySource | None:
     return ZeroCopySource(dataset, extents)
 
 
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """What lies between columns of long rows: short ones, sample ids, and zeros."""
+
+    nbytes: int
+    arrays: tuple[tuple[str, slice], ...]
+    """Names, and where in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Of what batches of one number of rows consist."""
+
+    layout: Layout
+    parts: "Sequence[_Rows | _Small]"
+    pieces: int
+
+
 class _Rows:
     """A column's rows, by sample id."""
 
@@ -186,12 +229,11 @@ class _Rows:
         self._origins = np.array([extent.address for extent in extents], np.int64) - self._starts * self.nbytes
         self._held = extents
 
-    def pieces(self, ids: NDArray[np.int64]) -> Pieces:
-        """Where these lie."""
-        if len(self._held) == 1:
-            return rows_of(self._origins[0] + ids * self.nbytes, self.nbytes)
-        extent = np.searchsorted(self._starts, ids, side="right") - 1
-        return rows_of(self._origins[extent] + ids * self.nbytes, self.nbytes)
+    def locate(self, ids: NDArray[np.int64], pieces: Pieces) -> None:
+        """Write where these lie."""
+        extent = 0 if len(self._held) == 1 else np.searchsorted(self._starts, ids, side="right") - 1
+        pieces[:, 0] = ids * self.nbytes + self._origins[extent]
+        pieces[:, 1] = self.nbytes
 
 
 def _nbytes(extents: tuple[Extent, ...]) -> int:

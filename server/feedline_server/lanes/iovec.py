@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,19 +58,23 @@ class Checkpoint:
 class Iovec:
     """Pieces by their addresses, in order; `held` is what keeps them there."""
 
-    def __init__(
-        self, pieces: Sequence[Pieces], held: Iterable[object], checkpoints: Sequence[Checkpoint] = ()
-    ) -> None:
-        self.pieces: Pieces = np.concatenate(pieces)
+    def __init__(self, pieces: Pieces, held: Iterable[object], checkpoints: Sequence[Checkpoint] = ()) -> None:
+        self.pieces = pieces
         """All of them."""
         self.checkpoints = tuple(checkpoints)
         """In the order of the pieces."""
         self._upcoming = deque(self.checkpoints)
-        self._ends = np.cumsum(self.pieces[:, 1], dtype=np.int64)
         self._held = tuple(held)
         self._sent = 0
-        self.nbytes = int(self._ends[-1])
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum(self.pieces[:, 1], dtype=np.int64)
+
+    @property
+    def nbytes(self) -> int:
         """Of all pieces."""
+        return int(self._ends[-1])
 
     def __bool__(self) -> bool:
         """Something has not been sent."""
@@ -116,37 +121,40 @@ class Iovec:
         self._sent += sent
 
 
-def together(parts: Sequence[memoryview | Iovec]) -> Iovec:
-    """All of it, in its order, as one: a head in a packet of its own would wake the trainer for nothing."""
-    pieces: list[Pieces] = []
-    held: list[object] = []
+def together(heads: Sequence[bytes], bodies: Sequence[memoryview | Iovec]) -> Iovec:
+    """Each head and its body, in their order, as one: a head in a packet of its own would wake the trainer for nothing.
+
+    The memory of many heads is one, because numpy takes as long to say where one lies as to copy it.
+    """
+    of_heads = np.frombuffer(b"".join(heads), np.uint8)
+    address = address_of(of_heads)
+    pieces: Pieces = np.empty((sum(1 + _count(body) for body in bodies), 2), np.uint64)
+    held: list[object] = [of_heads]
     checkpoints: list[Checkpoint] = []
-    before = 0
-    for part in parts:
-        if isinstance(part, Iovec):
-            pieces.append(part.pieces)
-            held.append(part)
-            checkpoints += [
-                Checkpoint(before + checkpoint.pieces, checkpoint.passes) for checkpoint in part.checkpoints
-            ]
-        elif len(part):
-            memory = np.frombuffer(part, np.uint8)
-            pieces.append(whole(memory))
+    at = 0
+    for head, body in zip(heads, bodies, strict=True):
+        pieces[at, 0], pieces[at, 1] = address, len(head)
+        address += len(head)
+        at += 1
+        if isinstance(body, Iovec):
+            end = at + len(body.pieces)
+            pieces[at:end] = body.pieces
+            held.append(body)
+            checkpoints += [Checkpoint(at + checkpoint.pieces, checkpoint.passes) for checkpoint in body.checkpoints]
+            at = end
+        elif len(body):
+            memory = np.frombuffer(body, np.uint8)
+            pieces[at, 0], pieces[at, 1] = address_of(memory), memory.nbytes
             held.append(memory)
-        else:
-            continue
-        before += len(pieces[-1])
+            at += 1
     return Iovec(pieces, held, checkpoints)
 
 
-def whole(memory: Array) -> Pieces:
-    """An array as one piece; it must be held until it is sent."""
-    return np.array([[memory.ctypes.data, memory.nbytes]], np.uint64)
+def address_of(memory: Array) -> int:
+    """Where an array begins; it must be held while that is of use."""
+    address: int = memory.__array_interface__["data"][0]  # half of what `ctypes.data` costs
+    return address
 
 
-def rows_of(addresses: NDArray[np.int64], nbytes: int) -> Pieces:
-    """Rows of so many bytes at these addresses."""
-    pieces = np.empty((len(addresses), 2), np.uint64)
-    pieces[:, 0] = addresses
-    pieces[:, 1] = nbytes
-    return pieces
+def _count(body: memoryview | Iovec) -> int:
+    return len(body.pieces) if isinstance(body, Iovec) else min(len(body), 1)

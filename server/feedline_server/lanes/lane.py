@@ -99,15 +99,13 @@ class Lane:
 
     def _laid_out(self, messages: Sequence[Message]) -> list[memoryview] | Outgoing:
         """What goes over the connection: in the form of the tcp lane, unless a lane has its own."""
-        parts: list[memoryview | Iovec] = []
+        heads = [HEAD.pack(len(message.piece), message.nbytes) + message.piece for message in messages]
         views: list[memoryview] = []
-        for message in messages:
-            head = memoryview(HEAD.pack(len(message.piece), message.nbytes) + message.piece)
-            parts += (head, message.body)
-            views.append(head)
-            if isinstance(message.body, memoryview):
-                views.append(message.body)
-        return views if len(views) == len(parts) else together(parts)
+        for head, message in zip(heads, messages, strict=True):
+            if isinstance(message.body, Iovec):
+                return together(heads, [message.body for message in messages])
+            views += (memoryview(head), message.body)
+        return views
 
     def _send_some(self, outgoing: list[memoryview] | Outgoing) -> None:
         """Send what the kernel takes now, and take it from `outgoing`. BlockingIOError where it takes nothing."""

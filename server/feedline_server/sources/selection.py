@@ -70,7 +70,7 @@ class View:
     def ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sample ids at these places (0..samples-1) of the view."""
         # Past the end of one view begins another: trained on what should be measured on, unnoticed.
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self.selection)):
+        if len(indices) and int(indices.view(np.uint64).max()) >= len(self.selection):  # one below 0 is huge there
             raise InvalidRequest(
                 f"view {self.name!r} has places 0..{self.samples - 1}; {indices.min()}..{indices.max()} were asked for"
             )

@@ -205,7 +205,7 @@ class Opened:
 
 def check_ids(ids: NDArray[np.int64], samples: int) -> None:
     """InvalidRequest if an id is not one of 0..samples-1: a gather that clips would quietly give another sample."""
-    if len(ids) and (ids.min() < 0 or ids.max() >= samples):
+    if len(ids) and int(ids.view(np.uint64).max()) >= samples:  # one below 0 is huge there
         wrong = ids[(ids < 0) | (ids >= samples)]
         raise InvalidRequest(f"sample {wrong[0]} was asked for; ids are 0..{samples - 1}", samples=wrong[wrong >= 0])
 

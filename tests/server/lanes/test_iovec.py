@@ -11,9 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feedline_server.lanes.iovec import MAX_PIECES, Iovec, rows_of, together, whole
+from feedline_server.lanes.iovec import MAX_PIECES, Iovec, Pieces, together
+from feedline_wire.tensors import Array
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def pieces_of(*pieces: tuple[int, int]) -> Pieces:
+    """Addresses and lengths."""
+    return np.array(pieces, np.uint64)
+
+
+def whole(*arrays: Array) -> Pieces:
+    """A piece of each."""
+    return pieces_of(*((array.ctypes.data, array.nbytes) for array in arrays))
 
 
 @pytest.fixture
@@ -49,14 +60,14 @@ def sent(pair: Pair, outgoing: Iovec, nbytes: int) -> bytes:
 def test_more_pieces_than_the_kernel_takes_at_once_arrive_in_their_order(pair: Pair) -> None:
     rows = np.arange(3 * MAX_PIECES * 8, dtype=np.uint8).reshape(-1, 8)
     ids = np.random.default_rng(1).permutation(len(rows))
-    iovec = Iovec([rows_of(rows.ctypes.data + ids * 8, 8)], [rows])
+    iovec = Iovec(pieces_of(*((rows.ctypes.data + at * 8, 8) for at in ids.tolist())), [rows])
 
     assert sent(pair, iovec, rows.nbytes) == rows[ids].tobytes()
 
 
 def test_a_piece_that_the_kernel_takes_in_parts_arrives_whole(pair: Pair) -> None:
     first, second = np.arange(300_001, dtype=np.uint32), np.arange(7, dtype=np.uint8)
-    iovec = Iovec([whole(first), whole(second)], [first, second])
+    iovec = Iovec(whole(first, second), [first, second])
 
     assert iovec.nbytes == 1_200_011
     assert sent(pair, iovec, iovec.nbytes) == first.tobytes() + second.tobytes()
@@ -64,9 +75,9 @@ def test_a_piece_that_the_kernel_takes_in_parts_arrives_whole(pair: Pair) -> Non
 
 def test_heads_and_pieces_go_out_as_one_in_their_order(pair: Pair) -> None:
     rows = np.arange(64, dtype=np.uint8)
-    parts = [memoryview(b"one"), Iovec([whole(rows)], [rows]), memoryview(b"two"), memoryview(b"")]
+    bodies = [Iovec(whole(rows), [rows]), memoryview(b""), memoryview(b"body")]
 
-    assert sent(pair, together(parts), 70) == b"one" + rows.tobytes() + b"two"
+    assert sent(pair, together([b"one", b"two", b"three"], bodies), 79) == b"one" + rows.tobytes() + b"twothreebody"
 
 
 def test_memory_that_is_gone_is_an_error_and_the_process_lives_on(pair: Pair, tmp_path: Path) -> None:
@@ -77,7 +88,7 @@ def test_memory_that_is_gone_is_an_error_and_the_process_lives_on(pair: Pair, tm
         mapping = mmap.mmap(file.fileno(), 0)
         address = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
         file.truncate(mmap.PAGESIZE)
-        iovec = Iovec([rows_of(np.array([address + 2 * mmap.PAGESIZE]), mmap.PAGESIZE)], [mapping])
+        iovec = Iovec(pieces_of((address + 2 * mmap.PAGESIZE, mmap.PAGESIZE)), [mapping])
 
         with pytest.raises(OSError, match="Bad address") as caught:
             iovec.send(pair[0])
@@ -91,4 +102,4 @@ def test_a_reader_that_is_gone_is_an_error(pair: Pair) -> None:
     rows = np.zeros(10, np.uint8)
 
     with pytest.raises(BrokenPipeError):
-        Iovec([whole(rows)], [rows]).send(sender)
+        Iovec(whole(rows), [rows]).send(sender)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from feedline_server.lanes import lane as lanes
-from feedline_server.lanes.iovec import MAX_PIECES, Iovec, whole
+from feedline_server.lanes.iovec import MAX_PIECES, Iovec
 from feedline_server.lanes.lane import Lane, LaneListener, Message, listeners
 from feedline_wire.lane import HEAD, LANES
 
@@ -68,7 +68,12 @@ def test_more_messages_than_the_kernel_takes_at_once_arrive_in_their_order(pair:
 def test_what_lies_in_files_goes_between_what_lies_in_memory(pair: Pair) -> None:
     rows = np.arange(64, dtype=np.uint8)
 
-    came = sent(pair, message(1, b"one"), message(2, Iovec([whole(rows)], [rows])), message(3, b""))
+    came = sent(
+        pair,
+        message(1, b"one"),
+        message(2, Iovec(np.array([[rows.ctypes.data, rows.nbytes]], np.uint64), [rows])),
+        message(3, b""),
+    )
 
     assert came == wire(1, b"one") + wire(2, rows.tobytes()) + wire(3, b"")
 

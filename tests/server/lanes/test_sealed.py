@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from feedline_server.lanes.iovec import Checkpoint, Iovec, rows_of, whole
+from feedline_server.lanes.iovec import Checkpoint, Iovec
 from feedline_server.lanes.lane import Lane, Message
 from feedline_server.lanes.sealed import SealedLane, SealedListener, SealedOffer
 from feedline_wire import sealing
@@ -92,7 +92,8 @@ def test_rows_that_lie_in_files_are_sealed_piece_by_piece_between_what_lies_in_m
     chosen = np.random.default_rng(1).integers(0, rows, rows)
     checks: list[int] = []
     half = Checkpoint(rows // 2, lambda: checks.append(1))
-    body = Iovec([rows_of(held.ctypes.data + chosen * 1000, 1000)], [held], [half])
+    pieces = np.array([(held.ctypes.data + row * 1000, 1000) for row in chosen.tolist()], np.uint64)
+    body = Iovec(pieces, [held], [half])
     found: list[tuple[bytes, bytes] | None] = []
     thread = threading.Thread(target=lambda: found.extend(iter(reading.message, None)))
     thread.start()
@@ -116,7 +117,7 @@ def test_rows_of_a_file_that_was_cut_end_the_lane_and_not_the_loader(
     (tmp_path / "rows").write_bytes(bytes(3 * 65536))
     mapped = np.memmap(tmp_path / "rows", np.uint8, "r")
     os.truncate(tmp_path / "rows", 65536)
-    body = Iovec([whole(mapped)], [mapped])
+    body = Iovec(np.array([[mapped.ctypes.data, mapped.nbytes]], np.uint64), [mapped])
 
     with pytest.raises(OSError, match="Bad address"):
         ends[0].send([Message(b"piece", body.nbytes, body)], unpin=lambda: None, pin=lambda: True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feedline_server.lanes.from_files import ZeroCopySource
-from feedline_server.lanes.iovec import Iovec, whole
+from feedline_server.lanes.iovec import Iovec
 from feedline_server.rpc.sender import Sender
 from feedline_server.scheduling.stream import Batch, FileBatch, Refusal, Stream
 from feedline_wire.errors import LoaderDraining
@@ -40,7 +40,9 @@ class FilesOnly(ZeroCopySource):
 
     def batch(self, key: Key) -> tuple[Layout, Iovec]:
         memory = np.zeros(64, np.uint8)
-        return lay_out([("x", memory.dtype, memory.shape)]), Iovec([whole(memory)], [memory])
+        return lay_out([("x", memory.dtype, memory.shape)]), Iovec(
+            np.array([[memory.ctypes.data, memory.nbytes]], np.uint64), [memory]
+        )
 
 
 class Broken:
