@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -27,6 +28,10 @@ KEPT_NBYTES = 512 << 20
 
 _SIZES_PER_DOUBLING = 8
 """Capacities are rounded up so that batches of varying size share buffers; at most an eighth is unused."""
+
+WARM = 4
+"""Buffers that are asked first, in the order in which they were made: a reader who takes batches as they come needs no
+more, and they stay in the processor's cache."""
 
 _LAYOUTS_REMEMBERED = 64
 """Checked headers a stream: batches of one shape all have the same, and a dataset has few shapes or one a batch."""
@@ -62,6 +67,7 @@ class Buffers:
         """Memory from elsewhere, whose owner knows when it may be used again; None: from here."""
         self._lock = threading.Lock()
         self._roots: list[Array] = []  # oldest first
+        self._next = 0  # behind the one lent last
         self._starts: list[int] = []  # where an aligned buffer begins in each: asking numpy takes as long as the rest
 
     def __repr__(self) -> str:
@@ -77,7 +83,7 @@ class Buffers:
         """Keep none any more: what is lent is gone with its last view, and the rest at once. Idempotent."""
         with self._lock:
             self.kept_nbytes = 0
-            self._roots, self._starts = [], []
+            self._roots, self._starts, self._next = [], [], 0
 
     def lend(self, nbytes: int) -> Array:
         """Memory for `nbytes` (uint8, 1-D, aligned) with anything in it; free again when its last view is gone."""
@@ -90,13 +96,18 @@ class Buffers:
         step = (1 << nbytes.bit_length() - 1) // _SIZES_PER_DOUBLING
         whole = -(-nbytes // step) * step + ALIGNMENT
         with self._lock:
-            for at in range(len(self._roots)):
+            count = len(self._roots)
+            # A window comes back in the order in which it was lent, so behind the one lent last is the one that is lent
+            # the longest. To ask all of a wide window took longer than to receive a small batch.
+            for at in chain(range(min(WARM, count)), range(self._next, count), range(self._next)):
                 if self._roots[at].nbytes == whole and sys.getrefcount(self._roots[at]) == _UNUSED:
+                    self._next = at + 1 if at >= WARM else self._next
                     start = self._starts[at]
                     return self._roots[at][start : start + nbytes]
             root = np.empty(whole, np.uint8)
             start = _start(root)
             self._keep(root, start)
+            self._next = len(self._roots)
             return root[start : start + nbytes]
 
     def _keep(self, root: Array, start: int) -> None:
@@ -108,6 +119,7 @@ class Buffers:
         self._starts.append(start)
         while sum(root.nbytes - ALIGNMENT for root in self._roots) > self.kept_nbytes:
             del self._roots[0], self._starts[0]
+            self._next = max(self._next - 1, 0)
 
 
 _root = [np.empty(0, np.uint8)]

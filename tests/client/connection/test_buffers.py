@@ -72,6 +72,20 @@ def test_a_buffer_is_not_lent_while_anybody_holds_a_view_of_it(number: int) -> N
     assert address(buffers.lend(MIB)) == where
 
 
+def test_of_a_wide_window_the_buffer_behind_the_one_lent_last_is_asked_first() -> None:
+    """Each batch asked all that were lent before it, 512 where batches are small: longer than receiving one took."""
+    buffers = Buffers(64 * MIB)
+    lent = {number: buffers.lend(MIB) for number in range(12)}
+    places = {number: address(buffer) for number, buffer in lent.items()}
+    del lent[6]
+    lent[6] = buffers.lend(MIB)
+
+    del lent[5], lent[9]
+    found = buffers.lend(MIB)
+
+    assert (address(lent[6]), address(found)) == (places[6], places[9])
+
+
 def test_what_a_reader_holds_is_never_written_to_by_what_arrives_later() -> None:
     buffers = Buffers(64 * MIB)
     held = []
