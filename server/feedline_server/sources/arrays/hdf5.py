@@ -19,6 +19,7 @@ from feedline_server.host import machine
 from feedline_server.sources.arrays import npy, stamp
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.decompressed import DECODED, Arrays, Piece, key_of
+from feedline_server.sources.arrays.hdf5_chunks import PlainChunks, lie_plainly
 from feedline_server.sources.arrays.hdf5_links import NAME_THE_OTHERS, datasets_below, followed
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stored import ArrayFile, InMemory, Rows, Stored
@@ -212,9 +213,15 @@ class Chunked(Stored):
             f"in compressed chunks of {self.together} rows, {DECODED.cost(self.together, self.together * row_nbytes)}"
         )
 
-    def open(self, *, large: bool) -> "ChunkedRows":
+    def open(self, *, large: bool) -> Rows:
         """The dataset, open."""
-        return ChunkedRows(self)
+        # Not closed here: the dataset holds the file, and both go with the rows.
+        file = H5File(self.stamp.path)
+        self.stamp.check(file.fd)
+        dataset = file.rows(self.member)
+        if lie_plainly(dataset, self.header):
+            return PlainChunks(self, dataset, file.fd, large=large)
+        return ChunkedRows(self, dataset, file.fd)
 
     def content(self, sampling: Sampling) -> Iterator[bytes]:
         """The form and what stands for the bytes."""
@@ -228,12 +235,9 @@ class Chunked(Stored):
 class ChunkedRows(Rows):
     """A chunked dataset that is open. Compressed chunks are decoded whole and kept; of others rows are read."""
 
-    def __init__(self, array: Chunked) -> None:
+    def __init__(self, array: Chunked, dataset: "h5py.Dataset", fd: int) -> None:
         self._of = array
-        # Not closed here: the dataset holds the file, and both go with this object.
-        file = H5File(array.stamp.path)
-        array.stamp.check(file.fd)
-        self._dataset, self._fd = file.rows(array.member), file.fd
+        self._dataset, self._fd = dataset, fd
         header = array.header
         self._row_nbytes = header.nbytes // header.shape[0]
         self._block = max(1, min(array.together, READ_AT_ONCE // self._row_nbytes))

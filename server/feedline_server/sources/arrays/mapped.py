@@ -176,6 +176,12 @@ def ask_for(mapping: mmap.mmap, offset: int, row_nbytes: int, runs: Iterable[Run
             mapping.madvise(mmap.MADV_WILLNEED, piece, min(end - piece, READ_AHEAD))
 
 
+def ask_file_for(fd: int, offset: int, nbytes: int) -> None:
+    """Have the kernel read a piece of a file; nothing is waited for."""
+    for piece in range(offset, offset + nbytes, READ_AHEAD):
+        os.posix_fadvise(fd, piece, min(offset + nbytes - piece, READ_AHEAD), os.POSIX_FADV_WILLNEED)
+
+
 def most_ahead(samples: int, nbytes: int, memory_nbytes: int) -> int:
     """Of samples of large data, so many bytes together, those that may be kept from when they are read until served."""
     is_of_large_rows = nbytes >= samples * READ_AHEAD

@@ -15,10 +15,11 @@ from feedline_server.batches.dataset import Dataset, open_dataset
 from feedline_server.batches.fingerprint import fingerprint
 from feedline_server.declared.datasets import Hdf5Config
 from feedline_server.host import machine
-from feedline_server.sources.arrays import decompressed, hdf5
+from feedline_server.sources.arrays import decompressed, hdf5, hdf5_chunks
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.decompressed import Decoded
 from feedline_server.sources.arrays.hdf5 import Chunked, H5File
+from feedline_server.sources.arrays.hdf5_chunks import PlainChunks
 from feedline_server.sources.arrays.mapped import Plain
 from feedline_server.sources.arrays.stored import Stored
 from feedline_wire.errors import BadSample, DataError, InvalidRequest
@@ -303,6 +304,84 @@ def test_of_chunks_that_are_not_compressed_only_the_rows_are_read(
     array.gather(np.array([47, 3, 41, 99, 44]), np.zeros((5, 3)))
 
     assert reads == [(3, 4), (41, 48), (99, 100)]
+
+
+def plain_chunks(path: Path, **created: Any) -> Path:
+    """100 rows of 4 KiB, row i all i, in chunks of 12 rows; the last has four."""
+    with h5py.File(path, "w", **created) as file:
+        file.create_dataset(
+            "x", data=np.repeat(np.arange(100, dtype=">i4"), 1024).reshape(100, 1024), chunks=(12, 1024)
+        )
+    return path
+
+
+def test_rows_of_a_page_or_more_are_read_where_they_lie_in_plain_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = stored(plain_chunks(tmp_path / "c.h5"), "x")
+    monkeypatch.setattr(hdf5.ChunkedRows, "_read", lambda *_: pytest.fail("read by h5py"))
+
+    found = rows(array, 99, 0, *range(10, 26), 0, 96)
+
+    assert found[:, 0].tolist() == [99, 0, *range(10, 26), 0, 96]
+    assert (found == found[:, :1]).all()
+
+
+def test_chunks_that_do_not_lie_plainly_are_read_by_h5py(tmp_path: Path) -> None:
+    """Behind a user's block, as parts of rows, compressed or summed: where HDF5 says, or nobody, is left to h5py."""
+    values = np.repeat(np.arange(100, dtype="<i4"), 2048).reshape(100, 2048)
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file.create_dataset("parts", data=values, chunks=(12, 1024))
+        file.create_dataset("summed", data=values, chunks=(12, 2048), fletcher32=True)
+        file.create_dataset("plain", data=values, chunks=(12, 2048))
+    plain_chunks(tmp_path / "user.h5", userblock_size=512)
+
+    for path, name, kind in [
+        ("c.h5", "parts", hdf5.ChunkedRows),
+        ("c.h5", "summed", hdf5.ChunkedRows),
+        ("c.h5", "plain", PlainChunks),
+        ("user.h5", "x", hdf5.ChunkedRows),
+    ]:
+        array = stored(tmp_path / path, name)
+        assert type(array.open(large=False)) is kind
+        assert rows(array, 99, 13, 12)[:, -1].tolist() == [99, 13, 12]
+
+
+def test_a_file_whose_plain_chunks_were_cut_off_is_an_error(tmp_path: Path) -> None:
+    path = plain_chunks(tmp_path / "c.h5")
+    array = stored(path, "x").open(large=True)
+    out = np.zeros((2, 1024), "<i4")
+    array.gather(np.array([3, 99]), out)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 60_000)
+
+    array.announce(np.array([3, 99]))
+    with pytest.raises(DataError, match=r"c\.h5"):
+        array.gather(np.array([3, 99]), out)
+
+
+def test_a_file_of_plain_chunks_that_was_removed_is_served_from_where_it_is(tmp_path: Path) -> None:
+    path = plain_chunks(tmp_path / "c.h5")
+    dataset = opened(path)
+    fingerprint(dataset, Hdf5Config.declare(path=path))
+    path.unlink()
+
+    assert gathered(dataset, 3, 99)["x"][:, 5].tolist() == [3, 99]
+
+
+def test_of_plain_chunks_of_large_data_the_wanted_rows_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = plain_chunks(tmp_path / "c.h5")
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(hdf5_chunks, "ask_file_for", lambda _fd, offset, nbytes: asked.append((offset, nbytes)))
+    with h5py.File(path) as file:
+        begins = [file["x"].id.get_chunk_info_by_coord((row, 0)).byte_offset for row in (0, 12)]
+
+    stored(path, "x").open(large=False).announce(np.array([3]))
+    stored(path, "x").open(large=True).announce(np.array([3, 10, 11, 12]))
+
+    assert asked == [(begins[0] + 3 * 4096, 4096), (begins[0] + 10 * 4096, 2 * 4096), (begins[1], 4096)]
 
 
 def test_large_chunks_are_read_in_parts(chunked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
