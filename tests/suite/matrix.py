@@ -63,7 +63,7 @@ LIBRARIES = {
         "transformers==4.57.*",
     ),
 }
-JAX = {"jax": ("jax", "grain"), "jax-0.8": ("jax==0.8.*", "grain==0.2.15")}  # likewise
+JAX = {"jax": ("jax", "grain", "keras"), "jax-0.8": ("jax==0.8.*", "grain==0.2.15", "keras==3.12.*")}  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +233,14 @@ def run(cell: Cell, *, within: Path | None, keep: bool, cuda: bool, through: Seq
         code = _ended(
             [
                 *through, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=15", "--tier", "all",
-                "-m", "not gpu", *cell.tests,
+                # Of its own: pytest removes old ones of others at its end, and fails where another run does so too.
+                "--basetemp", str(log.with_suffix(".tmp")), "-m", "not gpu", *cell.tests,
             ],
             out,
             within_s=WITHIN_S,
             environment=dict(cell.environment),
         )  # fmt: skip
+    shutil.rmtree(log.with_suffix(".tmp"), ignore_errors=True)
     summaries = re.findall(r"^=* ?(\d+ \w+.*) in [\d.]+s", log.read_text(), re.MULTILINE)
     summary = summaries[-1] if summaries else f"pytest ended with {code}"
     if within is not None:
