@@ -199,6 +199,7 @@ def test_cold_chunks_are_the_reading(stage: Stage, tmp_path: Path) -> None:
     assert "data that is read faster (`feedline convert`)" in str(verdict)
 
 
+@pytest.mark.alone  # a tenth more or less is what it claims: beside others a step and a batch take longer than they say
 def test_bench_foretells_what_is_measured_with_so_many_workers(
     stage: Stage, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
