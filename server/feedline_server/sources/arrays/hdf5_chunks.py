@@ -52,7 +52,7 @@ class PlainChunks(Rows):
         self._dataset = dataset  # holds the file open
         self._fd = fd
         self._offsets: dict[int, int] = {}
-        self._together = dataset.chunks[0]
+        self._together = dataset.chunks[0] if dataset.chunks else 1  # `lie_plainly`: it has some
         self._row_nbytes = array.header.nbytes // array.header.shape[0]
         self._is_announced = large
 
