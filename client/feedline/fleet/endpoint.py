@@ -45,7 +45,7 @@ QUICK_S = 0.005
 """FEW loaders that owe the usual sixteen batches and answer within this give 3,200 a second, all that one takes."""
 
 SOON_S = 0.5
-"""The same for a trainer whose batches are there before it asks for them. Its first wait ends that (`Supply`)."""
+"""The same for a trainer whose batches are there before it asks for them, but for a few now and then (`Supply`)."""
 
 MANY = 16
 """Of more loaders than this so many are compared for a batch, others for each: the best of several is nearly as good as

@@ -69,6 +69,10 @@ AMPLE_FIRST, AMPLE_MOST = 64, 4096
 """Batches in a row that came before they were asked for, until it may be tried with less; twice as many each time that
 this was too little."""
 
+FORGIVEN, FORGIVEN_AFTER = 4, 16
+"""Batches that a reader may have waited for while there is enough, and after how many others one is forgotten.
+A machine that stood still for a moment is no shortage: where loaders are too few, most batches are waited for."""
+
 RATE_OF, RATE_EVERY = 32, 8
 """Batches that a reader's rate is taken of, and after how many it is taken again."""
 
@@ -208,24 +212,29 @@ class HedgingBudget:
 class Supply:
     """Whether batches come before they are asked for, so that loaders need not be quick."""
 
-    __slots__ = ("_enough", "_in_a_row")
+    __slots__ = ("_enough", "_in_a_row", "_waits")
 
     def __init__(self) -> None:
         self._in_a_row = 0
+        self._waits = 0.0
         self._enough = AMPLE_FIRST
 
     def answered(self, *, is_awaited: bool) -> None:
         """A batch came; a reader waited for it, or did not yet."""
         if not is_awaited:
             self._in_a_row += 1
+            self._waits = max(self._waits - 1 / FORGIVEN_AFTER, 0.0)
             return
         if self.is_ample:
+            self._waits += 1
+            if self._waits <= FORGIVEN:
+                return
             self._enough = min(2 * self._enough, AMPLE_MOST)  # it was too little, and would be again
-        self._in_a_row = 0
+        self._in_a_row, self._waits = 0, 0.0
 
     @property
     def is_ample(self) -> bool:
-        """No reader has waited for long."""
+        """No reader has waited for long, or more than now and then."""
         return self._in_a_row >= self._enough
 
 

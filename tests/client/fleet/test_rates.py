@@ -288,13 +288,29 @@ def test_batches_come_in_ample_supply_when_none_was_waited_for_in_a_long_time() 
     assert supply.is_ample
 
 
+def supplied(supply: Supply, *, batches: int, awaited: int = 0) -> bool:
+    """Whether there is enough, after so many batches, every so many of which a reader waited for."""
+    for number in range(1, batches + 1):
+        supply.answered(is_awaited=bool(awaited) and number % awaited == 0)
+    return supply.is_ample
+
+
 def test_what_was_too_little_once_is_tried_again_after_twice_as_long() -> None:
     supply = Supply()
-    for _ in range(64):
-        supply.answered(is_awaited=False)
-    supply.answered(is_awaited=True)
-    for _ in range(127):
-        supply.answered(is_awaited=False)
-    assert not supply.is_ample
-    supply.answered(is_awaited=False)
-    assert supply.is_ample
+    assert supplied(supply, batches=64)
+
+    assert not supplied(supply, batches=5, awaited=1)
+
+    assert not supplied(supply, batches=127)
+    assert supplied(supply, batches=1)
+
+
+def test_waits_now_and_then_are_no_shortage() -> None:
+    """Each moment in which the machine stood still had a trainer that is fed ask all of 64 loaders, for seconds."""
+    supply = Supply()
+    assert supplied(supply, batches=64)
+
+    assert supplied(supply, batches=4, awaited=1), "one stall, of which a few batches come late"
+    assert supplied(supply, batches=64)
+    assert supplied(supply, batches=1000, awaited=17)
+    assert not supplied(supply, batches=200, awaited=10)
