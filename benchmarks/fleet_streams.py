@@ -7,6 +7,7 @@ that is fed computes for 4 ms between batches; one that starves does nothing but
 clock; a busy machine shows as loaders that are slower than a trainer asks, whose batches then come from more of them.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -72,7 +73,13 @@ def main() -> int:
     if sys.argv[1:2] == ["train"]:
         print(json.dumps(train(sys.argv[2], float(sys.argv[3]))))
         return 0
-    loaders, pairs = [int(word) for word in sys.argv[1:]] + [MANY, PAIRS][len(sys.argv) - 1 :]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fleet_streams", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("loaders", nargs="?", type=int, default=MANY, help=f"beside {FEW} (default {MANY})")
+    parser.add_argument("pairs", nargs="?", type=int, default=PAIRS, help=f"turns of each (default {PAIRS})")
+    args = parser.parse_args()
+    loaders, pairs = args.loaders, args.pairs
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         (folder / "data").mkdir()
