@@ -1,4 +1,4 @@
-"""What 64 loaders cost a trainer beside 4, in CPU: real loaders, tiny batches. Some five minutes on two quiet cores.
+"""What 64 loaders cost a trainer beside 4, in CPU: real loaders, tiny batches. Some eight minutes on two quiet cores.
 
     python -m benchmarks.fleet_streams [LOADERS [PAIRS]]
 
