@@ -18,6 +18,7 @@ class Copies(Protocol):
 
     def allocate(self, nbytes: int) -> torch.Tensor:
         """Host memory (uint8, 1-D, 64-byte aligned) to copy from. Any thread."""
+        ...
 
     def begin(self, host: list[torch.Tensor]) -> tuple[list[torch.Tensor], Any]:
         """Begin to copy these; the tensors on the device, and what tells when they are done. Does not wait."""
