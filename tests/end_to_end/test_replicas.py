@@ -43,7 +43,8 @@ def test_one_line_says_all_addresses_and_a_trainer_that_names_them_is_fed_by_all
             answered = [one.answered for one in loader.stats.replicas]
             if all(answered):
                 break
-    assert len(answered) == 2 and all(answered)
+    assert len(answered) == 2
+    assert all(answered)
     # Each says so by itself, maybe after the line about all.
     assert [one["workers"] for one in logged(command, "serving")] in ([2, 1], [1, 2])
 
