@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+from breaking.lines import free_port
 
 import feedline
 
@@ -118,13 +120,15 @@ def test_a_killed_command_leaves_no_loader_and_no_worker(hundred_and_one: Path, 
     command.kill()  # asserts that they are gone
 
 
-def test_a_port_that_is_taken_ends_all_with_the_reason(hundred_and_one: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_port_that_is_taken_ends_all_with_the_reason(hundred_and_one: Path, which: int) -> None:
+    """A loader that is ended while it imports says nothing of that: a traceback would hide the reason."""
+    first = free_port("127.0.0.1")
+    with socket.create_server(("127.0.0.1", first + which)):
         words = ["serve", str(hundred_and_one), "--replicas", "2", "--workers", "2"]
 
         command = subprocess.run(
-            [sys.executable, "-m", "feedline_server", *words, "--listen", f"127.0.0.1:{taken}"],
+            [sys.executable, "-m", "feedline_server", *words, "--listen", f"127.0.0.1:{first}"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -132,7 +136,8 @@ def test_a_port_that_is_taken_ends_all_with_the_reason(hundred_and_one: Path) ->
         )
 
     assert command.returncode == 1
-    assert f"cannot listen on '127.0.0.1:{taken}'" in command.stderr
+    assert f"cannot listen on '127.0.0.1:{first + which}'" in command.stderr
+    assert "Traceback" not in command.stderr
 
 
 def test_more_replicas_than_workers_are_refused(hundred_and_one: Path) -> None:

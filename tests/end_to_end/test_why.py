@@ -184,6 +184,7 @@ def test_one_slow_rank_is_named(stage: Stage, data: Path) -> None:
         assert str(verdict).startswith("Rank 1 of 2 waited ")
 
 
+@pytest.mark.alone  # decompression is all that takes time: beside others the line does as well
 def test_cold_chunks_are_the_reading(stage: Stage, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -211,6 +212,6 @@ def test_bench_foretells_what_is_measured_with_so_many_workers(
 
     wanted = benched(1)["workers_wanted"]
 
-    assert 3.0 <= wanted <= 3.5
+    assert 2.9 <= wanted <= 3.5  # 60 ms are slept; a batch may be counted in one look and its last ms in another
     assert benched(2)["utilisation"] == pytest.approx(2 / wanted, rel=0.1)
     assert benched(4)["utilisation"] > 0.9

@@ -7,16 +7,27 @@ with it.
 import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 from feedline_server.host.child_process import connect_to_parent, leave
 from feedline_server.host.signals import StopSignals
 from feedline_server.running import permanent
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 
 def main() -> int:
     """Serve what the command says; the exit code."""
     command = connect_to_parent()
     stop = StopSignals()  # before the slow imports
+    try:
+        return _serve(command, stop)
+    except KeyboardInterrupt:  # in the imports too
+        return 130
+
+
+def _serve(command: "Connection[Any, Any]", stop: StopSignals) -> int:
     from feedline_server.host.logs import configure_logs
     from feedline_server.settings.settings import Settings
     from feedline_wire.errors import FeedlineError
@@ -34,8 +45,6 @@ def main() -> int:
     except FeedlineError as error:
         print(f"feedline serve: {error}", file=sys.stderr)  # noqa: T201 - the end of a command line program
         return permanent.CANNOT_BEGIN if permanent.is_permanent(error) else 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
