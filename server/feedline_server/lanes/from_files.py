@@ -10,7 +10,6 @@ trainers are told. The sample ids, a batch's last bytes, are sent when the files
 
 import errno
 import math
-import os
 import resource
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from feedline_server.batches.assembly import LAYOUTS, NUMBERS, layout_of, sample_ids
 from feedline_server.batches.dataset import Dataset
 from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, address_of
-from feedline_server.sources.arrays.stored import Extent
+from feedline_server.sources.arrays.stored import Extent, read_into
 from feedline_server.sources.source import HasExtents, check_ids
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
@@ -244,14 +243,11 @@ def _read(extent: Extent) -> Array:
     """The rows (uint8, one a row), read and not mapped: a file that is cut meanwhile must not end this process."""
     extent.stamp.check(extent.fd)
     rows = np.empty(extent.rows * extent.row_nbytes, np.uint8)
-    target, got = rows.data, 1
-    while len(target) and got:
-        try:
-            got = os.preadv(extent.fd, [target], extent.offset + rows.size - len(target))
-        except OSError as error:
-            raise DataError(f"{extent.stamp.path}: cannot be read ({error.strerror})") from error
-        target = target[got:]
-    extent.stamp.check(extent.fd)
+    try:
+        read_into(extent.fd, rows.data, extent.offset)
+    except OSError as error:
+        raise DataError(f"{extent.stamp.path}: cannot be read ({error.strerror})") from error
+    extent.stamp.check(extent.fd)  # also where it ended before
     return rows.reshape(extent.rows, extent.row_nbytes)
 
 

@@ -4,7 +4,6 @@ HDF5 is asked where a chunk is when it is first wanted: 40 us with a file's olde
 """
 
 import mmap
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from feedline_server.sources.arrays.mapped import ask_file_for, runs_of
 from feedline_server.sources.arrays.npy import Header
-from feedline_server.sources.arrays.stored import Rows, Stored
+from feedline_server.sources.arrays.stored import Rows, Stored, read_into
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
@@ -103,15 +102,12 @@ class PlainChunks(Rows):
         return offset
 
     def _read(self, offset: int, target: memoryview, row: int, count: int) -> None:
-        done = 0
-        while done < len(target):
-            try:
-                got = os.preadv(self._fd, [target[done:]], offset + done)
-            except OSError as error:
-                raise self._bad(int(row), count, error.strerror) from error
-            if not got:
-                raise self._of.stamp.changed(0, "it was cut")
-            done += got
+        try:
+            is_whole = read_into(self._fd, target, offset)
+        except OSError as error:
+            raise self._bad(int(row), count, error.strerror) from error
+        if not is_whole:
+            raise self._of.stamp.changed(0, "it was cut")
 
     def _bad(self, row: int, count: int, why: object) -> BadSample:
         samples = range(row, row + count)

@@ -19,7 +19,7 @@ from feedline_server.host import machine
 from feedline_server.sources.arrays import npy
 from feedline_server.sources.arrays.content import Sampling
 from feedline_server.sources.arrays.resident import RESIDENT
-from feedline_server.sources.arrays.stored import Extent, Rows, Stored
+from feedline_server.sources.arrays.stored import Extent, Rows, Stored, read_into
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 
@@ -133,18 +133,15 @@ class Mapped(Rows):
     def _read(self, runs: "Iterable[Run]", target: memoryview) -> None:
         for row, place, count in runs:
             start, end = place * self._row_nbytes, (place + count) * self._row_nbytes
-            offset = self._of.header.offset + row * self._row_nbytes - start
-            while start < end:
-                try:
-                    got = os.preadv(self._fd, [target[start:end]], offset + start)
-                except OSError as error:
-                    rows = range(row, row + count)
-                    raise BadSample(
-                        f"{self._of.named}: rows {row}..{rows[-1]} cannot be read ({error.strerror})", samples=rows
-                    ) from error
-                if not got:
-                    raise self._of.stamp.changed(0, "it was cut")
-                start += got
+            try:
+                is_whole = read_into(self._fd, target[start:end], self._of.header.offset + row * self._row_nbytes)
+            except OSError as error:
+                rows = range(row, row + count)
+                raise BadSample(
+                    f"{self._of.named}: rows {row}..{rows[-1]} cannot be read ({error.strerror})", samples=rows
+                ) from error
+            if not is_whole:
+                raise self._of.stamp.changed(0, "it was cut")
 
     def _let_go(self, rows: NDArray[np.int64], places: int) -> None:
         if self._is_read:

@@ -3,6 +3,7 @@
 Finding one reads headers only, so what is wrong with the file shows then, not in the middle of an epoch.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,17 @@ class Extent:
     """Where in it they begin."""
     held: object
     """What keeps them where they are."""
+
+
+def read_into(fd: int, target: memoryview, offset: int) -> bool:
+    """Fill memory (bytes) with what a file has from there on; False if the file ends before that. Raises OSError."""
+    done = 0
+    while done < len(target):
+        got = os.preadv(fd, [target[done:]], offset + done)
+        if not got:
+            return False
+        done += got
+    return True
 
 
 class Rows:

@@ -80,7 +80,7 @@ class Subject:
         self._open_rows = open_rows
         self.samples = next(iter(arrays.values())).header.shape[0] if windows is None else len(windows)
         nbytes = sum(array.header.nbytes for array in arrays.values())
-        self.most_ahead = most_ahead(self.samples, nbytes, memory_nbytes) if memory_nbytes else 0
+        self.most_ahead = most_ahead(self.samples, nbytes, memory_nbytes)
         self.columns = tuple(
             Column(name, wire_dtype(array.header.dtype), (*self._length(name), *array.header.shape[1:]))
             for name, array in arrays.items()
