@@ -1,9 +1,11 @@
-"""This checkout against another commit of it: rows of the benchmark, in turn, and what each line came to by the other.
+"""This checkout against another commit of it: what each line came to, here by there.
 
-    scripts/benchmark --against 3dd1ead --rows 1,8 --pairs 3
+    scripts/benchmark --against 3dd1ead --rows 1,8 --pairs 11
 
-Both run in the same environment, on the same machine, one after the other and again, as often as `--pairs` says, so a
-machine that gets slower slows both. Beside each line stands how its ratio to its peer changed, which is more steady.
+Of rows 1, 4, 8 and 19 loaders and trainers of both checkouts run at once and take turns of a second on the same
+samples, which are checked. Other rows are measured whole by each checkout, one after the other and again; beside each
+line stands how its ratio to its peer changed, which is more steady. Both run in the same environment, which must have
+what the other commit needs.
 """
 
 import json
@@ -13,29 +15,81 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, Final
 
+from benchmarks import lanes
 from benchmarks.consumer import ROOT
-from benchmarks.pairs import ratio
-from benchmarks.stage import say
+from benchmarks.pairs import interval, ratio
+from benchmarks.peers import feedline_loader
+from benchmarks.rows import limits, local, remote
+from benchmarks.stage import QUICK, Contestant, Scale, Stage, say
 
 Found = dict[tuple[int, str], dict[str, Any]]
 """By row and what was measured: a line as it stands in results.json."""
 
+IN_TURN: Final = {
+    1: [("tcp", row, batch // row) for row, batch in remote.BATCHES],
+    4: [(lane, row, limits.BATCH_NBYTES // row) for row in limits.ROWS_NBYTES for lane in lanes.LANES],
+    8: [(lane, row, rows) for row, rows in local.SMALL for lane in ("tcp", "shm")],
+    19: [("tcp", 4096, 16)],
+}
+"""Rows of the table that move bytes and nothing else: by lane, bytes of a row and rows of a batch; in place of 19, what
+starts cost, batches of 64 KiB."""
 
-def compare(commit: str, options: Sequence[str], rounds: int) -> int:
-    """Run and print; the exit code. `options` are those of the suite."""
+
+def compare(commit: str, rows: Sequence[int], rounds: int, *, is_quick: bool) -> int:
+    """Run and print; the exit code."""
     with tempfile.TemporaryDirectory(prefix="against-") as folder:
         other = unpacked(commit, Path(folder) / commit)
-        here: list[Found] = []
-        there: list[Found] = []
-        for number in range(rounds):
-            for found, tree in ((here, ROOT), (there, other)):
-                say(f"round {number + 1} of {rounds}: {tree}")
-                found.append(lines_of(tree, options, Path(folder) / f"{number}-{tree.name}"))
-    print("\n".join(table(here, there, commit)))
+        together = [row for row in rows if row in IN_TURN]
+        if together:
+            print(f"{'row':>3}  {'what':44} {f'here / {commit[:7]}, 95 % interval':>30}   CPU s/GB of trainer + loader")
+        stage = Stage(Path(folder), QUICK if is_quick else replace(Scale(), pairs=rounds))
+        for row in together:
+            for line in in_turn(stage, row, other):
+                print(line, flush=True)
+        if whole := [row for row in rows if row not in IN_TURN]:
+            one_after_the_other(whole, commit, other, rounds, is_quick=is_quick)
     return 0
+
+
+def one_after_the_other(rows: Sequence[int], commit: str, other: Path, rounds: int, *, is_quick: bool) -> None:
+    """Each checkout measures these rows, as often as `rounds`; print a line for each that both have."""
+    here: list[Found] = []
+    there: list[Found] = []
+    options = ["--rows", ",".join(map(str, rows)), *(["--quick"] if is_quick else [])]
+    for number in range(rounds):
+        for found, tree in ((here, ROOT), (there, other)):
+            say(f"round {number + 1} of {rounds}: {tree}")
+            found.append(lines_of(tree, options, other.with_name(f"{number}-{tree.name}")))
+    print("\n".join(table(here, there, commit)))
+
+
+def in_turn(stage: Stage, row: int, other: Path) -> Iterator[str]:
+    """A line for each contest between the code here and that of another checkout."""
+    for lane, row_nbytes, rows in IN_TURN[row][: 1 if stage.scale.is_quick else None]:
+        what = f"{lane} lane, {row_nbytes:,} B rows, batches of {rows:,}"
+        say(f"  {what}")
+        folder = stage.samples(row_nbytes, local.SMALL_NBYTES if row == 8 else None)
+        with ExitStack() as running:
+            contestants = {}
+            for name, code in (("here", ROOT), ("there", other)):
+                serving = feedline_loader.serving(folder, stage.scratch, *lanes.arguments(lane), code=code)
+                address, pid = running.enter_context(serving)
+                contestants[name] = Contestant("feedline_loader", {"address": address}, (pid,), code)
+            taken = stage.contest(folder, rows, contestants).taken
+        each = [a.gb_per_s / b.gb_per_s for a, b in zip(taken["here"], taken["there"], strict=True)]
+        least, most = interval(each)
+        cpu = ", ".join(
+            f"{median(one.trainer_cpu_s_per_gb for one in side):.3f} + "
+            f"{median(one.loader_cpu_s_per_gb for one in side):.3f}"
+            for side in (taken["here"], taken["there"])
+        )
+        yield f"{row:3}  {what:44} {f'{median(each):.3f} ({least:.3f} – {most:.3f})':>30}   {cpu}"
 
 
 def unpacked(commit: str, tree: Path) -> Path:

@@ -50,10 +50,12 @@ class FailedError(Exception):
 class Consumer:
     """A consumer's process, seen from the one that compares. Close it, or use it with `with`."""
 
-    def __init__(self, kind: str, options: Mapping[str, Any], loader_pids: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, kind: str, options: Mapping[str, Any], loader_pids: tuple[int, ...] = (), code: Path | None = None
+    ) -> None:
         command = [sys.executable, "-m", "benchmarks.consumer", kind, json.dumps(dict(options) | {"pids": loader_pids})]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet(code)
         )
         self._told: IO[str] = piped(self._process.stdin)
         self._says: IO[str] = piped(self._process.stdout)
@@ -124,13 +126,17 @@ class Consumer:
         self.close()
 
 
-def quiet() -> dict[str, str]:
-    """The environment of every process: frameworks keep their greetings to themselves and find no GPU."""
+def quiet(code: Path | None = None) -> dict[str, str]:
+    """The environment of every process: frameworks keep their greetings to themselves and find no GPU.
+
+    `code` is the checkout that feedline is imported from, None: where it is installed.
+    """
+    rooms = [] if code is None else [str(code / one) for one in ("protos", "server", "client")]
     return os.environ | {
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONWARNINGS": "ignore",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), *rooms, os.environ.get("PYTHONPATH")])),
     }
 
 

@@ -41,10 +41,12 @@ class Contestant:
     kind: str
     options: Mapping[str, Any]
     loader_pids: tuple[int, ...] = ()
+    code: Path | None = None
+    """The checkout whose feedline it is, if it is feedline; None: what is installed."""
 
     def consumer(self, options: Mapping[str, Any]) -> Consumer:
         """A trainer of its own, with these options and the contestant's."""
-        return Consumer(self.kind, {**options, **self.options}, self.loader_pids)
+        return Consumer(self.kind, {**options, **self.options}, self.loader_pids, self.code)
 
 
 @dataclass(slots=True)

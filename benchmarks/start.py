@@ -2,8 +2,9 @@
 
 Each is told in times of what it cannot do without, in CPU seconds and on the clock: `import feedline` in times of grpc,
 protobuf and numpy, a worker and a loader of columns (one worker, until it serves) of numpy, a loader of a Sequence
-(until both of two workers are ready) of TensorFlow. `connect` and the first batch of a loader that serves are told in
-seconds. Each number is the median of some runs, taken in turn.
+(until both of two workers are ready, and until a trainer that was there has its first batch) of TensorFlow. `connect`
+and the first batch of a loader that serves are told in seconds. Each number is the median of some runs, taken in turn.
+Row 19 of the suite is the same.
 
     python -m benchmarks.start                  three minutes on a quiet machine
     python -m benchmarks.start --without-tensorflow
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.consumer import ROOT, quiet
 from benchmarks.measured import tree_cpu_s
+from benchmarks.pairs import rounds
 from benchmarks.peers.feedline_loader import serving
 
 SEQUENCE = """
@@ -107,14 +108,35 @@ def connecting() -> Cost:
         return first_batch(address, 8)
 
 
+def sequence(folder: Path) -> Path:
+    """What serves a Keras Sequence."""
+    (folder / "sequence.py").write_text(SEQUENCE)
+    toml = folder / "loader.toml"
+    toml.write_text('[datasets.d]\nobject = "sequence:made"\n')
+    return toml
+
+
 def starting() -> Cost:
     """What a loader takes until both of two workers are ready to serve a Keras Sequence."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "sequence.py").write_text(SEQUENCE)
-        toml = Path(folder) / "loader.toml"
-        toml.write_text('[datasets.d]\nobject = "sequence:made"\n')
+        toml = sequence(Path(folder))
         began = time.perf_counter()
         with serving(toml, Path(folder), "--workers", "2") as (_, pid):
+            return tree_cpu_s(pid), time.perf_counter() - began
+
+
+def first_of_sequence() -> Cost:
+    """What a loader of one worker takes until a trainer that was there has the first batch of a Keras Sequence."""
+    import feedline
+
+    with tempfile.TemporaryDirectory() as folder:
+        toml = sequence(Path(folder))
+        began = time.perf_counter()
+        with (
+            serving(toml, Path(folder), "--workers", "1") as (address, pid),
+            feedline.connect(address, timeout_s=300) as loader,
+        ):
+            next(loader.epoch(0, batch_size=32))
             return tree_cpu_s(pid), time.perf_counter() - began
 
 
@@ -127,6 +149,7 @@ MEASURED: dict[str, Callable[[], Cost]] = {
     "connect and the first batch": connecting,
     "TensorFlow": lambda: running("import keras, tensorflow"),
     "a loader, until both workers are ready": starting,
+    "a loader, until the first batch of a Sequence": first_of_sequence,
 }
 
 TOLD_IN = {
@@ -134,7 +157,16 @@ TOLD_IN = {
     "a worker": "numpy",
     "a loader of columns, until it serves": "numpy",
     "a loader, until both workers are ready": "TensorFlow",
+    "a loader, until the first batch of a Sequence": "TensorFlow",
 }
+
+
+def measured(runs: int, *, with_tensorflow: bool) -> dict[str, list[Cost]]:
+    """All of them, in turn."""
+    chosen = dict(list(MEASURED.items())[: None if with_tensorflow else -3])
+    for measure in chosen.values():
+        measure()  # files come into the page cache, and Python compiles what it has not
+    return rounds(chosen, runs)
 
 
 def main() -> None:
@@ -143,14 +175,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each, in turn (default 5)")
     parser.add_argument("--without-tensorflow", action="store_true", help="leave out what imports it")
     args = parser.parse_args()
-    measured = dict(list(MEASURED.items())[: -2 if args.without_tensorflow else None])
-    costs: defaultdict[str, list[Cost]] = defaultdict(list)
-    for name, measure in measured.items():
-        measure()  # files come into the page cache, and Python compiles what it has not
-        costs[name] = []
-    for _ in range(args.runs):
-        for name, measure in measured.items():
-            costs[name].append(measure())
+    costs = measured(args.runs, with_tensorflow=not args.without_tensorflow)
     middle = {
         name: tuple(statistics.median(one[which] for one in found) for which in (0, 1)) for name, found in costs.items()
     }

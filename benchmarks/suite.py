@@ -51,8 +51,7 @@ def main() -> None:
     # Told to end, it closes what it opened, like everything that ends in good order: loaders, consumers, gigabytes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if asked.against is not None:
-        options = ["--rows", ",".join(map(str, asked.rows)), *(["--quick"] if asked.quick else [])]
-        raise SystemExit(against.compare(asked.against, options, asked.pairs))
+        raise SystemExit(against.compare(asked.against, asked.rows, asked.pairs, is_quick=asked.quick))
     scale = QUICK if asked.quick else replace(Scale(), pairs=asked.pairs)
     results, failed = run(asked.rows, scale, asked.out, asked.scratch)
     print(report.as_text(results))

@@ -129,6 +129,13 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert ratio([2.0, 1.0, 6.0], [1.0, 1.0, 2.0]) == Ratio(median=2.0, least=1.0, most=3.0)
 
 
+def test_the_interval_of_a_median_holds_it_and_is_narrow_where_the_rounds_agree() -> None:
+    from benchmarks.pairs import interval
+
+    assert interval([1.0] * 11) == (1.0, 1.0)
+    assert interval([0.5, 0.9, 0.95, 0.97, 0.99, 1.0, 1.01, 1.03, 1.05, 1.1, 3.0]) == (0.95, 1.05)
+
+
 def test_contestants_take_turns() -> None:
     from benchmarks.pairs import rounds
 

@@ -17,15 +17,17 @@ START_S = 180.0
 
 
 @contextlib.contextmanager
-def serving(path: Path, scratch: Path, *arguments: str, within: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+def serving(
+    path: Path, scratch: Path, *arguments: str, within: Sequence[str] = (), code: Path | None = None
+) -> Iterator[tuple[str, int]]:
     """A loader of `path`, started with these arguments: its address, or those of its replicas, and its process id.
 
-    `within` is what its command begins with.
+    `within` is what its command begins with, `code` the checkout whose feedline it is; None: what is installed.
     """
     port_file = scratch / f"port-{time.monotonic_ns()}"
     command = [*within, sys.executable, "-m", "feedline_server", "serve", str(path), "--listen", "127.0.0.1:0"]
     command += ["--port-file", str(port_file), "--log-level", "error", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=quiet())
+    process = subprocess.Popen(command, cwd=ROOT, env=quiet(code))
     try:
         yield ",".join(f"127.0.0.1:{port}" for port in _ports(process, port_file)), process.pid
     finally:

@@ -4,7 +4,9 @@ A structure is a column's name, or a tuple or mapping of structures. Lists are l
 a batch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from feedline_wire.errors import ProtocolMismatch
@@ -34,6 +36,16 @@ def build(structure: Structure, arrays: Mapping[str, Any]) -> Any:  # noqa: ANN4
     if isinstance(structure, dict):
         return {name: build(part, arrays) for name, part in structure.items()}
     return tuple(build(part, arrays) for part in structure)
+
+
+def builder(structure: Structure) -> Callable[[Mapping[str, Any]], Any]:
+    """`build` of this structure, for many batches."""
+    match structure:
+        case str():
+            return itemgetter(structure)
+        case (str(), str(), *more) if all(isinstance(one, str) for one in more):
+            return itemgetter(*structure)
+    return partial(build, structure)
 
 
 def to_message(structure: Structure) -> "pb.Structure":

@@ -50,6 +50,15 @@ def test_a_batch_is_built_as_the_structure_says() -> None:
     assert batch == ({"left": 1, "right": 2}, 3)
 
 
+@pytest.mark.parametrize("declared", ["x", ("x",), ("x", "y"), ("x", "y", "x"), ({"a": "x"}, "y"), (("x", "y"), "x")])
+def test_batches_are_built_alike_one_by_one_and_by_a_builder(declared: Structure) -> None:
+    arrays = {"x": 1, "y": 2}
+
+    made = structure.builder(declared)(arrays)
+
+    assert made == structure.build(declared, arrays)
+
+
 def test_sixteen_levels_are_read_and_seventeen_are_not() -> None:
     """A hostile peer must not be able to exhaust the stack."""
     assert structure.from_message(structure.to_message(nested(16))) == nested(16)

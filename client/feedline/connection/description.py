@@ -3,8 +3,9 @@
 Values only. What arrived is checked here, once; the code below relies on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,11 @@ class DatasetInfo:
     """The same key is the same batch; False where the operator has said that his own code makes others."""
     skips_bad_samples: bool = False
     """Bad samples are left out of its batches; a batch of one such sample has no rows, and the trainer goes on."""
+    build: Callable[[Mapping[str, Any]], Any] = field(init=False, repr=False, compare=False)
+    """What makes up a batch of its columns."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "build", structure.builder(self.structure))
 
     def __repr__(self) -> str:
         columns = ", ".join(map(str, self.columns))
@@ -94,6 +100,12 @@ class Description:
     """Of what all loaders of a target serve: datasets of which they have no version in common."""
     features: frozenset[str] = frozenset()
     """What it and this trainer have in common, see feedline_wire.versions."""
+    identities: frozenset[tuple[str, bytes]] = field(init=False, repr=False)
+    """Name and fingerprint of each version that it serves."""
+
+    def __post_init__(self) -> None:
+        every = (one for name in self.datasets for one in self.versions(name))
+        object.__setattr__(self, "identities", frozenset((one.name, one.fingerprint) for one in every))
 
     def versions(self, name: str) -> tuple[DatasetInfo, ...]:
         """Those of a dataset that it serves, the newest first."""

@@ -134,7 +134,7 @@ class Outbox:
                     wants[ticket] = pb.Want(ticket=ticket, key=to_message(key))
                 elif wants.pop(ticket, None) is None:
                     cancelled.append(ticket)
-            if wants or cancelled or is_overdue:
+            if self._readers and (wants or cancelled or is_overdue):
                 reader = self._next_report()
         if wants or cancelled:
             self._rest_at = time.monotonic() + REST_AFTER_S

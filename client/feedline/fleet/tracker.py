@@ -289,8 +289,11 @@ class RequestTracker:
 
     def _place(self, pending: PendingBatch, now: float) -> bool:
         """Ask a loader, or settle that none will answer; False if it has to wait for one."""
-        silent_after_s, is_ample = self.lateness.silent_after_s, self._supply.is_ample
-        endpoint = choose(self.endpoints, pending, now=now, silent_after_s=silent_after_s, is_ample=is_ample)
+        if len(self.endpoints) == 1:  # nothing is weighed
+            endpoint = self.endpoints[0] if self.endpoints[0].can_take(pending) else None
+        else:
+            silent_after_s, is_ample = self.lateness.silent_after_s, self._supply.is_ample
+            endpoint = choose(self.endpoints, pending, now=now, silent_after_s=silent_after_s, is_ample=is_ample)
         if endpoint is not None:
             self._ask(endpoint, pending, now)
         elif refusal := hopeless(self.endpoints, pending):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feedline.connection.description import DatasetInfo
 from feedline.reading.plan import Step
-from feedline_wire import BAD, IDS, structure
+from feedline_wire import BAD, IDS
 from feedline_wire.elementwise import Misfit
 from feedline_wire.errors import BadSample, InvalidRequest, ProtocolMismatch
 from feedline_wire.key import Key, to_text
@@ -140,7 +140,7 @@ def from_arrays(arrays: dict[str, Array], step: Step, key: Key, dataset: Dataset
     ids = arrays.pop(IDS)
     bad = arrays.pop(BAD, NOTHING_BAD)
     columns = _transformed(arrays, dataset, ids) if dataset.deferred else arrays
-    present = rows_present(bad[:, 0], step.rows, len(ids))
+    present = None if len(ids) == step.rows else rows_present(bad[:, 0], step.rows, len(ids))
     weights: NDArray[np.float32] | None = None
     if is_padded:
         weights = np.ones(step.rows, np.float32)
@@ -149,7 +149,7 @@ def from_arrays(arrays: dict[str, Array], step: Step, key: Key, dataset: Dataset
             weights = np.repeat(weights, max((len(array) for array in columns.values()), default=1))
         elif present is not None:
             weights = weights[present]
-    return Batch(structure.build(dataset.structure, columns), ids, weights, step, columns, bad[:, 1], key)
+    return Batch(dataset.build(columns), ids, weights, step, columns, bad[:, 1], key)
 
 
 def rows_present(left_out: NDArray[np.int64], wanted: int, arrived: int) -> NDArray[np.int64] | None:

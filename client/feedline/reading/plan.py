@@ -148,7 +148,7 @@ class Plan:
         """The step from the job's offset `at`; None if this rank has none there."""
         if self.is_over(at):
             return None
-        stride = self.stride
+        stride = self.world * self.batch_size
         index, end = at // stride, at + stride
         offset = at + self.rank * self.batch_size
         match self.remainder:

@@ -24,7 +24,8 @@ from feedline_server.batches.assembly import LAYOUTS, NUMBERS, layout_of, sample
 from feedline_server.batches.dataset import Dataset
 from feedline_server.lanes.iovec import Checkpoint, Iovec, Pieces, address_of
 from feedline_server.sources.arrays.stored import Extent, read_into
-from feedline_server.sources.source import HasExtents, check_ids
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import HasExtents
 from feedline_wire import IDS
 from feedline_wire.errors import DataError, FeedlineError
 from feedline_wire.key import Key

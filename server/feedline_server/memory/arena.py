@@ -61,10 +61,10 @@ class FirstFit:
         """
         wanted = _whole_grains(nbytes)
         for index, free in enumerate(self._free):
-            for start, end in _parts(free, outside):
+            for start, end in ((free.start, free.end),) if outside is None else _parts(free, outside):
                 if end - start >= wanted:
                     left = Slot(free.start, start - free.start), Slot(start + wanted, free.end - start - wanted)
-                    self._free[index : index + 1] = [piece for piece in left if piece.nbytes]
+                    self._free[index : index + 1] = filter(_NBYTES, left)
                     slot = Slot(start, wanted, self._memory_number)
                     self._allocated.add(slot)
                     return slot
@@ -129,12 +129,15 @@ class Arena(FirstFit):
             self.fd = -1
 
 
+_NBYTES = operator.attrgetter("nbytes")
+
+
 def _whole_grains(nbytes: int) -> int:
     return max(-(-nbytes // GRAIN), 1) * GRAIN
 
 
-def _parts(free: Slot, outside: Slot | None) -> tuple[tuple[int, int], ...]:
+def _parts(free: Slot, outside: Slot) -> tuple[tuple[int, int], ...]:
     """The parts of a free piece, start and end, before and behind what is kept out of."""
-    if outside is None or outside.end <= free.start or free.end <= outside.start:
+    if outside.end <= free.start or free.end <= outside.start:
         return ((free.start, free.end),)
     return ((free.start, outside.start), (outside.end, free.end))

@@ -210,5 +210,5 @@ class Sender:
     def _head(self, batch: Batch | FileBatch, layout: Layout, lengths: bytes = b"") -> bytes:
         """What goes before a body."""
         spent = stages_of(batch, self._scheduler.now())
-        piece = Piece(batch.ticket, 0, b"", header=write_header(layout), stages=spent, compressed=lengths)
+        piece = Piece(batch.want.ticket, 0, b"", header=write_header(layout), stages=spent, compressed=lengths)
         return frames.encode_head(piece)

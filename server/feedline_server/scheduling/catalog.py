@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from feedline_server.batches.assembly import most_nbytes
+from feedline_server.batches.assembly import layout_of
 from feedline_server.batches.dataset import Dataset
 from feedline_server.host.held_path import HeldPath
 from feedline_server.lanes.from_files import ZeroCopySource
@@ -118,7 +118,7 @@ class Catalog:
                 f"position {key.offset} is past the end of the view {key.view!r} ({view.samples} samples); "
                 f"ask for position {key.offset % view.samples} of epoch {key.epoch + key.offset // view.samples}"
             )
-        nbytes = most_nbytes(dataset, key.rows)
+        nbytes = layout_of(dataset, key.rows).nbytes
         if nbytes > self.max_batch_nbytes:
             raise self.too_large(f"a batch of {key.rows} rows", nbytes)
         return nbytes

@@ -242,8 +242,7 @@ class Scheduler:
             now = self.now()
             yield now
             tasks = self._begin_what_can(now)
-            is_short = self._overload.short_of is not None
-            overload = self._overload_fields(now) if is_short else None
+            overload = self._overload_fields(now) if self._overload.short_of is not None else None
         if tasks:
             self._submit(tasks)
         if overload is not None:
@@ -263,7 +262,8 @@ class Scheduler:
                 # What needs no worker must not wait behind what does.
                 able = [other for other in able if other.sends_from_files and other is not stream]
                 continue
-            slot = self._allocator.allocate(stream, want, self._streams, now, in_place=self._is_in_place(want))
+            in_place = stream.memory is not None and self._is_in_place(want)
+            slot = self._allocator.allocate(stream, want, self._streams, now, in_place=in_place)
             if slot is None:
                 short_of = "memory"
                 able.remove(stream)
@@ -346,7 +346,7 @@ class Scheduler:
         self._estimates.note_seconds(job.key, seconds)
         for waiter in job.waiters:
             stream, want = waiter.stream, waiter.want
-            is_wanted = waiter.is_waiting
+            is_wanted = want.ticket in stream.assembling
             stream.assembling.discard(want.ticket)
             if is_wanted and layout is not None:
                 stream.deliver(Batch(want, layout, job.slot, now, of_worker))

@@ -87,6 +87,13 @@ def ids_at(selection: Selection, places: NDArray[np.int64]) -> NDArray[np.int64]
     return places + selection.start if isinstance(selection, range) else selection[places]
 
 
+def check_ids(ids: NDArray[np.int64], samples: int) -> None:
+    """InvalidRequest if an id is not one of 0..samples-1: a gather that clips would quietly give another sample."""
+    if len(ids) and int(ids.view(np.uint64).max()) >= samples:  # one below 0 is huge there
+        wrong = ids[(ids < 0) | (ids >= samples)]
+        raise InvalidRequest(f"sample {wrong[0]} was asked for; ids are 0..{samples - 1}", samples=wrong[wrong >= 0])
+
+
 def declared(view: str, text: str, samples: int, folder: Path) -> Chosen:
     """The selection that a declared view means; DataError if it is empty or reaches outside the dataset."""
     if found := re.fullmatch(SLICE, text):

@@ -18,7 +18,7 @@ from feedline_server.sources.arrays.stored import Extent
 from feedline_server.sources.ragged import Ragged
 from feedline_server.sources.selection import Selection
 from feedline_server.sources.validation import Identities
-from feedline_wire.errors import BadSample, DataError, InvalidRequest
+from feedline_wire.errors import BadSample, DataError
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import Array, Column
 
@@ -201,13 +201,6 @@ class Opened:
     """What the dataset may be asked in, the first by default; None: every order, or of a stream only `stream`."""
     structure: Structure | None = None
     """How the columns make up a batch, where the data itself says so; a declaration comes before it."""
-
-
-def check_ids(ids: NDArray[np.int64], samples: int) -> None:
-    """InvalidRequest if an id is not one of 0..samples-1: a gather that clips would quietly give another sample."""
-    if len(ids) and int(ids.view(np.uint64).max()) >= samples:  # one below 0 is huge there
-        wrong = ids[(ids < 0) | (ids >= samples)]
-        raise InvalidRequest(f"sample {wrong[0]} was asked for; ids are 0..{samples - 1}", samples=wrong[wrong >= 0])
 
 
 def gathered(source: Source, ids: NDArray[np.int64], columns: Iterable[Column]) -> dict[str, Array]:

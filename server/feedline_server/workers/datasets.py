@@ -25,7 +25,7 @@ from feedline_wire.errors import DatasetChanged, FeedlineError, LoaderBroken
 
 
 class WorkerDatasets:
-    """What `offer` names can be opened; what is open is found by its id.
+    """What `offer` names can be opened.
 
     `built` are objects of the operator's code that are there already. `pool` is told of an opening that never ends.
     """
@@ -38,11 +38,9 @@ class WorkerDatasets:
         self._pool = pool
         self._number = worker, workers
         self._offered: dict[DatasetId, tuple[OfferedDataset, memoryview]] = {}
-        self._open: dict[DatasetId, Dataset] = {}
+        self.is_open: dict[DatasetId, Dataset] = {}
+        """Those that are open, by id."""
         self._paths: dict[DatasetId, Path | None] = {}
-
-    def __getitem__(self, which: DatasetId) -> Dataset:
-        return self._open[which]
 
     def offer(self, offers: Iterable[OfferedDataset], records: memoryview) -> None:
         """These may be opened from now on, also in the place of others of the same id."""
@@ -57,7 +55,7 @@ class WorkerDatasets:
 
     def open(self, which: DatasetId, path: Path | None) -> Opened | CannotOpen:
         """Open it, if it is not open there; the answer to the pool. `path` is where it lies, None: where it did."""
-        if which in self._open and self._paths[which] == path:
+        if which in self.is_open and self._paths[which] == path:
             return Opened(which)
         self._close(which)
         offer, records = self._offered[which]
@@ -77,11 +75,11 @@ class WorkerDatasets:
         except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
             text = f"a worker cannot open the dataset {offer.name!r}: {exception_line(error)}"
             return CannotOpen(which, LoaderBroken(text, traceback=traceback.format_exc(), elsewhere=True))
-        self._open[which], self._paths[which] = dataset, path
+        self.is_open[which], self._paths[which] = dataset, path
         return Opened(which, None if offer.is_for_one_worker else _first(dataset))
 
     def _close(self, which: DatasetId) -> None:
-        self._open.pop(which, None)
+        self.is_open.pop(which, None)
         self._paths.pop(which, None)
 
     @contextmanager

@@ -186,14 +186,13 @@ Outcome = Done | SlotTooSmall | Failed | KilledWorkers
 
 def by_stage(spent: Mapping[str, float]) -> tuple[float, ...]:
     """What was spent on each of `stages.OF_WORKER`: what has no name there is a transform."""
-    named = [spent.get(stage, 0.0) for stage in OF_WORKER]
-    own_s = spent.get(OWN_READ, 0.0)
-    named[_READ] += own_s
-    named[_TRANSFORM] = sum(seconds for stage, seconds in spent.items() if stage not in OF_WORKER) - own_s
-    return tuple(named)
+    found = dict.fromkeys(OF_WORKER, 0.0)
+    for name, seconds in spent.items():
+        found[_STAGES.get(name, TRANSFORM)] += seconds
+    return tuple(found.values())
 
 
-_TRANSFORM, _READ = OF_WORKER.index(TRANSFORM), OF_WORKER.index(READ)
+_STAGES = {**{stage: stage for stage in OF_WORKER}, OWN_READ: READ}
 
 CELL_NBYTES = mmap.PAGESIZE
 

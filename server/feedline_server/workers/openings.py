@@ -104,7 +104,8 @@ class Openings:
         if first is not None:
             self._compare(worker.number, which, first)
         worker.end_opening(which, time.monotonic())
-        worker.open.add(which)
+        if worker in self.able(which):  # the others have shown at the start that they could
+            worker.open.add(which)
         self._deaths.pop(which, None)
 
     def failed(self, worker: WorkerProcess, which: DatasetId, error: FeedlineError) -> None:

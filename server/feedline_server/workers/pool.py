@@ -188,7 +188,8 @@ class Pool:
                 self._start_missing()
             self._read_inbox()
             self._assign()
-            for key, _ in self._selector.select(self._next_deadline()):
+            due = self._next_deadline()
+            for key, _ in self._selector.select(None if due == math.inf else max(due - time.monotonic(), 0.0)):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake)
@@ -196,7 +197,8 @@ class Pool:
                     self._on_exit(key.data)
                 else:
                     self._receive(key.data)
-            self._kill_overdue()
+            if time.monotonic() >= due:
+                self._kill_overdue()
         self._end_workers()
 
     def _start_missing(self) -> None:
@@ -267,7 +269,7 @@ class Pool:
             if task.memory != ARENA and task.memory not in self._memories:
                 gone = LoaderUnavailable("the trainer whose memory this batch was for is gone", elsewhere=True)
                 answers.append((task, Failed(task.number, gone)))
-            elif (worker := least_loaded(self._openings.able(task.dataset), task.dataset)) is not None:
+            elif (worker := least_loaded(self._workers, task.dataset)) is not None:
                 if task.memory != ARENA:
                     self._memories.let(worker, task.memory)
                 if not worker.held:
@@ -311,9 +313,9 @@ class Pool:
                     answers = worker.pair(outcomes)
                     worker.busy_since = time.monotonic()
                     self.spent.add(answers)
-                    again = self._openings.moved(worker, answers)
+                    again = self._openings.moved(worker, answers) if Failed in map(type, outcomes) else []
                     self._waiting.extendleft(reversed(again))
-                    self._give([answer for answer in answers if answer[0] not in again])
+                    self._give([answer for answer in answers if answer[0] not in again] if again else answers)
 
     def _look_whether_all_are_ready(self) -> None:
         if sum(worker.ready and not worker.opening for worker in self._workers) == self._size:
@@ -367,19 +369,17 @@ class Pool:
             self._deaths.pop(task.number, None)
         self._answer(answers)
 
-    def _next_deadline(self) -> float | None:
-        """Seconds until something must be done although nothing happens; None if there is nothing."""
-        at_once = [-math.inf] if self._inbox else []  # submitted by who was answered after the last look
-        soonest = min([*at_once, *self._start_at, *map(self._overdue_at, self._workers)], default=math.inf)
-        return None if soonest == math.inf else max(soonest - time.monotonic(), 0.0)
-
-    def _overdue_at(self, worker: WorkerProcess) -> float:
-        return worker.overdue_at(self._batch_timeout_s, self._openings.limit_s)
+    def _next_deadline(self) -> float:
+        """When something must be done although nothing happens; inf if there is nothing."""
+        due = -math.inf if self._inbox else min(self._start_at, default=math.inf)  # from within an answer
+        for worker in self._workers:
+            due = min(due, worker.overdue_at(self._batch_timeout_s, self._openings.limit_s))
+        return due
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
-            if now >= self._overdue_at(worker):
+            if now >= worker.overdue_at(self._batch_timeout_s, self._openings.limit_s):
                 batch = worker.current and worker.current.key
                 log.error("overdue, ending a worker", pid=worker.child.pid, batch=str(batch), opening=[*worker.opening])
                 worker.is_overdue = True

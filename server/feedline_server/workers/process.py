@@ -85,7 +85,8 @@ class WorkerProcess:
         try:
             while not self.has_broken and self._arrived.poll(0):
                 message = self.child.connection.recv()
-                if not _is_from_worker(message):
+                kinds = set(map(type, message)) if isinstance(message, tuple) else {type(message)}
+                if not kinds <= (_OUTCOMES if isinstance(message, tuple) else _ALONE):
                     raise TypeError(f"{type(message).__name__} is none of a worker's messages")
                 found.append(message)
         except Exception as error:  # bytes that are no pickle raise anything
@@ -100,12 +101,13 @@ class WorkerProcess:
         """The tasks that these answer, which it holds no longer. What it was not asked for is left out, and logged."""
         answers = []
         for outcome in outcomes:
-            task = next((task for task in self.held if task.number == outcome.number), None)
-            if task is None:
+            for task in self.held:  # nearly always the first
+                if task.number == outcome.number:
+                    self.held.remove(task)
+                    answers.append((task, outcome))
+                    break
+            else:
                 log.warning("a worker answered what it was not asked", pid=self.child.pid, task=outcome.number)
-                continue
-            self.held.remove(task)
-            answers.append((task, outcome))
         return answers
 
     @property
@@ -206,10 +208,8 @@ def least_loaded(workers: Sequence[WorkerProcess], which: DatasetId) -> WorkerPr
     return found
 
 
-def _is_from_worker(message: object) -> bool:
-    return isinstance(message, Ready | Opened | CannotOpen) or (
-        isinstance(message, tuple) and all(isinstance(one, Done | SlotTooSmall | Failed) for one in message)
-    )
+_ALONE, _OUTCOMES = {Ready, Opened, CannotOpen}, {Done, SlotTooSmall, Failed}
+"""What a worker says: one of the first, or several of the others in a tuple."""
 
 
 def start_worker() -> ChildProcess:

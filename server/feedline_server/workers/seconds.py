@@ -29,7 +29,8 @@ class WorkerSeconds:
                 continue
             for stage, seconds in one.spent.items():
                 self._spent[stage] = self._spent.get(stage, 0.0) + seconds
-            self.bad.extend((time.monotonic(), task.dataset[0], error) for error in one.bad)
+            if one.bad:
+                self.bad.extend((time.monotonic(), task.dataset[0], error) for error in one.bad)
 
     def count(self, counters: LoaderCounters) -> None:
         """Add it to the counters."""

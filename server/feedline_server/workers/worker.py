@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Never
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from feedline_server.batches import assembly
 from feedline_server.batches.assembly import assemble, layout_of
+from feedline_server.batches.dataset import Dataset
 from feedline_server.declared.datasets import Declaration
 from feedline_server.host import descriptors
 from feedline_server.host.child_process import connect_to_parent, leave
@@ -30,6 +32,7 @@ from feedline_server.sources.arrays.decompressed import DECODED
 from feedline_server.sources.source import Opened as BuiltSource
 from feedline_server.workers.datasets import WorkerDatasets
 from feedline_server.workers.messages import (
+    DatasetId,
     Done,
     Failed,
     MapMemory,
@@ -135,7 +138,7 @@ def _answer_all(
     sent = time.perf_counter()
     for task in tasks:
         cell.number = task.number
-        outcomes.append(_answer(task, datasets, memories[task.memory]))
+        outcomes.append(_answer(task, datasets.is_open, memories[task.memory]))
         if time.perf_counter() - sent >= TOGETHER_S:
             pool.send(tuple(outcomes))
             outcomes.clear()
@@ -144,7 +147,7 @@ def _answer_all(
         pool.send(tuple(outcomes))
 
 
-def _answer(task: Task, datasets: WorkerDatasets, memory: Array) -> Done | SlotTooSmall | Failed:
+def _answer(task: Task, datasets: Mapping[DatasetId, Dataset], memory: Array) -> Done | SlotTooSmall | Failed:
     try:
         dataset = datasets[task.dataset]
         watch = dataset.chain.watch

@@ -126,7 +126,7 @@ class Stamps:
         return self._record(number)[1] != 0
 
     def _record(self, number: int) -> tuple[int, int, int, int, int]:
-        return _RECORD.unpack_from(self._own(), number * NBYTES)
+        return _RECORD.unpack_from(self._records or self._own(), number * NBYTES)
 
     def _own(self) -> memoryview | bytearray:
         if not self._records:

@@ -18,7 +18,7 @@ from feedline_server.sources.arrays.content import spread
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.files.beneath import Folder
 from feedline_server.sources.files.patterns import FilePattern
-from feedline_server.sources.source import check_ids
+from feedline_server.sources.selection import check_ids
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array, Column, wire_dtype
 

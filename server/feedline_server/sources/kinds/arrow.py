@@ -31,7 +31,8 @@ from feedline_server.sources.arrays.tabular import Tabular, tabular
 from feedline_server.sources.files import hive
 from feedline_server.sources.files.hive import PartFile, part_files
 from feedline_server.sources.ragged import Ragged, joined, values_of
-from feedline_server.sources.source import Opened, check_ids, gathered
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import Opened, gathered
 from feedline_server.sources.tables.concatenated import parts_of
 from feedline_server.sources.tables.table import train_first, with_views
 from feedline_wire.errors import BadSample, DataError

@@ -18,7 +18,8 @@ from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Stored
 from feedline_server.sources.kinds.columns import column_folders
 from feedline_server.sources.ragged import Ragged, offsets_of
-from feedline_server.sources.source import Opened, check_ids, gathered, of_samples
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import Opened, gathered, of_samples
 from feedline_server.sources.tables.boundaries import Boundaries, open_boundaries
 from feedline_server.sources.tables.table import Columns, with_views
 from feedline_wire.errors import BadSample, DataError

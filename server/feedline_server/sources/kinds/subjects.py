@@ -20,8 +20,8 @@ from feedline_server.sources.arrays.mapped import is_large, most_ahead
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Rows, Stored, check_rows, costs
 from feedline_server.sources.files.patterns import FilePattern
-from feedline_server.sources.selection import join, leaks
-from feedline_server.sources.source import Opened, check_ids, of_samples
+from feedline_server.sources.selection import check_ids, join, leaks
+from feedline_server.sources.source import Opened, of_samples
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_server.sources.tables.subject_names import find_subjects, patterns_of, view_subjects
 from feedline_server.sources.tables.table import EVERYTHING, check_lengths

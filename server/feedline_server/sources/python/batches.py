@@ -19,7 +19,8 @@ from feedline_server.sources.python.objects import Built, Ids, calling, first_go
 from feedline_server.sources.python.returned import Unfit
 from feedline_server.sources.python.units import Units, copied, together
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import SampleRequest, check_ids
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import SampleRequest
 from feedline_wire import seeding
 from feedline_wire.errors import BadSample, DataError
 from feedline_wire.tensors import Array

@@ -27,7 +27,8 @@ from feedline_server.sources.python.objects import (
 )
 from feedline_server.sources.python.returned import Form, Unfit, form_of, wanted
 from feedline_server.sources.ragged import Ragged
-from feedline_server.sources.source import SampleRequest, check_ids
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import SampleRequest
 from feedline_wire import seeding
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array, Column

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent
-from feedline_server.sources.source import Announcing, HasExtents, HasFiles, check_ids, of_samples
+from feedline_server.sources.selection import check_ids
+from feedline_server.sources.source import Announcing, HasExtents, HasFiles, of_samples
 from feedline_wire.errors import BadSample
 from feedline_wire.tensors import Array
 

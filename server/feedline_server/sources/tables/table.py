@@ -14,8 +14,8 @@ from feedline_server.sources.arrays import content
 from feedline_server.sources.arrays.mapped import is_large, most_ahead
 from feedline_server.sources.arrays.stamp import Stamps
 from feedline_server.sources.arrays.stored import Extent, Stored
-from feedline_server.sources.selection import declared, leaks
-from feedline_server.sources.source import Opened, Source, check_ids
+from feedline_server.sources.selection import check_ids, declared, leaks
+from feedline_server.sources.source import Opened, Source
 from feedline_server.sources.tables.concatenated import Concatenated
 from feedline_wire.errors import DataError
 from feedline_wire.listing import listed
