@@ -201,10 +201,13 @@ def _split(config: Declaration, opened: Opened) -> Opened:
     """With a share of `train` as `validation`, where that is declared. DataError if the data has no such share."""
     if config.validation_split is None:
         return opened
-    if opened.is_batched:
+    if opened.is_batched or opened.is_stream:
+        what = "makes ready batches, each of samples of its own choice"
+        if opened.is_stream:
+            what = "yields what it likes, and both views would be read from it: the same samples in either"
         raise DataError(
-            f"{config.path}: validation_split is of samples, and this code makes ready batches, each of samples of its "
-            "own choice; part them in the code, and name an object for each view: views = {train = …, validation = …}"
+            f"{config.path}: validation_split is of samples that have a number, and this code {what}; part them in the "
+            "code, and name an object for each view: views = {train = …, validation = …}"
         )
     split = Split(config.validation_split, config.validation_seed)
     return replace(opened, views=split.applied(opened.views, opened.identities, config.path))

@@ -258,8 +258,17 @@ def test_ready_batches_are_split_by_the_code_that_makes_them(tmp_path: Path) -> 
         "    def on_epoch_end(self):\n        pass\n"
     )
 
-    with pytest.raises(DataError, match="validation_split is of samples, and this code makes ready batches"):
+    with pytest.raises(DataError, match="validation_split is of samples that have a number, and this code makes ready"):
         opened("python", tmp_path, validation_split=0.2)
+
+
+def test_a_stream_of_samples_is_not_split_for_both_views_would_be_read_from_it(tmp_path: Path) -> None:
+    (tmp_path / "split_by_loader.py").write_text(
+        "import numpy as np\n\n\ndef Made():\n    while True:\n        yield np.zeros(3), 0\n"
+    )
+
+    with pytest.raises(DataError, match=r"this code yields .* the same samples in either; part them in the code"):
+        opened("python", tmp_path, validation_split=0.2, batched=False, steps_per_epoch=8)
 
 
 # ---- how it is said ----
