@@ -17,6 +17,7 @@ from feedline.reading.loader import Loader, Target, connect
 from feedline.reading.options import FeedArguments, order_in_place
 from feedline.reading.plan import Cursor, Plan
 from feedline_wire.errors import Closed, DatasetChanged, InvalidRequest
+from feedline_wire.lane import Compression
 from feedline_wire.structure import Structure
 from feedline_wire.tensors import VARIES, Column
 
@@ -50,6 +51,7 @@ class Client:
     connect_timeout_s: float
     connections: int
     checksum: bool
+    compression: Compression
     wanted: str | bytes | None
     """The fingerprint that the user has chosen."""
     backend: str
@@ -140,6 +142,7 @@ class Client:
                 timeout_s=self.connect_timeout_s,
                 connections=self.connections,
                 checksum=self.checksum,
+                compression=self.compression,
                 fingerprint=self.fingerprint or self.wanted,
                 **self.credentials,
             )

@@ -20,6 +20,7 @@ from feedline.reading.options import FeedArguments, epoch_number
 from feedline.reading.plan import Cursor, Remainder
 from feedline.reading.state import State, read, write
 from feedline_wire.errors import BadSample, InvalidRequest
+from feedline_wire.lane import Compression
 from feedline_wire.verdict import Verdict
 
 
@@ -44,6 +45,7 @@ class Remote(Driven):
         connect_timeout_s: float = 30.0,
         connections: int = 1,
         checksum: bool = False,
+        compression: Compression = "off",
         token: str | None = None,
         token_file: FilePath | None = None,
         ca: FilePath | None = None,
@@ -92,6 +94,7 @@ class Remote(Driven):
             connect_timeout_s=connect_timeout_s,
             connections=connections,
             checksum=checksum,
+            compression=compression,
             wanted=fingerprint,
             backend=backend,
             processes=processes,

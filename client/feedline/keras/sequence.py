@@ -69,13 +69,12 @@ class RemoteSequence(Remote, _ForKeras3):  # pyright: ignore[reportIncompatibleV
     becomes of the samples that do not fill a batch: a `"short"` last batch (the default: Keras takes it, nothing is
     lost or repeated), `"drop"`, `"pad"` (a full batch, padding at sample weight 0) or `"wrap"` (filled from the next
     epoch). `prefetch` batches and `prefetch_bytes` bytes bound what is read ahead in each pass; no wait is longer than
-    `timeout_s` seconds. `connections`, `checksum`, `ca`, `certificate`, `key`, `server_name`, `token`, `token_file`,
-    `insecure`, `fingerprint` and `traceparent` are those of `feedline.connect`. `workers`, `use_multiprocessing` and
-    `max_queue_size` change nothing but a warning: code that had a `PyDataset` may leave them.
+    `timeout_s` seconds. `connections`, `checksum`, `compression`, `ca`, `certificate`, `key`, `server_name`, `token`,
+    `token_file`, `insecure`, `fingerprint` and `traceparent` are those of `feedline.connect`. `workers`,
+    `use_multiprocessing` and `max_queue_size` change nothing but a warning: code that had a `PyDataset` may leave them.
 
     Blocks until a loader answered. Raises LoaderUnavailable after `connect_timeout_s` seconds (0: when each address was
-    tried once), and InvalidRequest if
-    the arguments make no sense together or Keras could not use the batches.
+    tried once), and InvalidRequest if the arguments make no sense together or Keras could not use the batches.
     """
 
     combination = Combination

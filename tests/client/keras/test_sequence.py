@@ -283,6 +283,7 @@ def test_a_loader_that_is_not_there_is_told_when_the_sequence_is_made() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"rank": 2, "world": 2}, "rank is 2"),
         ({"remainder": "keep"}, "remainder is 'keep'"),
+        ({"compression": "zip"}, "compression is 'zip'"),
     ],
 )
 def test_what_makes_no_sense_is_told_when_the_sequence_is_made(
