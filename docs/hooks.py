@@ -20,7 +20,7 @@ PATHS = [ROOT / "client", ROOT / "protos"]
 
 PACKAGES = (
     *("feedline", "feedline.testing", "feedline.keras", "feedline.tf_keras"),
-    *("feedline.torch", "feedline.jax", "feedline.grain", "feedline.tf"),
+    *("feedline.torch", "feedline.jax", "feedline.grain", "feedline.tf", "feedline.ray"),
 )
 """What `__all__` of these lists is public."""
 

@@ -27,14 +27,14 @@ BLOCK_SIZE = 128
 
 BLOCK_WINDOW = 256
 """Blocks: what should fit the loader's page cache, 32768 samples. A batch is then a random draw but for 1 part in 256:
-classes that lie together have chi-square / dof 2 (1 + 255 / window, measured in tests/server/test_order_quality.py)."""
+classes that lie together have chi-square / dof 2 (1 + 255 / window, measured in tests/server/order/test_quality.py)."""
 
 BUCKET_SIZE = 32
 """Samples: the default batch."""
 
 BUCKET_WINDOW = 256
 """Buckets that are sorted together. Of lengths as words in sentences have (lognormal, median 20) padding to the longest
-of a batch is then 3 % of what is sent; 9 % with 64, 1 % with 1024, 72 % without (tests/server/test_buckets.py)."""
+of a batch is then 3 % of what is sent; 9 % with 64, 1 % with 1024, 72 % without (tests/server/order/test_buckets.py)."""
 
 LARGEST_SORTED = 1 << 20
 """Samples of a window of buckets, which is drawn whole: 8 MiB."""

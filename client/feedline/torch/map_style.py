@@ -24,8 +24,9 @@ class MapBatches(Dataset):  # type: ignore[misc]  # torch is not installed where
 
     `DataLoader(MapBatches(feed), batch_size=1, collate_fn=feedline.torch.first)`, and in HF Trainer
     `data_collator=feedline.torch.first` with a batch size of 1. The feed is made without rank and world: each rank asks
-    for batches of its own. The batches are shuffled already; `set_epoch(e)`, which accelerate and HF Trainer call,
-    makes them those of epoch e, also in persistent workers. Without it every pass has those of the feed's epoch.
+    for batches of its own. The batches are shuffled already; `set_epoch(e)` makes them
+    those of epoch e, also in persistent workers: accelerate and HF Trainer call it in a job of one process, in one of
+    several it is yours to call (docs/torch.md). Without it every pass has those of the feed's epoch.
     """
 
     def __init__(self, feed: Feed, *, with_ids: bool = False) -> None:
