@@ -3,6 +3,7 @@
 A dataset that cannot be opened is an error of its own; the others are served. It may be tried again at any time.
 """
 
+import gc
 import sys
 import threading
 import traceback
@@ -88,6 +89,7 @@ class WorkerDatasets:
         main = threading.get_ident()
 
         def give_up() -> None:
+            gc.disable()  # a collection while frames of another thread are read may end Python 3.11
             where = "".join(traceback.format_stack(sys._current_frames()[main]))
             self._pool.send(CannotOpen(which, took_too_long(config, where)))
             leave(1)
