@@ -63,7 +63,9 @@ class Report:
 
     def __str__(self) -> str:
         at = f" at {self.address}" if self.address else ""
-        why = f": {self.reason}" if self.reason and self.state != "serving" else ""
+        why = f": {self.reason}" if self.reason else ""
+        if self.state == "serving":
+            why = f", started {self.starts} times: {self.reason}" if self.reason and self.starts > 1 else ""
         return f"{self.name} {self.state}{at} for {duration(self.since_s)}{why}"
 
 

@@ -35,7 +35,7 @@ def test_a_fleet_is_shown_with_each_replica_and_what_it_waits_for() -> None:
         most=8,
         recommendation=Recommendation(0.0, 3, 3, "trainers want 8 workers"),
         replicas=(
-            Report("replica-0", "serving", 75.0, address="10.0.0.7:40001", reason="it ended with code 1"),
+            Report("replica-0", "serving", 75.0, address="10.0.0.7:40001", starts=2, reason="it ended with code 1"),
             Report("replica-1", "failed", 3.0, reason="it did not serve within 300 s"),
         ),
         unplaced=("replica-2",),
@@ -43,7 +43,7 @@ def test_a_fleet_is_shown_with_each_replica_and_what_it_waits_for() -> None:
 
     assert str(status).splitlines() == [
         "ray:digits: 1 of 2 to 8 replicas serve, 4 workers each: feedline serve /data/digits --workers 4",
-        "  replica-0 serving at 10.0.0.7:40001 for 0:01:15",
+        "  replica-0 serving at 10.0.0.7:40001 for 0:01:15, started 2 times: it ended with code 1",
         "  replica-1 failed for 0:00:03: it did not serve within 300 s",
         "  replica-2: waits for a node with 4 free CPUs",
         "  3 loaders: trainers want 8 workers",
