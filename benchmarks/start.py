@@ -136,7 +136,7 @@ def first_of_sequence() -> Cost:
             serving(toml, Path(folder), "--workers", "1") as (address, pid),
             feedline.connect(address, timeout_s=300) as loader,
         ):
-            next(loader.epoch(0, batch_size=32))
+            next(loader.epoch(0))
             return tree_cpu_s(pid), time.perf_counter() - began
 
 

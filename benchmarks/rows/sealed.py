@@ -1,6 +1,7 @@
 """Row 16: batches to a trainer under TLS, by the sealed lane, against gRPC under TLS and against the plain tcp lane.
 
-What encryption costs is the distance to the plain lane; what a trainer would have without the sealed lane is gRPC.
+What encryption costs is the distance to the plain lane; what a trainer would have without the sealed lane is gRPC. How
+much of it is the cipher's own shows beside two bare programs, of which one seals what it sends and the other opens it.
 """
 
 import subprocess
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from benchmarks import lanes
 from benchmarks.lines import Bound, Line
-from benchmarks.peers import feedline_loader
+from benchmarks.peers import feedline_loader, tcp
 from benchmarks.stage import Contestant, Stage, say
 
 ROW_NBYTES = 131072
 BATCHES_NBYTES = (1 << 20, 4 << 20, 8 << 20)
 
 SEALED, GRPC, TCP = "feedline, sealed", "feedline, grpc under TLS", "feedline, tcp without TLS"
+BARE_SEALED, BARE = "raw TCP, sealed", "raw TCP"
 
 
 def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
@@ -33,9 +35,14 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
                 address, pid = running.enter_context(serving)
                 options = {"address": address, "ca": str(certificate) if more else None}
                 contestants[name] = Contestant("feedline_loader", options, (pid,))
+            for name, seals in ((BARE_SEALED, True), (BARE, False)):
+                address, pid = running.enter_context(tcp.serving(folder, seals=seals))
+                contestants[name] = Contestant("tcp", {"address": address, "row_nbytes": ROW_NBYTES}, (pid,))
             outcome = stage.contest(folder, batch_nbytes // ROW_NBYTES, contestants)
         yield outcome.line(16, f"{what}, against gRPC", SEALED, GRPC, bound=Bound(">=", 2.5))
         yield outcome.line(16, f"{what}, against plain tcp", SEALED, TCP, bound=Bound(">=", 0.7))
+        yield outcome.line(16, f"{what}, against raw TCP that is sealed", SEALED, BARE_SEALED, bound=None)
+        yield outcome.line(16, f"{what}, raw TCP that is sealed against raw TCP", BARE_SEALED, BARE, bound=None)
         yield outcome.line(
             16, f"{what}, the trainer's CPU, against gRPC", SEALED, GRPC, bound=Bound("<=", 0.32),
             unit="CPU s/GB", of=lambda taken: taken.trainer_cpu_s_per_gb,
