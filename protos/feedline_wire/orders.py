@@ -34,7 +34,7 @@ BUCKET_SIZE = 32
 
 BUCKET_WINDOW = 256
 """Buckets that are sorted together. Of lengths as words in sentences have (lognormal, median 20) padding to the longest
-of a batch is then 3 % of what is sent; 9 % with 64, 1 % with 1024, 72 % without (tests/server/order/test_buckets.py)."""
+of a batch is then 3 % of what is sent; 9 % with 64, 1 % with 1024, 72 % without (tests/server/order/test_buckets)."""
 
 LARGEST_SORTED = 1 << 20
 """Samples of a window of buckets, which is drawn whole: 8 MiB."""

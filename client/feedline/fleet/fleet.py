@@ -6,15 +6,13 @@ decided by the tracker under one lock; I/O, name services and the log come after
 """
 
 import _thread
-import contextlib
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from random import random
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from feedline.connection import forks
@@ -30,7 +28,6 @@ from feedline.fleet.failures import asked_of, last_words, listed, overdue, unrea
 from feedline.fleet.joining import Deadline, first_attempt, first_description, has_settled
 from feedline.fleet.requests import PendingBatch
 from feedline.fleet.resolve import Watch
-from feedline.fleet.statistics import Statistics, observed
 from feedline.fleet.tracker import LOOK_AT_MOST_EVERY_S, RequestTracker
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import Closed, FeedlineError, LoaderUnavailable
@@ -38,6 +35,7 @@ from feedline_wire.key import Key
 from feedline_wire.tensors import Array
 
 if TYPE_CHECKING:
+    from feedline.fleet.statistics import Statistics
     from feedline_wire.status import LoaderStatus
 
 LOG_WAIT_AFTER_S = 5.0
@@ -108,8 +106,10 @@ class Fleet:
         return self._tracker.latency_s
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> "Statistics":
         """What happened to keys until now, and each loader's part in it."""
+        from feedline.fleet.statistics import observed  # see `statuses`
+
         with self._lock:
             return observed(self._tracker, now=time.monotonic())
 
@@ -201,16 +201,9 @@ class Fleet:
 
     def statuses(self, timeout_s: float) -> "dict[str, LoaderStatus]":
         """What each loader that is connected does now, by its address, without those that do not answer."""
+        from feedline.fleet.statistics import statuses  # with what it brings a part of the import, and few ask
 
-        def asked(connection: Connection) -> "LoaderStatus | None":
-            with contextlib.suppress(FeedlineError):
-                return connection.status(timeout_s)
-            return None
-
-        connections = [one.connection for one in self._tracker.endpoints if one.is_connected]
-        with ThreadPoolExecutor(max_workers=len(connections) or 1) as threads:
-            answers = zip(connections, threads.map(asked, connections), strict=True)
-            return {connection.address: answer for connection, answer in answers if answer is not None}
+        return statuses([one.connection for one in self._tracker.endpoints if one.is_connected], timeout_s)
 
     def report(self, reader: pb.Reader) -> str:
         """Have loaders told how a reader fares, with what is wanted next of them. How its batches come."""
@@ -314,7 +307,7 @@ class Fleet:
             ]
             # What was left before the last time has ended; what was left since may not have, and `close` waits for it.
             self._endpoint_of = {c: e for c, e in self._endpoint_of.items() if e.state is not State.LEFT}
-            self._endpoint_of |= {connection: Endpoint(connection, tie=random()) for connection in new}  # noqa: S311
+            self._endpoint_of |= {one: Endpoint(one, tie=int.from_bytes(os.urandom(4))) for one in new}
             self._tracker.endpoints += tuple(self._endpoint_of[connection] for connection in new)
             self._tracker.name(named, time.monotonic())
             self._tracker.after.extend(connection.start for connection in new)

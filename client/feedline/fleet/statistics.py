@@ -1,9 +1,18 @@
-"""What happened in a fleet until now, in numbers for a person. A snapshot: its values do not change any more."""
+"""What happened in a fleet until now, in numbers for a person, and what its loaders say of themselves.
 
+Snapshots: their values do not change any more.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+from feedline.connection.connection import Connection
 from feedline.fleet.endpoint import Endpoint, State
 from feedline.fleet.tracker import RequestTracker
+from feedline_wire.errors import FeedlineError
+from feedline_wire.status import LoaderStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,19 @@ def observed(tracker: RequestTracker, *, now: float) -> Statistics:
     counts["duplicates"] += sum(endpoint.duplicates for endpoint in tracker.endpoints)
     replicas = tuple(_of_endpoint(tracker, endpoint, now) for endpoint in tracker.endpoints)
     return Statistics(**counts, bad_samples=0, late_after_s=tracker.lateness.late_after_s, replicas=replicas)
+
+
+def statuses(connections: Sequence[Connection], timeout_s: float) -> dict[str, LoaderStatus]:
+    """What each loader does now, by its address, without those that do not answer in time. Blocks so long."""
+
+    def asked(connection: Connection) -> LoaderStatus | None:
+        with contextlib.suppress(FeedlineError):
+            return connection.status(timeout_s)
+        return None
+
+    with ThreadPoolExecutor(max_workers=len(connections) or 1) as threads:
+        answers = zip(connections, threads.map(asked, connections), strict=True)
+        return {connection.address: answer for connection, answer in answers if answer is not None}
 
 
 def _of_endpoint(tracker: RequestTracker, endpoint: Endpoint, now: float) -> ReplicaStatistics:

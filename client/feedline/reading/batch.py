@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from feedline.connection.description import DatasetInfo
 from feedline.reading.plan import Step
 from feedline_wire import BAD, IDS
-from feedline_wire.elementwise import Misfit
 from feedline_wire.errors import BadSample, InvalidRequest, ProtocolMismatch
 from feedline_wire.key import Key, to_text
 from feedline_wire.tensors import Array
@@ -169,6 +168,8 @@ def rows_present(left_out: NDArray[np.int64], wanted: int, arrived: int) -> NDAr
 
 def _transformed(arrays: dict[str, Array], dataset: DatasetInfo, ids: NDArray[np.int64]) -> dict[str, Array]:
     """The columns after the dataset's deferred transforms; those that none touches are the same arrays."""
+    from feedline_wire.elementwise import Misfit  # as in connection.description
+
     columns = dict(arrays)
     for name, transform in dataset.deferred:
         values = columns[name]

@@ -12,7 +12,6 @@ from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Target as Loaders
 from feedline.connection.target import entries
 from feedline.fleet.fleet import Fleet
-from feedline.fleet.statistics import Statistics
 from feedline.local.data import is_data
 from feedline.reading import options
 from feedline.reading.bad_samples import BadSampleCounter
@@ -27,6 +26,7 @@ from feedline_wire.lane import Compression
 from feedline_wire.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from feedline.fleet.statistics import Statistics
     from feedline.local.loaders import Use
     from feedline_wire.status import LoaderStatus
 
@@ -162,7 +162,7 @@ class Loader:
         return self._fleet.connected
 
     @property
-    def stats(self) -> Statistics:
+    def stats(self) -> "Statistics":
         """Counters until now: keys hedged, retried, answered twice; bad samples; and each loader's part in it."""
         return replace(self._fleet.statistics, bad_samples=self.bad_samples.count)
 
