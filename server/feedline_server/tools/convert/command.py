@@ -19,8 +19,9 @@ CSV = ("delimiter", "decimal")
 
 EPILOG = """\
 SRC is anything that `feedline serve` takes, a .csv, or an .npz. DST is a folder that is not there yet: .npy columns and
-a loader.toml (of an .npz just the columns), read where they lie however large they are. Good for many small files, images (decoded and resized as
-their declaration says), HDF5 in large chunks, Parquet and compressed .npz, which cost much to read at random.
+a loader.toml (of an .npz just the columns), read where they lie however large they are. Good for many small files,
+images (decoded and resized as their declaration says), HDF5 in large chunks, Parquet and compressed .npz, which cost
+much to read at random.
 
   images, files named by ids, class folders, HDF5, Arrow: every sample once, by all cores; views, inputs and targets
       stay. Transforms of a declaration are not done: declare them for the new folder, or they would be done twice.
