@@ -48,12 +48,15 @@ class Report:
     """What a replica says of itself, each second."""
 
     name: str
+    """`replica-0` and so on."""
     state: State
+    """What its loader does: `starting`, `serving`, `failed` (started again in a while), `draining` or `ended`."""
     since_s: float
     """In this state."""
     address: str = ""
     """While it serves."""
     node: str = ""
+    """Its host in the cluster."""
     pid: int = 0
     """Of the actor's process."""
     starts: int = 0
@@ -74,13 +77,19 @@ class FleetStatus:
     """What a fleet is now."""
 
     name: str
+    """As it was started."""
     words: tuple[str, ...]
+    """Of `feedline serve`, for every loader."""
     workers: int
+    """Of each loader, a core each."""
     least: int
+    """Replicas that there are at any time."""
     most: int
+    """Replicas that there may be."""
     recommendation: Recommendation | None
     """How many replicas there should be, and why. None until the controller has looked for the first time."""
     replicas: tuple[Report, ...]
+    """Those that have said something."""
     unplaced: tuple[str, ...]
     """Replicas of which nothing is known: Ray has no node for them yet, or they are just being started."""
 
