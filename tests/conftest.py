@@ -37,6 +37,14 @@ settings.register_profile("feedline", deadline=None)
 settings.load_profile("feedline")
 
 
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> Iterator[None]:
+    """A command that a test runs in this process (`inspect`, `convert`) sets how it logs: for that test alone."""
+    yield
+    if (structlog := sys.modules.get("structlog")) is not None:
+        structlog.reset_defaults()
+
+
 @dataclass(slots=True)
 class StartedLoader:
     """A loader in a process of its own, listening at `address`, or at several, for `--replicas`."""
