@@ -7,9 +7,11 @@ import pytest
 
 from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.stream import MOST_READERS, Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_server.scheduling.work import WorkByView
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.key import Key
+from feedline_wire.status import LoaderCounters
 from feedline_wire.tensors import Layout
 
 KEY = Key("numbers", b"f", "train", "sequential", 0, 0, 0, 1)
@@ -185,3 +187,17 @@ def test_readers_are_bounded_and_a_trainer_that_renames_itself_for_ever_is_new_a
 
     assert new == [True] * MOST_READERS + [False] * (100 - MOST_READERS)
     assert list(stream.readers) == ["t96", "t97", "t98", "t99"]
+
+
+def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream) -> None:
+    counts, work = LoaderCounters(), WorkByView()
+
+    stream.count_sent(FileBatch(a_want(1, 10), SOURCE), counts, work, 2.0)
+    assert (counts.bytes, counts.bytes_compressed, counts.bytes_compressed_to) == (10, 0, 0)
+
+    stream.compressed = (8, 5)
+    for ticket in (2, 3):
+        stream.count_sent(FileBatch(a_want(ticket, 10), SOURCE), counts, work, 3.0)
+
+    assert (counts.batches, counts.bytes, counts.scattered) == (3, 30, 3)
+    assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
