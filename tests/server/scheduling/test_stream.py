@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from feedline_server.memory.arena import Slot
-from feedline_server.scheduling.stream import MOST_READERS, Batch, Delivery, FileBatch, Refusal, Stream, Want
+from feedline_server.scheduling.stream import MOST_READERS, Batch, Delivery, FileBatch, Refusal, Stream, Want, stages_of
 from feedline_server.scheduling.work import WorkByView
 from feedline_wire import loader_pb2 as pb
+from feedline_wire import stages
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.status import LoaderCounters
@@ -201,3 +202,15 @@ def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream
 
     assert (counts.batches, counts.bytes, counts.scattered) == (3, 30, 3)
     assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("since", "queued_s"), [(2.0, 1.25), (4.5, 0.0)]
+)  # the second took part in a job that had begun
+def test_what_no_worker_took_of_the_time_until_a_batch_was_ready_was_the_queue(since: float, queued_s: float) -> None:
+    of_worker = (0.5, 1.0, 0.0, 0.25)
+    batch = Batch(Want(1, KEY, 10, since), Layout((), 10), Slot(0, 100, 0), 5.0, of_worker)
+
+    found = stages.unpack(stages_of(batch, 6.0))
+
+    assert found == pytest.approx((queued_s, 1.0, *of_worker))
