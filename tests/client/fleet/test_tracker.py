@@ -308,6 +308,21 @@ def test_the_keys_of_a_lost_loader_are_wanted_of_the_others_before_anything_else
     assert two.news() == ["lost a loader that had 3 batches to answer, reconnecting to a:1: reset by peer"]
 
 
+@pytest.mark.parametrize(("reason", "broken"), [(LoaderUnavailable("reset by peer"), 3), (LoaderBusy("it is full"), 0)])
+def test_only_a_connection_that_breaks_counts_as_one_that_breaks(
+    clock: Clock, reason: FeedlineError, broken: int
+) -> None:
+    """One that the loader ends for a reason is not asked for less: it says why, and the next may be whole."""
+    clock.join("a")
+    clock.want(4)
+
+    for _ in range(3):
+        clock.lose("a", reason)
+        clock.join("a")
+
+    assert clock.endpoints["a"].broken == broken
+
+
 def test_the_names_are_asked_when_a_loader_was_lost_that_had_been_there(clock: Clock) -> None:
     clock.add("a")
     clock.lose("a")
