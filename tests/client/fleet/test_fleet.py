@@ -162,6 +162,16 @@ def test_what_is_no_loader_is_refused_at_once() -> None:
         server.stop(None).wait()
 
 
+def test_a_reader_that_has_asked_for_nothing_yet_says_that_it_reads_from_one_loader(
+    connection: feedline.Loader,
+) -> None:
+    reader = pb.Reader(trainer="a")
+
+    connection._fleet.report(reader)
+
+    assert reader.loaders == 1
+
+
 def test_who_only_looks_takes_no_place_of_a_trainer(connection: feedline.Loader, loader: FakeLoader) -> None:
     connection.status()
 
