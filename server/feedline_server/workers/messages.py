@@ -186,13 +186,13 @@ Outcome = Done | SlotTooSmall | Failed | KilledWorkers
 
 def by_stage(spent: Mapping[str, float]) -> tuple[float, ...]:
     """What was spent on each of `stages.OF_WORKER`: what has no name there is a transform."""
-    found = dict.fromkeys(OF_WORKER, 0.0)
+    found: dict[str, float] = dict.fromkeys(OF_WORKER, 0.0)
     for name, seconds in spent.items():
         found[_STAGES.get(name, TRANSFORM)] += seconds
     return tuple(found.values())
 
 
-_STAGES = {**{stage: stage for stage in OF_WORKER}, OWN_READ: READ}
+_STAGES: dict[str, str] = {**{stage: stage for stage in OF_WORKER}, OWN_READ: READ}
 
 CELL_NBYTES = mmap.PAGESIZE
 
