@@ -192,6 +192,7 @@ def test_readers_are_bounded_and_a_trainer_that_renames_itself_for_ever_is_new_a
 
 def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream) -> None:
     counts, work = LoaderCounters(), WorkByView()
+    stream.lane = "tcp"
 
     stream.count_sent(FileBatch(a_want(1, 10), SOURCE), counts, work, 2.0)
     assert (counts.bytes, counts.bytes_compressed, counts.bytes_compressed_to) == (10, 0, 0)
@@ -200,7 +201,7 @@ def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream
     for ticket in (2, 3):
         stream.count_sent(FileBatch(a_want(ticket, 10), SOURCE), counts, work, 3.0)
 
-    assert (counts.batches, counts.bytes, counts.scattered) == (3, 30, 3)
+    assert (counts.batches, counts.bytes, counts.bytes_tcp, counts.scattered) == (3, 30, 30, 3)
     assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
 
 
