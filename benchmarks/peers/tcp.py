@@ -48,16 +48,17 @@ def send(folder: Path, *, seals: bool) -> None:
     """Send all rows, round after round, to whoever connects first."""
     x = np.load(folder / "x.npy", mmap_mode="r")
     body = x.reshape(-1).data
-    sealer = Sealer(LANE)
+    sealer = Sealer(LANE) if seals else None
     sealed = memoryview(bytearray(PIECE_NBYTES + TAG_NBYTES))
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        print(f"{sealer.key.hex()}@" * seals + f"127.0.0.1:{listening.getsockname()[1]}", flush=True)
+        before = "" if sealer is None else f"{sealer.key.hex()}@"
+        print(f"{before}127.0.0.1:{listening.getsockname()[1]}", flush=True)
         connection, _ = listening.accept()
     with connection, contextlib.suppress(ConnectionError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in itertools.cycle(range(0, len(body), PIECE_NBYTES)):
             piece = body[start : start + PIECE_NBYTES]
-            connection.sendall(sealed[: sealer.seal(piece, sealed)] if seals else piece)
+            connection.sendall(piece if sealer is None else sealed[: sealer.seal(piece, sealed)])
 
 
 def batches(options: Mapping[str, Any]) -> Iterator[tuple[Array, Array | None]]:

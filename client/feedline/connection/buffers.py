@@ -165,7 +165,7 @@ class Receiver:
         ProtocolMismatch if the piece cannot be right; raises what reading raises.
         """
         layout = self._layout(piece, key)
-        lengths = self._lengths(piece, layout) if piece.compressed else None
+        lengths = self._lengths(piece, layout)
         announced = layout.nbytes if lengths is None else sum(lengths)
         if nbytes != announced:
             raise ProtocolMismatch(f"the batch {key} has {announced} bytes; {nbytes} were announced")

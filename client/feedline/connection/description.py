@@ -124,21 +124,25 @@ class Description:
             return newest
         return next((one for one in self.older.get(key.dataset, ()) if one.fingerprint == key.fingerprint), None)
 
+    def may_give(self, key: Key, nbytes: int) -> bool:
+        """It serves what the key names, and assembles batches of so many bytes."""
+        return (key.dataset, key.fingerprint) in self.identities and nbytes <= self.max_batch_nbytes
+
     def refusal(self, key: Key, nbytes: int, address: str) -> FeedlineError | None:
         """Why the loader at an address, which described itself so, will not give a batch; None if it may."""
-        if self.served(key) is None:
+        if self.may_give(key, nbytes):
+            return None
+        if (key.dataset, key.fingerprint) not in self.identities:
             newest = self.datasets.get(key.dataset)
             found = f"the fingerprint {newest.fingerprint.hex()}" if newest is not None else "no such dataset"
             return DatasetChanged(
                 f"the loader at {address} now has {found} for {key.dataset!r}; this trainer began with "
                 f"{key.fingerprint.hex()}. Serve the same data and specification again, or connect anew and start over"
             )
-        if nbytes > self.max_batch_nbytes:
-            return InvalidRequest(
-                f"the loader at {address} assembles batches of {self.max_batch_nbytes} bytes at most, and {key} takes "
-                f"{nbytes}; give it as much memory as the other loaders have, or ask for smaller batches"
-            )
-        return None
+        return InvalidRequest(
+            f"the loader at {address} assembles batches of {self.max_batch_nbytes} bytes at most, and {key} takes "
+            f"{nbytes}; give it as much memory as the other loaders have, or ask for smaller batches"
+        )
 
 
 def from_message(message: pb.Description, address: str) -> Description:

@@ -197,16 +197,14 @@ class Endpoint:
 
     def can_take(self, pending: PendingBatch) -> bool:
         """It may be asked for this now."""
-        key, there = pending.key, self.description
+        there = self.description
         return (
             self.state is State.CONNECTED
             and there is not None
             and len(self.in_flight) < min(self.most, there.max_window)
             and pending.ticket not in self.refused
             and pending.ticket not in self.in_flight
-            # As in Description.refusal, which says it to people.
-            and (key.dataset, key.fingerprint) in there.identities
-            and pending.nbytes <= there.max_batch_nbytes
+            and there.may_give(pending.key, pending.nbytes)
         )
 
     def may_rest(self, endpoints: Sequence["Endpoint"]) -> bool:

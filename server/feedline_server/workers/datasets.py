@@ -39,7 +39,7 @@ class WorkerDatasets:
         self._pool = pool
         self._number = worker, workers
         self._offered: dict[DatasetId, tuple[OfferedDataset, memoryview]] = {}
-        self.is_open: dict[DatasetId, Dataset] = {}
+        self.opened: dict[DatasetId, Dataset] = {}
         """Those that are open, by id."""
         self._paths: dict[DatasetId, Path | None] = {}
 
@@ -56,7 +56,7 @@ class WorkerDatasets:
 
     def open(self, which: DatasetId, path: Path | None) -> Opened | CannotOpen:
         """Open it, if it is not open there; the answer to the pool. `path` is where it lies, None: where it did."""
-        if which in self.is_open and self._paths[which] == path:
+        if which in self.opened and self._paths[which] == path:
             return Opened(which)
         self._close(which)
         offer, records = self._offered[which]
@@ -76,11 +76,11 @@ class WorkerDatasets:
         except Exception as error:  # whatever the dataset's code raises is reported, not lost with this process
             text = f"a worker cannot open the dataset {offer.name!r}: {exception_line(error)}"
             return CannotOpen(which, LoaderBroken(text, traceback=traceback.format_exc(), elsewhere=True))
-        self.is_open[which], self._paths[which] = dataset, path
+        self.opened[which], self._paths[which] = dataset, path
         return Opened(which, None if offer.is_for_one_worker else _first(dataset))
 
     def _close(self, which: DatasetId) -> None:
-        self.is_open.pop(which, None)
+        self.opened.pop(which, None)
         self._paths.pop(which, None)
 
     @contextmanager

@@ -85,8 +85,8 @@ class WorkerProcess:
         try:
             while not self.has_broken and self._arrived.poll(0):
                 message = self.child.connection.recv()
-                kinds = set(map(type, message)) if isinstance(message, tuple) else {type(message)}
-                if not kinds <= (_OUTCOMES if isinstance(message, tuple) else _ALONE):
+                said, known = (message, _OUTCOMES) if isinstance(message, tuple) else ((message,), _ALONE)
+                if not set(map(type, said)) <= known:
                     raise TypeError(f"{type(message).__name__} is none of a worker's messages")
                 found.append(message)
         except Exception as error:  # bytes that are no pickle raise anything

@@ -138,7 +138,7 @@ def _answer_all(
     sent = time.perf_counter()
     for task in tasks:
         cell.number = task.number
-        outcomes.append(_answer(task, datasets.is_open, memories[task.memory]))
+        outcomes.append(_answer(task, datasets.opened, memories[task.memory]))
         if time.perf_counter() - sent >= TOGETHER_S:
             pool.send(tuple(outcomes))
             outcomes.clear()

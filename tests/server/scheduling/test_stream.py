@@ -205,9 +205,8 @@ def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream
     assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
 
 
-@pytest.mark.parametrize(
-    ("since", "queued_s"), [(2.0, 1.25), (4.5, 0.0)]
-)  # the second took part in a job that had begun
+# The second took part in a job that had begun.
+@pytest.mark.parametrize(("since", "queued_s"), [(2.0, 1.25), (4.5, 0.0)])
 def test_what_no_worker_took_of_the_time_until_a_batch_was_ready_was_the_queue(since: float, queued_s: float) -> None:
     of_worker = (0.5, 1.0, 0.0, 0.25)
     batch = Batch(Want(1, KEY, 10, since), Layout((), 10), Slot(0, 100, 0), 5.0, of_worker)
