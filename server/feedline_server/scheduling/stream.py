@@ -98,9 +98,12 @@ class FileBatch(_Wanted):
 
 def stages_of(batch: Batch | FileBatch, now: float) -> bytes:
     """How long a batch was in each stage until now, when it goes onto the line, as it travels."""
-    queued_s = batch.ready_at - batch.want.since - sum(batch.of_worker)
+    return stages.pack(_queued_s(batch), now - batch.ready_at, *batch.of_worker)
+
+
+def _queued_s(batch: Batch | FileBatch) -> float:
     # Less than nothing where the stream took part in a job that had begun.
-    return stages.pack(max(queued_s, 0.0), now - batch.ready_at, *batch.of_worker)
+    return max(batch.ready_at - batch.want.since - sum(batch.of_worker), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ class Stream:
             counts.scattered += 1
         elif (last := batch.layout.arrays[-1]).name == BAD:
             counts.bad_samples += last.shape[0]
-        counts.queue_s += max(batch.ready_at - batch.want.since - sum(batch.of_worker), 0.0)
+        counts.queue_s += _queued_s(batch)
         counts.send_s += now - batch.ready_at
 
     @property

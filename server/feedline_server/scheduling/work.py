@@ -12,9 +12,9 @@ from feedline_wire.key import Key
 class Work:
     """Of one view."""
 
-    batches: int = 0
+    batches: int
     """Sent; several may have been assembled once, and some by no worker."""
-    assembling_s: float = 0.0
+    assembling_s: float
 
     def since(self, before: "Work") -> "Work":
         """How much it grew."""

@@ -100,7 +100,7 @@ def grown(samples: list[Sample], now: Sample, most_s: float) -> Recent:
         # What is lent, busy or kept may be less than it was, and a message has no numbers below 0.
         LoaderCounters(**{name: max(value - before[name], 0) for name, value in asdict(now.counters).items()}),
         {name: seconds - first.transform_s.get(name, 0.0) for name, seconds in now.transform_s.items()},
-        {name: work.since(first.work.get(name, Work())) for name, work in now.work.items()},
+        {name: work.since(first.work.get(name, Work(0, 0.0))) for name, work in now.work.items()},
     )
 
 

@@ -125,6 +125,7 @@ def onward(plan: Plan, cursor: Cursor, count: int) -> list[Step]:
         ("short", 1, Cursor(2, 8), Cursor(3, 0)),  # rank 1 has no share of the last sample
         ("drop", 0, Cursor(2, 4), Cursor(3, 0)),
         ("pad", 1, Cursor(2, 4), Cursor(3, 0)),
+        ("pad", 0, Cursor(2, 9), Cursor(3, 0)),  # all of it was consumed
         ("wrap", 0, Cursor(0, 0), Cursor(1, 3)),
         ("wrap", 1, Cursor(2, 7), Cursor(3, 2)),
     ],

@@ -176,6 +176,7 @@ def test_lines_of_the_log_name_the_reader_that_spoke_last_in_plain_words(stream:
     assert stream.log_fields == {"peer": "peer", "client": stream.caller.name, "trace_id": "1"}
 
     assert stream.note_reader(pb.Reader(trainer="a", dataset="d", view="train", rank=1), 0.0)
+    assert stream.log_fields["trainer"] == "a"
     assert stream.note_reader(pb.Reader(trainer="\x1b[31m" * 9, dataset="d", view="validation", rank=2), 0.0)
     assert not stream.note_reader(pb.Reader(trainer="a", dataset="d", view="train", rank=1), 0.0)
 
