@@ -6,7 +6,6 @@ much as for none. tests/faults/proxy.py can do more, and copies each byte severa
 and more the longer bytes waited in it (docs/design.md, 2026-11-26), which a comparison of ways must not measure.
 
     python -m benchmarks.way 127.0.0.1:50051 --delay-ms 20 --listen 127.0.0.2:50051
-    python -m benchmarks.way 127.0.0.1:50051 --mb-per-s 125
 
 Prints where it listens, answers each line of its standard input with what has passed, and ends with it. Linux only.
 """
@@ -34,12 +33,6 @@ PIECE_NBYTES = 1 << 20
 PIPES = 1024
 """For each direction of a connection, then the sender is held up. In small pieces of 64 KiB 3 GB/s over 20 ms."""
 
-PIPES_OF_A_THIN_WAY = 2
-"""What a way of so many bytes a second holds, so that its sender is held up as by a line."""
-
-THIN_PIECE_NBYTES = 256 << 10
-"""What passes it at once: at 1.25 GB/s 0.2 ms."""
-
 END_S = 10.0
 
 
@@ -58,11 +51,8 @@ class Passed:
 class Way:
     """A way's process, seen from the one that compares."""
 
-    def __init__(
-        self, target: str, delay_ms: float, listen: str = "127.0.0.1:0", mb_per_s: float | None = None
-    ) -> None:
+    def __init__(self, target: str, delay_ms: float, listen: str = "127.0.0.1:0") -> None:
         command = [sys.executable, "-m", "benchmarks.way", target, "--delay-ms", str(delay_ms), "--listen", listen]
-        command += [] if mb_per_s is None else ["--mb-per-s", str(mb_per_s)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=quiet()
         )
@@ -87,9 +77,9 @@ class Way:
 
 
 @contextmanager
-def way(target: str, delay_ms: float, listen: str = "127.0.0.1:0", mb_per_s: float | None = None) -> Iterator[Way]:
+def way(target: str, delay_ms: float, listen: str = "127.0.0.1:0") -> Iterator[Way]:
     """A way to `target` for as long as the context lasts."""
-    one = Way(target, delay_ms, listen, mb_per_s)
+    one = Way(target, delay_ms, listen)
     try:
         yield one
     finally:
@@ -127,7 +117,6 @@ class Direction:
     source: socket.socket
     sink: socket.socket
     delay_s: float
-    nbytes_per_s: float | None = None
     nbytes: int = 0
     line: deque[tuple[float, Pipe, int]] = field(default_factory=deque)
     """(when it is due, where it is, how much it is); no bytes are the end."""
@@ -144,9 +133,8 @@ class Direction:
         taken = 1
         while taken:
             pipe = self._lend()
-            most = PIECE_NBYTES if self.nbytes_per_s is None else THIN_PIECE_NBYTES
             try:
-                taken = os.splice(self.source.fileno(), pipe.into, most)
+                taken = os.splice(self.source.fileno(), pipe.into, PIECE_NBYTES)
             except OSError:
                 taken = 0
             with self.changed:
@@ -155,13 +143,9 @@ class Direction:
 
     def let_out(self) -> None:
         """Move what is due into the other socket, until one of the two ends it."""
-        free_at = 0.0
         with suppress(OSError):
             while (due := self._next())[2]:
                 when, pipe, left = due
-                if self.nbytes_per_s is not None:
-                    free_at = max(free_at, time.monotonic() - left / self.nbytes_per_s) + left / self.nbytes_per_s
-                    when = max(when, free_at)
                 if (early := when - time.monotonic()) > 0:
                     time.sleep(early)
                 while left:
@@ -182,9 +166,8 @@ class Direction:
             return self.line.popleft()
 
     def _lend(self) -> Pipe:
-        most = PIPES if self.nbytes_per_s is None else PIPES_OF_A_THIN_WAY
         with self.changed:
-            while not self.free and self.made == most:
+            while not self.free and self.made == PIPES:
                 self.changed.wait()
             if self.free:
                 return self.free.pop()
@@ -200,13 +183,10 @@ class Direction:
 class Connections:
     """All that came in. Their pipes are closed by the process' end: it lives for as long as one comparison."""
 
-    def __init__(
-        self, listener: socket.socket, target: tuple[str, int], delay_s: float, nbytes_per_s: float | None
-    ) -> None:
+    def __init__(self, listener: socket.socket, target: tuple[str, int], delay_s: float) -> None:
         self._listener = listener
         self._target = target
         self._delay_s = delay_s
-        self._nbytes_per_s = nbytes_per_s
         self._directions: list[Direction] = []
 
     def accept(self) -> None:
@@ -215,7 +195,7 @@ class Connections:
             there = socket.create_connection(self._target)
             for each in (here, there):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            both = [Direction(*ends, self._delay_s, self._nbytes_per_s) for ends in ((here, there), (there, here))]
+            both = [Direction(*ends, self._delay_s) for ends in ((here, there), (there, here))]
             self._directions += both
             for direction in both:
                 direction.start()
@@ -235,15 +215,12 @@ def main() -> None:
     parser.add_argument("target", type=address, metavar="HOST:PORT")
     parser.add_argument("--listen", type=address, default=("127.0.0.1", 0), metavar="HOST:PORT")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="each way")
-    parser.add_argument("--mb-per-s", type=float, help="each way, for each connection (default: no limit)")
     asked = parser.parse_args()
     # Two for each pipe, and common limits are 1,024.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     listener = socket.create_server(asked.listen)
-    connections = Connections(
-        listener, asked.target, asked.delay_ms / 1000, None if asked.mb_per_s is None else asked.mb_per_s * 1e6
-    )
+    connections = Connections(listener, asked.target, asked.delay_ms / 1000)
     threading.Thread(target=connections.accept, daemon=True).start()
     host, port = listener.getsockname()
     print(f"{host}:{port}", flush=True)

@@ -207,6 +207,34 @@ def test_a_way_passes_everything_unchanged_and_as_late_as_it_was_told() -> None:
     assert passed.nbytes == 2 * len(sent)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux'")
+def test_a_thin_line_lets_so_many_bytes_a_second_pass() -> None:
+    from benchmarks import loopback
+    from benchmarks.consumer import MissingError
+
+    nbytes = 4 << 20
+
+    def receive(listener: socket.socket, got: list[int]) -> None:
+        with listener.accept()[0] as here:
+            got += [len(here.makefile("rb").read()), time.monotonic_ns()]
+
+    got: list[int] = []
+    try:
+        with loopback.alone(mb_per_s=20), socket.create_server(("127.0.0.1", 0)) as listener:
+            there = threading.Thread(target=receive, args=(listener, got), daemon=True)
+            there.start()
+            began_ns = time.monotonic_ns()
+            with socket.create_connection(listener.getsockname(), timeout=10) as sender:
+                sender.sendall(bytes(nbytes))
+            there.join(10)
+    except MissingError as error:
+        pytest.skip(str(error))
+
+    received, ended_ns = got
+    assert received == nbytes
+    assert ended_ns - began_ns >= (nbytes - loopback.BURST_NBYTES) / 20e6 * 1e9
+
+
 def test_wrong_content_is_found(tmp_path: Path) -> None:
     from benchmarks.content import Content, WrongContentError, write
 

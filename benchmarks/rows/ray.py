@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import loopback, ray_cluster
-from benchmarks.consumer import ROOT, FailedError, quiet
+from benchmarks.consumer import ROOT, FailedError, MissingError, quiet
 from benchmarks.lines import Line, Side
 from benchmarks.pairs import ratio, rounds
 from benchmarks.stage import Stage, say
@@ -70,7 +70,7 @@ def measure(stage: Stage, rows: Collection[int]) -> Iterator[Line]:
     with ExitStack() as running:
         try:
             running.enter_context(loopback.alone())
-        except PermissionError as error:
+        except MissingError as error:
             yield Line(18, "a fleet on Ray", "krow/s", why_not=str(error))
             return
         running.enter_context(ray_cluster.cluster("feedline-bench-ray", CPUS, STORE_MB))
