@@ -1,6 +1,7 @@
 """One loader as a fleet sees it: what each event makes of its state, and which loader is asked for a key."""
 
 import math
+from collections.abc import Iterable
 
 import pytest
 
@@ -499,3 +500,25 @@ def test_streams_rest_that_owe_nothing_where_there_are_many(
     endpoints[0].state = state
 
     assert endpoints[0].may_rest(endpoints) is rests
+
+
+@pytest.mark.parametrize(
+    ("ticket", "looked_at"),
+    [
+        (1, range(16, 32)),
+        (4, range(24, 40)),  # the last of them
+        (7, (*range(32, 40), *range(8))),  # and on from the first
+    ],
+)
+def test_of_many_loaders_sixteen_are_looked_at_for_a_batch(ticket: int, looked_at: Iterable[int]) -> None:
+    endpoints = many(40, owing=0, rate=1e6)
+    for at in range(40):
+        others = [one for other, one in enumerate(endpoints) if other != at]
+        for one in others:
+            one.asked = 1
+
+        found = chosen(*endpoints, batch=PendingBatch(ticket, KEY, 1 << 17))
+
+        assert (found is endpoints[at]) == (at in looked_at)
+        for one in others:
+            one.asked = 0

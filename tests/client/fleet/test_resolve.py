@@ -143,3 +143,9 @@ def test_closing_does_not_wait_for_a_name_service_that_never_answers(watch: Watc
     watch.finish_close(0.01)
 
     assert repr(watch) == "<Watch ask() closed>"
+
+
+def test_a_name_server_that_never_answers_keeps_no_process_alive() -> None:
+    watch = Watch(Name("loader", 1), found=lambda *_: None, failed=lambda *_: None)
+
+    assert watch._thread.daemon

@@ -9,7 +9,7 @@ from feedline.connection.description import DatasetInfo, Description
 from feedline.connection.target import Address
 from feedline.fleet.endpoint import Endpoint, State
 from feedline.fleet.requests import InFlight, PendingBatch
-from feedline.fleet.statistics import ReplicaStatistics, observed
+from feedline.fleet.statistics import ReplicaStatistics, observed, statuses
 from feedline.fleet.tracker import RequestTracker
 from feedline_wire.errors import FeedlineError, LoaderUnavailable, ProtocolMismatch
 from feedline_wire.key import Key
@@ -97,3 +97,7 @@ def test_the_numbers_are_those_of_all_loaders_and_of_those_that_were_left() -> N
     assert found.replicas[0] == ReplicaStatistics(
         "a:1", "id of a", "connected", "", "grpc", outstanding=0, asked=5, answered=4, duplicates=2, bytes_per_s=2000.0
     )
+
+
+def test_a_fleet_without_a_loader_has_no_status() -> None:
+    assert statuses([], 1.0) == {}

@@ -3,17 +3,18 @@
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from feedline_server.memory.arena import Slot
 from feedline_server.scheduling.stream import MOST_READERS, Batch, Delivery, FileBatch, Refusal, Stream, Want, stages_of
 from feedline_server.scheduling.work import WorkByView
+from feedline_wire import BAD, IDS, stages
 from feedline_wire import loader_pb2 as pb
-from feedline_wire import stages
 from feedline_wire.errors import InvalidRequest
 from feedline_wire.key import Key
 from feedline_wire.status import LoaderCounters
-from feedline_wire.tensors import Layout
+from feedline_wire.tensors import Layout, Placed
 
 KEY = Key("numbers", b"f", "train", "sequential", 0, 0, 0, 1)
 ERROR = InvalidRequest("no")
@@ -215,3 +216,14 @@ def test_what_no_worker_took_of_the_time_until_a_batch_was_ready_was_the_queue(s
     found = stages.unpack(stages_of(batch, 6.0))
 
     assert found == pytest.approx((queued_s, 1.0, *of_worker))
+
+
+def test_samples_that_a_batch_names_as_bad_are_counted_when_it_is_sent(stream: Stream) -> None:
+    counts = LoaderCounters()
+    ids = Placed(IDS, np.dtype("<i8"), (5,), 0)
+    bad = Placed(BAD, np.dtype("<i8"), (3, 2), 40)
+
+    for layout in (Layout((ids,), 40), Layout((ids, bad), 88)):
+        stream.count_sent(Batch(a_want(1), layout, Slot(0, 100, 0)), counts, WorkByView(), 1.0)
+
+    assert (counts.batches, counts.bad_samples) == (2, 3)

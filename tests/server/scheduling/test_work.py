@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from feedline_server.scheduling.work import Work
+from feedline_server.scheduling.work import Work, WorkByView
 from feedline_server.workers.messages import Done
 from feedline_wire import loader_pb2 as pb
+from feedline_wire.key import Key
 
 Stage = Any  # the fixture in conftest.py
 
@@ -39,3 +40,23 @@ def test_how_long_a_trainer_said_nothing_is_said_with_what_it_said(stage: Stage)
 
     assert (told.batches, told.quiet_us) == (5, 7_500_000)
     assert stream.readers["a"][0].quiet_us == 0
+
+
+def test_a_reader_that_was_heard_meanwhile_was_not_quiet(stage: Stage) -> None:
+    stream = stage.scheduler.open_stream("one")
+    stage.scheduler.note_reader(stream, pb.Reader(dataset="numbers", view="train", trainer="a"))
+    stage.now -= 0.5  # the time of this status was read before that
+
+    [told] = stage.scheduler.status().streams[0].readers
+
+    assert told.quiet_us == 0
+
+
+def test_what_was_only_sent_or_only_assembled_has_none_of_the_other() -> None:
+    work = WorkByView()
+    sent, assembled = (Key(name, b"f", "train", "sequential", 0, 0, 0, 1) for name in "ab")
+
+    work.sent(sent)
+    work.assembled(assembled, 0.5)
+
+    assert work.now() == {("a", "train"): Work(1, 0.0), ("b", "train"): Work(0, 0.5)}
