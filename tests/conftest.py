@@ -17,6 +17,7 @@ import psutil
 import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
+from ports import free_address
 
 pytest_plugins = ["tiers", "alone", "ending", "certificates"]
 
@@ -26,7 +27,7 @@ START_S = 180.0
 STOP_S = 30.0
 """A loader that runs on for so long after SIGTERM is stuck: its own drain takes less."""
 
-ORPHANS_S = 5.0
+ORPHANS_S = 30.0
 """The kernel ends workers with their loader. The bound is for a busy machine."""
 
 LOOK_S = 0.02
@@ -106,10 +107,11 @@ StartLoader = Callable[..., StartedLoader]
 def _started(folder: Path, path: Path, *args: str) -> StartedLoader:
     """Start a loader. Blocks until it listens. `folder` takes its log and its port file."""
     port_file, log = folder / "port", folder / "log"
+    listen = "127.0.0.1:0" if "--replicas" in args else free_address()
     command = [sys.executable, "-m", "feedline_server", "serve", str(path)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", "--port-file", str(port_file), *args],
+            [*command, "--listen", listen, "--port-file", str(port_file), *args],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from breaking.lines import free_port
+from ports import free_port
 
 import feedline
 from feedline.testing import FakeLoader, serve

@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 import pytest
 from certificates import Authority
-from shown import free_address
+from ports import free_address
 
 import feedline
 from feedline_wire import externalscaler_pb2 as keda
@@ -160,7 +160,7 @@ def test_a_fleet_without_loaders_is_woken_by_a_trainer_that_waits_for_it(
 
     def train() -> None:
         try:
-            with feedline.connect(f"{free},{scaler.address}", timeout_s=1) as loader:
+            with feedline.connect(f"{free},{scaler.address}", timeout_s=4) as loader:
                 outcome.append(sum(len(batch) > 0 for batch in loader.epoch(0, batch_size=10)))
         except FeedlineError as error:
             outcome.append(error)
@@ -170,7 +170,7 @@ def test_a_fleet_without_loaders_is_woken_by_a_trainer_that_waits_for_it(
     seen = scaler.until(lambda found: found["replicas"] == 1)
     assert seen["knocking"] == 1
     assert scaler.replicas() == 1
-    trainer.join(2.5)
+    trainer.join(10)
     assert trainer.is_alive(), f"it gave up: {outcome}"
     start_loader(hundred_and_one, "--workers", "1", "--listen", free)
 

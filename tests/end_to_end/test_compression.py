@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from breaking.lines import free_port
+from ports import free_port
 from proxy import Proxy
 
 import feedline

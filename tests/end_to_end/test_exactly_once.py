@@ -1,6 +1,7 @@
 """Every sample of an epoch arrives exactly once, over real sockets from real processes (promises G1, G2, G3)."""
 
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -174,4 +175,7 @@ def test_nothing_is_left_when_a_trainer_closes(four_workers: str) -> None:
     with feedline.connect(four_workers) as loader:
         next(loader.epoch(0, batch_size=5))
 
-    assert [one for one in process.net_connections() if one.status == "ESTABLISHED" and one.raddr] == []
+    until = time.monotonic() + 30
+    while left := [one for one in process.net_connections() if one.status == "ESTABLISHED" and one.raddr]:
+        assert time.monotonic() < until, left
+        time.sleep(0.02)  # gRPC closes its own on another thread

@@ -147,7 +147,7 @@ def test_the_trainer_does_not_notice_that_a_loader_is_told_to_end(
     assert Counter(run.ids) == WHOLE
     assert run.longest_s < WITHIN_S
     assert retried == 0, "what it had was asked of the other before it went"
-    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
+    assert [one for one in caplog.messages if not one.startswith("waiting for up to ")] == []
 
 
 def test_all_loaders_are_replaced_one_after_the_other_in_mid_epoch(
@@ -260,21 +260,22 @@ def test_a_stream_that_rested_is_opened_anew_with_its_lane(
     monkeypatch.setattr(outbox, "REST_AFTER_S", 0.05)
     for other in {*LANES} - {lane}:
         monkeypatch.setattr(kind_of(other), "is_reachable", lambda _: False)
-    got, rested = [], 0
+    got, rested, by_then = [], 0, ""
 
     with feedline.connect(start_shared_loader(numbers, "--workers", "2").address) as connected:
         for batch in connected.epoch(1, batch_size=BATCH, seed=5):
             got.append(digest(batch))
+            if batch.index > 1300 and by_then != lane:  # at the very end it may rest again, and not have it any more
+                by_then = connected.stats.replicas[0].lane
             if batch.index in {400, 401, 1200}:
                 until = time.monotonic() + WITHIN_S
                 while connected.status().trainers:
                     assert time.monotonic() < until, connected.status()
                     time.sleep(0.05)
                 rested += 1
-        (seen,) = connected.stats.replicas
         retried = connected.stats.retried
 
     assert rested == 3
-    assert seen.lane == lane
+    assert by_then == lane
     assert retried == 0
     assert got == undisturbed

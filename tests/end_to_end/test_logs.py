@@ -35,8 +35,8 @@ def test_lines_of_a_stream_say_whose_it_is_and_which_key_failed(data: Path, star
     loader = start_loader(data, "--workers", "1", "--log-format", "json")
     with feedline.connect(loader.address, timeout_s=60, traceparent=TRACEPARENT) as connection:
         feed = connection.feed(batch_size=1, order="sequential", rank=1, world=2)
-        key = feed.key(feed.plan.step(0, 3))  # the eighth sample, of the second rank
-        (data / "s7.npy").write_bytes(b"no array")
+        key = feed.key(feed.plan.step(0, 4))  # the last sample, of the second rank: those before it were sent
+        (data / "s9.npy").write_bytes(b"no array")
         with pytest.raises(feedline.DataError):
             list(feed)
     loader.stop()
@@ -52,7 +52,7 @@ def test_lines_of_a_stream_say_whose_it_is_and_which_key_failed(data: Path, star
     whose = {name: reads[name] for name in ("peer", "client", "trainer", "rank", "dataset", "view")}
     assert (trace | whose).items() <= failed.items()
     assert from_text(failed["key"]) == key
-    assert "s7.npy" in failed["error"]
+    assert "s9.npy" in failed["error"]
     (left,) = [line for line in found if line["event"] == "trainer left"]
     assert (trace | whose | {"batches": 4}).items() <= left.items()
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from shown import free_address, got
+from ports import free_address
+from shown import got
 
 import feedline
 from feedline_server.watching.events import MOST_PAGES

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shown import free_address, got
+from ports import free_address
+from shown import got
 
 import feedline
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import feedline
+from feedline.fleet import fleet
 from feedline_wire.errors import DataError, DatasetChanged
 
 StartLoader = Callable[..., Any]
@@ -155,8 +156,9 @@ def test_files_that_only_have_new_times_are_served_on_and_so_is_a_dataset_that_c
 
 
 def test_a_new_trainer_has_the_newest_version_that_every_replica_serves(
-    tmp_path: Path, start_loader: StartLoader
+    tmp_path: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_S", 60.0)  # a second is little for the other one on a busy machine
     path, new = columns(tmp_path / "now", 0), columns(tmp_path / "new", 100)
     one, other = (start_loader(path, "--workers", "1") for _ in range(2))
     both = f"{one.address},{other.address}"
@@ -184,8 +186,9 @@ def test_a_command_with_replicas_passes_it_on(tmp_path: Path, start_loader: Star
 
 
 def test_two_replicas_without_a_version_in_common_are_an_error_at_connect(
-    tmp_path: Path, start_loader: StartLoader
+    tmp_path: Path, start_loader: StartLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_S", 60.0)
     one = start_loader(columns(tmp_path / "a" / "d", 0), "--workers", "1")
     other = start_loader(columns(tmp_path / "b" / "d", 100), "--workers", "1")
     addresses = [one.address, other.address]

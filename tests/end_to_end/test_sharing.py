@@ -1,6 +1,7 @@
 """Several trainers on one dataset and seed: each has its whole epoch, and a batch is assembled once for all of them."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,10 @@ def test_four_trainers_with_one_seed_cost_little_more_than_one(six_hundred: Path
             trainer.start()
         for trainer in trainers:
             trainer.join(100)
-        status = watcher.status()
+        until = time.monotonic() + 30
+        while (status := watcher.status()).counters["arena_lent"] or status.counters["batches"] < 4 * 2 * 30:
+            assert time.monotonic() < until, status  # a batch is counted when it has been sent
+            time.sleep(0.05)
 
     assert all(trainer.is_right for trainer in trainers)
     assert [Counter(ids) == Counter(range(SAMPLES)) for trainer in trainers for ids in trainer.ids] == [True] * 8
@@ -68,7 +72,6 @@ def test_four_trainers_with_one_seed_cost_little_more_than_one(six_hundred: Path
     assert status.counters["batches"] == 4 * 2 * 30
     # In step they are never more than the 4 batches that they want ahead apart; begun apart, the first few differ.
     assert status.counters["shared"] >= 3 * 60 * 0.8
-    assert status.counters["arena_lent"] == 0
 
 
 def test_trainers_that_share_each_have_their_epoch_although_workers_die_and_one_of_them_leaves(

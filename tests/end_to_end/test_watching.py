@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from shown import free_address, got
+from ports import free_address
+from shown import got
 
 import feedline
 from feedline.cli import main

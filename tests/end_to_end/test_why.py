@@ -96,7 +96,7 @@ def trained(
 def test_a_slow_transform_is_named_and_the_command_says_the_same(stage: Stage, data: Path) -> None:
     target = stage.loader(data, "--workers", "2", slow_ms=40)
     with ThreadPoolExecutor() as threads:
-        training = threads.submit(trained, target)
+        training = threads.submit(trained, target, seconds=8)
         seen: dict[str, Any] = {}
         while not training.done():
             time.sleep(0.2)
@@ -126,7 +126,7 @@ def test_too_few_workers_are_counted(stage: Stage, data: Path) -> None:
 
 def test_a_slow_trainer_is_the_limit(stage: Stage, data: Path) -> None:
     # Small batches, so that no epoch ends: the second one is not read ahead before there is one.
-    verdict = trained(stage.loader(data, "--workers", "2"), step_s=0.1, batch_size=8)
+    verdict = trained(stage.loader(data, "--workers", "2"), step_s=0.1, batch_size=8, seconds=8)
 
     assert verdict.cause == "trainer"
     assert "The trainer is the limit" in str(verdict)

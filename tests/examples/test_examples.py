@@ -18,6 +18,10 @@ FRAMEWORKS = {"jax_training.py", "lightning_trainer.py", "pytorch.py", "tf_keras
 """What needs a framework beside Keras on TensorFlow."""
 
 
+SLOW = ("waiting for up to ", "; still trying for ", "overloaded: ")
+"""What is in lines that a busy machine may add."""
+
+
 def scripts() -> list[Any]:
     return [
         pytest.param(path, id=path.stem, marks=[pytest.mark.frameworks] if path.name in FRAMEWORKS else [])
@@ -43,5 +47,6 @@ def test_an_example_runs_and_leaves_no_process(script: Path, tmp_path: Path) -> 
     )  # fmt: skip
 
     assert done.returncode == 0, f"{script.name} fails:\n{done.stdout}"
-    assert len(done.stdout.splitlines()) == 1, f"{script.name} says more than what it found:\n{done.stdout}"
+    said = [line for line in done.stdout.splitlines() if not any(words in line for words in SLOW)]
+    assert len(said) == 1, f"{script.name} says more than what it found:\n{done.stdout}"
     assert serving() <= before

@@ -30,10 +30,11 @@ from breaking import memory, pids, record, shortages, updates
 from breaking.data import Data, write
 from breaking.hurts import HURTS
 from breaking.lanes import TLS
-from breaking.lines import By, Lines, free_port
+from breaking.lines import By, Lines
 from breaking.stage import Loader, Stage, Trainer
 from breaking.updates import Rolled
 from breaking.verdict import Account, Undisturbed
+from ports import free_port
 
 LOADERS = 3
 LEAST = 2

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from breaking.lines import Lines, free_port
+from breaking.lines import Lines
+from ports import free_port
 from proxy import Proxy
 
 import feedline
@@ -245,11 +246,14 @@ def test_connections_that_are_cut_every_700_kb_make_progress_batch_by_batch(cut_
 
 def test_a_batch_that_no_connection_lasts_for_is_an_error_that_says_so_at_the_deadline(cut_lines: Lines) -> None:
     with feedline.connect(cut_lines.address, timeout_s=WAIT_S) as connection:
-        began = time.monotonic()
+        for _ in range(5):  # at the deadline it may just be connected once more
+            began = time.monotonic()
+            with pytest.raises(feedline.LoaderUnavailable) as caught:
+                next(connection.epoch(0, batch_size=16, timeout_s=6))
+            assert time.monotonic() - began < WAIT_S
+            if not isinstance(caught.value, feedline.LoaderStalled):
+                break
 
-        with pytest.raises(feedline.LoaderUnavailable, match="lost each time before one batch was whole") as caught:
-            next(connection.epoch(0, batch_size=16, timeout_s=6))
-
-        assert time.monotonic() - began < WAIT_S
+        assert "lost each time before one batch was whole" in str(caught.value)
         assert "something on the way cuts connections" in str(caught.value)
         assert "make batches smaller" in str(caught.value)

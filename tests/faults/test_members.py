@@ -25,7 +25,7 @@ USED_S = 60.0
 SPEAKS_S = 5.0
 """Stated: a trainer that waits longer says so."""
 
-DEADLINE_S = 4.0
+DEADLINE_S = 10.0
 
 Report = Callable[..., None]
 

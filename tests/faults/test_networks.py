@@ -15,9 +15,10 @@ import pytest
 from breaking import namespace
 from breaking.data import Data
 from breaking.lanes import LANES
-from breaking.lines import Lines, free_port
+from breaking.lines import Lines
 from breaking.stage import Stage, Trainer
 from breaking.verdict import Undisturbed, judged
+from ports import free_port
 
 HOST = "127.0.0.2"
 

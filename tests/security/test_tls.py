@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from shown import free_address
+from ports import free_address
 
 import feedline
 from feedline_wire import PROTOCOL, rpc

@@ -39,8 +39,9 @@ def test_sigterm_leaves_no_loader_behind(
     )
     started: list[psutil.Process] = []
     try:
-        for _ in range(running):
-            (tmp_path / "ready").read_text()  # blocks until a test has started its loaders
+        with os.fdopen(os.open(tmp_path / "ready", os.O_RDWR)) as ready:  # a writer of its own: it has no end
+            for _ in range(running):
+                assert ready.readline()  # blocks until a test has started its loaders
         started = psutil.Process(run.pid).children(recursive=True)
         fronts = [one for one in started if "feedline_server" in one.cmdline() and "serve" in one.cmdline()]
         assert len(fronts) == LOADERS * running

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from breaking.lines import Lines, free_port
+from breaking.lines import Lines
 from breaking.stage import Loader, Stage
+from ports import free_port
 
 from feedline.cli import main as feedline_command
 

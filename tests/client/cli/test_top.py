@@ -116,7 +116,7 @@ def loader() -> Iterator[FakeLoader]:
 def test_once_as_json_has_every_loader_and_what_is_wrong(
     loader: FakeLoader, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["top", f"{loader.address},127.0.0.1:1", "--once", "--json", "--timeout-s", "1"])
+    code = main(["top", f"{loader.address},127.0.0.1:1", "--once", "--json", "--timeout-s", "5"])
 
     found = json.loads(capsys.readouterr().out)
     assert code == 1

@@ -1,5 +1,6 @@
 """What a broken network changes is noticed, asked for again, counted and said; with `checksum`."""
 
+import contextlib
 import logging
 
 import numpy as np
@@ -43,6 +44,12 @@ def test_a_damaged_frame_is_asked_for_again_and_never_delivered(
     assert "damaged=1" in repr(connected)
 
 
+def next_without_a_stall(epoch: feedline.Epoch) -> None:
+    for _ in range(30):
+        with contextlib.suppress(feedline.LoaderStalled):  # at the deadline it was just being asked again
+            next(epoch)
+
+
 def test_a_way_that_damages_everything_is_an_error_at_the_deadline_that_says_so() -> None:
     with (
         feedline.testing.serve({"x": X}) as loader,
@@ -50,8 +57,9 @@ def test_a_way_that_damages_everything_is_an_error_at_the_deadline_that_says_so(
     ):
         loader.damage(frames=1000)
 
+        epoch = connected.epoch(0, batch_size=100, timeout_s=1.0)
         with pytest.raises(feedline.LoaderUnavailable, match="arrived damaged"):
-            next(connected.epoch(0, batch_size=100, timeout_s=1.0))
+            next_without_a_stall(epoch)
 
 
 def test_damage_is_the_networks_turn() -> None:

@@ -17,7 +17,7 @@ import pytest
 import feedline
 from feedline.connection import connection as connecting
 from feedline.connection import outbox
-from feedline.fleet import resolve, tracker
+from feedline.fleet import fleet, rates, resolve, tracker
 from feedline.testing import FakeLoader, serve
 from feedline_wire import loader_pb2 as pb
 from feedline_wire.errors import DatasetChanged, LoaderUnavailable, ProtocolMismatch
@@ -218,7 +218,8 @@ def test_loaders_whose_streams_rest_are_asked_when_those_that_were_asked_are_los
     read(epoch, got)
 
     assert Counter(got) == WHOLE
-    assert connection.replicas == len(loaders) - len(busy)
+    # One whose stream had come to rest meanwhile is not missed before it is asked.
+    assert len(loaders) - len(busy) <= connection.replicas < len(loaders)
 
 
 def test_a_loader_that_went_away_while_its_stream_rested_costs_no_batch(
@@ -258,14 +259,17 @@ def test_the_keys_of_a_lost_loader_are_wanted_of_the_others(fakes: Fleet) -> Non
         read(epoch, got, until=lambda: len(got) >= 500)
         lost.stop()
         read(epoch, got)
-        replicas = connection.replicas
+        read_epochs(connection, until=lambda: connection.replicas == 1)
 
     assert Counter(got) == WHOLE
-    assert replicas == 1
 
 
-def test_a_loader_that_says_nothing_more_costs_the_learnt_time_and_no_batch(fakes: Fleet) -> None:
+def test_a_loader_that_says_nothing_more_costs_the_learnt_time_and_no_batch(
+    fakes: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a process that was stopped: its connection is open, and nothing comes."""
+    # For its silence alone are others asked: of a busy machine's gaps that may be learnt later than what is late.
+    monkeypatch.setattr(rates, "LATE_FACTOR", 1e6)
     silent, other = fakes(2)
     got: list[int] = []
     with connected([silent.address, other.address], 2) as connection:
@@ -340,8 +344,9 @@ def test_a_slow_loader_gets_less_of_the_work(fakes: Fleet) -> None:
 
 
 def test_loaders_without_a_version_in_common_are_an_error_that_says_what_differs_whichever_answers_first(
-    fakes: Fleet,
+    fakes: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fleet, "SETTLE_S", WAIT_S)  # a second is little for the other one on a busy machine
     (one,) = fakes(1)
     with (
         serve({"y": Y[:90]}, fingerprint=b"\xfe\xed") as other,
@@ -418,6 +423,7 @@ def test_one_loader_behind_two_addresses_is_asked_by_one_connection(
     monkeypatch: pytest.MonkeyPatch, fakes: Fleet
 ) -> None:
     monkeypatch.setattr(connecting, "SAME_AGAIN_S", 0.01)
+    monkeypatch.setattr(rates, "LATE_AT_LEAST_S", WAIT_S)  # or a process that stands still takes the other way
     (loader,) = fakes(1, address="0.0.0.0:0")
     port = loader.address.rpartition(":")[2]
     got: list[int] = []

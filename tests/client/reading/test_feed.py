@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -281,6 +282,7 @@ def test_no_more_batches_are_wanted_ahead_than_prefetch_says(connection: feedlin
         next(epoch)
 
     loader.resume()
+    epoch._ahead._timeout_s = WAIT_S
     next(epoch)
     loader.wait_until(lambda seen: seen.answered == 4)
     assert [key.offset for key in loader.requests] == [0, 5, 10, 15]
@@ -371,7 +373,10 @@ def test_a_batch_that_the_trainer_let_go_of_is_held_by_nobody(connection: feedli
     memories = [weakref.ref(owner(batch["x"])) for batch in connection.epoch(0, batch_size=10)]
 
     assert len(memories) == 11
-    assert [memory for memory in memories if memory() is not None] == []
+    until = time.monotonic() + WAIT_S
+    while any(memory() is not None for memory in memories):
+        assert time.monotonic() < until
+        time.sleep(0.01)  # the connection's thread may not be back from giving the last
 
 
 def owner(array: np.ndarray) -> np.ndarray:
@@ -560,7 +565,7 @@ def test_a_bad_sample_is_the_error_of_exactly_its_batch_and_can_be_asked_for_aga
 
 
 def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader, loader: FakeLoader) -> None:
-    feed = connection.feed(batch_size=10, timeout_s=0.2, prefetch=2)
+    feed = connection.feed(batch_size=10, timeout_s=2, prefetch=2)
     loader.stall(after=3)
     epoch = iter(feed)
     got = [next(epoch) for _ in range(3)]
@@ -568,7 +573,7 @@ def test_an_epoch_goes_on_where_it_was_after_a_stall(connection: feedline.Loader
     for _ in range(2):
         with pytest.raises(LoaderStalled) as error:
             next(epoch)
-        assert "positions 30..39 within 0.2 s from " + loader.address in str(error.value)
+        assert "positions 30..39 within 2 s from " + loader.address in str(error.value)
 
     loader.resume()
     feed.close()  # what follows has a longer deadline

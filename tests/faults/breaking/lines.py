@@ -5,8 +5,6 @@ looks for at the host of its target, goes over a line as well.
 """
 
 import contextlib
-import random
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
@@ -17,22 +15,6 @@ By: TypeAlias = Literal["grpc", "lane"]
 
 PORTS_OF: tuple[By, ...] = ("grpc", "lane")
 """What each of a loader's ports is for, in their order."""
-
-PORTS = range(10_000, 30_000)
-"""Linux takes those of outgoing connections from 32768 on: a loader that is down keeps its port."""
-
-
-def free_port(*hosts: str) -> int:
-    """A port that is free on all of these addresses, and that the kernel gives to no connection meanwhile."""
-    while True:
-        port = random.choice(PORTS)
-        with contextlib.ExitStack() as open_ones:
-            try:
-                for host in hosts:
-                    open_ones.enter_context(socket.create_server((host, port)))
-            except OSError:
-                continue
-            return port
 
 
 class Lines:

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import psutil
 from certificates import Authority
+from ports import free_address
 
 from breaking.lanes import TLS
 from breaking.trainer import Spec
@@ -228,7 +229,7 @@ class Stage:
         self,
         data: Path,
         *args: str,
-        address: str = "127.0.0.1:0",
+        address: str | None = None,
         output: Path | None = None,
         prefix: Sequence[str] = (),
     ) -> Loader:
@@ -236,6 +237,7 @@ class Stage:
 
         `prefix` is put before its command line.
         """
+        address = address or free_address()
         loader = Loader(self, data, address, self._certified(args, address), output, prefix)
         self.loaders.append(loader)
         loader.wait_until_it_listens()
@@ -243,8 +245,8 @@ class Stage:
 
     def fleet(self, number: int, data: Path, *args: str) -> list[Loader]:
         """Start several at the same time; they listen when this returns."""
-        address = "127.0.0.1:0"
-        loaders = [Loader(self, data, address, self._certified(args, address), None) for _ in range(number)]
+        addresses = [free_address() for _ in range(number)]
+        loaders = [Loader(self, data, address, self._certified(args, address), None) for address in addresses]
         self.loaders += loaders
         for loader in loaders:
             loader.wait_until_it_listens()

@@ -16,7 +16,7 @@ def test_what_does_not_get_on_is_given_up_with_what_it_was_at() -> None:
         at.append(doing)
         given_up.set()
 
-    with watched("d", 0.05, expired):
+    with watched("d", 1.0, expired):
         OPENING.note("file 7 of 9")
         assert given_up.wait(60)
 

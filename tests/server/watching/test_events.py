@@ -152,8 +152,9 @@ def test_pages_have_one_thread_together_and_one_more_than_there_may_be_is_told_s
 
 
 def test_pages_that_may_see_the_same_are_told_the_same_without_making_it_again(
-    start: Start, opened: Opened, told: Told
+    start: Start, opened: Opened, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "EVERY_S", 0.1)  # so that several open in one
     port = start()
     pages = [opened(port) for _ in range(8)]
     seen = [{page.event()[0] for _ in range(20)} for page in pages]

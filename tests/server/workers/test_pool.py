@@ -535,7 +535,8 @@ def test_each_trainers_batches_are_in_its_own_memory_which_every_worker_maps_onc
     try:
         bench.pool.map_memory(7, lent)
         bench.pool.map_memory(8, other)
-        bench.pool.submit([bench.task(number, place(number % 30, 7 + number // 30)) for number in range(60)])
+        places = [place(number // 4 * 2 + number % 2, 7 + number // 2 % 2) for number in range(60)]
+        bench.pool.submit([bench.task(number, each) for number, each in enumerate(places)])  # each has some of both
 
         answers = bench.collect(60)
 

@@ -21,8 +21,11 @@ from feedline.connection.lanes.lane import (
 WOKEN_NBYTES = WAKE_PART * WAKE_LEAST_NBYTES
 """From here on the reader of a body is not woken for every packet."""
 
+MISSED_S = 0.2
+"""What a reader takes at least that sleeps through a wake-up: it is woken by a timer of TCP's."""
+
 PROMPT_S = 3.0
-"""For 20 bodies of a few MB. A reader that sleeps through a wake-up is woken by a timer of TCP's, after 0.2 s each."""
+"""For a byte behind a body, on a busy machine."""
 
 
 @contextmanager
@@ -82,14 +85,16 @@ def test_a_body_is_there_as_soon_as_its_last_byte_is(nbytes: int) -> None:
     body = bytearray(nbytes)
 
     with connected() as (sender, incoming):
-        began = time.monotonic()
+        took = []
         for _ in range(20):
             thread = threading.Thread(target=sender.sendall, args=(wire,))
+            began = time.monotonic()
             thread.start()
             incoming.read_into(memoryview(body))
+            took.append(time.monotonic() - began)
             assert body == wire
             thread.join()
-        assert time.monotonic() - began < PROMPT_S
+        assert sorted(took)[5] < MISSED_S  # on a busy machine some may take long for another reason
 
 
 def test_one_byte_after_a_large_body_is_there_at_once() -> None:
