@@ -163,6 +163,10 @@ def test_a_loader_that_is_silent_gets_no_key_while_another_can_take_it() -> None
     assert chosen(silent) is silent
 
 
+def test_a_loader_that_was_never_asked_is_idle() -> None:
+    assert endpoint("a", served()).is_idle
+
+
 def test_a_loader_that_owes_nothing_or_just_began_to_is_not_silent_however_long_nothing_came() -> None:
     idle = endpoint("idle", served(), heard_at=NOW - 3600)
     began = endpoint("began", served(max_window=9), outstanding=1, heard_at=NOW - 3600, owing_since=NOW - 1)

@@ -58,3 +58,7 @@ def test_a_loader_that_never_starts_is_given_up_in_time() -> None:
 
 def test_who_does_not_wait_is_not_put_off() -> None:
     assert outcomes(0, (0.01, STARTING)) == [(False, 0)]
+
+
+def test_what_starts_for_just_as_long_as_is_waited_for_is_waited_for_no_more() -> None:
+    assert outcomes(1, (STARTING_S, STARTING)) == [(False, 1)]

@@ -36,6 +36,14 @@ def test_a_key_waits_for_the_loader_since_that_is_short_and_it_is_wanted(stream:
     assert overload.waited_s(stream, 15.0) == waited_s
 
 
+def test_what_is_short_counts_as_such_and_nothing_else() -> None:
+    overload = Overload()
+    overload.note("workers", 10.0)
+    overload.note(None, 12.0)
+
+    assert overload.seconds(15.0) == {"workers": 2.0, "memory": 0.0}
+
+
 def test_where_nothing_is_short_nobody_waits() -> None:
     overload = Overload()
     overload.note("workers", 10.0)

@@ -204,6 +204,7 @@ def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream
         stream.count_sent(FileBatch(a_want(ticket, 10), SOURCE), counts, work, 3.0)
 
     assert (counts.batches, counts.bytes, counts.bytes_tcp, counts.scattered) == (3, 30, 30, 3)
+    assert (stream.batches, stream.nbytes) == (3, 30)
     assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
 
 
