@@ -36,6 +36,8 @@ def test_it_is_the_newest_that_all_serve(loaders: list[Description], version: st
 
     assert found.datasets["d"].fingerprint.hex() == version * 8
     assert found.disagreed == {}
+    first = loaders[0]
+    assert found.older == {"d": tuple(one for one in first.versions("d") if one != found.datasets["d"])}
 
 
 def test_a_dataset_that_one_loader_alone_serves_is_served() -> None:

@@ -149,3 +149,20 @@ def test_a_name_server_that_never_answers_keeps_no_process_alive() -> None:
     watch = Watch(Name("loader", 1), found=lambda *_: None, failed=lambda *_: None)
 
     assert watch._thread.daemon
+
+
+def test_a_name_is_asked_for_every_few_seconds_and_not_at_once_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def waited(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 2 and watch.begin_close() is None
+
+    monkeypatch.setattr(resolve, "look_up", lambda _: ())
+    watch = Watch(Name("loader", 1), found=lambda *_: None, failed=lambda *_: None)
+    monkeypatch.setattr(watch._closing, "wait", waited)
+    monkeypatch.setattr(watch._asked, "wait", waited)
+
+    watch._run()
+
+    assert waits == [resolve.SOONEST_S, resolve.EVERY_S - resolve.SOONEST_S]

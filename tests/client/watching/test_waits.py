@@ -7,8 +7,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+import feedline
 from feedline.connection.buffers import Received
 from feedline.fleet.requests import PendingBatch
+from feedline.testing import serve
 from feedline.watching.waits import Waits
 from feedline_wire import loader_pb2 as pb
 from feedline_wire import stages
@@ -152,3 +154,13 @@ class _AtOnce:
 
     def __init__(self, target: Callable[[Waits], None], args: tuple[Waits], **_: object) -> None:
         self.start = lambda: target(*args)
+
+
+@pytest.mark.parametrize(("world", "steps"), [(1, 13), (4, 4)])
+def test_loaders_are_told_how_many_steps_an_epoch_has(world: int, steps: int) -> None:
+    with (
+        serve({"x": np.zeros(100)}) as loader,
+        feedline.connect(loader.address) as connection,
+        connection.feed(batch_size=8, world=world, rank=0) as feed,
+    ):
+        assert feed._batches.waits._reader.steps == feed.plan.steps_per_epoch == steps

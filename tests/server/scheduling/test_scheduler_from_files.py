@@ -10,6 +10,7 @@ import pytest
 from feedline_server.lanes.from_files import ZeroCopySource
 from feedline_server.lanes.iovec import Iovec
 from feedline_server.rpc.sender import Sender
+from feedline_server.scheduling.scheduler import QUEUED_PER_WORKER
 from feedline_server.scheduling.stream import Batch, FileBatch, Refusal, Stream
 from feedline_wire.errors import LoaderDraining
 from feedline_wire.key import Key
@@ -224,3 +225,13 @@ def test_a_stream_that_ends_lets_go_of_all(stage: Stage) -> None:
 
     assert tickets(stage, stream) == []
     assert not any(isinstance(delivery, Batch | FileBatch) for delivery in stream.ready)
+
+
+def test_what_can_be_sent_so_no_more_waits_for_workers_that_are_busy(stage: Stage, source: FilesOnly) -> None:
+    stream = by_tcp(stage, "a")
+    source.is_wanted = False
+
+    stage.scheduler.want(stream, [(ticket, stage.key()) for ticket in range(7)])
+
+    assert [task.key.epoch for task in stage.tasks] == list(range(2 * QUEUED_PER_WORKER))
+    assert stage.scheduler.status().short_of == "workers"

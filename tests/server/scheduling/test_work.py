@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from feedline_server.scheduling.work import Work, WorkByView
 from feedline_server.workers.messages import Done
 from feedline_wire import loader_pb2 as pb
@@ -60,3 +62,20 @@ def test_what_was_only_sent_or_only_assembled_has_none_of_the_other() -> None:
     work.assembled(assembled, 0.5)
 
     assert work.now() == {("a", "train"): Work(1, 0.0), ("b", "train"): Work(0, 0.5)}
+
+
+def test_what_grew_since_is_the_difference() -> None:
+    assert Work(7, 3.5).since(Work(5, 1.5)) == Work(2, 2.0)
+
+
+def test_who_waits_for_a_batch_is_not_woken_by_what_changes_nothing_for_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = stage.scheduler.open_stream("one")
+    woken: list[int] = []
+    monkeypatch.setattr(stream.changed, "notify", lambda: woken.append(1))
+
+    stage.want(stream, 1, stage.key())
+    assert woken == []
+    stage.finish_all()
+    assert woken == [1]
