@@ -257,8 +257,10 @@ def _noticed(tree: Path, tests: Sequence[str], seconds: float) -> tuple[Outcome,
         return "hung", f"{len(tests)} tests"
     if run.returncode == 0:
         return None
-    if run.returncode == pytest.ExitCode.USAGE_ERROR:  # of this program: nothing was run
-        raise RuntimeError(output)
+    if run.returncode == pytest.ExitCode.USAGE_ERROR:
+        if "while loading conftest" in output:  # it breaks what all tests import
+            return "caught", "conftest.py"
+        raise RuntimeError(output)  # of this program: nothing was run
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     return ("hung" if "Failed: Timeout" in output else "caught"), failed[1] if failed else output[-300:]
 

@@ -119,7 +119,6 @@ class Buffers:
         self._starts.append(start)
         while sum(root.nbytes - ALIGNMENT for root in self._roots) > self.kept_nbytes:
             del self._roots[0], self._starts[0]
-            self._next = max(self._next - 1, 0)
 
 
 _root = [np.empty(0, np.uint8)]
@@ -135,7 +134,7 @@ def _start(root: Array) -> int:
 class Receiver:
     """Puts one stream's pieces together. One thread."""
 
-    def __init__(self, description: Description, buffers: Buffers, *, may_be_compressed: bool = False) -> None:
+    def __init__(self, description: Description, buffers: Buffers, *, may_be_compressed: bool) -> None:
         self._description = description
         self._buffers = buffers
         self._may_be_compressed = may_be_compressed

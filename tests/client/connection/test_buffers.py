@@ -249,7 +249,7 @@ def description(*columns: Column, max_batch_nbytes: int = MIB) -> Description:
 
 
 def receiver(*columns: Column, max_batch_nbytes: int = MIB) -> Receiver:
-    return Receiver(description(*columns, max_batch_nbytes=max_batch_nbytes), Buffers(0))
+    return Receiver(description(*columns, max_batch_nbytes=max_batch_nbytes), Buffers(0), may_be_compressed=False)
 
 
 def header(*columns: Column, rows: int = 4) -> pb.BatchHeader:
@@ -347,7 +347,7 @@ def test_rows_are_missing_or_replaced_as_the_bad_samples_beside_them_say(
 
 def test_a_ready_batch_may_have_any_number_of_rows_and_has_one_id_a_position() -> None:
     info = DatasetInfo("fake", b"\x01", 100, (X,), "x", {"train": 100}, ("shuffle",), is_batched=True)
-    receive = Receiver(Description("1", "r", {"fake": info}, MIB, max_window=1024), Buffers(0))
+    receive = Receiver(Description("1", "r", {"fake": info}, MIB, max_window=1024), Buffers(0), may_be_compressed=False)
     wire, wrong = shortened(17, (4,), None), shortened(17, (17,), None)
 
     received = receive.take(Piece(1, 0, bytes(wire.nbytes), wire.SerializeToString()), KEY)
