@@ -1,6 +1,7 @@
 """Where arriving bytes are put: buffers that nobody overwrites, headers that nobody believes."""
 
 import gc
+import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from feedline.connection import buffers as module
 from feedline.connection.buffers import KEPT_NBYTES, POOLED_NBYTES, Buffers, Received, Receiver
 from feedline.connection.description import IDS_COLUMN, DatasetInfo, Description
 from feedline_wire import compression, frames, tensors
@@ -175,6 +177,19 @@ def test_the_oldest_are_forgotten_first_and_what_is_left_keeps_its_boundaries() 
 
     assert [address(one) for one in again] == where[2:]
     assert all(address(one) % 64 == 0 for one in again)
+
+
+def test_each_that_is_left_begins_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = itertools.count()
+    monkeypatch.setattr(module, "_start", lambda _: next(starts))  # at another byte each
+    buffers = Buffers(3 * MIB)
+    held = [buffers.lend(MIB) for _ in range(5)]
+    where = [address(one) for one in held]
+    del held
+
+    again = [buffers.lend(MIB) for _ in range(3)]
+
+    assert [address(one) for one in again] == where[2:]
 
 
 @pytest.mark.parametrize(("kept_nbytes", "kept"), [(MIB - 1, 0), (MIB, 1), (2 * MIB - 1, 1), (2 * MIB, 2)])

@@ -291,6 +291,7 @@ def test_an_endless_stream_never_ends_and_has_no_length() -> None:
         assert sorted(numbers) == sorted([*range(5), *range(5), 0, 1])
         with pytest.raises(InvalidRequest, match="never ends, so it has no length; declare its steps_per_epoch"):
             len(feed)
+        assert feed._batches.waits._reader.steps == 0  # what loaders are told
 
 
 @pytest.mark.parametrize(

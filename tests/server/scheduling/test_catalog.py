@@ -6,6 +6,7 @@ import pytest
 
 from feedline_server.scheduling.catalog import Catalog
 from feedline_wire.errors import DatasetChanged, InvalidRequest
+from feedline_wire.key import most_rows
 
 Stage = Any  # the fixture in conftest.py
 
@@ -61,6 +62,14 @@ def test_a_batch_may_take_as_many_bytes_as_the_loader_assembles(catalog: Catalog
     assert exact.check(stage.key(rows=1)) == 4040
     with pytest.raises(InvalidRequest, match=r"a batch of 2 rows takes 8080 bytes; .* at most 4040"):
         exact.check(stage.key(rows=2))
+
+
+def test_a_batch_may_have_so_many_rows_and_no_more(catalog: Catalog, stage: Stage) -> None:
+    roomy, most = Catalog(catalog.served, max_batch_nbytes=1 << 50), most_rows(100)
+
+    assert roomy.check(stage.key(rows=most)) == 4040 * most
+    with pytest.raises(InvalidRequest, match=rf"a batch of {most + 1} rows .* ask for 1\.\.{most}$"):
+        roomy.check(stage.key(rows=most + 1))
 
 
 def test_a_batch_of_no_rows_is_refused(catalog: Catalog, stage: Stage) -> None:

@@ -205,6 +205,7 @@ def test_of_what_was_sent_only_what_was_compressed_counts_as_that(stream: Stream
 
     assert (counts.batches, counts.bytes, counts.bytes_tcp, counts.scattered) == (3, 30, 30, 3)
     assert (stream.batches, stream.nbytes) == (3, 30)
+    assert (counts.queue_s, counts.send_s) == (0.0, 2.0 + 3.0 + 3.0)
     assert (counts.bytes_compressed, counts.bytes_compressed_to) == (8, 5)
 
 
