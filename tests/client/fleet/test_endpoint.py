@@ -164,7 +164,9 @@ def test_a_loader_that_is_silent_gets_no_key_while_another_can_take_it() -> None
 
 
 def test_a_loader_that_was_never_asked_is_idle() -> None:
-    assert endpoint("a", served()).is_idle
+    fresh = Endpoint(endpoint("a").connection)
+
+    assert (fresh.is_idle, fresh.nbytes) == (True, 0)
 
 
 def test_a_loader_that_owes_nothing_or_just_began_to_is_not_silent_however_long_nothing_came() -> None:

@@ -234,7 +234,9 @@ def test_sequential_is_the_order_of_the_view() -> None:
 # ---- the same for whoever asks ----
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3, 10, 1023, 1024, 1025, 1056, 2049, 5000, 65_537, 10**9, 2**40, 2**63 - 1])
+@pytest.mark.parametrize(
+    "samples", [1, 2, 3, 10, 1023, 1024, 1025, 1056, 2048, 2049, 5000, 65_537, 10**9, 2**40, 2**63 - 1]
+)
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (7, 3), (UINT64_MAX, UINT64_MAX)])
 def test_the_order_is_the_one_of_the_slow_reference(samples: int, seed: int, epoch: int) -> None:
     slow = SlowOrder(samples, seed, epoch)

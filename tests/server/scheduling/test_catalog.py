@@ -1,5 +1,6 @@
 """What may be asked for: a table of keys, and who sees which dataset."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -75,3 +76,20 @@ def test_a_batch_may_have_so_many_rows_and_no_more(catalog: Catalog, stage: Stag
 def test_a_batch_of_no_rows_is_refused(catalog: Catalog, stage: Stage) -> None:
     with pytest.raises(InvalidRequest, match="a batch of 0 rows"):
         catalog.check(stage.key(rows=0))
+
+
+def test_an_older_version_is_found_by_its_fingerprint(catalog: Catalog) -> None:
+    newest = catalog.served["numbers"]
+    older = [dataclasses.replace(newest, fingerprint=fingerprint) for fingerprint in (b"one", b"two")]
+    with_older = Catalog(catalog.served, max_batch_nbytes=1 << 20, older={"numbers": tuple(older)})
+
+    assert with_older.find("numbers", newest.fingerprint) is newest
+    assert with_older.find("numbers", b"two") is older[1]
+    assert with_older.find("numbers", b"three") is None
+
+
+def test_a_version_that_is_not_here_may_be_elsewhere(catalog: Catalog, stage: Stage) -> None:
+    with pytest.raises(DatasetChanged) as raised:
+        catalog.check(stage.key(fingerprint=b"other"))
+
+    assert raised.value.elsewhere

@@ -1,12 +1,15 @@
 """Since when trainers wait for the loader, and when the log says so."""
 
 import threading
+from typing import Any
 
 import pytest
 
 from feedline_server.scheduling.overload import Overload
 from feedline_server.scheduling.stream import Stream, Want
 from feedline_wire.key import Key
+
+Stage = Any  # the fixture in conftest.py
 
 KEY = Key("numbers", b"f", "train", "shuffle", 1, 0, 0, 1)
 
@@ -77,3 +80,31 @@ def test_trainers_are_looked_at_ten_times_a_second_at_most() -> None:
     assert not overload.should_log([], 10.0)
     assert not overload.should_log([waiting(0.0)], 10.05)
     assert overload.should_log([waiting(0.0)], 10.1)
+
+
+def short_of_s(stage: Stage, seconds: float) -> tuple[float, float]:
+    """For how long it is short of workers and of memory in so many seconds in which nothing happens."""
+    before = stage.scheduler.status().counters
+    stage.now += seconds
+    after = stage.scheduler.status().counters
+    return (
+        after.short_of_workers_s - before.short_of_workers_s,
+        after.short_of_memory_s - before.short_of_memory_s,
+    )
+
+
+def test_a_stream_that_wants_more_than_its_share_while_workers_idle_is_bound_by_memory(stage: Stage) -> None:
+    stream = stage.scheduler.open_stream("a")
+    assert short_of_s(stage, 1) == (0, 0)
+
+    stage.scheduler.want(stream, [(ticket, stage.key()) for ticket in range(9)])  # its share are eight
+    assert short_of_s(stage, 2) == (2, 0)
+    for _ in range(6):
+        stage.finish(stage.tasks.pop(0))
+    assert len(stage.tasks) == 2  # as many as there are workers
+    assert short_of_s(stage, 3) == (0, 0)
+    stage.finish(stage.tasks.pop(0))
+    assert short_of_s(stage, 4) == (0, 4)
+
+    stage.take(stream, 9)
+    assert short_of_s(stage, 5) == (0, 0)

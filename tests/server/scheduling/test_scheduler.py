@@ -636,3 +636,19 @@ def test_who_was_idle_has_no_claim_on_what_the_other_got_meanwhile(stage: Stage)
         stage.finish(stage.tasks.pop(0))
 
     assert sum(task.key in of_idle for task in stage.tasks) == 2  # every other one
+
+
+def test_a_sender_that_nobody_wakes_looks_again_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream counts as stalled when time has passed, of which nothing tells."""
+    looked, scheduler = threading.Event(), stage.scheduler
+    stream = scheduler.open_stream("a")
+    monkeypatch.setattr(scheduler, "_next_look_s", lambda: 0.01)
+    monkeypatch.setattr(scheduler, "_begin_what_can", lambda _: looked.set() or [])
+
+    sender = threading.Thread(target=scheduler.next_deliveries, args=(stream, 1))
+    sender.start()
+
+    assert looked.wait(30)
+    scheduler.close_stream(stream)
+    sender.join(30)
+    assert not sender.is_alive()

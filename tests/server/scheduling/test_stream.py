@@ -229,3 +229,7 @@ def test_samples_that_a_batch_names_as_bad_are_counted_when_it_is_sent(stream: S
         stream.count_sent(Batch(a_want(1), layout, Slot(0, 100, 0)), counts, WorkByView(), 1.0)
 
     assert (counts.batches, counts.bad_samples) == (2, 3)
+
+
+def test_of_a_batch_in_the_trainers_own_memory_nothing_is_sent() -> None:
+    assert (a_batch(1, 10).unsent_nbytes, a_batch(1, 10, memory=7).unsent_nbytes) == (10, 0)
