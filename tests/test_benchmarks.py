@@ -220,7 +220,8 @@ def test_a_thin_line_lets_so_many_bytes_a_second_pass() -> None:
 
     got: list[int] = []
     try:
-        with loopback.alone(mb_per_s=20), socket.create_server(("127.0.0.1", 0)) as listener:
+        with loopback.alone(), socket.create_server(("127.0.0.2", 0)) as listener:
+            loopback.thin(20, ["127.0.0.2"])
             there = threading.Thread(target=receive, args=(listener, got), daemon=True)
             there.start()
             began_ns = time.monotonic_ns()
