@@ -13,6 +13,7 @@ import ctypes
 import errno
 import faulthandler
 import functools
+import io
 import os
 import select
 import signal
@@ -161,6 +162,8 @@ def connect_to_parent() -> "Connection[Any, Any]":
     for fd in (socket_fd, _report_fd):
         os.set_inheritable(fd, False)
     faulthandler.enable(_report_fd)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # or what the operator's code prints is lost when this is killed
     connection: Connection[Any, Any] = Connection(socket_fd)
     # Blocked meanwhile: what is sent to a fork before it is the operator's would be handled as if it were ours.
     os.register_at_fork(

@@ -165,6 +165,14 @@ def test_what_a_module_prints_does_not_disturb_the_answer(tmp_path: Path, capfd:
     assert capfd.readouterr().out == "reading …\n"
 
 
+def test_what_a_module_prints_is_seen_although_its_process_is_killed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failure(tmp_path, "import os, signal\nprint('reading …')\nos.kill(os.getpid(), signal.SIGKILL)")
+
+    assert capfd.readouterr().out == "reading …\n"
+
+
 DOUBLED = """
 class D(list):
     def __getitem__(self, i):
