@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from busy import wait_for_lane
 
 import feedline
 from feedline_wire.errors import DataError
@@ -65,10 +66,7 @@ def scattered(connection: feedline.Loader) -> int:
 def by_lane(connection: feedline.Loader, **options: Any) -> feedline.Epoch:
     """An epoch of which all but the first batches come by the lane."""
     feed = connection.feed(**options)
-    until = time.monotonic() + 20
-    while connection.stats.replicas[0].lane == "grpc":  # until it stands, batches come by gRPC
-        feed.fetch(next(feed.plan.steps(0)))
-        assert time.monotonic() < until
+    wait_for_lane(connection, feed)
     return feed.epoch(0)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import without_waits
 from processes import children
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -16,10 +17,6 @@ HELPERS = {"serving.py"}
 
 FRAMEWORKS = {"jax_training.py", "lightning_trainer.py", "pytorch.py", "tf_keras_training.py", "torchtitan_source.py"}
 """What needs a framework beside Keras on TensorFlow."""
-
-
-SLOW = ("waiting for up to ", "; still trying for ", "overloaded: ")
-"""What is in lines that a busy machine may add."""
 
 
 def scripts() -> list[Any]:
@@ -47,6 +44,7 @@ def test_an_example_runs_and_leaves_no_process(script: Path, tmp_path: Path) -> 
     )  # fmt: skip
 
     assert done.returncode == 0, f"{script.name} fails:\n{done.stdout}"
-    said = [line for line in done.stdout.splitlines() if not any(words in line for words in SLOW)]
-    assert len(said) == 1, f"{script.name} says more than what it found:\n{done.stdout}"
+    assert len(without_waits(done.stdout.splitlines())) == 1, (
+        f"{script.name} says more than what it found:\n{done.stdout}"
+    )
     assert serving() <= before

@@ -166,30 +166,31 @@ def test_a_buffer_that_is_lent_again_has_the_size_and_the_boundary_of_a_new_one(
     assert [one.shape for one in again] == [(MIB - 1,), (MIB - 2,)]
 
 
-def test_the_oldest_are_forgotten_first_and_what_is_left_keeps_its_boundaries() -> None:
-    """Roots begin at any byte: an aligned start that belongs to another root would not be one."""
+def left_of_five() -> tuple[list[int], list[int]]:
+    """Where the last three of five lay, and where three lie that are lent when only so many are kept."""
     buffers = Buffers(3 * MIB)
     held = [buffers.lend(MIB) for _ in range(5)]
     where = [address(one) for one in held]
     del held
-
     again = [buffers.lend(MIB) for _ in range(3)]
+    return where[2:], [address(one) for one in again]
 
-    assert [address(one) for one in again] == where[2:]
-    assert all(address(one) % 64 == 0 for one in again)
+
+def test_the_oldest_are_forgotten_first_and_what_is_left_keeps_its_boundaries() -> None:
+    """Roots begin at any byte: an aligned start that belongs to another root would not be one."""
+    left, lent = left_of_five()
+
+    assert lent == left
+    assert all(one % 64 == 0 for one in lent)
 
 
 def test_each_that_is_left_begins_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = itertools.count()
     monkeypatch.setattr(module, "_start", lambda _: next(starts))  # at another byte each
-    buffers = Buffers(3 * MIB)
-    held = [buffers.lend(MIB) for _ in range(5)]
-    where = [address(one) for one in held]
-    del held
 
-    again = [buffers.lend(MIB) for _ in range(3)]
+    left, lent = left_of_five()
 
-    assert [address(one) for one in again] == where[2:]
+    assert lent == left
 
 
 @pytest.mark.parametrize(("kept_nbytes", "kept"), [(MIB - 1, 0), (MIB, 1), (2 * MIB - 1, 1), (2 * MIB, 2)])

@@ -1,10 +1,10 @@
 """What a broken network changes is noticed, asked for again, counted and said; with `checksum`."""
 
-import contextlib
 import logging
 
 import numpy as np
 import pytest
+from busy import next_without_a_stall
 
 import feedline
 import feedline.testing
@@ -42,12 +42,6 @@ def test_a_damaged_frame_is_asked_for_again_and_never_delivered(
     assert stats.retried == 3  # what was on its way with it
     assert [record.message for record in caplog.records if "arrived damaged" in record.message]
     assert "damaged=1" in repr(connected)
-
-
-def next_without_a_stall(epoch: feedline.Epoch) -> None:
-    for _ in range(30):
-        with contextlib.suppress(feedline.LoaderStalled):  # at the deadline it was just being asked again
-            next(epoch)
 
 
 def test_a_way_that_damages_everything_is_an_error_at_the_deadline_that_says_so() -> None:

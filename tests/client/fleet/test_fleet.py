@@ -1,12 +1,10 @@
 """Connections that come late, break, come back, change, or never answer: nothing is lost, and nobody waits for ever."""
 
-import contextlib
 import dataclasses
 import gc
 import logging
 import re
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +16,7 @@ import grpc
 import numpy as np
 import ports
 import pytest
+from busy import next_without_a_stall
 
 import feedline
 from feedline.connection import connection as connecting
@@ -378,14 +377,6 @@ def test_a_stream_on_which_nothing_comes_any_more_is_made_anew_and_the_epoch_goe
 
 
 # ---- deadlines ----
-
-
-def next_without_a_stall(epoch: feedline.Epoch) -> None:
-    """Try again where nothing was heard until the deadline: a busy machine answers late, or is just asked again."""
-    until = time.monotonic() + WAIT_S
-    while time.monotonic() < until:
-        with contextlib.suppress(LoaderStalled):
-            next(epoch)
 
 
 def test_a_loader_that_is_connected_and_silent_is_a_stall(connection: feedline.Loader, loader: FakeLoader) -> None:
