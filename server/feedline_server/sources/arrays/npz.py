@@ -33,6 +33,9 @@ ENCRYPTED = 1
 
 SUFFIX = ".npy"
 
+STEP_NBYTES = 256 << 10
+"""Decompressed at once: what a member's file gives in one piece is put together of all before, and copied then."""
+
 
 class NpzFile(ArrayFile):
     """An `.npz`, open. A member's checksum is compared when it is read as a whole, not when it is mapped."""
@@ -71,10 +74,12 @@ class NpzFile(ArrayFile):
         with self._unpacking(name) as file:
             header = npy.read_header(file, self.named(name), self._member(name).file_size)
             accept(header)
-            data = file.read(header.nbytes)
+            data = np.empty(header.nbytes, np.uint8)
+            got = _filled(data.data, file)
+            data.flags.writeable = False
             file.read(1)  # the checksum is compared at the end, which may be one step further
-        if len(data) < header.nbytes:
-            raise DataError(f"{self.named(name)}: ended after {len(data)} of {header.nbytes} bytes of data")
+        if got < header.nbytes:
+            raise DataError(f"{self.named(name)}: ended after {got} of {header.nbytes} bytes of data")
         order: Literal["C", "F"] = "F" if header.fortran else "C"
         return np.ndarray(header.shape, header.dtype, data, order=order)
 
@@ -136,6 +141,15 @@ class NpzFile(ArrayFile):
             raise
         except Exception as error:  # as many ways as there are methods of compression
             raise DataError(f"{self.named(name)}: is damaged ({error}); copy or save it again") from error
+
+
+def _filled(memory: memoryview, file: IO[bytes]) -> int:
+    """Fill it from a file; how many bytes were there."""
+    got = 0
+    while got < len(memory) and (data := file.read(min(STEP_NBYTES, len(memory) - got))):
+        memory[got : got + len(data)] = data
+        got += len(data)
+    return got
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,15 @@ class Concatenated:
         return f"<{type(self).__name__} {', '.join(self._names)}: {self.samples} samples>"
 
     def gather(self, ids: Ids, out: Mapping[str, Array]) -> None:
-        """See Source. Samples of one part go straight to `out`; a mix goes through a temporary, part by part."""
+        """See Source. Samples of one part go straight to `out`; a mix goes through a temporary, part by part.
+
+        It begins with the part of the first sample, so that workers which begin together do not all wait for one part
+        that one of them decompresses.
+        """
         check_ids(ids, self.samples)
-        for part, own, places in parts_of(ids, self.starts):
+        parts = list(parts_of(ids, self.starts))
+        first = next((at for at, (_, _, places) in enumerate(parts) if not places[0]), 0)
+        for part, own, places in parts[first:] + parts[:first]:
             if len(own) == len(ids) and (places == np.arange(len(ids))).all():
                 self._gather(part, own, out)
                 return

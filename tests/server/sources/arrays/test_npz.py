@@ -2,6 +2,7 @@
 
 import io
 import re
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_compressed_members_give_the_same_rows(compressed: Path) -> None:
 
     assert isinstance(array, Deflated)
     assert rows(array, 999, 0).tolist() == [[2997, 2998, 2999], [0, 1, 2]]
+
+
+def test_a_compressed_member_is_decompressed_where_it_stays(tmp_path: Path) -> None:
+    """Step by step: twice its bytes would be there for a moment, and are as dear to touch as to decompress."""
+    noise = np.random.default_rng(0).integers(0, 1 << 30, 20 * npz.STEP_NBYTES // 8 + 7)
+    np.savez_compressed(tmp_path / "n.npz", x=noise)
+
+    with NpzFile(tmp_path / "n.npz") as file:
+        tracemalloc.start()
+        try:
+            found = file.read("x", lambda header: None)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert np.array_equal(found, noise)
+    assert noise.nbytes <= most < 1.5 * noise.nbytes
 
 
 def test_a_compressed_member_is_decompressed_once_while_it_fits(

@@ -166,6 +166,26 @@ def test_a_bad_sample_of_one_of_several_parts_is_named_as_the_dataset_counts() -
     assert caught.value.samples == (5,)
 
 
+def test_workers_that_begin_together_begin_with_different_parts() -> None:
+    """What one of them decompresses the others wait for."""
+    order: list[str] = []
+
+    class Told(BadPart):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def gather(self, ids: NDArray[np.int64], out: Mapping[str, Array]) -> None:
+            order.append(self.name)
+            out["x"][...] = ids
+
+    parts = Concatenated({name: Told(name) for name in "abc"})
+    out = {"x": np.zeros(4, np.int64)}
+    parts.gather(np.array([4, 7, 0, 3]), out)
+
+    assert "".join(order) == "bca"
+    assert out["x"].tolist() == [1, 1, 0, 0]
+
+
 # ---- views ----------------------------------------------------------------------------------------------------------
 
 
