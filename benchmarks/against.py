@@ -2,7 +2,7 @@
 
     scripts/benchmark --against 3dd1ead --rows 1,8 --pairs 11
 
-Of rows 1, 4, 8 and 19 loaders and trainers of both checkouts run at once and take turns of a second on the same
+Of rows 1, 4, 7, 8 and 19 loaders and trainers of both checkouts run at once and take turns of a second on the same
 samples, which are checked. Other rows are measured whole by each checkout, one after the other and again; beside each
 line stands how its ratio to its peer changed, which is more steady. Both run in the same environment, which must have
 what the other commit needs.
@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks import lanes
+from benchmarks import delay, lanes
 from benchmarks.consumer import ROOT
 from benchmarks.pairs import interval, ratio
-from benchmarks.peers import feedline_loader
-from benchmarks.rows import limits, local, remote
+from benchmarks.rows import far, limits, local, remote
 from benchmarks.stage import QUICK, Contestant, Scale, Stage, say
 
 Found = dict[tuple[int, str], dict[str, Any]]
@@ -34,11 +33,12 @@ Found = dict[tuple[int, str], dict[str, Any]]
 IN_TURN: Final = {
     1: [("tcp", row, batch // row) for row, batch in remote.BATCHES],
     4: [(lane, row, limits.BATCH_NBYTES // row) for row in limits.ROWS_NBYTES for lane in lanes.LANES],
+    7: [(lane, delay.ROW_NBYTES, batch // delay.ROW_NBYTES) for batch in far.BATCHES_NBYTES for lane in delay.LANES],
     8: [(lane, row, rows) for row, rows in local.SMALL for lane in ("tcp", "shm")],
     19: [("tcp", 4096, 16)],
 }
-"""Rows of the table that move bytes and nothing else: by lane, bytes of a row and rows of a batch; in place of 19, what
-starts cost, batches of 64 KiB."""
+"""Rows of the table that move bytes and nothing else: by lane, bytes of a row and rows of a batch. 7 is at 20 ms; in
+place of 19, what starts cost, batches of 64 KiB."""
 
 
 def compare(commit: str, rows: Sequence[int], rounds: int, *, is_quick: bool) -> int:
@@ -78,10 +78,14 @@ def in_turn(stage: Stage, row: int, other: Path) -> Iterator[str]:
         with ExitStack() as running:
             contestants = {}
             for name, code in (("here", ROOT), ("there", other)):
-                serving = feedline_loader.serving(folder, stage.scratch, *lanes.arguments(lane), code=code)
-                address, pid = running.enter_context(serving)
-                contestants[name] = Contestant("feedline_loader", {"address": address}, (pid,), code)
-            taken = stage.contest(folder, rows, contestants).taken
+                if row == 7:
+                    there = delay.reached(running, folder, stage.scratch, lane, far.DELAY_MS, code=code)
+                    contestants[name] = there["far"].contestant
+                else:
+                    address, pid = lanes.loader(running, folder, stage.scratch, lane, code=code)
+                    contestants[name] = Contestant("feedline_loader", {"address": address}, (pid,), code)
+            pace = replace(stage.scale.pace, settle_s=delay.SETTLE_S) if row == 7 else None
+            taken = stage.contest(folder, rows, contestants, pace).taken
         each = [a.gb_per_s / b.gb_per_s for a, b in zip(taken["here"], taken["there"], strict=True)]
         least, most = interval(each)
         cpu = ", ".join(

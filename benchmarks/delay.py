@@ -54,11 +54,13 @@ class There:
     ways: tuple[Way, ...]
 
 
-def reached(running: ExitStack, folder: Path, scratch: Path, lane: str, delay_ms: float) -> dict[str, There]:
-    """One loader, by one lane, far and near."""
+def reached(
+    running: ExitStack, folder: Path, scratch: Path, lane: str, delay_ms: float, *, code: Path | None = None
+) -> dict[str, There]:
+    """One loader, by one lane, far and near; it and its trainers are of a checkout, `code`, as in a Contestant."""
     tcp_port = free_port() if lane == "tcp" else None
     more = () if tcp_port is None else ("--tcp-port", str(tcp_port))
-    address, pid = lanes.loader(running, folder, scratch, lane, *more)
+    address, pid = lanes.loader(running, folder, scratch, lane, *more, code=code)
     port = int(address.rpartition(":")[2])
     there = {}
     for how_far, host in HOSTS.items():
@@ -67,7 +69,7 @@ def reached(running: ExitStack, folder: Path, scratch: Path, lane: str, delay_ms
             for each in (port, tcp_port)
             if each is not None
         )
-        there[how_far] = There(Contestant("feedline_loader", {"address": f"{host}:{port}"}, (pid,)), ways)
+        there[how_far] = There(Contestant("feedline_loader", {"address": f"{host}:{port}"}, (pid,), code), ways)
     return there
 
 

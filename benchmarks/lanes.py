@@ -33,10 +33,17 @@ def arguments(lane: str) -> tuple[str, ...]:
 
 
 def loader(
-    running: ExitStack, folder: Path, scratch: Path, lane: str, *more: str, within: Sequence[str] = ()
+    running: ExitStack,
+    folder: Path,
+    scratch: Path,
+    lane: str,
+    *more: str,
+    within: Sequence[str] = (),
+    code: Path | None = None,
 ) -> tuple[str, int]:
-    """A loader whose batches go by that lane: its address and process id."""
-    return running.enter_context(feedline_loader.serving(folder, scratch, *arguments(lane), *more, within=within))
+    """A loader whose batches go by that lane: its address and process id. See feedline_loader.serving."""
+    serving = feedline_loader.serving(folder, scratch, *arguments(lane), *more, within=within, code=code)
+    return running.enter_context(serving)
 
 
 def contestants(
