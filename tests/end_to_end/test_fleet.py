@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from busy import without_waits
+from busy import warnings
 
 import feedline
 from feedline.connection import outbox
@@ -148,7 +148,7 @@ def test_the_trainer_does_not_notice_that_a_loader_is_told_to_end(
     assert Counter(run.ids) == WHOLE
     assert run.longest_s < WITHIN_S
     assert retried == 0, "what it had was asked of the other before it went"
-    assert without_waits(record.getMessage() for record in caplog.records if record.levelname == "WARNING") == []
+    assert warnings(caplog) == []
 
 
 def test_all_loaders_are_replaced_one_after_the_other_in_mid_epoch(

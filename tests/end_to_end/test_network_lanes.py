@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from busy import wait_for_lane, without_waits
+from busy import wait_for_lane, warnings
 
 import feedline
 from feedline.connection.lanes import sealed, tcp
@@ -235,7 +235,7 @@ def test_where_the_port_cannot_be_reached_batches_come_by_grpc_and_one_line_says
         assert lane_connections(port) == 0
 
     assert Counter(ids) == Counter({sample: 2 * times for sample, times in WHOLE.items()})
-    assert without_waits(record.getMessage() for record in caplog.records if record.levelname == "WARNING") == [
+    assert warnings(caplog) == [
         f"no {lane.name} lane to {by_lane}, batches come by gRPC and cost several times the processor time: "
         f"port {port}: no way through"
     ]
@@ -268,7 +268,7 @@ def test_a_lane_that_ends_with_its_stream_before_it_stands_is_not_called_unreach
     wanting.join(30)
 
     assert not wanting.is_alive()
-    assert without_waits(record.getMessage() for record in caplog.records if record.levelname == "WARNING") == []
+    assert warnings(caplog) == []
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"GREETING" + bytes(TICKET_NBYTES), b"GREETINGshort"])

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable
 
+import pytest
+
 import feedline
 from feedline_wire.errors import LoaderStalled
 
@@ -15,6 +17,11 @@ WAITS = ("waiting for up to ", "; still trying for ", "overloaded: ")
 def without_waits(lines: Iterable[str]) -> list[str]:
     """The lines that say anything else."""
     return [line for line in lines if not any(words in line for words in WAITS)]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as a warning, without those lines."""
+    return without_waits(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
 
 
 def next_without_a_stall(epoch: feedline.Epoch) -> feedline.Batch:

@@ -39,8 +39,8 @@ class Concatenated:
     def gather(self, ids: Ids, out: Mapping[str, Array]) -> None:
         """See Source. Samples of one part go straight to `out`; a mix goes through a temporary, part by part.
 
-        It begins with the part of the first sample, so that workers which begin together do not all wait for one part
-        that one of them decompresses.
+        It begins with the part of the first sample: else all workers that begin together wait for one part, which one
+        of them decompresses.
         """
         check_ids(ids, self.samples)
         parts = list(parts_of(ids, self.starts))

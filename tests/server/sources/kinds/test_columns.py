@@ -166,8 +166,8 @@ def test_a_bad_sample_of_one_of_several_parts_is_named_as_the_dataset_counts() -
     assert caught.value.samples == (5,)
 
 
-def test_workers_that_begin_together_begin_with_different_parts() -> None:
-    """What one of them decompresses the others wait for."""
+def test_parts_are_gathered_from_that_of_the_first_sample_on() -> None:
+    """What one worker decompresses others wait for: all of them, if all began with the same part."""
     order: list[str] = []
 
     class Told(BadPart):
